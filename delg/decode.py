@@ -1,0 +1,164 @@
+"""Bytes to upright RGB pixels, whatever the file holds; what cannot be read says why."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from delg.errors import DelgError
+from delg.settings import ImageSettings
+
+# Raw bytes of an image file, its path, or pixels: uint8 or uint16, (H, W), (H, W, 3) RGB or
+# (H, W, 4) RGBA.
+Source = str | Path | bytes | np.ndarray
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+HEIC_SUFFIXES = (".heic", ".heif")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC_SUFFIXES)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+# Our own limit is checked against the header, before any pixel is decoded.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class ImageError(DelgError):
+    """An image that cannot be used; the message is the reason, without the path."""
+
+
+def _open_heic(data: bytes) -> Image.Image:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError("HEIC photos need an extra: pip install 'delg-retrieval[heic]'") from None
+    pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(data), formats=("HEIF",))
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Any Pillow mode to RGB; 16-bit values keep their high byte, transparency lies on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _array_to_rgb(np.asarray(image))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        page = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(page, rgba)
+    return np.asarray(image.convert("RGB"))
+
+
+def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    elif pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all() or pixels.min() < 0:
+            raise ImageError("floating-point pixels must be finite and not negative")
+        pixels = (pixels * (255 if pixels.max() <= 1 else 255 / pixels.max())).astype(np.uint8)
+    elif pixels.dtype == np.uint16 or (pixels.dtype.kind in "iu" and pixels.dtype != np.uint8):
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ImageError(f"pixels of {pixels.dtype} must lie in 0 … 65535")
+        pixels = (pixels >> 8).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise ImageError(f"pixels of type {pixels.dtype} are not understood; use uint8")
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if pixels.ndim == 2:
+        return np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.ndim == 3 and pixels.shape[2] == 3:
+        return np.ascontiguousarray(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return _to_rgb(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"))
+    raise ImageError(f"pixels of shape {pixels.shape} are not (H, W), (H, W, 3) or (H, W, 4)")
+
+
+def _check_size(width: int, height: int, settings: ImageSettings) -> None:
+    if width * height > settings.max_pixels:
+        raise ImageError(
+            f"oversized: {width}×{height} pixels are over the limit of {settings.max_pixels:,} "
+            "(setting images.max_pixels)"
+        )
+    if min(width, height) < settings.min_side:
+        raise ImageError(
+            f"too small: {width}×{height} pixels, a side needs {settings.min_side} or more"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, TypeError, KeyError, SyntaxError, ZeroDivisionError):
+        return image  # Broken EXIF says nothing about the pixels.
+
+
+def decode_bytes(data: bytes, settings: ImageSettings | None = None) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file; see :func:`decode`."""
+    settings = settings or ImageSettings()
+    if not data:
+        raise ImageError("the file is empty")
+    try:
+        heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+        image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=FORMATS)
+        with image:
+            _check_size(*image.size, settings)
+            image.load()
+            return _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError("oversized: the header promises more pixels than can be read") from None
+    except UnidentifiedImageError:
+        raise ImageError("not an image of a known format, or its header is damaged") from None
+    except MemoryError:
+        raise ImageError("not enough memory to decode it") from None
+    except Exception as error:  # Decoders raise all sorts on hostile or damaged bytes.
+        raise ImageError(f"truncated or damaged: {error}") from None
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except IsADirectoryError:
+        raise ImageError("is a folder, not a photo") from None
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ImageError(f"not a usable path: {error}") from None
+
+
+def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.uint8]:
+    """Upright RGB pixels of a photo.
+
+    EXIF orientation is applied; grey, palette, CMYK and 16-bit become 8-bit RGB; transparent
+    parts lie on white; of an animation the first frame counts. The content decides the format,
+    not the file's name.
+
+    Args:
+        source: a path, the bytes of an image file, or pixels (see ``Source``; float pixels are
+            taken as 0 to 1). Pixels are used as they stand.
+        settings: limits.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageError: empty, truncated, not an image, too large, too small, or unreadable.
+    """
+    settings = settings or ImageSettings()
+    if isinstance(source, np.ndarray):
+        if source.ndim < 2 or 0 in source.shape:
+            raise ImageError(f"pixels of shape {source.shape} are not an image")
+        _check_size(source.shape[1], source.shape[0], settings)
+        return _array_to_rgb(source)
+    if isinstance(source, bytes):
+        return decode_bytes(source, settings)
+    return decode_bytes(read_bytes(source), settings)

@@ -1,0 +1,207 @@
+"""Photos to features: pyramid, network, the best cells over all scales."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.decode import ImageError, Source, decode
+from delg.network import Maps, Network
+from delg.pyramid import Level, level
+from delg.settings import ImageSettings, ModelSettings
+from delg.sift import DIM as SIFT_DIM
+from delg.sift import extract_sift
+from delg.values import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """A photo ready for the network: decoded, turned, cropped and resized."""
+
+    levels: list[Level]
+    crop: NDArray[np.uint8]
+    origin: tuple[int, int]
+    width: int
+    height: int
+    turns: int
+
+
+def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The part of the photo inside ``box`` (x, y, width, height), and its top-left pixel (x, y).
+
+    Raises:
+        ImageError: the box has no area inside the photo.
+    """
+    height, width = pixels.shape[:2]
+    x0, y0 = max(0, round(box[0])), max(0, round(box[1]))
+    x1, y1 = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
+    if not (np.isfinite(box).all() and x1 - x0 >= 1 and y1 - y0 >= 1):
+        shown = ",".join(f"{value:g}" for value in box)
+        raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
+    return pixels[y0:y1, x0:x1], (x0, y0)
+
+
+def turn_back(points: FloatArray, width: int, height: int, turns: int) -> FloatArray:
+    """Points (N, 2) found in a photo after ``turns`` quarter turns counter-clockwise, in its own
+    upright pixels again; ``width`` and ``height`` are those of the upright photo."""
+    x, y = points[:, 0], points[:, 1]
+    back = {
+        0: (x, y),
+        1: (width - 1 - y, x),
+        2: (width - 1 - x, height - 1 - y),
+        3: (y, height - 1 - x),
+    }[turns % 4]
+    return np.stack(back, axis=1).astype(np.float32)
+
+
+def _best(scores: FloatArray, count: int) -> NDArray[np.intp]:
+    """Indices of the highest scores, best first; equal scores in their given order."""
+    return np.argsort(-scores, kind="stable")[:count]
+
+
+class Extractor:
+    """One model, ready to turn photos into features.
+
+    Made by :func:`delg.load_model`.
+
+    Attributes:
+        name: the model's name.
+        settings: everything that defines the model but its weights.
+        fingerprint: hash of architecture, weights and extraction settings.
+        global_dim, local_dim: widths of the descriptors.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        settings: ModelSettings,
+        fingerprint: str,
+        images: ImageSettings | None = None,
+    ) -> None:
+        self._network = network
+        self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
+        self.images = images or ImageSettings()
+        self.global_dim = settings.global_head.dim
+        self._sift = settings.local_head.kind == "sift"
+        self._sift_side = settings.local_head.sift_longest_side
+        self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
+
+    def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
+        """Features of one photo.
+
+        Args:
+            source: a path, the bytes of an image file, or pixels (see :func:`delg.decode.decode`).
+            box: look only at (x, y, width, height), in pixels of the upright photo. The crop is
+                resized as the whole photo would be, so its size limit shrinks with it, as the
+                revisited Oxford/Paris protocol asks.
+            turns: quarter turns counter-clockwise given to the photo first. Keypoints are always
+                in pixels of the photo as it came.
+
+        Raises:
+            ImageError: the photo or the box cannot be used.
+        """
+        return self._finish(self._prepare(source, box, turns))
+
+    def extract_many(
+        self, sources: Iterable[Source], threads: int | None = None
+    ) -> Iterator[ImageFeatures | Failure]:
+        """Features of many photos, in order, with memory bounded by a few photos.
+
+        Decoding runs in threads ahead of the network; two photos are in the network at once, which
+        keeps all cores busy through its serial parts.
+
+        Args:
+            sources: as for :meth:`extract`; read lazily.
+            threads: for decoding; one a core by default.
+
+        Yields:
+            Features, or the ``Failure`` of a photo that cannot be used.
+        """
+        threads = threads or os.cpu_count() or 1
+        pending: deque[tuple[Source, Future[ImageFeatures]]] = deque()
+        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(2) as runners:
+            try:
+                for source in sources:
+                    prepared = decoders.submit(self._prepare, source, None, 0)
+                    pending.append((source, runners.submit(self._finish_later, prepared)))
+                    if len(pending) > threads + 2:
+                        yield _outcome(*pending.popleft())
+                while pending:
+                    yield _outcome(*pending.popleft())
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _finish_later(self, prepared: Future[_Prepared]) -> ImageFeatures:
+        return self._finish(prepared.result())
+
+    def _prepare(self, source: Source, box: Box | None, turns: int) -> _Prepared:
+        pixels = decode(source, self.images)
+        height, width = pixels.shape[:2]
+        crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
+        if turns % 4:
+            crop = np.ascontiguousarray(np.rot90(crop, turns))
+        spec = self.settings.extraction
+        side = float(spec.longest_side)
+        if not spec.enlarge:
+            side = min(side, max(height, width))
+        side *= max(crop.shape[:2]) / max(height, width)
+        scales = set(spec.global_scales) | (set() if self._sift else set(spec.scales))
+        levels = [level(crop, scale, side) for scale in sorted(scales)]
+        return _Prepared(levels, crop, origin, width, height, turns)
+
+    def _finish(self, photo: _Prepared) -> ImageFeatures:
+        spec = self.settings.extraction
+        maps = [self._network.run(x.pixels, x.scale in spec.global_scales) for x in photo.levels]
+        total = np.sum(
+            [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
+        )
+        if self._sift:
+            local = extract_sift(photo.crop, self._sift_side, spec.max_features)
+        else:
+            local = self._select(photo.levels, maps)
+        height, width = photo.crop.shape[:2]
+        if photo.turns % 2:
+            height, width = width, height
+        keypoints = turn_back(local.keypoints, width, height, photo.turns)
+        keypoints += np.array(photo.origin, np.float32)
+        return ImageFeatures(
+            global_descriptor=(total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32),
+            local=LocalFeatures(keypoints, local.descriptors, local.scales, local.scores),
+            width=photo.width,
+            height=photo.height,
+        )
+
+    def _select(self, levels: list[Level], maps: list[Maps]) -> LocalFeatures:
+        """The best cells over all scales, keypoints in pixels of the crop."""
+        spec = self.settings.extraction
+        parts = []
+        for one, found in zip(levels, maps, strict=True):
+            if one.scale not in spec.scales:
+                continue
+            keep = _best(found.scores, spec.max_features)
+            keep = keep[found.scores[keep] >= spec.min_score]
+            points = one.to_photo(found.centres[keep])
+            # Padding can put the centre of a border cell outside the photo.
+            points = points.clip(0, [one.width - 1, one.height - 1])
+            scales = np.full(len(keep), one.scale, np.float32)
+            parts.append((points, found.descriptors[keep], scales, found.scores[keep]))
+        points, descriptors, scales, scores = (
+            np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
+        )
+        best = _best(scores, spec.max_features)
+        return LocalFeatures(points[best], descriptors[best], scales[best], scores[best])
+
+
+def _outcome(source: Source, future: Future[ImageFeatures]) -> ImageFeatures | Failure:
+    try:
+        return future.result()
+    except ImageError as error:
+        named = source if isinstance(source, (str, os.PathLike)) else "<memory>"
+        return Failure(str(named), str(error))

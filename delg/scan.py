@@ -1,0 +1,88 @@
+"""Find the photos below folders, in an order that repeats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from delg.decode import SUFFIXES
+from delg.errors import UsageError
+from delg.values import Failure
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo on disk: its image id (path relative to the source folder, '/') and its path."""
+
+    id: str
+    path: Path
+
+
+def _walk(folder: Path, failures: list[Failure]) -> Iterable[Path]:
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        failures.append(Failure(str(error.filename), f"cannot be listed: {error.strerror}"))
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        stat = Path(here).stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()  # A link back up the tree.
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(here) / name
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def scan(sources: Iterable[str | Path], prefix: str = "") -> tuple[list[Photo], list[Failure]]:
+    """List the photos in folders (recursively) and files.
+
+    Hidden files and folders are passed over; links to folders are followed once.
+
+    Args:
+        sources: folders and files.
+        prefix: put before every id, to keep sources apart that share relative paths.
+
+    Returns:
+        The photos sorted by id, without repeats, and what could not be listed. When two sources
+        give different photos the same id, the first keeps it and the second is a failure.
+
+    Raises:
+        UsageError: a source does not exist.
+    """
+    found: dict[str, Photo] = {}
+    failures: list[Failure] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            paths, base = _walk(source, failures), source
+        elif source.exists():
+            paths, base = [source], source.parent
+        else:
+            raise UsageError(f"{source}: no such folder or file")
+        for path in paths:
+            if not _is_text(path):
+                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+                failures.append(Failure(shown, "its name is not valid UTF-8; rename it"))
+                continue
+            photo = Photo(prefix + path.relative_to(base).as_posix(), path.absolute())
+            first = found.setdefault(photo.id, photo)
+            if first.path.resolve() != photo.path.resolve():
+                failures.append(
+                    Failure(
+                        str(path),
+                        f"its id {photo.id!r} belongs to {first.path}; add it apart with --prefix",
+                    )
+                )
+    return sorted(found.values(), key=lambda photo: photo.id), failures

@@ -1,0 +1,130 @@
+"""Settings of models and extraction. Every default lives here; YAML files only override."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from delg.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Immutable settings; an unknown key is an error that names it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputSettings(Settings):
+    """How uint8 pixels become the network's input: ``(value - mean) / std``, channel by channel."""
+
+    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+
+
+class GlobalHeadSettings(Settings):
+    """GeM pooling and the whitening layer (Radenovic et al., arXiv 1711.02512)."""
+
+    dim: int = Field(2048, ge=1)
+    gem_p: float = Field(3.0, ge=1)
+    gem_p_trainable: bool = False
+    # L2-normalise the pooled vector before whitening, as whitening learnt by PCA needs.
+    normalize_pooled: bool = False
+
+
+class LocalHeadSettings(Settings):
+    """Local descriptors and their scores."""
+
+    kind: Literal["delg", "sift"] = "delg"
+    dim: int = Field(128, ge=1)
+    # "norm": the score of a cell is the L2 norm of its mid-level feature; nothing is learnt.
+    attention: Literal["learned", "norm"] = "learned"
+    attention_hidden: int = Field(512, ge=1)
+    # The published decoder ends in ReLU, which fits a map that is itself behind a ReLU.
+    decoder_activation: Literal["relu", "linear"] = "relu"
+    # SIFT looks at the photo itself, shrunk to this; the network's smaller input would starve it.
+    sift_longest_side: int = Field(1024, ge=32)
+
+
+class ExtractionSettings(Settings):
+    """Which scales are run and which features are kept."""
+
+    # The longest side at scale 1, in pixels; smaller images are enlarged to it if asked.
+    longest_side: int = Field(1024, ge=32)
+    enlarge: bool = False
+    scales: tuple[float, ...] = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
+    global_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
+    max_features: int = Field(1000, ge=0)
+    min_score: float = 0.0
+
+    @model_validator(mode="after")
+    def _check_scales(self) -> ExtractionSettings:
+        for name in ("scales", "global_scales"):
+            scales = getattr(self, name)
+            if not scales or min(scales) <= 0 or len(set(scales)) != len(scales):
+                raise ValueError(f"{name} must be one or more different positive numbers")
+        return self
+
+
+class ModelSettings(Settings):
+    """Everything that defines a model apart from its weights."""
+
+    name: str
+    description: str = ""
+    backbone: str = "resnet50"
+    block3_strides: bool = False
+    input: InputSettings = InputSettings()
+    global_head: GlobalHeadSettings = GlobalHeadSettings()
+    local_head: LocalHeadSettings = LocalHeadSettings()
+    extraction: ExtractionSettings = ExtractionSettings()
+
+
+class ImageSettings(Settings):
+    """Which files are read as photos, and up to what size."""
+
+    # The ceiling is Pillow's own: beyond it the header alone is refused.
+    max_pixels: int = Field(100_000_000, ge=100, le=178_000_000)
+    min_side: int = Field(10, ge=1)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(kind: type[S], values: Any, origin: str) -> S:
+    """Validate ``values`` as settings of that kind.
+
+    Raises:
+        UsageError: a key is unknown or a value does not fit; the message names the origin, the
+            key and what was expected.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()
+        )
+        raise UsageError(f"{origin}: {problems}") from None
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain values in a YAML file; an empty file is ``{}``.
+
+    Raises:
+        UsageError: the file is missing or not YAML.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {error}") from None
+    return {} if values is None else values
+
+
+def read_settings(kind: type[S], path: str | Path) -> S:
+    """Read settings of that kind from a YAML file; see :func:`parse`."""
+    return parse(kind, read_yaml(path), str(path))
