@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from delg.settings import ImageSettings, ModelSettings
 from delg.sift import DIM as SIFT_DIM
 from delg.sift import extract_sift
 from delg.values import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +112,10 @@ class Extractor:
         return self._finish(self._prepare(source, box, turns))
 
     def extract_many(
-        self, sources: Iterable[Source], threads: int | None = None
+        self,
+        sources: Iterable[T],
+        read: Callable[[T], Source] | None = None,
+        threads: int | None = None,
     ) -> Iterator[ImageFeatures | Failure]:
         """Features of many photos, in order, with memory bounded by a few photos.
 
@@ -117,18 +123,24 @@ class Extractor:
         keeps all cores busy through its serial parts.
 
         Args:
-            sources: as for :meth:`extract`; read lazily.
+            sources: as for :meth:`extract`, or anything that ``read`` turns into such; consumed
+                lazily.
+            read: called in the decoding threads; it may raise ``ImageError``.
             threads: for decoding; one a core by default.
 
         Yields:
             Features, or the ``Failure`` of a photo that cannot be used.
         """
         threads = threads or os.cpu_count() or 1
-        pending: deque[tuple[Source, Future[ImageFeatures]]] = deque()
+        pending: deque[tuple[T, Future[ImageFeatures]]] = deque()
+
+        def prepare(source: T) -> _Prepared:
+            return self._prepare(read(source) if read else cast(Source, source), None, 0)
+
         with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(2) as runners:
             try:
                 for source in sources:
-                    prepared = decoders.submit(self._prepare, source, None, 0)
+                    prepared = decoders.submit(prepare, source)
                     pending.append((source, runners.submit(self._finish_later, prepared)))
                     if len(pending) > threads + 2:
                         yield _outcome(*pending.popleft())
@@ -199,9 +211,9 @@ class Extractor:
         return LocalFeatures(points[best], descriptors[best], scales[best], scores[best])
 
 
-def _outcome(source: Source, future: Future[ImageFeatures]) -> ImageFeatures | Failure:
+def _outcome(source: object, future: Future[ImageFeatures]) -> ImageFeatures | Failure:
     try:
         return future.result()
     except ImageError as error:
-        named = source if isinstance(source, (str, os.PathLike)) else "<memory>"
-        return Failure(str(named), str(error))
+        named = "<memory>" if isinstance(source, (bytes, np.ndarray)) else str(source)
+        return Failure(named, str(error))

@@ -1,0 +1,284 @@
+"""The catalog: one SQLite file that says what is in the index.
+
+Readers hold a read transaction for as long as they live, so they see one state however much
+another process adds meanwhile (write-ahead logging keeps the old pages for them).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.errors import DelgError
+
+FILE = "catalog.sqlite"
+FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    images INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL
+);
+CREATE TABLE images (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'failed')),
+    reason TEXT,
+    width INTEGER,
+    height INTEGER,
+    label TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    segment INTEGER REFERENCES segments (number),
+    position INTEGER,
+    CHECK ((state = 'ok') = (segment IS NOT NULL AND position IS NOT NULL)),
+    UNIQUE (segment, position)
+);
+"""
+_COLUMNS = (
+    "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
+    "segment, position"
+)
+
+
+class CatalogError(DelgError):
+    """The catalog is missing, damaged, or of another format."""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image as the catalog knows it.
+
+    Attributes:
+        row: number inside the index; never reused, so a replaced photo gets a new one.
+        state: "ok", or "failed" with a ``reason``.
+        segment, position: where its features lie; None for failed ones.
+    """
+
+    id: str
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    state: str = "ok"
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    label: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    segment: int | None = None
+    position: int | None = None
+    row: int = 0
+
+    def values(self) -> tuple[object, ...]:
+        """In the order of the table's columns, without the row number."""
+        return (
+            self.id, self.path, self.size, self.mtime_ns, self.sha256, self.state, self.reason,
+            self.width, self.height, self.label, json.dumps(self.metadata, ensure_ascii=False),
+            self.segment, self.position,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One segment file: its number, photos written, bytes and SHA-256."""
+
+    number: int
+    images: int
+    bytes: int
+    sha256: str
+
+
+def _image(values: Sequence) -> ImageRow:
+    named = dict(zip((*_COLUMNS.split(", "), "row"), values, strict=True))
+    return ImageRow(**{**named, "metadata": json.loads(named["metadata"])})
+
+
+class Catalog:
+    """One connection to the catalog, either reading one fixed state or writing.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        CatalogError: there is no catalog, or it cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        if not self.path.exists():
+            raise CatalogError(f"{folder}: no index there (it has no {FILE})")
+        try:
+            self._db = self._connect()
+            self.refresh()
+            if self.meta("format") != str(FORMAT):
+                raise CatalogError(
+                    f"{self.path}: format {self.meta('format')}, this version reads {FORMAT}"
+                )
+        except sqlite3.Error as error:
+            raise CatalogError(f"{self.path}: not a readable catalog ({error})") from None
+
+    def _connect(self) -> sqlite3.Connection:
+        # A folder that cannot be written to cannot hold the log's files, and nobody can change it.
+        frozen = not os.access(self.path.parent, os.W_OK)
+        uri = self.path.absolute().as_uri() + ("?immutable=1" if frozen else "?mode=rw")
+        db = sqlite3.connect(
+            uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        return db
+
+    @staticmethod
+    def create(folder: Path, meta: dict[str, str]) -> None:
+        """A new catalog with these facts; it appears whole or not at all."""
+        temporary = folder / f"{FILE}.tmp"
+        temporary.unlink(missing_ok=True)
+        db = sqlite3.connect(temporary, isolation_level=None)
+        db.executescript(_SCHEMA)
+        rows = {"format": str(FORMAT), "generation": "0", **meta}
+        db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        db.execute("PRAGMA journal_mode = WAL")
+        db.close()
+        temporary.replace(folder / FILE)
+
+    def close(self) -> None:
+        """Let go of the state that was being read."""
+        self._db.close()
+
+    def refresh(self) -> None:
+        """Move on to the newest committed state."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._db.execute("BEGIN")
+        self._db.execute("SELECT count(*) FROM meta").fetchone()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it happens or nothing; afterwards the new state is read."""
+        self._db.execute("ROLLBACK")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        finally:
+            self._db.execute("BEGIN")
+            self._db.execute("SELECT count(*) FROM meta").fetchone()
+
+    def meta(self, key: str) -> str:
+        """One fact about the index; empty if it is not known."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return row[0] if row else ""
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Record one fact."""
+        with self.write() as db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    @property
+    def generation(self) -> int:
+        """Counts changes of what can be searched; equal numbers mean the same rows."""
+        return int(self.meta("generation"))
+
+    def segments(self) -> list[SegmentRow]:
+        """All segments, oldest first."""
+        query = "SELECT number, images, bytes, sha256 FROM segments ORDER BY number"
+        return [SegmentRow(*row) for row in self._db.execute(query)]
+
+    def next_segment(self) -> int:
+        """The number after the highest ever given."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
+        return (row[0] if row else 0) + 1
+
+    def searchable(self, first: int = 0, last: int = 2**62) -> NDArray[np.int64]:
+        """int64 (N, 3): row, segment and position of the images with features whose row number
+        lies in ``first`` … ``last``, by row."""
+        query = (
+            "SELECT row, segment, position FROM images "
+            "WHERE state = 'ok' AND row BETWEEN ? AND ? ORDER BY row"
+        )
+        found = self._db.execute(query, (first, last))
+        values = np.fromiter((value for row in found for value in row), np.int64)
+        return values.reshape(-1, 3)
+
+    def count(self, state: str) -> int:
+        """Images in that state."""
+        query = "SELECT count(*) FROM images WHERE state = ?"
+        return self._db.execute(query, (state,)).fetchone()[0]
+
+    def by_id(self, image_id: str) -> ImageRow | None:
+        """The image with that id."""
+        query = f"SELECT {_COLUMNS}, row FROM images WHERE id = ?"
+        row = self._db.execute(query, (image_id,)).fetchone()
+        return _image(row) if row else None
+
+    def by_row(self, row: int) -> ImageRow:
+        """The image with that row number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        found = self._db.execute(f"SELECT {_COLUMNS}, row FROM images WHERE row = ?", (row,))
+        values = found.fetchone()
+        if values is None:
+            raise KeyError(row)
+        return _image(values)
+
+    def images(self, state: str | None = None) -> Iterator[ImageRow]:
+        """All images, or those in one state, by id."""
+        where, values = ("WHERE state = ?", (state,)) if state else ("", ())
+        query = f"SELECT {_COLUMNS}, row FROM images {where} ORDER BY id"
+        for row in self._db.execute(query, values):
+            yield _image(row)
+
+    def integrity(self) -> str:
+        """SQLite's own verdict: "ok" or what is damaged."""
+        try:
+            return self._db.execute("PRAGMA integrity_check").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            return str(error)
+
+
+def insert_segment(db: sqlite3.Connection, segment: SegmentRow) -> None:
+    """Record a segment file; inside :meth:`Catalog.write`."""
+    db.execute(
+        "INSERT INTO segments VALUES (?, ?, ?, ?)",
+        (segment.number, segment.images, segment.bytes, segment.sha256),
+    )
+
+
+def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
+    """Insert images, replacing those of the same id under new row numbers."""
+    marks = ", ".join("?" * len(_COLUMNS.split(",")))
+    for image in images:
+        db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+        db.execute(f"INSERT INTO images ({_COLUMNS}) VALUES ({marks})", image.values())
+    _count_change(db)
+
+
+def drop_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Delete images by id; their features stay in the segments until a compaction."""
+    db.executemany("DELETE FROM images WHERE id = ?", [(one,) for one in ids])
+    _count_change(db)
+
+
+def _count_change(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")

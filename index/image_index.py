@@ -1,0 +1,275 @@
+"""The index as people use it: create, open, add, remove, query, compact, check."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from delg.decode import Source
+from delg.errors import DelgError, ModelError, UsageError
+from delg.extractor import Extractor
+from delg.registry import DEFAULT_MODEL, find_model, load_model
+from delg.sift import DIM as SIFT_DIM
+from delg.values import Box
+from index.catalog import FILE as CATALOG_FILE
+from index.catalog import Catalog
+from index.hits import QueryResult
+from index.ingest import AddReport, Progress, add
+from index.labels import read_labels
+from index.maintenance import CheckReport, check, compact
+from index.search import Orientations, search
+from index.settings import IndexSettings, merge
+from index.store import Store
+
+
+class ImageIndex:
+    """Photos that can be searched by photo.
+
+    Made by :meth:`create` or :meth:`open`. An open index shows the state it was opened in until
+    :meth:`refresh` or a change of its own, whatever other processes add meanwhile. One process at
+    a time may change it.
+
+    Attributes:
+        path: folder of the index.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._extractor: Extractor | None = None
+        self.path = store.folder
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        model: str = DEFAULT_MODEL,
+        weights: str | Path | None = None,
+        settings: IndexSettings | None = None,
+    ) -> ImageIndex:
+        """A new, empty index.
+
+        Args:
+            path: folder to make; it must not exist or be empty.
+            model: a shipped model's name or a model's folder.
+            weights: another weight file for that model.
+            settings: see :class:`index.settings.IndexSettings`.
+
+        Raises:
+            DelgError: the folder is in use or cannot be made.
+            ModelError: there is no such model, or it has no weights.
+        """
+        path, settings = Path(path), settings or IndexSettings()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"{path}: exists and is not empty; choose another place for the index")
+        files = find_model(model, weights, settings.extraction)
+        if not files.has_weights:
+            raise ModelError(f"{model} has no weights at {files.weights}; give a weight file")
+        shipped = model == files.settings.name
+        facts = {
+            "model": model if shipped else str(Path(model).absolute()),
+            "model_name": files.settings.name,
+            "weights": str(Path(weights).absolute()) if weights else "",
+            "fingerprint": files.fingerprint,
+            "global_dim": str(files.settings.global_head.dim),
+            "local_dim": str(
+                SIFT_DIM
+                if files.settings.local_head.kind == "sift"
+                else files.settings.local_head.dim
+            ),
+            "settings": settings.model_dump_json(),
+        }
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            Catalog.create(path, facts)
+        except OSError as error:
+            raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
+        return cls(Store(path))
+
+    @classmethod
+    def open(cls, path: str | Path) -> ImageIndex:
+        """An index that exists.
+
+        Raises:
+            DelgError: there is none, or it is damaged.
+        """
+        return cls(Store(Path(path)))
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether an index lies there."""
+        return (Path(path) / CATALOG_FILE).exists()
+
+    def __enter__(self) -> ImageIndex:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._store.close()
+
+    def refresh(self) -> None:
+        """Show the newest committed state."""
+        self._store.refresh()
+
+    def __len__(self) -> int:
+        return self._store.catalog.count("ok")
+
+    @property
+    def settings(self) -> IndexSettings:
+        """As recorded with the index, and overrides of :meth:`configure`."""
+        return self._store.settings
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the features."""
+        return self._store.catalog.meta("fingerprint")
+
+    @property
+    def extractor(self) -> Extractor:
+        """The index's model; loaded when first needed.
+
+        Raises:
+            ModelError: it is gone, or its fingerprint is no longer that of the stored features.
+        """
+        if self._extractor is None:
+            meta = self._store.catalog.meta
+            extractor = load_model(
+                meta("model"),
+                meta("weights") or None,
+                self.settings.extraction,
+                self.settings.images,
+            )
+            self._check_fingerprint(extractor)
+            self._extractor = extractor
+        return self._extractor
+
+    def use(self, extractor: Extractor) -> None:
+        """Share a model that is loaded already.
+
+        Raises:
+            ModelError: the index was made by another.
+        """
+        self._check_fingerprint(extractor)
+        self._extractor = extractor
+
+    def _check_fingerprint(self, extractor: Extractor) -> None:
+        if extractor.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"{self.path} was made by model {self._store.catalog.meta('model_name')} "
+                f"{self.fingerprint}, but {extractor.name} here is {extractor.fingerprint}: "
+                "use that model, or build a new index"
+            )
+
+    def configure(self, overrides: Any, origin: str = "settings", record: bool = False) -> None:
+        """Replace some settings, for this object or, with ``record``, for good.
+
+        Args:
+            overrides: plain values by section and key.
+            origin: names their source in errors.
+            record: write them into the index; another shortlist is built from what is stored.
+
+        Raises:
+            UsageError: a key is unknown or fixed, or a value does not fit.
+        """
+        if not record:
+            self._store.settings = merge(self.settings, overrides, origin)
+            return
+        with self._store.lock():
+            self._store.set_settings(merge(self.settings, overrides, origin))
+
+    def add(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        labels: str | None = None,
+        prefix: str = "",
+        progress: Progress | None = None,
+    ) -> AddReport:
+        """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
+
+        Args:
+            labels: "folders", a CSV file with columns id, label and any others, or None.
+
+        Raises:
+            BusyError: another process is writing.
+            UsageError: a source or the label file cannot be used.
+        """
+        chosen = read_labels(labels)
+        listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        with self._store.lock():
+            return add(self._store, self.extractor, listed, chosen, prefix, progress)
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Take images out; their space is freed by :meth:`compact`.
+
+        Returns:
+            How many.
+
+        Raises:
+            UsageError: an id is not in the index; nothing is removed.
+        """
+        wanted = list(dict.fromkeys(ids))
+        with self._store.lock():
+            unknown = [one for one in wanted if self._store.catalog.by_id(one) is None]
+            if unknown:
+                raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
+            self._store.remove(wanted)
+        return len(wanted)
+
+    def vanished(self) -> list[str]:
+        """Ids of images whose file is gone."""
+        images = self._store.catalog.images()
+        return [image.id for image in images if not Path(image.path).exists()]
+
+    def query(
+        self,
+        source: Source,
+        k: int = 10,
+        rerank: int | None = None,
+        box: Box | None = None,
+        orientations: Orientations = "auto",
+    ) -> QueryResult:
+        """Find the photos of the same thing; see :func:`index.search.search`."""
+        return search(self._store, self.extractor, source, k, rerank, box, orientations)
+
+    def compact(self) -> int:
+        """Free the space of removed and replaced images; returns the bytes freed."""
+        with self._store.lock():
+            return compact(self._store)
+
+    def check(self) -> CheckReport:
+        """Read everything and say what is damaged."""
+        return check(self._store)
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds, as plain values."""
+        store = self._store
+        segments = store.catalog.segments()
+        size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        images = len(self)
+        return {
+            "index": str(self.path),
+            "model": store.catalog.meta("model_name"),
+            "fingerprint": self.fingerprint,
+            "images": images,
+            "failed": store.catalog.count("failed"),
+            "segments": len(segments),
+            "dead": sum(segment.images for segment in segments) - images,
+            "bytes": size,
+            "bytes_per_image": round(size / images) if images else None,
+            "shortlist": store.shortlist.kind,
+            "settings": json.loads(store.settings.model_dump_json()),
+        }
+
+    def failures(self) -> dict[str, str]:
+        """Id -> reason of every photo that could not be used."""
+        return {image.id: image.reason or "" for image in self._store.catalog.images("failed")}

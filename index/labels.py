@@ -1,0 +1,73 @@
+"""Labels and metadata of images: from folder names or from a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from delg.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is known of one image besides its pixels."""
+
+    label: str | None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class FolderLabels:
+    """The label of a photo is the name of the folder it lies in; of a photo at the top, none."""
+
+    def get(self, image_id: str) -> Label | None:
+        parent = PurePosixPath(image_id).parent.name
+        return Label(parent or None)
+
+    def ids(self) -> set[str]:
+        return set()
+
+
+class FileLabels:
+    """Labels from a CSV file with the columns ``id``, ``label`` and any others (metadata).
+
+    Raises:
+        UsageError: the file cannot be read, lacks a column, or repeats an id.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._labels: dict[str, Label] = {}
+        try:
+            with Path(path).open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file, strict=True)
+                missing = {"id", "label"} - set(reader.fieldnames or ())
+                if missing:
+                    raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")
+                for values in reader:
+                    self._put(dict(values), f"{path}, line {reader.line_num}")
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: not a UTF-8 CSV file: {error}") from None
+
+    def _put(self, values: dict[str | None, str | None], where: str) -> None:
+        if None in values or None in values.values():
+            raise UsageError(f"{where}: has more or fewer fields than the header")
+        texts = {str(key): str(value) for key, value in values.items()}
+        image_id, label = texts.pop("id"), texts.pop("label")
+        if image_id in self._labels:
+            raise UsageError(f"{where}: {image_id!r} has a line already")
+        self._labels[image_id] = Label(label or None, texts)
+
+    def get(self, image_id: str) -> Label | None:
+        return self._labels.get(image_id)
+
+    def ids(self) -> set[str]:
+        return set(self._labels)
+
+
+def read_labels(choice: str | None) -> FolderLabels | FileLabels | None:
+    """Labels as chosen on the command line: "folders", a CSV file, or none."""
+    if choice is None:
+        return None
+    return FolderLabels() if choice == "folders" else FileLabels(choice)

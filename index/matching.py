@@ -1,0 +1,42 @@
+"""Matching: which local descriptors of two photos are nearest to each other."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.values import FloatArray
+from index.settings import MatchingSettings
+
+
+def match_descriptors(
+    query: FloatArray, other: FloatArray, settings: MatchingSettings
+) -> NDArray[np.int32]:
+    """Nearest neighbours from the query to the other photo that pass the filters.
+
+    All distances come from one matrix product, as |a − b|² = 2 − 2 a·b for unit vectors.
+
+    Args:
+        query: float32 (N, d), unit length.
+        other: float32 (M, d), unit length.
+        settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
+            largest distance.
+
+    Returns:
+        int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
+    """
+    if len(query) == 0 or len(other) == 0:
+        return np.zeros((0, 2), np.int32)
+    products = query @ other.T
+    index = np.arange(len(query))
+    nearest = products.argmax(axis=1)
+    best = products[index, nearest]
+    keep = best >= 1 - settings.max_distance**2 / 2
+    if settings.mutual:
+        keep &= products.argmax(axis=0)[nearest] == index
+    if settings.ratio < 1 and len(other) > 1:
+        products[index, nearest] = -np.inf
+        second = products[index, products.argmax(axis=1)]
+        keep &= (1 - best).clip(0) < settings.ratio**2 * (1 - second).clip(0)
+    kept = np.flatnonzero(keep)
+    return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)

@@ -1,0 +1,33 @@
+"""Ranking: one score out of global similarity and geometric evidence.
+
+    score = similarity                                       not verified
+    score = 1 + similarity + inliers / (inliers + h)         verified, h = ``half_inliers``
+
+Similarity is at most 1, so a verified photo stands before every unverified one; among the verified
+more inliers weigh more, with less gained from each further one; and where verification says
+nothing the global order stays. As no part depends on the other candidates, scores compare across
+queries: from 1 up, a query is found with geometric proof.
+"""
+
+from __future__ import annotations
+
+from index.hits import Verification
+from index.settings import RankingSettings
+
+
+def score(similarity: float, verification: Verification, settings: RankingSettings) -> float:
+    """How surely a photo shows the same thing as the query; higher is surer.
+
+    Args:
+        similarity: inner product of the global descriptors, −1 to 1.
+        verification: what geometry says.
+        settings: the weight of inliers.
+
+    Returns:
+        At most 1 for unverified photos, 0 to 3 for verified ones.
+    """
+    if not verification.verified:
+        return similarity
+    evidence = verification.inliers / (verification.inliers + settings.half_inliers)
+    # A verified photo with a negative similarity still belongs above every unverified one.
+    return 1 + max(similarity, 0.0) + evidence

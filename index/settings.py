@@ -1,0 +1,113 @@
+"""Settings of an index. Every default lives here; YAML files only override.
+
+The numbers for matching, verification and ranking were chosen on photos of landmarks and of
+printed covers taken with phones.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from delg.errors import UsageError
+from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
+
+
+class StoreSettings(Settings):
+    """How features lie on disk; fixed when the index is created."""
+
+    # int8 keeps each unit vector's direction to about half a degree in a quarter of the bytes.
+    local_codec: Literal["int8", "float16", "float32"] = "int8"
+    # Photos a segment: what a kill can cost, and what is held in memory before it is written.
+    segment_images: int = Field(256, ge=1)
+
+
+class ShortlistSettings(Settings):
+    """The FAISS index over the global descriptors; can be changed later."""
+
+    kind: Literal["auto", "flat", "fp16", "sq8", "ivf"] = "auto"
+    # "auto" is exact below this many images and an inverted file from there on.
+    ivf_from: int = Field(200_000, ge=1)
+    # Lists of the inverted file; None: four times the square root of the number of images.
+    ivf_lists: int | None = Field(None, ge=1)
+    ivf_probes: int = Field(32, ge=1)
+
+
+class MatchingSettings(Settings):
+    """Which descriptors of two photos are taken for the same point."""
+
+    mutual: bool = True
+    # Distance to the best neighbour over distance to the second best; 1 switches it off.
+    ratio: float = Field(0.95, gt=0, le=1)
+    # Distance of unit vectors, 0 to 2.
+    max_distance: float = Field(1.2, gt=0, le=2)
+
+
+class VerificationSettings(Settings):
+    """Which matches agree on one geometric transform."""
+
+    method: Literal["affine", "homography", "skimage-affine"] = "affine"
+    # Pixels a match may lie off, in photos whose longest side is ``reference_side``.
+    threshold: float = Field(20.0, gt=0)
+    # None: pixels of the photos as they are, as published.
+    reference_side: int | None = Field(1024, ge=1)
+    # OpenCV's methods stop earlier where fewer trials settle it.
+    max_trials: int = Field(10_000, ge=1)
+    min_inliers: int = Field(12, ge=4)
+    # Among very many matches a dozen agree by chance.
+    min_inlier_rate: float = Field(0.02, ge=0, lt=1)
+    # A believable transform neither collapses nor blows up nor shears the photo beyond this.
+    max_zoom: float = Field(8.0, gt=1)
+    max_anisotropy: float = Field(4.0, gt=1)
+    seed: int = 0
+
+
+class RankingSettings(Settings):
+    """How many candidates are verified and how much inliers weigh."""
+
+    rerank: int = Field(100, ge=0)
+    # Inliers at which a verified match has half of the evidence it can have.
+    half_inliers: float = Field(50.0, gt=0)
+
+
+class IndexSettings(Settings):
+    """Everything that can be set about an index; sections of the file given to ``--config``."""
+
+    images: ImageSettings = ImageSettings()
+    # None: the model's own.
+    extraction: ExtractionSettings | None = None
+    store: StoreSettings = StoreSettings()
+    shortlist: ShortlistSettings = ShortlistSettings()
+    matching: MatchingSettings = MatchingSettings()
+    verification: VerificationSettings = VerificationSettings()
+    ranking: RankingSettings = RankingSettings()
+
+
+# What the stored features depend on.
+FIXED = ("extraction", "store")
+
+
+def merge(recorded: IndexSettings, overrides: Any, origin: str) -> IndexSettings:
+    """Settings of an existing index with some of them replaced.
+
+    Args:
+        recorded: as stored with the index.
+        overrides: plain values by section and key, as read from YAML.
+        origin: names the source of the overrides in errors.
+
+    Raises:
+        UsageError: a key is unknown, a value does not fit, or a section that is fixed when the
+            index is created would change.
+    """
+    parse(IndexSettings, overrides, origin)
+    values = recorded.model_dump()
+    for section, keys in overrides.items():
+        values[section] = {**(values[section] or {}), **keys} if isinstance(keys, dict) else keys
+    merged = parse(IndexSettings, values, origin)
+    for section in FIXED:
+        if getattr(merged, section) != getattr(recorded, section):
+            raise UsageError(
+                f"{origin}: {section} is fixed when an index is created; build a new index for it"
+            )
+    return merged

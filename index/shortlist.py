@@ -1,0 +1,169 @@
+"""The shortlist: FAISS over the global descriptors, with the catalog's row numbers as ids.
+
+The file is derived from the segments and says at its end which state of the catalog it shows, so
+that one left behind by a kill is noticed and brought up to date.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.errors import DelgError
+from delg.values import FloatArray
+from index.settings import ShortlistSettings
+
+FILE = "global.faiss"
+_FOOTER = struct.Struct("<8sQ")
+_MAGIC = b"DELGROWS"
+# What k-means wants at least and can use at most, for each list.
+_POINTS_PER_LIST = (39, 256)
+
+Rows = NDArray[np.int64]
+
+
+def choose_kind(settings: ShortlistSettings, count: int) -> str:
+    """The kind of FAISS index for that many images."""
+    if settings.kind != "auto":
+        return settings.kind
+    return "ivf" if count >= settings.ivf_from else "flat"
+
+
+def _lists(settings: ShortlistSettings, count: int) -> int:
+    wanted = settings.ivf_lists or round(4 * math.sqrt(count))
+    return max(1, min(wanted, count // _POINTS_PER_LIST[0]))
+
+
+class Shortlist:
+    """A FAISS index by inner product that can add, remove and search.
+
+    Args:
+        faiss_index: with ids.
+        kind: "flat", "fp16", "sq8" or "ivf".
+        probes: lists searched, for "ivf".
+    """
+
+    def __init__(self, faiss_index: Any, kind: str, probes: int) -> None:
+        self._index, self.kind = faiss_index, kind
+        if kind == "ivf":
+            faiss.extract_index_ivf(faiss_index).nprobe = probes
+
+    @classmethod
+    def empty(
+        cls, dim: int, count: int, sample: Callable[[int], FloatArray], settings: ShortlistSettings
+    ) -> Shortlist:
+        """An index of the kind that suits ``count`` images, trained but with nothing in it.
+
+        Args:
+            dim: D.
+            count: images that will be added.
+            sample: gives up to so many descriptors (N, D) to train on.
+            settings: the kind and its parameters.
+        """
+        # With nothing to train on, the exact kind stands in; it is built anew when there is.
+        kind = choose_kind(settings, count) if count else "flat"
+        spec = {
+            "flat": "IDMap2,Flat",
+            "fp16": "IDMap2,SQfp16",
+            "sq8": "IDMap2,SQ8",
+            "ivf": f"IVF{_lists(settings, count)},SQ8",
+        }[kind]
+        index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+        if not index.is_trained:
+            lists = _lists(settings, count) if kind == "ivf" else 1
+            index.train(np.ascontiguousarray(sample(_POINTS_PER_LIST[1] * max(lists, 256))))
+        return cls(index, kind, settings.ivf_probes)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    def suits(self, settings: ShortlistSettings) -> bool:
+        """Whether a fresh build would still choose this kind and about this many lists."""
+        if choose_kind(settings, len(self)) != self.kind:
+            return False
+        return self.kind != "ivf" or _lists(settings, len(self)) <= 4 * self._index.nlist
+
+    def rows(self) -> Rows:
+        """Row numbers held, in no order."""
+        if self.kind != "ivf":
+            return faiss.vector_to_array(self._index.id_map).astype(np.int64)
+        lists = self._index.invlists
+        parts = [
+            faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
+            for i in range(self._index.nlist)
+            if lists.list_size(i)
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def add(self, vectors: FloatArray, rows: Rows) -> None:
+        """Add descriptors (N, D) under these row numbers."""
+        self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), rows)
+
+    def remove(self, rows: Rows) -> None:
+        """Take out what lies under these row numbers."""
+        self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
+
+    def search(self, vector: FloatArray, count: int) -> tuple[Rows, FloatArray]:
+        """The nearest rows and their similarities, best first; equal ones by row number.
+
+        Args:
+            vector: float32 (D,), unit length.
+            count: at most so many are returned.
+        """
+        count = min(count, len(self))
+        if count == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        similarities, rows = self._index.search(vector[None], count)
+        found = rows[0] >= 0
+        rows, similarities = rows[0][found], similarities[0][found]
+        order = np.lexsort((rows, -similarities))
+        return rows[order], similarities[order]
+
+    def save(self, folder: Path, generation: int) -> None:
+        """Write it, marked as showing that generation of the catalog."""
+        path = folder / FILE
+        temporary = path.with_name(FILE + ".tmp")
+        try:
+            faiss.write_index(self._index, str(temporary))
+            with temporary.open("ab") as file:
+                file.write(_FOOTER.pack(_MAGIC, generation))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise DelgError(f"{path}: cannot be written: {error}") from None
+
+    @classmethod
+    def load(cls, folder: Path, dim: int, probes: int) -> tuple[Shortlist, int] | None:
+        """The stored shortlist and the generation it shows; None if it is missing or damaged."""
+        path = folder / FILE
+        try:
+            with path.open("rb") as file:
+                file.seek(-_FOOTER.size, os.SEEK_END)
+                magic, generation = _FOOTER.unpack(file.read())
+            if magic != _MAGIC:
+                return None
+            index = faiss.read_index(str(path))
+        except (OSError, struct.error, RuntimeError):
+            return None
+        if index.d != dim:
+            return None
+        return cls(index, _kind_of(index), probes), generation
+
+
+def _kind_of(index: Any) -> str:
+    if isinstance(index, faiss.IndexIVF):
+        return "ivf"
+    inner = faiss.downcast_index(index.index)
+    if isinstance(inner, faiss.IndexScalarQuantizer):
+        return "fp16" if inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else "sq8"
+    return "flat"

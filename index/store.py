@@ -1,0 +1,238 @@
+"""What is on disk, as one object: catalog, segments, shortlist, and the order of commits.
+
+A batch of photos is committed like this: its segment is written under another name, flushed and
+renamed; one transaction records the segment and its photos; the shortlist follows last and can be
+made again from the rest. Killed anywhere between, the index is as it was at the last transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from delg.errors import DelgError
+from delg.values import FloatArray, ImageFeatures
+from index.catalog import (
+    Catalog,
+    ImageRow,
+    SegmentRow,
+    drop_images,
+    insert_segment,
+    put_images,
+)
+from index.segments import (
+    FOLDER,
+    Segment,
+    SegmentError,
+    file_sha256,
+    segment_path,
+    write_segment,
+)
+from index.settings import IndexSettings
+from index.shortlist import Rows, Shortlist
+
+_LOCK = "writer.lock"
+# A reader may look for a segment just as a compaction elsewhere replaces it.
+_OPEN_TRIES = 5
+_ROWS_AT_ONCE = 50_000
+
+
+class BusyError(DelgError):
+    """Another process is writing to the index."""
+
+
+class Store:
+    """One consistent state of an index, and the ways to change it.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        DelgError: there is no index, or a part of it is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.catalog = Catalog(folder)
+        self.settings = IndexSettings.model_validate_json(self.catalog.meta("settings"))
+        self.dim = int(self.catalog.meta("global_dim"))
+        self.segments: dict[int, Segment] = {}
+        self.refresh()
+
+    def close(self) -> None:
+        """Let go of the state; the object is of no use afterwards."""
+        self.catalog.close()
+        self.segments.clear()
+
+    def refresh(self) -> None:
+        """Move on to the newest committed state."""
+        for attempt in range(_OPEN_TRIES):
+            self.catalog.refresh()
+            try:
+                self._open_segments()
+                break
+            except SegmentError:
+                if attempt == _OPEN_TRIES - 1:
+                    raise
+        self.settings = IndexSettings.model_validate_json(self.catalog.meta("settings"))
+        self._load_shortlist()
+
+    def _open_segments(self) -> None:
+        numbers = [segment.number for segment in self.catalog.segments()]
+        self.segments = {
+            number: self.segments.get(number) or Segment(segment_path(self.folder, number))
+            for number in numbers
+        }
+
+    def _load_shortlist(self) -> None:
+        """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
+        probes = self.settings.shortlist.ivf_probes
+        stored = Shortlist.load(self.folder, self.dim, probes)
+        self.shortlist_current = stored is not None and stored[1] == self.catalog.generation
+        if stored is None:
+            self.rebuild_shortlist()
+            return
+        self.shortlist = stored[0]
+        if not self.shortlist_current:
+            wanted = self.catalog.searchable()[:, 0]
+            held = self.shortlist.rows()
+            self.update_shortlist(np.setdiff1d(wanted, held), np.setdiff1d(held, wanted))
+
+    def update_shortlist(self, added: Rows, removed: Rows) -> None:
+        """Take rows into the shortlist in memory and others out of it."""
+        if len(removed):
+            self.shortlist.remove(removed)
+        if len(added):
+            self.shortlist.add(self.global_descriptors(added), added)
+        if not self.shortlist.suits(self.settings.shortlist):
+            self.rebuild_shortlist()
+
+    def rebuild_shortlist(self) -> None:
+        """Build the shortlist in memory from the stored descriptors, as the settings ask."""
+        rows = self.catalog.searchable()[:, 0]
+
+        def sample(most: int) -> FloatArray:
+            chosen = np.random.default_rng(0).permutation(len(rows))[:most]
+            return self.global_descriptors(rows[np.sort(chosen)])
+
+        self.shortlist = Shortlist.empty(self.dim, len(rows), sample, self.settings.shortlist)
+        # In parts, so that memory holds the index and not all descriptors besides.
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE]
+            self.shortlist.add(self.global_descriptors(part), part)
+
+    def save_shortlist(self) -> None:
+        """Write the shortlist as showing the present state; under the lock."""
+        self.shortlist.save(self.folder, self.catalog.generation)
+        self.shortlist_current = True
+
+    def global_descriptors(self, rows: Rows) -> FloatArray:
+        """Stored global descriptors (len(rows), D) of rows in ascending order."""
+        vectors = np.zeros((len(rows), self.dim), np.float32)
+        if len(rows) == 0:
+            return vectors
+        places = self.catalog.searchable(int(rows[0]), int(rows[-1]))
+        places = places[np.searchsorted(places[:, 0], rows)]
+        for number in np.unique(places[:, 1]):
+            here = np.flatnonzero(places[:, 1] == number)
+            vectors[here] = self.segments[int(number)].globals(places[here, 2])
+        return vectors
+
+    def features(self, image: ImageRow) -> ImageFeatures:
+        """The stored features of an image that has some."""
+        if image.segment is None or image.position is None:
+            raise DelgError(f"{image.id}: has no features ({image.reason})")
+        return self.segments[image.segment].features(image.position)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only writer; the newest state is read first.
+
+        Raises:
+            BusyError: another process writes.
+            DelgError: the folder cannot be written to.
+        """
+        lock = filelock.FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise BusyError(
+                f"{self.folder}: another process is writing to this index; "
+                "try again when it is done"
+            ) from None
+        except OSError as error:
+            raise DelgError(f"{self.folder}: cannot be written to: {error.strerror}") from None
+        try:
+            self.refresh()
+            self._sweep()
+            yield
+        finally:
+            lock.release()
+
+    def orphans(self) -> list[Path]:
+        """Files that a killed writer left behind and no catalog entry names."""
+        known = {segment_path(self.folder, one.number) for one in self.catalog.segments()}
+        return sorted(set((self.folder / FOLDER).glob("*.h5*")) - known)
+
+    def _sweep(self) -> None:
+        for path in self.orphans():
+            path.unlink(missing_ok=True)
+
+    def write_segment(
+        self, ids: Sequence[str], features: Sequence[ImageFeatures], number: int
+    ) -> SegmentRow:
+        """Put features on disk under a number of their own; the catalog does not know them yet."""
+        path = segment_path(self.folder, number)
+        write_segment(path, ids, features, self.settings.store.local_codec)
+        return SegmentRow(number, len(ids), path.stat().st_size, file_sha256(path))
+
+    def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:
+        """Commit a batch: images with features, in that order, and failed ones without.
+
+        Images already in the index under the same id are replaced.
+        """
+        good = [image for image in images if image.state == "ok"]
+        failed = [image for image in images if image.state != "ok"]
+        old = self._rows([image.id for image in images])
+        if good:
+            segment = self.write_segment(
+                [one.id for one in good], features, self.catalog.next_segment()
+            )
+            good = [
+                replace(image, segment=segment.number, position=position)
+                for position, image in enumerate(good)
+            ]
+        with self.catalog.write() as db:
+            if good:
+                insert_segment(db, segment)
+            put_images(db, [*good, *failed])
+        self._open_segments()
+        self.shortlist_current = False
+        self.update_shortlist(self._rows([image.id for image in good]), old)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Take images out of the index, in one transaction."""
+        old = self._rows(ids)
+        with self.catalog.write() as db:
+            drop_images(db, ids)
+        self.update_shortlist(np.zeros(0, np.int64), old)
+        self.save_shortlist()
+
+    def _rows(self, ids: Sequence[str]) -> Rows:
+        """Row numbers, ascending, of those images that can be searched."""
+        found = [row for one in ids if (row := self.catalog.by_id(one)) and row.state == "ok"]
+        return np.array(sorted(row.row for row in found), np.int64)
+
+    def set_settings(self, settings: IndexSettings) -> None:
+        """Record other settings, and rebuild the shortlist if they ask for another."""
+        rebuild = settings.shortlist != self.settings.shortlist
+        self.catalog.set_meta("settings", settings.model_dump_json())
+        self.settings = settings
+        if rebuild:
+            self.rebuild_shortlist()
+            self.save_shortlist()

@@ -1,0 +1,171 @@
+"""Geometric verification: do the matches of two photos agree on one believable transform?
+
+Affine by default, as DELG's own re-ranking (arXiv 2001.05027): a plane seen from elsewhere is
+nearly affine in each of its parts, and three matches fix it. OpenCV's USAC with MAGSAC scores
+(Baráth et al., arXiv 1912.05909) repeats identically; scikit-image's RANSAC is the published
+setting.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.values import FloatArray
+from index.hits import Verification
+from index.settings import VerificationSettings
+
+Size = tuple[int, int]
+_SAMPLES = {"affine": 3, "homography": 4, "skimage-affine": 3}
+_CONFIDENCE = 0.99
+_FEWEST_TRIALS = 50
+# Directions along which a transform must be believable: across the photo at the inliers' middle.
+_STEP = 1.0
+
+
+def trials(count: int, settings: VerificationSettings) -> int:
+    """Trials after which ``min_inliers`` among ``count`` matches would hardly have been missed.
+
+    Few matches need few trials, which is where most pairs that show different things end early.
+    """
+    rate = min(1.0, settings.min_inliers / max(count, 1)) ** _SAMPLES[settings.method]
+    needed = np.log(1 - _CONFIDENCE) / np.log1p(-min(rate, 0.999))
+    return int(np.clip(needed, _FEWEST_TRIALS, settings.max_trials))
+
+
+def _estimate(
+    query: FloatArray, other: FloatArray, settings: VerificationSettings
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    """The transform (3, 3) with the most support, and which matches support it."""
+    if settings.method == "skimage-affine":
+        return _estimate_skimage(query, other, settings)
+    most = trials(len(query), settings)
+    if settings.method == "affine":
+        found, mask = cv2.estimateAffine2D(
+            query,
+            other,
+            method=cv2.USAC_MAGSAC,
+            ransacReprojThreshold=settings.threshold,
+            maxIters=most,
+            confidence=_CONFIDENCE,
+        )
+        matrix = None if found is None else np.vstack([found, [0, 0, 1]])
+    else:
+        matrix, mask = cv2.findHomography(
+            query,
+            other,
+            cv2.USAC_MAGSAC,
+            settings.threshold,
+            maxIters=most,
+            confidence=_CONFIDENCE,
+        )
+    if matrix is None or not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
+        return None
+    return np.asarray(matrix / matrix[2, 2], np.float64), np.asarray(mask).ravel() > 0
+
+
+def _estimate_skimage(
+    query: FloatArray, other: FloatArray, settings: VerificationSettings
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    from skimage.measure import ransac
+    from skimage.transform import AffineTransform
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It warns when nothing agrees; that is an answer here.
+        model, mask = ransac(
+            (query.astype(np.float64), other.astype(np.float64)),
+            AffineTransform,
+            min_samples=3,
+            residual_threshold=settings.threshold,
+            max_trials=settings.max_trials,
+            rng=np.random.default_rng(settings.seed),
+        )
+    if model is None or mask is None or not np.isfinite(model.params).all():
+        return None
+    return np.asarray(model.params, np.float64), np.asarray(mask, bool)
+
+
+def transform_points(transform: NDArray[np.float64], points: NDArray) -> NDArray[np.float64]:
+    """Points (N, 2), (x, y), through a projective transform (3, 3)."""
+    mapped = np.c_[points, np.ones(len(points))] @ transform.T
+    return mapped[:, :2] / mapped[:, 2:]
+
+
+def believable(
+    transform: NDArray[np.float64], points: NDArray, settings: VerificationSettings
+) -> bool:
+    """Whether a transform keeps the photo's handedness and shape within the limits.
+
+    Judged at the middle of the points: no mirror, no collapse, zoom and shear within
+    ``max_zoom`` and ``max_anisotropy``; and no point on the far side of the horizon.
+    """
+    depths = np.c_[points, np.ones(len(points))] @ transform[2]
+    if (depths <= 0).any():
+        return False
+    middle = points.mean(axis=0)
+    around = middle + np.array([[0, 0], [_STEP, 0], [0, _STEP]])
+    at = transform_points(transform, around)
+    jacobian = np.stack([at[1] - at[0], at[2] - at[0]], axis=1) / _STEP
+    large, small = np.linalg.svd(jacobian, compute_uv=False)
+    return bool(
+        np.linalg.det(jacobian) > 0
+        and small > 1 / settings.max_zoom
+        and large < settings.max_zoom
+        and large / small < settings.max_anisotropy
+    )
+
+
+def spread(points: NDArray) -> float:
+    """Standard deviation of points (N, 2) along their thinnest direction, in their unit."""
+    return float(np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[-1]) / np.sqrt(
+        len(points)
+    )
+
+
+def _unit(size: Size, settings: VerificationSettings) -> float:
+    return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
+
+
+def verify(
+    query: FloatArray,
+    other: FloatArray,
+    matches: NDArray[np.int32],
+    query_size: Size,
+    other_size: Size,
+    settings: VerificationSettings,
+) -> Verification:
+    """Look for one transform that explains the matches.
+
+    Nothing is verified when the supporting points crowd along a line or in one spot, in either
+    photo (within half the threshold any transform fits them), or when the transform mirrors,
+    collapses or tears the photo.
+
+    Args:
+        query, other: keypoints float32 (N, 2) and (M, 2), (x, y), pixels.
+        matches: int32 (K, 2), indices into both.
+        query_size, other_size: (width, height) of the upright photos.
+        settings: see :class:`index.settings.VerificationSettings`.
+    """
+    if len(matches) <= _SAMPLES[settings.method]:
+        return Verification.none()
+    units = _unit(query_size, settings), _unit(other_size, settings)
+    a = query[matches[:, 0]].astype(np.float32) * np.float32(units[0])
+    b = other[matches[:, 1]].astype(np.float32) * np.float32(units[1])
+    estimate = _estimate(a, b, settings)
+    if estimate is None:
+        return Verification.none()
+    matrix, mask = estimate
+    if mask.sum() <= max(_SAMPLES[settings.method], settings.min_inlier_rate * len(matches)):
+        return Verification.none()
+    thinnest = min(spread(a[mask]), spread(b[mask]))
+    if thinnest < settings.threshold / 2 or not believable(matrix, a[mask], settings):
+        return Verification.none()
+    # Back from the reference side's unit to each photo's own pixels.
+    transform = np.diag([1 / units[1], 1 / units[1], 1]) @ matrix @ np.diag([units[0], units[0], 1])
+    inliers = int(mask.sum())
+    return Verification(
+        inliers, inliers >= settings.min_inliers, transform / transform[2, 2], matches[mask]
+    )
