@@ -7,18 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.decode import ImageError, Source, decode
-from delg.network import Maps, Network
 from delg.pyramid import Level, level
 from delg.settings import ImageSettings, ModelSettings
 from delg.sift import DIM as SIFT_DIM
 from delg.sift import extract_sift
 from delg.values import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
+
+if TYPE_CHECKING:
+    from delg.network import Maps, Network
 
 T = TypeVar("T")
 

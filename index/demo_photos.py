@@ -165,7 +165,7 @@ def _plans(found: dict[str, Pixels]) -> Iterator[_Plan]:
         *("astronaut desk", "astronaut dark", "camera gravel", "camera turned-180", "cat crop"),
         *("cat glare", "coins turned-90", "coins worn", "hubble turned", "logo grass"),
         *("moon crop", "page tilt", "page worn", "retina turned-90", "rocket glare"),
-        *("rocket tilt", "text desk", "tissue desk", "tissue crop"),
+        *("rocket tilt", "text desk", "tissue turned", "tissue crop"),
     )
     for words in wanted:
         photo, slug = words.split()
@@ -246,17 +246,17 @@ def _print_on(pixels: Pixels, rng: np.random.Generator, desk: Pixels | None) -> 
 
 def _quad(paper: Pixels, width: int, height: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Corners (4, 2) of a sheet that lies turned on a table and is seen from the side."""
-    ratio = paper.shape[1] / paper.shape[0]
-    half = np.array([min(1.0, ratio), min(1.0, 1 / ratio)]) * 0.34 * height
-    half *= min(1.3, 0.33 * width / half[0])
+    half = np.array([paper.shape[1], paper.shape[0]]) / max(paper.shape[:2])
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half
     angle = np.deg2rad(rng.uniform(8, 22) * rng.choice((-1, 1)))
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     flat = corners @ turn.T
     # Farther up on the table is farther away: smaller, and nearer to the middle.
-    depth = 1 - 0.55 * flat[:, 1] / height
-    shift = rng.uniform(-0.04, 0.04, 2) * (width, height)
-    return np.asarray(flat * (1, 0.85) / depth[:, None] + (width / 2, height / 2) + shift)
+    quad = flat * (1, 0.9) / (1 - 0.22 * flat[:, 1:])
+    low, high = quad.min(axis=0), quad.max(axis=0)
+    size = np.array([width, height])
+    quad = (quad - (low + high) / 2) * (0.82 * size / (high - low)).min()
+    return np.asarray(quad + size * (0.5 + rng.uniform(-0.05, 0.05, 2)))
 
 
 def _to_quad(pixels: Pixels, corners: NDArray[np.float64]) -> NDArray[np.float64]:

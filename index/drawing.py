@@ -67,18 +67,19 @@ class Frame:
         Returns:
             float64 (N, 2), where the outer corner of the canvas is (0, 0), as in SVG.
         """
-        scale = (self.width / self.source_width, self.height / self.source_height)
         pairs = np.asarray(points, np.float64).reshape(-1, 2)
-        return np.asarray((self.x, self.y) + (pairs + 0.5) * scale)
+        return self._scale(pairs + 0.5)
 
     def place_box(self, box: Box) -> tuple[float, float, float, float]:
         """A box (x, y, width, height) of the photo on the canvas, cut to the photo."""
-        corners = np.array([box[:2], (box[0] + box[2] - 1, box[1] + box[3] - 1)], np.float32)
-        # From pixel centres out to the edges of the first and the last pixel.
-        placed = self.place(corners + np.array([[-0.5, -0.5], [0.5, 0.5]], np.float32))
+        corners = np.array([box[:2], (box[0] + box[2], box[1] + box[3])], np.float64)
         low, high = (self.x, self.y), (self.x + self.width, self.y + self.height)
-        (left, top), (right, bottom) = np.clip(placed, low, high).tolist()
+        (left, top), (right, bottom) = np.clip(self._scale(corners), low, high).tolist()
         return left, top, right - left, bottom - top
+
+    def _scale(self, edges: NDArray[np.float64]) -> NDArray[np.float64]:
+        scale = (self.width / self.source_width, self.height / self.source_height)
+        return np.asarray((self.x, self.y) + edges * scale)
 
 
 @dataclass(frozen=True)
@@ -184,26 +185,16 @@ def draw_matches(
     return _draw_lines(canvas, starts, ends, match_colours(query_points))
 
 
-def save_drawing(
-    path: str | Path,
-    query_pixels: Pixels,
-    hit_pixels: Pixels,
-    query_points: FloatArray,
-    points: FloatArray,
-    longest_side: int = 720,
-    box: Box | None = None,
-) -> None:
-    """Write :func:`draw_matches` of the same arguments as a PNG or JPEG file.
+def save_drawing(path: str | Path, drawing: Pixels) -> None:
+    """Write a drawing, uint8 (H, W, 3) RGB, as a PNG or JPEG file, by its suffix.
 
     Raises:
         UsageError: the suffix is neither of PNG nor of JPEG.
         DelgError: the file cannot be written.
     """
-    path = Path(path)
-    kind = SUFFIXES.get(path.suffix.lower())
+    kind = SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise UsageError(f"{path}: a drawing is written as one of {', '.join(SUFFIXES)}")
-    drawing = draw_matches(query_pixels, hit_pixels, query_points, points, longest_side, box)
     write_file(path, encode(drawing, kind, quality=92))
 
 

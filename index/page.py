@@ -147,9 +147,7 @@ def render_page(results: Iterable[tuple[str, Pixels, QueryResult]], title: str =
     album = _Album()
     sections = [_section(name, pixels, result, album) for name, pixels, result in results]
     models = sorted({section.result.model for section in sections})
-    return _template().render(
-        title=title, sections=sections, models=models, photos=album.shown, max_lines=MAX_LINES
-    )
+    return _template().render(title=title, sections=sections, models=models, photos=album.shown)
 
 
 def _template() -> jinja2.Template:

@@ -1,0 +1,39 @@
+# Each target makes the virtual environment it needs; nothing else has to be installed
+# but Python 3.10 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+# The stamp is younger than the files that say what to install.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Index packaged photos, query them, write demo-output/demo.html.
+demo: $(VENV)/installed
+	$(BIN)/delg demo --out demo-output
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest
+
+# How long the stages take on this machine.
+bench: $(VENV)/installed
+	$(BIN)/python -m eval.speed
+
+clean:
+	rm -rf $(VENV) demo-output build dist *.egg-info

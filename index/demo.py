@@ -1,0 +1,72 @@
+"""The demo: index a gallery of packaged photos, query it with hard pictures of them, show proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from delg.console import plural, progress, put, say, table
+from delg.decode import decode
+from index.demo_photos import DemoQuery, make_gallery
+from index.drawing import Pixels
+from index.hits import QueryResult
+from index.image_index import ImageIndex
+from index.page import write_page
+
+Answer = tuple[DemoQuery, QueryResult]
+
+
+def is_right(query: DemoQuery, result: QueryResult) -> bool:
+    """Whether the first hit is the one expected, with proof; or, where none is, nothing has any."""
+    first = result[0]
+    if query.expected is None:
+        return not first.verified
+    return first.verified and first.id == query.expected
+
+
+def run_demo(folder: Path) -> int:
+    """Run it.
+
+    Args:
+        folder: takes the photos, the index and the page; a second run uses them again.
+
+    Returns:
+        0 when every query found what it should, otherwise 1.
+    """
+    started = time.monotonic()
+    queries = make_gallery(folder)
+    place = folder / "demo.index"
+    images = ImageIndex.open(place) if ImageIndex.exists(place) else ImageIndex.create(place)
+    with progress("gallery") as report:
+        images.add(folder / "gallery", progress=report)
+    answers: list[Answer] = []
+    with progress("queries") as report:
+        for number, query in enumerate(queries, 1):
+            answers.append((query, images.query(query.path, k=5)))
+            report(number, len(queries), 0)
+    right = sum(is_right(*answer) for answer in answers)
+    table(["query", "made by", "first hit", "inliers", "score", ""], map(_row, answers))
+    page = folder / "demo.html"
+    write_page(page, _sections(answers), title="Demo: photos and their re-photographed twins")
+    put(
+        f"{right} of {len(answers)} queries right, "
+        f"{plural(len(images), 'photo')} indexed, {time.monotonic() - started:.0f} s"
+    )
+    say(f"open {page.absolute()} to see the matches")
+    return 0 if right == len(answers) else 1
+
+
+def _row(answer: Answer) -> list[str]:
+    query, result = answer
+    first = result[0]
+    shown = first.id if first.verified else f"({first.id}, not verified)"
+    verdict = "right" if is_right(query, result) else f"WRONG, expected {query.expected or 'none'}"
+    return [
+        query.path.name, query.variant, shown, str(first.inliers), f"{first.score:.2f}", verdict
+    ]  # fmt: skip
+
+
+def _sections(answers: list[Answer]) -> Iterator[tuple[str, Pixels, QueryResult]]:
+    for query, result in answers:
+        yield f"{query.path.name}: {query.variant}", decode(query.path), result
