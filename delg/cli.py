@@ -400,20 +400,21 @@ def match(
     from delg.registry import load_model
     from delg.settings import parse, read_yaml
     from index import IndexSettings
-    from index.search import compare
+    from index.pair import match_photos
 
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
     extractor = load_model(model, extraction=settings.extraction, images=settings.images)
-    pixels, features = [], []
+    pixels = []
     for photo in (a, b):
         try:
             pixels.append(decode(photo, settings.images))
         except ImageError as error:
             raise DelgError(f"{photo}: {error}") from None
-        features.append(extractor.extract(pixels[-1]))
-    found = compare(features[0], features[1], settings)
-    similarity = float(features[0].global_descriptor @ features[1].global_descriptor)
-    points = [features[i].local.keypoints[found.matches[:, i]] for i in (0, 1)]
+    other = extractor.extract(pixels[1])
+    sighting = match_photos(extractor, pixels[0], other, settings)
+    found, seen = sighting.verification, (sighting.query, other)
+    similarity = float(seen[0].global_descriptor @ other.global_descriptor)
+    points = [seen[i].local.keypoints[found.matches[:, i]] for i in (0, 1)]
     if draw is not None:
         from index.drawing import draw_matches, save_drawing
 

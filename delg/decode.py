@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import stat
 import warnings
 from pathlib import Path
 
@@ -41,7 +42,10 @@ def _open_heic(data: bytes) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Any Pillow mode to RGB; 16-bit values keep their high byte, transparency lies on white."""
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
+        # Some decoders hand 16-bit values over as 32-bit ones.
+        return _array_to_rgb(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    if image.mode == "F":
         return _array_to_rgb(np.asarray(image))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -57,12 +61,10 @@ def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
         if not np.isfinite(pixels).all() or pixels.min() < 0:
             raise ImageError("floating-point pixels must be finite and not negative")
         pixels = (pixels * (255 if pixels.max() <= 1 else 255 / pixels.max())).astype(np.uint8)
-    elif pixels.dtype == np.uint16 or (pixels.dtype.kind in "iu" and pixels.dtype != np.uint8):
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ImageError(f"pixels of {pixels.dtype} must lie in 0 … 65535")
+    elif pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        raise ImageError(f"pixels of type {pixels.dtype} are not understood; use uint8")
+        raise ImageError(f"pixels of type {pixels.dtype} are not understood; use uint8 or uint16")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if pixels.ndim == 2:
@@ -124,6 +126,8 @@ def read_bytes(path: str | Path) -> bytes:
         ImageError: it cannot be read.
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
+            raise ImageError("not a regular file")  # Reading a pipe might never end.
         return Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError("no such file") from None

@@ -44,10 +44,12 @@ def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8],
         ImageError: the box has no area inside the photo.
     """
     height, width = pixels.shape[:2]
+    shown = ",".join(f"{value:g}" for value in box)
+    if not np.isfinite(box).all():
+        raise ImageError(f"the box {shown} must be four finite numbers")
     x0, y0 = max(0, round(box[0])), max(0, round(box[1]))
     x1, y1 = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
-    if not (np.isfinite(box).all() and x1 - x0 >= 1 and y1 - y0 >= 1):
-        shown = ",".join(f"{value:g}" for value in box)
+    if x1 - x0 < 1 or y1 - y0 < 1:
         raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
     return pixels[y0:y1, x0:x1], (x0, y0)
 
@@ -199,7 +201,8 @@ class Extractor:
         for one, found in zip(levels, maps, strict=True):
             if one.scale not in spec.scales:
                 continue
-            keep = _best(found.scores, spec.max_features)
+            inside = found.inside(spec.border_cells)
+            keep = inside[_best(found.scores[inside], spec.max_features)]
             keep = keep[found.scores[keep] >= spec.min_score]
             points = one.to_photo(found.centres[keep])
             # Padding can put the centre of a border cell outside the photo.

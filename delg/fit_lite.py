@@ -98,7 +98,7 @@ def fit(model: Delg, paths: Iterable[Path]) -> None:
     encoder.set_weights([kernel[None, None], bias])
     # The decoder that undoes the projection best: its pseudo-inverse.
     back = np.linalg.pinv(kernel).astype(np.float32)
-    decoder.set_weights([back[None, None], -bias @ back])
+    decoder.set_weights([back[None, None], cells.mean(axis=0)])
 
 
 def main() -> None:

@@ -46,8 +46,11 @@ class GeM(layers.Layer):
         )
 
     def call(self, maps: Any) -> Any:
-        powered = ops.power(ops.maximum(maps, self.epsilon), self.p)
-        return ops.power(ops.mean(powered, axis=(1, 2)), 1.0 / self.p)
+        clipped = ops.maximum(maps, self.epsilon)
+        # Dividing by the maximum first keeps high powers inside the range of floats.
+        peak = ops.max(clipped, axis=(1, 2), keepdims=True)
+        powered = ops.power(clipped / peak, self.p)
+        return peak[:, 0, 0] * ops.power(ops.mean(powered, axis=(1, 2)), 1.0 / self.p)
 
     def get_config(self) -> dict[str, Any]:
         own = {"p": self.initial_p, "p_trainable": self.p_trainable, "epsilon": self.epsilon}

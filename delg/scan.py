@@ -65,13 +65,12 @@ def scan(sources: Iterable[str | Path], prefix: str = "") -> tuple[list[Photo], 
     found: dict[str, Photo] = {}
     failures: list[Failure] = []
     for source in map(Path, sources):
-        if source.is_dir():
-            paths, base = _walk(source, failures), source
-        elif source.exists():
-            paths, base = [source], source.parent
-        else:
+        # Unlike Path's, this says no in place of raising on names that no file can have.
+        if not os.path.exists(source):  # noqa: PTH110
             raise UsageError(f"{source}: no such folder or file")
-        for path in paths:
+        whole = source.is_dir()
+        base = source if whole else source.parent
+        for path in _walk(source, failures) if whole else [source]:
             if not _is_text(path):
                 shown = os.fsencode(path).decode("utf-8", "backslashreplace")
                 failures.append(Failure(shown, "its name is not valid UTF-8; rename it"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from delg.errors import UsageError
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -21,7 +24,7 @@ class InputSettings(Settings):
     """How uint8 pixels become the network's input: ``(value - mean) / std``, channel by channel."""
 
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
-    std: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    std: tuple[Positive, Positive, Positive] = (128.0, 128.0, 128.0)
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
@@ -59,12 +62,16 @@ class ExtractionSettings(Settings):
     global_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
     max_features: int = Field(1000, ge=0)
     min_score: float = 0.0
+    # Cells along the border of each level that give no local features: they see mostly padding,
+    # and look alike in photos of different things.
+    border_cells: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _check_scales(self) -> ExtractionSettings:
         for name in ("scales", "global_scales"):
             scales = getattr(self, name)
-            if not scales or min(scales) <= 0 or len(set(scales)) != len(scales):
+            finite = all(0 < scale < math.inf for scale in scales)
+            if not scales or not finite or len(set(scales)) != len(scales):
                 raise ValueError(f"{name} must be one or more different positive numbers")
         return self
 
@@ -120,7 +127,7 @@ def read_yaml(path: str | Path) -> Any:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path}: not valid YAML: {error}") from None
     return {} if values is None else values
 

@@ -116,6 +116,6 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (
         pickle.UnpicklingError, struct.error, EOFError, AttributeError, KeyError, TypeError,
-        ValueError, IndexError, OverflowError,
+        ValueError, IndexError, OverflowError, MemoryError,
     ) as error:  # fmt: skip
         raise ModelError(f"{path}: not a PyTorch state dict ({error})") from None

@@ -56,6 +56,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
+            if item.dtype.kind not in "fiu":
+                raise ModelError(f"{path}: {name} does not hold numbers")
             values[name] = item[()]
 
     try:
@@ -63,7 +65,8 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
             file.visititems(visit)
     except FileNotFoundError:
         raise ModelError(f"{path}: no such weight file") from None
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        # What HDF5 raises depends on which of its bytes are damaged.
         raise ModelError(f"{path}: not a readable weight file ({error})") from None
     return values
 

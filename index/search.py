@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from delg.decode import Source, decode
@@ -18,11 +20,9 @@ from delg.extractor import Extractor
 from delg.values import Box, ImageFeatures
 from index.catalog import ImageRow
 from index.hits import Hit, QueryResult, Verification
-from index.matching import match_descriptors
+from index.pair import compare, second_look
 from index.ranking import score
-from index.settings import IndexSettings
 from index.store import Store
-from index.verification import verify
 
 Orientations = Literal["auto", "1", "4"]
 
@@ -52,19 +52,6 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-def compare(query: ImageFeatures, other: ImageFeatures, settings: IndexSettings) -> Verification:
-    """Match and verify two photos; the transform maps the query's pixels to the other's."""
-    matches = match_descriptors(query.local.descriptors, other.local.descriptors, settings.matching)
-    return verify(
-        query.local.keypoints,
-        other.local.keypoints,
-        matches,
-        (query.width, query.height),
-        (other.width, other.height),
-        settings.verification,
-    )
-
-
 def _candidates(
     store: Store, query: ImageFeatures, count: int, rerank: int, timing: dict[str, float]
 ) -> list[_Candidate]:
@@ -89,7 +76,7 @@ def _candidates(
     with _one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(candidate, range(len(rows))))
     timing["rerank"] += _milliseconds(started)
-    return sorted(found, key=lambda one: (-one.score, one.row))
+    return _by_score(found)
 
 
 def _milliseconds(started: float) -> float:
@@ -112,7 +99,44 @@ def _merge(by_turn: dict[int, list[_Candidate]]) -> tuple[int, list[_Candidate]]
             known = chosen.get(one.row)
             if one.verification.verified and (known is None or one.score > known.score):
                 chosen[one.row] = one
-    return lead, sorted(chosen.values(), key=lambda one: (-one.score, one.row))
+    return lead, _by_score(chosen.values())
+
+
+def _look_again(
+    store: Store,
+    extractor: Extractor,
+    pixels: NDArray[np.uint8],
+    box: Box | None,
+    ranked: list[_Candidate],
+    by_turn: dict[int, list[_Candidate]],
+) -> list[_Candidate]:
+    """The candidates again, after a second look at those that agreed best in any orientation."""
+    spec = store.settings.second_look
+    weak: dict[int, _Candidate] = {}
+    for one in (one for candidates in by_turn.values() for one in candidates):
+        inliers = one.verification.inliers
+        if inliers >= spec.from_inliers and (
+            one.row not in weak or inliers > weak[one.row].verification.inliers
+        ):
+            weak[one.row] = one
+    best = sorted(weak.values(), key=lambda one: (-one.verification.inliers, one.row))
+    found = {one.row: one for one in ranked}
+    for one in best[: spec.candidates]:
+        if one.stored is None or one.verification.transform is None:
+            continue
+        sighting = second_look(
+            extractor, pixels, box, one.stored, one.verification.transform, store.settings
+        )
+        if sighting.verification.verified:
+            value = score(one.similarity, sighting.verification, store.settings.ranking)
+            found[one.row] = replace(
+                one, score=value, verification=sighting.verification, query=sighting.query
+            )
+    return _by_score(found.values())
+
+
+def _by_score(candidates: Iterable[_Candidate]) -> list[_Candidate]:
+    return sorted(candidates, key=lambda one: (-one.score, one.row))
 
 
 def _best_score(candidates: list[_Candidate]) -> float:
@@ -166,7 +190,8 @@ def search(
         rerank: candidates to verify; None takes the index's setting, 0 verifies none.
         box: look only at this part of the query, (x, y, width, height) in its upright pixels.
         orientations: "1" searches the query as it is; "4" also turned by 90°, 180° and 270°;
-            "auto" turns it only when nothing is verified as it is.
+            "auto" turns it only when nothing is verified as it is. When nothing is verified at
+            all, the best candidates get a second look (:mod:`index.pair`).
 
     Raises:
         ImageError: the query or the box cannot be used.
@@ -185,6 +210,10 @@ def search(
         timing["extract"] += _milliseconds(started)
         by_turn[turns] = _candidates(store, features, k, rerank, timing)
     lead, ranked = _merge(by_turn)
+    if not _any_verified(ranked):
+        started = time.perf_counter()
+        ranked = _look_again(store, extractor, pixels, box, ranked, by_turn)
+        timing["rerank"] += _milliseconds(started)
     return QueryResult(
         hits=tuple(_hit(rank, one) for rank, one in enumerate(ranked[:k], 1)),
         model=extractor.name,

@@ -49,18 +49,29 @@ class VerificationSettings(Settings):
 
     method: Literal["affine", "homography", "skimage-affine"] = "affine"
     # Pixels a match may lie off, in photos whose longest side is ``reference_side``.
-    threshold: float = Field(20.0, gt=0)
+    threshold: float = Field(24.0, gt=0)
     # None: pixels of the photos as they are, as published.
     reference_side: int | None = Field(1024, ge=1)
     # OpenCV's methods stop earlier where fewer trials settle it.
     max_trials: int = Field(10_000, ge=1)
-    min_inliers: int = Field(12, ge=4)
+    min_inliers: int = Field(16, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # A believable transform neither collapses nor blows up nor shears the photo beyond this.
     max_zoom: float = Field(8.0, gt=1)
     max_anisotropy: float = Field(4.0, gt=1)
     seed: int = 0
+
+
+class SecondLookSettings(Settings):
+    """A closer look at the best candidates of a query for which nothing was verified."""
+
+    # How many candidates; 0 switches it off.
+    candidates: int = Field(5, ge=0)
+    # Inliers at first sight that make it worth while.
+    from_inliers: int = Field(8, ge=4)
+    # The photos now agree in pose by construction, so proof asks for more than at first sight.
+    min_inliers: int = Field(20, ge=4)
 
 
 class RankingSettings(Settings):
@@ -81,6 +92,7 @@ class IndexSettings(Settings):
     shortlist: ShortlistSettings = ShortlistSettings()
     matching: MatchingSettings = MatchingSettings()
     verification: VerificationSettings = VerificationSettings()
+    second_look: SecondLookSettings = SecondLookSettings()
     ranking: RankingSettings = RankingSettings()
 
 

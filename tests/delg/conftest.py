@@ -19,19 +19,21 @@ def make_model() -> Callable[..., Delg]:
     Batch norms and depthwise kernels get the look of trained ones, drawn from ``seed``: fresh ones
     let the signal fade to nothing on the way.
     """
+    import keras
+
     from delg.model import Delg
     from delg.settings import ModelSettings, parse
 
     def make(seed: int = 0, **values: object) -> Delg:
+        keras.utils.set_random_seed(seed)
         model = Delg(parse(ModelSettings, {"name": "test", **values}, "test"))
         rng = np.random.default_rng(seed)
         for layer in model.shallow.layers + model.deep.layers:
             if layer.name.endswith("_bn"):
                 shape = layer.gamma.shape
-                layer.set_weights(
-                    [rng.uniform(0.8, 1.5, shape), rng.normal(0, 0.2, shape)]
-                    + [rng.normal(0, 0.1, shape), rng.uniform(0.3, 1, shape)]
-                )
+                scale, shift = rng.uniform(0.8, 1.5, shape), rng.normal(0, 0.2, shape)
+                mean, variance = rng.normal(0, 0.1, shape), rng.uniform(0.3, 1, shape)
+                layer.set_weights([scale, shift, mean, variance])
             elif layer.name.endswith("_depthwise_conv"):
                 shape = layer.kernel.shape
                 layer.set_weights([rng.normal(0, 1 / shape[0], shape)])

@@ -15,6 +15,12 @@ from PIL import Image
 from delg.decode import FORMATS, ImageError, decode, decode_bytes, read_bytes
 from delg.settings import ImageSettings
 
+# What Pillow says about damaged and about large files.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning"),
+]
+
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -40,10 +46,14 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG of a few dozen bytes whose header claims that size."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+    )
 
 
 def is_rgb(pixels: np.ndarray) -> bool:
@@ -183,7 +193,9 @@ def test_compressed_tiff_is_turned_once() -> None:
     assert (decode(data) == quadrants()).all()
 
 
-@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0"]
+)
 def test_broken_exif_does_not_lose_the_photo(exif: bytes) -> None:
     assert decode(encoded(quadrants(), "JPEG", exif=exif)).shape == (32, 48, 3)
 

@@ -52,18 +52,18 @@ def test_centres_go_row_by_row_in_x_y_order(model: Delg, network: Network) -> No
 
 def test_scores_and_descriptors_belong_to_the_same_cells(network: Network) -> None:
     """A patch changes only the cells that can see it: those below it, not their mirror image."""
-    grey = np.full((1024, 512, 3), 128, np.uint8)
+    grey = np.full((1024, 640, 3), 128, np.uint8)
     patched = grey.copy()
-    patched[768:800, 96:128] = 255
+    patched[768:800, 192:224] = 255
     before, after = network.run(grey, False), network.run(patched, False)
     change = np.abs(before.descriptors - after.descriptors).max(axis=1)
     assert change.max() > 1e-3
     # Half of the receptive field of 339 pixels, and half of the patch.
-    reached = np.abs(before.centres[change > 1e-5] - (111.5, 783.5)).max()
+    reached = np.abs(before.centres[change > 1e-5] - (207.5, 783.5)).max()
     assert reached <= 339 / 2 + 32 / 2
     scored = np.abs(before.scores - after.scores)
     middle = (before.centres * scored[:, None]).sum(axis=0) / scored.sum()
-    assert np.abs(middle - (111.5, 783.5)).max() < 40
+    assert np.abs(middle - (207.5, 783.5)).max() < 48
 
 
 def test_later_changes_of_the_model_are_not_seen(model: Delg, network: Network) -> None:

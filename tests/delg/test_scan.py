@@ -80,7 +80,9 @@ def test_an_empty_folder_has_no_photos(tmp_path: Path) -> None:
 @pytest.mark.timeout(20)
 def test_loops_of_links_end(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.jpg", "b/y.jpg")
+    # Two ways up from one folder: followed blindly, they double at every round.
     (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "a" / "up too").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "b" / "self").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b" / "nowhere").symlink_to(tmp_path / "b" / "nowhere")
     photos, failures = scan([tmp_path])
@@ -149,7 +151,12 @@ def test_unicode_names_are_kept(tmp_path: Path) -> None:
     assert ids(tmp_path) == sorted(["Île de Ré/été 1.jpg", "東京.png"])
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+not_as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything"
+)
+
+
+@not_as_root
 def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path) -> None:
     touch(tmp_path, "closed/a.jpg", "open/b.jpg")
     (tmp_path / "closed").chmod(0)
@@ -160,3 +167,14 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path) -> None:
     assert [photo.id for photo in photos] == ["open/b.jpg"]
     assert [failure.path for failure in failures] == [str(tmp_path / "closed")]
     assert "cannot be listed" in failures[0].reason
+
+
+@not_as_root
+def test_a_source_behind_a_closed_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "closed/photos/a.jpg")
+    (tmp_path / "closed").chmod(0)
+    try:
+        with pytest.raises(UsageError, match="closed/photos"):
+            scan([tmp_path / "closed" / "photos"])
+    finally:
+        (tmp_path / "closed").chmod(0o700)

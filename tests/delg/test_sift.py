@@ -120,7 +120,7 @@ def test_the_sift_model_knows_boxes_and_turns(sift: Extractor, coffee: np.ndarra
     x, y, width, height = box = (150, 60, 300, 280)
     crop = np.ascontiguousarray(coffee[y : y + height, x : x + width])
     alone, boxed = extract_sift(crop, 1024, 1000), sift.extract(coffee, box=box)
-    np.testing.assert_allclose(boxed.local.keypoints, alone.keypoints + (x, y), atol=1e-3)
+    np.testing.assert_allclose(boxed.local.keypoints - (x, y), alone.keypoints, atol=1e-3)
     turned = sift.extract(coffee, box=box, turns=1).local.keypoints
     distances = np.linalg.norm(turned[:, None] - boxed.local.keypoints[None], axis=2)
     assert (distances.min(axis=1) < 1.5).mean() > 0.8

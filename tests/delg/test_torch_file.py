@@ -190,9 +190,7 @@ class Evil:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("place", ["alone", "dict", "tensor", "keys"])
-def test_pickled_calls_are_refused_and_not_made(
-    tmp_path: Path, place: str, protocol: int
-) -> None:
+def test_pickled_calls_are_refused_and_not_made(tmp_path: Path, place: str, protocol: int) -> None:
     marker = tmp_path / "executed"
     for evil in (
         Evil(os.system, f"touch {marker}"),

@@ -39,7 +39,9 @@ def path(model: Delg, tmp_path: Path) -> Path:
 
 
 def same(model: Delg, values: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(variable.value, values[name]) for name, variable in named_variables(model))
+    return all(
+        np.array_equal(variable.value, values[name]) for name, variable in named_variables(model)
+    )
 
 
 def exact(model: Delg) -> dict[str, np.ndarray]:
@@ -182,6 +184,26 @@ def test_truncated_files_are_refused(path: Path, part: float) -> None:
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(ModelError, match=r"weights\.h5"):
         read_weights(path)
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.h5"
+    with h5py.File(path, "w", track_order=True) as file:
+        for number in range(8):
+            file[f"block{number}/kernel"] = np.full((3, 4), number, np.float16)
+            file[f"block{number}/bias"] = np.full(4, number, np.float32)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        content = bytearray(whole)
+        content[rng.integers(len(whole))] = rng.integers(256)
+        path.write_bytes(content)
+        try:
+            read_weights(path)
+        except ModelError as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > 10
 
 
 def test_datasets_that_hold_no_numbers_are_refused(model: Delg, path: Path) -> None:

@@ -59,12 +59,17 @@ def test_shrinkage_pulls_the_scales_together(vectors: np.ndarray) -> None:
 
 
 def test_known_axes() -> None:
-    """Points on a cross: variances 18/4·… by hand, the axes are those of the plane."""
-    points = np.array([[3, 0], [-3, 0], [0, 1], [0, -1]], np.float32) + (10, 20)
+    """Points on a cross: the axes are those of the plane."""
+    points = np.array([[13, 20], [7, 20], [10, 21], [10, 19]], np.float32)
     kernel, bias = fit_pca(points, 2)
     # Variances 18 / 3 and 2 / 3; signs are such that the largest entry is positive.
     np.testing.assert_allclose(kernel, np.diag([6**-0.5, (2 / 3) ** -0.5]), atol=1e-6)
     np.testing.assert_allclose(bias, [-10 * 6**-0.5, -20 * (2 / 3) ** -0.5], rtol=1e-5)
+
+
+def test_signs_are_settled(vectors: np.ndarray) -> None:
+    for kernel, _ in (fit_pca(vectors, 12), fit_pca(-vectors, 12), fit_pca(vectors[:, ::-1], 5)):
+        assert (kernel[np.abs(kernel).argmax(axis=0), np.arange(kernel.shape[1])] > 0).all()
 
 
 def test_fits_repeat_and_do_not_depend_on_the_order(vectors: np.ndarray) -> None:

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+
+import delg
+
+
+@pytest.mark.parametrize("name", delg.__all__)
+def test_every_public_name_is_found(name: str) -> None:
+    assert getattr(delg, name).__name__ == name
+
+
+def test_errors_are_of_one_family() -> None:
+    for error in (delg.ImageError, delg.ModelError, delg.UsageError):
+        assert issubclass(error, delg.DelgError)
+
+
+def test_other_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="nothing_of_ours"):
+        _ = delg.nothing_of_ours
+    assert not hasattr(delg, "load_models")
