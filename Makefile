@@ -33,7 +33,7 @@ test: lint
 
 # How long the stages take on this machine.
 bench: $(VENV)/installed
-	$(BIN)/python -m eval.speed
+	$(BIN)/delg eval speed
 
 clean:
 	rm -rf $(VENV) demo-output build dist *.egg-info

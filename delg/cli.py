@@ -36,7 +36,9 @@ app = typer.Typer(
 )
 index_app = typer.Typer(help="Build and look after an index.", no_args_is_help=True)
 model_app = typer.Typer(help="The models there are.", no_args_is_help=True)
+eval_app = typer.Typer(help="Measure the engine.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
+app.add_typer(eval_app, name="eval")
 app.add_typer(model_app, name="model")
 
 
@@ -522,6 +524,31 @@ def model_info(
     import yaml
 
     put(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True).rstrip())
+
+
+@eval_app.command("speed")
+def eval_speed(
+    runs: Annotated[int, typer.Option(min=1, help="Runs of each stage.")] = 9,
+    as_json: AsJson = False,
+) -> None:
+    """How long each stage takes on this machine."""
+    from eval.speed import report
+
+    found = report(runs)
+    if as_json:
+        put(json.dumps(found))
+        return
+    put(found["machine"])
+    table(
+        ["stage", "median ms", "fastest", "slowest"],
+        [
+            [
+                row["name"],
+                *(f"{row[key]:.2f}" for key in ("median_ms", "fastest_ms", "slowest_ms")),
+            ]
+            for row in found["rows"]
+        ],
+    )
 
 
 @app.command()

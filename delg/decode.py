@@ -61,7 +61,7 @@ def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
         if not np.isfinite(pixels).all() or pixels.min() < 0:
             raise ImageError("floating-point pixels must be finite and not negative")
         pixels = (pixels * (255 if pixels.max() <= 1 else 255 / pixels.max())).astype(np.uint8)
-    elif pixels.dtype == np.uint16:
+    elif pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:  # In either byte order.
         pixels = (pixels >> 8).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise ImageError(f"pixels of type {pixels.dtype} are not understood; use uint8 or uint16")

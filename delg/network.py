@@ -34,10 +34,14 @@ class Maps:
     grid: tuple[int, int]
 
     def inside(self, border: int) -> NDArray[np.intp]:
-        """Indices of the cells at least ``border`` cells away from every edge."""
+        """Indices of the cells at least ``border`` cells away from every edge.
+
+        Across a narrow grid the border shrinks, so that at least half of the cells stay.
+        """
         rows, columns = self.grid
+        y, x = min(border, (rows - 1) // 4), min(border, (columns - 1) // 4)
         cells = np.arange(rows * columns).reshape(rows, columns)
-        return cells[border : rows - border, border : columns - border].ravel()
+        return cells[y : rows - y, x : columns - x].ravel()
 
 
 class Network:

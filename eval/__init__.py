@@ -1,1 +1,1 @@
-"""x"""
+"""Measurements on top of the engine."""

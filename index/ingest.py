@@ -15,6 +15,7 @@ from delg.values import Failure, ImageFeatures
 from index.catalog import ImageRow
 from index.labels import FileLabels, FolderLabels, Label
 from index.segments import file_sha256
+from index.settings import StoreSettings
 from index.store import Store
 
 # Called as progress(done, total, failed) after every photo.
@@ -107,6 +108,13 @@ class _Batch:
     def __init__(self) -> None:
         self.images: list[ImageRow] = []
         self.features: list[ImageFeatures] = []
+        self._started = time.monotonic()
+
+    def is_due(self, settings: StoreSettings) -> bool:
+        """Whether there is something to commit, and enough of it or for long enough."""
+        waited = time.monotonic() - self._started
+        full = len(self.images) >= settings.segment_images
+        return full or (bool(self.images) and waited >= settings.segment_seconds)
 
 
 def add(
@@ -209,7 +217,7 @@ def _extract(
             batch.features.append(result)
         if progress:
             progress(number, len(photos), len(failed))
-        if len(batch.images) == store.settings.store.segment_images:
+        if batch.is_due(store.settings.store):
             store.commit(batch.images, batch.features)
             batch = _Batch()
     if batch.images:

@@ -83,6 +83,25 @@ def _milliseconds(started: float) -> float:
     return (time.perf_counter() - started) * 1000
 
 
+def _further_turns(upright: list[_Candidate], orientations: Orientations) -> tuple[int, ...]:
+    """The quarter turns worth a search after the query has been tried as it is."""
+    if orientations == "1":
+        return ()
+    if orientations == "4" or not _any_verified(upright):
+        return (1, 2, 3)
+    # Found although it lies on its side: more matches the right way up.
+    transform = upright[0].verification.transform
+    turns = 0 if transform is None else quarter_turns(transform)
+    return (turns,) if turns else ()
+
+
+def quarter_turns(transform: NDArray[np.float64]) -> int:
+    """Quarter turns counter-clockwise that bring the query nearest to the other photo's pose."""
+    (a, b), (c, d) = transform[:2, :2]
+    clockwise = np.degrees(np.arctan2(c - b, a + d))
+    return round(-clockwise / 90) % 4
+
+
 def _merge(by_turn: dict[int, list[_Candidate]]) -> tuple[int, list[_Candidate]]:
     """One list from those of several orientations.
 
@@ -190,8 +209,9 @@ def search(
         rerank: candidates to verify; None takes the index's setting, 0 verifies none.
         box: look only at this part of the query, (x, y, width, height) in its upright pixels.
         orientations: "1" searches the query as it is; "4" also turned by 90°, 180° and 270°;
-            "auto" turns it only when nothing is verified as it is. When nothing is verified at
-            all, the best candidates get a second look (:mod:`index.pair`).
+            "auto" turns it when nothing is verified as it is, or when what is verified says that
+            it lies on its side. When nothing is verified at all, the best candidates get a second
+            look (:mod:`index.pair`).
 
     Raises:
         ImageError: the query or the box cannot be used.
@@ -202,13 +222,16 @@ def search(
     pixels = decode(source, extractor.images)
     timing["extract"] += _milliseconds(started)
     by_turn: dict[int, list[_Candidate]] = {}
-    for turns in (0,) if orientations == "1" or rerank == 0 else (0, 1, 2, 3):
-        if turns and orientations == "auto" and _any_verified(by_turn[0]):
-            break
+
+    def look(turns: int) -> None:
         started = time.perf_counter()
         features = extractor.extract(pixels, box, turns)
         timing["extract"] += _milliseconds(started)
         by_turn[turns] = _candidates(store, features, k, rerank, timing)
+
+    look(0)
+    for turns in () if rerank == 0 else _further_turns(by_turn[0], orientations):
+        look(turns)
     lead, ranked = _merge(by_turn)
     if not _any_verified(ranked):
         started = time.perf_counter()

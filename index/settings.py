@@ -19,8 +19,10 @@ class StoreSettings(Settings):
 
     # int8 keeps each unit vector's direction to about half a degree in a quarter of the bytes.
     local_codec: Literal["int8", "float16", "float32"] = "int8"
-    # Photos a segment: what a kill can cost, and what is held in memory before it is written.
+    # A segment is written after so many photos or seconds: what a kill can cost, and how much is
+    # held in memory. A compaction makes full segments of short ones.
     segment_images: int = Field(256, ge=1)
+    segment_seconds: float = Field(30.0, gt=0)
 
 
 class ShortlistSettings(Settings):
@@ -67,11 +69,11 @@ class SecondLookSettings(Settings):
     """A closer look at the best candidates of a query for which nothing was verified."""
 
     # How many candidates; 0 switches it off.
-    candidates: int = Field(5, ge=0)
+    candidates: int = Field(10, ge=0)
     # Inliers at first sight that make it worth while.
-    from_inliers: int = Field(8, ge=4)
+    from_inliers: int = Field(6, ge=4)
     # The photos now agree in pose by construction, so proof asks for more than at first sight.
-    min_inliers: int = Field(20, ge=4)
+    min_inliers: int = Field(24, ge=4)
 
 
 class RankingSettings(Settings):

@@ -392,7 +392,7 @@ def test_arrays_of_other_types_are_refused(dtype: object) -> None:
 
 @pytest.mark.parametrize("value", [-1, 65536])
 def test_integers_outside_16_bits_are_refused(value: int) -> None:
-    with pytest.raises(ImageError, match="65535"):
+    with pytest.raises(ImageError, match="uint16"):
         decode(np.full((20, 20), value, np.int64))
 
 

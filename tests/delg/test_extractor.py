@@ -42,6 +42,7 @@ class Fake:
             global_descriptor=np.array([np.cos(angle), np.sin(angle), 0], np.float32)
             if with_global
             else None,
+            grid=(rows, columns),
         )
 
 
@@ -367,3 +368,19 @@ def test_threads_may_share_one_extractor(lite: Extractor, coffee: np.ndarray) ->
     assert len(results) == 3
     for result in results:
         assert_same(result, expected, 1e-5)
+
+
+def test_border_cells_give_no_local_features() -> None:
+    pixels = np.zeros((128, 160, 3), np.uint8)
+    only = {"longest_side": 160, "scales": (1.0,), "global_scales": (1.0,)}
+    everything = fake(**only).extract(pixels).local.keypoints
+    inner = fake(**only, border_cells=1).extract(pixels).local.keypoints
+    assert (len(everything), len(inner)) == (8 * 10, 6 * 8)
+    np.testing.assert_array_equal(inner.min(axis=0), [24, 24])
+    np.testing.assert_array_equal(inner.max(axis=0), [136, 104])
+
+
+def test_a_border_never_takes_more_than_half_of_a_narrow_photo() -> None:
+    pixels = np.zeros((32, 160, 3), np.uint8)
+    only = {"longest_side": 160, "scales": (1.0,), "global_scales": (1.0,)}
+    assert len(fake(**only, border_cells=9).extract(pixels).local) == 2 * 6

@@ -1,0 +1,107 @@
+"""Fixtures for tests of an index: a model without a network, and ways to build an index fast."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # For dots.py, in the tests too.
+
+from dots import DotModel, gallery, model_folder
+
+from delg.settings import parse
+from index import ImageIndex, IndexSettings
+
+WORKER = Path(__file__).parent / "worker.py"
+
+
+@pytest.fixture(scope="session")
+def dot_model_folder(tmp_path_factory) -> Path:
+    """The folder of a model of dots."""
+    return model_folder(tmp_path_factory.mktemp("dot-model"))
+
+
+@pytest.fixture
+def model(dot_model_folder) -> DotModel:
+    """A model of dots that counts its work."""
+    return DotModel(dot_model_folder)
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """A folder of 12 photos, 000.png to 011.png."""
+    gallery(tmp_path / "photos", 12)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def make_index(tmp_path, model) -> Callable[..., ImageIndex]:
+    """Sections of settings -> a new, empty index that uses ``model``."""
+
+    def make(name: str = "my.index", **settings: dict) -> ImageIndex:
+        images = ImageIndex.create(
+            tmp_path / name, str(model.folder), settings=parse(IndexSettings, settings, "test")
+        )
+        images.use(model)
+        return images
+
+    return make
+
+
+@pytest.fixture
+def reopen(model) -> Callable[[Path], ImageIndex]:
+    """Folder -> the index in it, opened anew, that uses ``model``."""
+
+    def open_it(folder: Path) -> ImageIndex:
+        images = ImageIndex.open(folder)
+        images.use(model)
+        return images
+
+    return open_it
+
+
+@pytest.fixture(scope="session")
+def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
+    """Run a command of worker.py in another process: exit code and what it printed, as values.
+
+    The exit code is -9 where it was killed, by itself or by ``kill_after`` seconds of work.
+    """
+
+    def run(*words: object, kill_after: float | None = None) -> tuple[int, dict]:
+        command = [sys.executable, str(WORKER), str(dot_model_folder), *map(str, words)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            if kill_after is not None:
+                try:
+                    process.wait(kill_after)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+            printed = process.stdout.read()
+        return process.returncode, json.loads(printed) if printed else {}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """Real photos: ``gallery/`` and ``queries/`` of the demo."""
+    from index.demo_photos import make_gallery
+
+    folder = tmp_path_factory.mktemp("demo-photos")
+    make_gallery(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_index(demo, lite) -> ImageIndex:
+    """The demo's gallery under the default model; only to be read."""
+    images = ImageIndex.create(demo / "demo.index")
+    images.use(lite)
+    images.add(demo / "gallery")
+    return images

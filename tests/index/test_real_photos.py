@@ -1,0 +1,157 @@
+"""The whole engine with the model that ships, on photos that scikit-image ships."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from delg import Extractor
+from delg.decode import decode
+from index import ImageIndex
+from index.demo import is_right
+from index.demo_photos import DemoQuery, make_gallery
+from index.pair import compare, match_photos, second_look
+from index.settings import IndexSettings
+from index.verification import transform_points
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, lite: Extractor) -> tuple[ImageIndex, list]:
+    folder = tmp_path_factory.mktemp("demo")
+    queries = make_gallery(folder)
+    images = ImageIndex.create(folder / "i")
+    images.use(lite)
+    report = images.add(folder / "gallery")
+    assert report.failed == []
+    return images, queries
+
+
+def query_of(queries: list[DemoQuery], start: str) -> DemoQuery:
+    return next(query for query in queries if query.path.name.startswith(start))
+
+
+def test_hard_pictures_of_the_gallery_are_found_and_others_are_not(demo: tuple) -> None:
+    images, queries = demo
+    wrong = [query.path.name for query in queries if not is_right(query, images.query(query.path))]
+    assert wrong == []
+
+
+def test_the_same_query_twice(demo: tuple) -> None:
+    images, queries = demo
+    photo = query_of(queries, "astronaut-desk").path
+    first, second = ([hit.as_json() for hit in images.query(photo)] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("start", "degrees"), [("coins-turned-90", 90), ("camera-turned-180", 180)]
+)
+def test_turned_photos_are_found_and_the_orientation_reported(
+    demo: tuple, start: str, degrees: int
+) -> None:
+    images, queries = demo
+    query = query_of(queries, start)
+    found = images.query(query.path)
+    assert found[0].id == query.expected and found[0].verified
+    assert found.orientation in ((90, 270) if degrees == 90 else (180,))
+    # Turned back by that much, the query stands upright.
+    upright = np.rot90(decode(query.path), found.orientation // 90)
+    assert images.query(np.ascontiguousarray(upright)).orientation == 0
+    as_it_is = images.query(query.path, orientations="1")
+    assert as_it_is.orientation == 0 and as_it_is[0].inliers < found[0].inliers
+
+
+def test_global_only_has_no_inliers_and_scores_by_similarity(demo: tuple) -> None:
+    images, queries = demo
+    hits = images.query(queries[0].path, k=99, rerank=0)
+    assert len(hits) == len(images)
+    assert all(hit.inliers == 0 and not hit.verified and hit.transform is None for hit in hits)
+    assert [hit.score for hit in hits] == [hit.similarity for hit in hits]
+    assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+def test_order_of_hits(demo: tuple) -> None:
+    images, queries = demo
+    hits = list(images.query(query_of(queries, "cat-crop").path, k=99))
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    verified = [hit.verified for hit in hits]
+    assert verified == sorted(verified, reverse=True)
+    others = [hit.similarity for hit in hits if not hit.verified]
+    assert others == sorted(others, reverse=True)
+
+
+def test_the_transform_maps_query_pixels_to_the_hits(demo: tuple) -> None:
+    images, _ = demo
+    path = images.path.parent / "gallery" / "astronaut.jpg"
+    pixels = decode(path)
+    # A part of the photo, from (100, 60) on, enlarged by 1.5: x = 100 + x' / 1.5.
+    part = cv2.resize(pixels[60:400, 100:460], None, fx=1.5, fy=1.5)
+    hit = images.query(part)[0]
+    assert hit.id == "astronaut.jpg" and hit.verified
+    corners = np.array([[0, 0], [500, 0], [0, 450]])
+    wanted = corners / 1.5 + [100, 60]
+    assert np.abs(transform_points(hit.transform, corners) - wanted).max() < 12
+    errors = np.linalg.norm(hit.query_points / 1.5 + [100, 60] - hit.points, axis=1)
+    assert np.median(errors) < 8
+
+
+def test_a_box_looks_only_at_its_part(demo: tuple) -> None:
+    """Two photos side by side: the box decides which of them is found."""
+    images, _ = demo
+    gallery = images.path.parent / "gallery"
+    left, right = (
+        cv2.resize(decode(gallery / name), (500, 400)) for name in ("cat.jpg", "rocket.jpg")
+    )
+    both = np.hstack([left, right])
+    for x, name in ((0, "cat.jpg"), (500, "rocket.jpg")):
+        result = images.query(both, box=(x, 0, 500, 400))
+        assert result[0].id == name and result[0].verified
+        assert (result[0].query_points[:, 0] >= x - 1).all()
+        assert (result[0].query_points[:, 0] <= x + 501).all()
+        assert result.box == (x, 0, 500, 400)
+
+
+def test_a_second_look_proves_what_one_look_only_suggests(lite: Extractor) -> None:
+    """A steep view: few inliers at first, many once the view is taken away."""
+    import skimage.data
+
+    photo = skimage.data.astronaut()
+    corners = np.float32([[0, 0], [511, 0], [511, 511], [0, 511]])
+    steep = np.float32([[60, 150], [600, 20], [560, 500], [120, 330]])
+    view = cv2.warpPerspective(
+        photo, cv2.getPerspectiveTransform(corners, steep), (640, 520), borderValue=(90, 120, 60)
+    )
+    settings = IndexSettings()
+    query, other = lite.extract(view), lite.extract(photo)
+    first = compare(query, other, settings)
+    assert first.transform is not None
+    again = second_look(lite, view, None, other, first.transform, settings)
+    assert again.verification.verified and again.verification.inliers > first.inliers
+    matches = again.verification.matches
+    mapped = cv2.perspectiveTransform(
+        other.local.keypoints[matches[:, 1]][None], cv2.getPerspectiveTransform(corners, steep)
+    )[0]
+    errors = np.linalg.norm(again.query.local.keypoints[matches[:, 0]] - mapped, axis=1)
+    assert np.median(errors) < 12
+
+
+def test_different_photos_do_not_match(lite: Extractor) -> None:
+    import skimage.data
+
+    other = lite.extract(skimage.data.coffee())
+    found = match_photos(lite, skimage.data.astronaut(), other, IndexSettings())
+    assert not found.verification.verified
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_quarter_turns_of_a_transform(turns: int) -> None:
+    from delg.extractor import turn_back
+    from index.search import quarter_turns
+
+    turned = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
+    upright = turn_back(turned, 40, 30, turns)
+    # The transform from the upright photo to its turned twin.
+    columns = np.linalg.solve(np.c_[upright, np.ones(3)], turned).T
+    assert quarter_turns(np.vstack([columns, [0, 0, 1]])) == turns
