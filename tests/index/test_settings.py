@@ -1,0 +1,73 @@
+import pytest
+from pydantic import ValidationError
+
+from delg.errors import UsageError
+from index.settings import IndexSettings, merge
+
+
+def test_the_defaults_are_valid_and_cannot_be_changed_in_place():
+    settings = IndexSettings()
+    assert settings.extraction is None
+    with pytest.raises(ValidationError):
+        settings.matching = None
+    assert IndexSettings.model_validate_json(settings.model_dump_json()) == settings
+
+
+def test_overrides_replace_their_keys_and_leave_the_others():
+    recorded = IndexSettings.model_validate({"matching": {"ratio": 0.8, "mutual": False}})
+    merged = merge(recorded, {"matching": {"ratio": 0.7}, "ranking": {"rerank": 5}}, "x.yaml")
+    assert merged.matching.ratio == 0.7 and merged.matching.mutual is False
+    assert merged.ranking.rerank == 5
+    assert merged.verification == recorded.verification
+    assert recorded.matching.ratio == 0.8
+
+
+def test_no_overrides_change_nothing():
+    recorded = IndexSettings.model_validate({"matching": {"ratio": 0.8}})
+    assert merge(recorded, {}, "x.yaml") == recorded
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"matchin": {"ratio": 0.7}}, "matchin"),
+        ({"matching": {"ration": 0.7}}, "matching.ration"),
+        ({"matching": {"ratio": 2}}, "matching.ratio"),
+        ({"matching": {"ratio": "much"}}, "matching.ratio"),
+        ({"matching": 3}, "matching"),
+        ({"matching": None}, "matching"),
+        ({"verification": {"method": "magic"}}, "verification.method"),
+        ({"verification": {"min_inliers": 3}}, "verification.min_inliers"),
+        ({"shortlist": {"kind": "hnsw"}}, "shortlist.kind"),
+        ({"store": {"segment_images": 0}}, "store.segment_images"),
+        ({"extraction": {"longest_sid": 3}}, "extraction.longest_sid"),
+        (["matching"], "settings"),
+        ("matching", "settings"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_with_its_origin(overrides, named):
+    with pytest.raises(UsageError) as error:
+        merge(IndexSettings(), overrides, "x.yaml")
+    assert str(error.value).startswith("x.yaml: ")
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("store", {"local_codec": "float32"}),
+        ("store", {"segment_images": 7}),
+        ("extraction", {"longest_side": 640}),
+    ],
+)
+def test_what_the_stored_features_depend_on_is_fixed(section, values):
+    with pytest.raises(UsageError, match=f"x.yaml: {section} is fixed when an index is created"):
+        merge(IndexSettings(), {section: values}, "x.yaml")
+
+
+def test_naming_a_fixed_section_as_it_is_recorded_is_no_change():
+    recorded = IndexSettings.model_validate(
+        {"extraction": {"longest_side": 640}, "store": {"local_codec": "float16"}}
+    )
+    overrides = {"extraction": {"longest_side": 640}, "store": {"local_codec": "float16"}}
+    assert merge(recorded, overrides, "x.yaml") == recorded
