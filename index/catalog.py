@@ -105,7 +105,10 @@ class SegmentRow:
 
 def _image(values: Sequence) -> ImageRow:
     named = dict(zip((*_COLUMNS.split(", "), "row"), values, strict=True))
-    return ImageRow(**{**named, "metadata": json.loads(named["metadata"])})
+    try:
+        return ImageRow(**{**named, "metadata": json.loads(named["metadata"])})
+    except ValueError as error:
+        raise CatalogError(f"the catalog's entry of {named['id']} is damaged ({error})") from None
 
 
 class Catalog:
@@ -133,9 +136,12 @@ class Catalog:
             raise CatalogError(f"{self.path}: not a readable catalog ({error})") from None
 
     def _connect(self) -> sqlite3.Connection:
-        # A folder that cannot be written to cannot hold the log's files, and nobody can change it.
+        # A folder that cannot be written to cannot take the log's files, and nobody changes it;
+        # a log that a killed writer left there is read all the same.
         frozen = not os.access(self.path.parent, os.W_OK)
-        uri = self.path.absolute().as_uri() + ("?immutable=1" if frozen else "?mode=rw")
+        log = self.path.with_name(FILE + "-wal")
+        mode = "rw" if not frozen else "ro" if log.exists() else "ro&immutable=1"
+        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         db = sqlite3.connect(
             uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
         )
@@ -156,6 +162,26 @@ class Catalog:
         db.close()
         temporary.replace(folder / FILE)
 
+    def _execute(self, query: str, values: Sequence = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(query, values)
+        except sqlite3.Error as error:
+            raise self._damaged(error) from None
+
+    def _rows(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
+        try:
+            yield from self._db.execute(query, values)
+        except (sqlite3.Error, OverflowError) as error:
+            raise self._damaged(error) from None
+
+    def _row(self, query: str, values: Sequence = ()) -> tuple | None:
+        return next(self._rows(query, values), None)
+
+    def _damaged(self, error: Exception) -> CatalogError:
+        return CatalogError(
+            f"{self.path}: not a readable catalog ({error}); restore it, or build a new index"
+        )
+
     def close(self) -> None:
         """Let go of the state that was being read."""
         self._db.close()
@@ -163,29 +189,31 @@ class Catalog:
     def refresh(self) -> None:
         """Move on to the newest committed state."""
         if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._db.execute("BEGIN")
-        self._db.execute("SELECT count(*) FROM meta").fetchone()
+            self._execute("ROLLBACK")
+        self._execute("BEGIN")
+        self._row("SELECT count(*) FROM meta")
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it happens or nothing; afterwards the new state is read."""
-        self._db.execute("ROLLBACK")
+        self._execute("ROLLBACK")
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            self._execute("BEGIN IMMEDIATE")
             yield self._db
-            self._db.execute("COMMIT")
-        except BaseException:
+            self._execute("COMMIT")
+        except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise self._damaged(error) from None
             raise
         finally:
-            self._db.execute("BEGIN")
-            self._db.execute("SELECT count(*) FROM meta").fetchone()
+            self._execute("BEGIN")
+            self._execute("SELECT count(*) FROM meta").fetchone()
 
     def meta(self, key: str) -> str:
         """One fact about the index; empty if it is not known."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
         return row[0] if row else ""
 
     def set_meta(self, key: str, value: str) -> None:
@@ -201,11 +229,11 @@ class Catalog:
     def segments(self) -> list[SegmentRow]:
         """All segments, oldest first."""
         query = "SELECT number, images, bytes, sha256 FROM segments ORDER BY number"
-        return [SegmentRow(*row) for row in self._db.execute(query)]
+        return [SegmentRow(*row) for row in self._rows(query)]
 
     def next_segment(self) -> int:
         """The number after the highest ever given."""
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
+        row = self._row("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
         return (row[0] if row else 0) + 1
 
     def searchable(self, first: int = 0, last: int = 2**62) -> NDArray[np.int64]:
@@ -215,19 +243,20 @@ class Catalog:
             "SELECT row, segment, position FROM images "
             "WHERE state = 'ok' AND row BETWEEN ? AND ? ORDER BY row"
         )
-        found = self._db.execute(query, (first, last))
+        found = self._rows(query, (first, last))
         values = np.fromiter((value for row in found for value in row), np.int64)
         return values.reshape(-1, 3)
 
     def count(self, state: str) -> int:
         """Images in that state."""
         query = "SELECT count(*) FROM images WHERE state = ?"
-        return self._db.execute(query, (state,)).fetchone()[0]
+        row = self._row(query, (state,))
+        return row[0] if row else 0
 
     def by_id(self, image_id: str) -> ImageRow | None:
         """The image with that id."""
         query = f"SELECT {_COLUMNS}, row FROM images WHERE id = ?"
-        row = self._db.execute(query, (image_id,)).fetchone()
+        row = self._row(query, (image_id,))
         return _image(row) if row else None
 
     def by_row(self, row: int) -> ImageRow:
@@ -236,8 +265,7 @@ class Catalog:
         Raises:
             KeyError: there is none.
         """
-        found = self._db.execute(f"SELECT {_COLUMNS}, row FROM images WHERE row = ?", (row,))
-        values = found.fetchone()
+        values = self._row(f"SELECT {_COLUMNS}, row FROM images WHERE row = ?", (row,))
         if values is None:
             raise KeyError(row)
         return _image(values)
@@ -246,14 +274,14 @@ class Catalog:
         """All images, or those in one state, by id."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
         query = f"SELECT {_COLUMNS}, row FROM images {where} ORDER BY id"
-        for row in self._db.execute(query, values):
+        for row in self._rows(query, values):
             yield _image(row)
 
     def integrity(self) -> str:
         """SQLite's own verdict: "ok" or what is damaged."""
         try:
             return self._db.execute("PRAGMA integrity_check").fetchone()[0]
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             return str(error)
 
 

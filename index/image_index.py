@@ -62,7 +62,9 @@ class ImageIndex:
             ModelError: there is no such model, or it has no weights.
         """
         path, settings = Path(path), settings or IndexSettings()
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        # What a killed attempt left behind may stay.
+        left = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal"}
+        if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - left):
             raise UsageError(f"{path}: exists and is not empty; choose another place for the index")
         files = find_model(model, weights, settings.extraction)
         if not files.has_weights:
@@ -182,7 +184,7 @@ class ImageIndex:
             UsageError: a key is unknown or fixed, or a value does not fit.
         """
         if not record:
-            self._store.settings = merge(self.settings, overrides, origin)
+            self._store.override(overrides, origin)
             return
         with self._store.lock():
             self._store.set_settings(merge(self.settings, overrides, origin))
@@ -203,7 +205,7 @@ class ImageIndex:
             BusyError: another process is writing.
             UsageError: a source or the label file cannot be used.
         """
-        chosen = read_labels(labels)
+        chosen = read_labels(labels, prefix)
         listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
         with self._store.lock():
             return add(self._store, self.extractor, listed, chosen, prefix, progress)

@@ -147,16 +147,15 @@ def add(
     plan = _plan(store, photos, labels)
     failed += plan.failed
     _touch(store, plan.touch)
-    updated = sum(row is not None and row.state == "ok" for _, row in plan.extract)
-    failed += _extract(store, extractor, plan, labels, progress)
+    broken = _extract(store, extractor, plan, labels, progress)
+    failed += broken.values()
+    done = [row for photo, row in plan.extract if photo.id not in broken]
+    updated = sum(row is not None and row.state == "ok" for row in done)
     if not store.shortlist_current:
         store.save_shortlist()
-    broken = {failure.path for failure in failed}
-    lost = sum(str(p.path) in broken for p, row in plan.extract if row and row.state == "ok")
-    done = sum(str(photo.path) not in broken for photo, _ in plan.extract)
     return AddReport(
-        added=done - (updated - lost),
-        updated=updated - lost,
+        added=len(done) - updated,
+        updated=updated,
         unchanged=plan.unchanged,
         failed=failed,
         vanished=_vanished(store, places, {photo.id for photo in photos}),
@@ -178,9 +177,10 @@ def _touch(store: Store, rows: list[ImageRow]) -> None:
 
 def _extract(
     store: Store, extractor: Extractor, plan: _Plan, labels: Labels, progress: Progress | None
-) -> list[Failure]:
-    """Extract and commit what the plan asks for; what cannot be used is returned and recorded."""
-    failed: list[Failure] = []
+) -> dict[str, Failure]:
+    """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
+    by id."""
+    failed: dict[str, Failure] = {}
     batch = _Batch()
     facts: dict[str, tuple[int, int, str]] = {}
 
@@ -208,7 +208,7 @@ def _extract(
             label=label.label, metadata=label.metadata,
         )  # fmt: skip
         if isinstance(result, Failure):
-            failed.append(Failure(str(photo.path), result.reason))
+            failed[photo.id] = Failure(str(photo.path), result.reason)
             # What is stored of a photo that could be read before stays.
             if old is None or old.state == "failed":
                 batch.images.append(replace(row, state="failed", reason=result.reason))

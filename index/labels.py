@@ -18,10 +18,17 @@ class Label:
 
 
 class FolderLabels:
-    """The label of a photo is the name of the folder it lies in; of a photo at the top, none."""
+    """The label of a photo is the name of the folder it lies in; of a photo at the top, none.
+
+    Args:
+        prefix: stands before every id and names no folder.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
 
     def get(self, image_id: str) -> Label | None:
-        parent = PurePosixPath(image_id).parent.name
+        parent = PurePosixPath(image_id.removeprefix(self._prefix)).parent.name
         return Label(parent or None)
 
     def ids(self) -> set[str]:
@@ -66,8 +73,8 @@ class FileLabels:
         return set(self._labels)
 
 
-def read_labels(choice: str | None) -> FolderLabels | FileLabels | None:
+def read_labels(choice: str | None, prefix: str = "") -> FolderLabels | FileLabels | None:
     """Labels as chosen on the command line: "folders", a CSV file, or none."""
     if choice is None:
         return None
-    return FolderLabels() if choice == "folders" else FileLabels(choice)
+    return FolderLabels(prefix) if choice == "folders" else FileLabels(choice)

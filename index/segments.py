@@ -16,7 +16,9 @@ features are a slice. A segment is written under another name, flushed to disk a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,25 +75,29 @@ def write_segment(
     Raises:
         DelgError: it cannot be written (no space, no permission).
     """
+    # HDF5 makes the bytes in memory: on a full disk it can take the whole process with it.
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        local = [one.local for one in features]
+        file["ids"] = np.array([one.encode() for one in ids], dtype=h5py.string_dtype())
+        file["sizes"] = np.array([(one.width, one.height) for one in features], np.int32)
+        file["global_descriptors"] = np.stack([one.global_descriptor for one in features])
+        file["offsets"] = np.cumsum([0, *map(len, local)], dtype=np.int64)
+        packed = [encode(one.descriptors, codec) for one in local]
+        file["descriptors"] = np.concatenate(packed)
+        file["keypoints"] = np.concatenate([one.keypoints for one in local])
+        file["scales"] = np.concatenate([one.scales for one in local])
+        file["scores"] = np.concatenate([one.scores for one in local])
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(temporary, "w") as file:
-            local = [one.local for one in features]
-            file["ids"] = np.array([one.encode() for one in ids], dtype=h5py.string_dtype())
-            file["sizes"] = np.array([(one.width, one.height) for one in features], np.int32)
-            file["global_descriptors"] = np.stack([one.global_descriptor for one in features])
-            file["offsets"] = np.cumsum([0, *map(len, local)], dtype=np.int64)
-            packed = [encode(one.descriptors, codec) for one in local]
-            file["descriptors"] = np.concatenate(packed)
-            file["keypoints"] = np.concatenate([one.keypoints for one in local])
-            file["scales"] = np.concatenate([one.scales for one in local])
-            file["scores"] = np.concatenate([one.scores for one in local])
+        temporary.write_bytes(data.getbuffer())
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DelgError(f"{path}: cannot be written: {error}") from None
 
 
@@ -115,7 +121,7 @@ class Segment:
                 self.ids = [one.decode() for one in file["ids"][()]]
         except FileNotFoundError:
             raise SegmentError(f"{path}: the segment is missing") from None
-        except (OSError, KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
+        except Exception as error:  # What HDF5 raises depends on which bytes are damaged.
             raise SegmentError(f"{path}: not a readable segment ({error})") from None
         self.sizes, self.global_descriptors = arrays["sizes"], arrays["global_descriptors"]
         self.offsets = np.asarray(arrays["offsets"])
@@ -131,15 +137,21 @@ class Segment:
         return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
 
     def _check(self) -> None:
-        images, offsets = len(self.ids), self.offsets
-        features = len(self._local["descriptors"])
+        images, offsets, local = len(self.ids), self.offsets, self._local
+        features = len(local["descriptors"]) if local["descriptors"].ndim == 2 else -1
         good = (
-            len(self.sizes) == len(self.global_descriptors) == images
+            self.sizes.shape == (images, 2)
+            and self.global_descriptors.ndim == 2
+            and len(self.global_descriptors) == images
             and offsets.shape == (images + 1,)
             and offsets[0] == 0
             and offsets[-1] == features
             and bool((np.diff(offsets) >= 0).all())
-            and all(len(array) == features for array in self._local.values())
+            and local["keypoints"].shape == (features, 2)
+            and local["scales"].shape == local["scores"].shape == (features,)
+            and all(
+                array.dtype.kind in "fi" for array in (self.global_descriptors, *local.values())
+            )
         )
         if not good:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")

@@ -6,9 +6,11 @@ that one left behind by a kill is noticed and brought up to date.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,12 @@ from delg.values import FloatArray
 from index.settings import ShortlistSettings
 
 FILE = "global.faiss"
-_FOOTER = struct.Struct("<8sQ")
+# Magic, generation, number of images trained for, CRC-32 of everything before.
+_FOOTER = struct.Struct("<8sQQI")
+_TRAINED = ("sq8", "ivf")
+# Beyond this many times the images it was trained for, an index is trained anew; from fewer than
+# enough to know the descriptors' range, at every growth.
+_OUTGROWN, _ENOUGH = 2, 1000
 _MAGIC = b"DELGROWS"
 # What k-means wants at least and can use at most, for each list.
 _POINTS_PER_LIST = (39, 256)
@@ -49,12 +56,17 @@ class Shortlist:
         faiss_index: with ids.
         kind: "flat", "fp16", "sq8" or "ivf".
         probes: lists searched, for "ivf".
+        trained_for: number of images whose descriptors it was trained to hold.
     """
 
-    def __init__(self, faiss_index: Any, kind: str, probes: int) -> None:
-        self._index, self.kind = faiss_index, kind
-        if kind == "ivf":
-            faiss.extract_index_ivf(faiss_index).nprobe = probes
+    def __init__(self, faiss_index: Any, kind: str, probes: int, trained_for: int) -> None:
+        self._index, self.kind, self._trained_for = faiss_index, kind, trained_for
+        self.set_probes(probes)
+
+    def set_probes(self, probes: int) -> None:
+        """Lists searched from now on; only an inverted file has any."""
+        if self.kind == "ivf":
+            faiss.extract_index_ivf(self._index).nprobe = probes
 
     @classmethod
     def empty(
@@ -80,16 +92,17 @@ class Shortlist:
         if not index.is_trained:
             lists = _lists(settings, count) if kind == "ivf" else 1
             index.train(np.ascontiguousarray(sample(_POINTS_PER_LIST[1] * max(lists, 256))))
-        return cls(index, kind, settings.ivf_probes)
+        return cls(index, kind, settings.ivf_probes, count if kind in _TRAINED else 0)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     def suits(self, settings: ShortlistSettings) -> bool:
-        """Whether a fresh build would still choose this kind and about this many lists."""
+        """Whether a fresh build would choose this kind, and training has seen enough."""
         if choose_kind(settings, len(self)) != self.kind:
             return False
-        return self.kind != "ivf" or _lists(settings, len(self)) <= 4 * self._index.nlist
+        growth = _OUTGROWN if self._trained_for >= _ENOUGH else 1
+        return self.kind not in _TRAINED or len(self) <= growth * self._trained_for
 
     def rows(self) -> Rows:
         """Row numbers held, in no order."""
@@ -133,13 +146,15 @@ class Shortlist:
         temporary = path.with_name(FILE + ".tmp")
         try:
             faiss.write_index(self._index, str(temporary))
+            checksum = _checksum(temporary)
             with temporary.open("ab") as file:
-                file.write(_FOOTER.pack(_MAGIC, generation))
+                file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise DelgError(f"{path}: cannot be written: {error}") from None
 
     @classmethod
@@ -149,15 +164,27 @@ class Shortlist:
         try:
             with path.open("rb") as file:
                 file.seek(-_FOOTER.size, os.SEEK_END)
-                magic, generation = _FOOTER.unpack(file.read())
-            if magic != _MAGIC:
+                end = file.tell()
+                magic, generation, trained_for, checksum = _FOOTER.unpack(file.read())
+            # FAISS takes what it reads on trust.
+            if magic != _MAGIC or _checksum(path, end) != checksum:
                 return None
             index = faiss.read_index(str(path))
         except (OSError, struct.error, RuntimeError):
             return None
         if index.d != dim:
             return None
-        return cls(index, _kind_of(index), probes), generation
+        return cls(index, _kind_of(index), probes, trained_for), generation
+
+
+def _checksum(path: Path, length: int | None = None) -> int:
+    """CRC-32 of the file's first ``length`` bytes, or of all of them."""
+    checksum, left = 0, path.stat().st_size if length is None else length
+    with path.open("rb") as file:
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            checksum = zlib.crc32(block, checksum)
+            left -= len(block)
+    return checksum
 
 
 def _kind_of(index: Any) -> str:

@@ -7,15 +7,18 @@ made again from the rest. Killed anywhere between, the index is as it was at the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 
 from delg.errors import DelgError
+from delg.settings import parse
 from delg.values import FloatArray, ImageFeatures
 from index.catalog import (
     Catalog,
@@ -33,7 +36,7 @@ from index.segments import (
     segment_path,
     write_segment,
 )
-from index.settings import IndexSettings
+from index.settings import IndexSettings, merge
 from index.shortlist import Rows, Shortlist
 
 _LOCK = "writer.lock"
@@ -59,7 +62,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.catalog = Catalog(folder)
-        self.settings = IndexSettings.model_validate_json(self.catalog.meta("settings"))
+        # Settings for this object only, by section and key; they outlive a refresh.
+        self.overrides: dict[str, Any] = {}
+        self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
         self.segments: dict[int, Segment] = {}
         self.refresh()
@@ -79,8 +84,23 @@ class Store:
             except SegmentError:
                 if attempt == _OPEN_TRIES - 1:
                     raise
-        self.settings = IndexSettings.model_validate_json(self.catalog.meta("settings"))
+        self.settings = self._read_settings()
         self._load_shortlist()
+
+    def _read_settings(self) -> IndexSettings:
+        origin = f"{self.catalog.path}: settings"
+        try:
+            recorded = json.loads(self.catalog.meta("settings"))
+        except ValueError as error:
+            raise DelgError(f"{origin}: damaged ({error})") from None
+        return merge(parse(IndexSettings, recorded, origin), self.overrides, origin)
+
+    def override(self, overrides: dict[str, Any], origin: str) -> None:
+        """Replace settings for this object only."""
+        self.settings = merge(self.settings, overrides, origin)
+        for section, keys in overrides.items():
+            self.overrides[section] = {**self.overrides.get(section, {}), **(keys or {})}
+        self.shortlist.set_probes(self.settings.shortlist.ivf_probes)
 
     def _open_segments(self) -> None:
         numbers = [segment.number for segment in self.catalog.segments()]

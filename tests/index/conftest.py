@@ -89,19 +89,23 @@ def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Path:
-    """Real photos: ``gallery/`` and ``queries/`` of the demo."""
+def real_photos(tmp_path_factory) -> Path:
+    """A folder of six real photos, ``cat.jpg`` and others."""
     from index.demo_photos import make_gallery
 
-    folder = tmp_path_factory.mktemp("demo-photos")
+    folder = tmp_path_factory.mktemp("real")
     make_gallery(folder)
-    return folder
+    chosen = folder / "chosen"
+    chosen.mkdir()
+    for name in ("astronaut", "cat", "coins", "moon", "page", "rocket"):
+        (folder / "gallery" / f"{name}.jpg").rename(chosen / f"{name}.jpg")
+    return chosen
 
 
 @pytest.fixture(scope="session")
-def demo_index(demo, lite) -> ImageIndex:
-    """The demo's gallery under the default model; only to be read."""
-    images = ImageIndex.create(demo / "demo.index")
+def real_index(real_photos, lite) -> ImageIndex:
+    """The real photos under the default model; only to be read."""
+    images = ImageIndex.create(real_photos.parent / "real.index")
     images.use(lite)
-    images.add(demo / "gallery")
+    images.add(real_photos)
     return images

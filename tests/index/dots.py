@@ -15,6 +15,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from delg.decode import ImageError, Source, decode
@@ -48,9 +49,11 @@ class Dots:
         paper[self.points[:, 1], self.points[:, 0]] = self.colours
         return paper
 
-    def moved(self, transform: np.ndarray, size: tuple[int, int]) -> Dots:
+    def moved(self, transform: ArrayLike, size: tuple[int, int]) -> Dots:
         """The same dots through an affine transform (3, 3); those that fall outside are lost."""
-        points = np.rint(np.c_[self.points, np.ones(len(self.points))] @ transform[:2].T)
+        points = np.rint(
+            np.c_[self.points, np.ones(len(self.points))] @ np.asarray(transform)[:2].T
+        )
         inside = ((points >= 0) & (points < size)).all(axis=1)
         return Dots(points[inside].astype(int), self.colours[inside], size)
 
@@ -99,6 +102,7 @@ class DotModel:
 
     Attributes:
         extracted: how many photos were looked at.
+        pause: may be changed.
     """
 
     def __init__(self, folder: Path, pause: float = 0) -> None:
@@ -110,13 +114,13 @@ class DotModel:
         self.global_dim = self.settings.global_head.dim
         self.local_dim = self.settings.local_head.dim
         self.extracted = 0
-        self._pause = pause
+        self.pause = pause
 
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         pixels = decode(source, self.images)
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
         self.extracted += 1
-        time.sleep(self._pause)
+        time.sleep(self.pause)
         y, x = np.nonzero((crop != PAPER).any(axis=2))
         length = self.global_dim + self.local_dim
         words = [_word(tuple(colour), length) for colour in crop[y, x].tolist()]

@@ -62,7 +62,9 @@ def test_float32_keeps_all(vectors):
 def test_what_is_decoded_has_unit_length(codec, vectors):
     back = decode(encode(vectors, codec))
     assert back.dtype == np.float32 and back.shape == vectors.shape
-    np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=1e-6)
+    # float16 is handed back as it is stored, so that storing it again changes nothing.
+    tolerance = 1e-3 if codec == "float16" else 1e-6
+    np.testing.assert_allclose(np.linalg.norm(back, axis=1), 1, atol=tolerance)
 
 
 @pytest.mark.parametrize("codec", CODECS)

@@ -259,9 +259,20 @@ def test_garbage_is_none_even_with_a_good_end(tmp_path, data, vectors):
     (tmp_path / FILE).write_bytes(data)
     assert Shortlist.load(tmp_path, DIM, 1) is None
     build("flat", vectors[:50], ROWS[:50]).save(tmp_path, 1)
-    end = (tmp_path / FILE).read_bytes()[-16:]
+    end = (tmp_path / FILE).read_bytes()[-64:]
     (tmp_path / FILE).write_bytes(data + end)
     assert Shortlist.load(tmp_path, DIM, 1) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_changed_byte_in_what_is_stored_is_none(kind, tmp_path, vectors):
+    build(kind, vectors[:50], ROWS[:50], ivf_lists=1).save(tmp_path, 1)
+    whole = (tmp_path / FILE).read_bytes()
+    for place in [*range(0, 120, 3), *range(120, len(whole) - 64, 101)]:
+        data = bytearray(whole)
+        data[place] ^= 0x10
+        (tmp_path / FILE).write_bytes(data)
+        assert Shortlist.load(tmp_path, DIM, 1) is None, place
 
 
 @pytest.mark.parametrize("kind", KINDS)

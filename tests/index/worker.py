@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dots import DotModel, contents
+from dots import DotModel
 
 import index.maintenance
 import index.store
@@ -76,8 +76,6 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
     if options.command == "create":
         ImageIndex.create(place, str(model_folder))
         return {}
-    if options.command == "contents":
-        return {key: repr(value) for key, value in contents(place).items()}
     images = ImageIndex.open(place)
     images.use(DotModel(model_folder, options.pause))
     if options.command == "add":
@@ -86,6 +84,13 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
         return {"removed": images.remove(arguments)}
     if options.command == "compact":
         return {"freed": images.compact()}
+    if options.command == "churn":
+        gone, source = arguments
+        for _ in range(4):
+            images.remove([gone])
+            images.compact()
+            images.add(source)
+        return {}
     if options.command == "query":
         return {"hits": [hit.as_json() for hit in images.query(arguments[0])]}
     raise ValueError(options.command)

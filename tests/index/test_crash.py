@@ -1,0 +1,231 @@
+"""The process that writes is killed, as by ``kill -9``; the index must be none the worse."""
+
+import random
+from pathlib import Path
+
+import pytest
+from dots import DotModel, contents, dots, gallery
+
+from index import ImageIndex, IndexSettings
+
+PHOTOS, BATCH = 60, 4
+KILLS_WHILE_ADDING = (
+    "before segment rename",
+    "after segment rename",
+    "inside the transaction",
+    "after the transaction",
+)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    gallery(folder, PHOTOS)
+    (folder / "bad.png").write_bytes(b"not a photo")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, dot_model_folder, many) -> dict[str, tuple]:
+    """What the index holds when nothing goes wrong."""
+    place = tmp_path_factory.mktemp("uninterrupted") / "my.index"
+    with create(place, dot_model_folder) as images:
+        images.use(DotModel(dot_model_folder))
+        images.add(many)
+    return contents(place)
+
+
+def create(place: Path, model: Path) -> ImageIndex:
+    settings = IndexSettings.model_validate({"store": {"segment_images": BATCH}})
+    return ImageIndex.create(place, str(model), settings=settings)
+
+
+@pytest.fixture
+def place(tmp_path, dot_model_folder) -> Path:
+    create(tmp_path / "my.index", dot_model_folder).close()
+    return tmp_path / "my.index"
+
+
+def check_opens_as_at_the_last_commit(place: Path, whole: dict[str, tuple]) -> int:
+    """Check what a kill left; returns how many images are in, failed ones too."""
+    left = contents(place)
+    assert left == {name: whole[name] for name in left}
+    with ImageIndex.open(place) as images:
+        assert images.check().problems == []
+        # One batch after the other, in the order of ids, is all there or not at all.
+        assert list(left) == list(whole)[: len(left)]
+        assert len(left) % BATCH == 0 or len(left) == len(whole)
+    return len(left)
+
+
+def check_continues(
+    place: Path, many: Path, model: DotModel, whole: dict[str, tuple], had: int
+) -> None:
+    """The same command again finishes the work and does nothing twice."""
+    with ImageIndex.open(place) as images:
+        images.use(model)
+        report = images.add(many)
+        good = sum(facts[0] == "ok" for facts in list(whole.values())[:had])
+        assert (report.added, report.unchanged) == (PHOTOS - good, good)
+        assert model.extracted == PHOTOS - good
+        assert [Path(failure.path).name for failure in report.failed] == ["bad.png"]
+        found = images.check()
+        assert found.problems == [] and found.notes == []
+        assert len(images) == PHOTOS
+        for seed in (0, 17, PHOTOS - 1):
+            assert images.query(dots(seed).pixels(), k=1)[0].id == f"{seed:03d}.png"
+        assert len(images.query(dots(0).pixels(), k=1000)) == PHOTOS
+    assert contents(place) == whole
+    named = {path.name for path in place.rglob("*")}
+    assert not {name for name in named if name.endswith((".tmp", "-wal", "-shm", "-journal"))}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice(
+    place, many, work, model, uninterrupted, seed
+):
+    # At most after the time that the whole takes at this pause; some are killed twice in a row.
+    chance = random.Random(seed)
+    for _ in range(2 if seed < 2 else 1):
+        code, _ = work("add", place, many, "--pause", 0.01, kill_after=chance.uniform(0.05, 1))
+        assert code in (-9, 0)
+        had = check_opens_as_at_the_last_commit(place, uninterrupted)
+    check_continues(place, many, model, uninterrupted, had)
+
+
+@pytest.mark.parametrize("point", KILLS_WHILE_ADDING)
+def test_killed_between_the_steps_of_a_commit(place, many, work, model, uninterrupted, point):
+    batch = 3
+    code, _ = work("add", place, many, "--kill", f"{point}:{batch}")
+    assert code == -9
+    committed = batch if point == "after the transaction" else batch - 1
+    had = check_opens_as_at_the_last_commit(place, uninterrupted)
+    assert had == committed * BATCH
+    check_continues(place, many, model, uninterrupted, had)
+
+
+@pytest.mark.parametrize("point", ["before the shortlist", "inside the shortlist"])
+def test_killed_while_the_shortlist_is_saved(place, many, work, model, uninterrupted, point):
+    code, _ = work("add", place, many, "--kill", f"{point}:1")
+    assert code == -9
+    had = check_opens_as_at_the_last_commit(place, uninterrupted)
+    assert had == PHOTOS + 1
+    with ImageIndex.open(place) as images:
+        images.use(model)
+        assert len(images.query(dots(0).pixels(), k=1000)) == PHOTOS
+        model.extracted = 0
+    check_continues(place, many, model, uninterrupted, had)
+
+
+def test_what_a_kill_left_is_noted_and_swept_by_the_next_writer(place, many, work, model):
+    for point in ("before segment rename", "after segment rename"):
+        assert work("add", place, many, "--kill", f"{point}:1")[0] == -9
+        left = list((place / "segments").iterdir())
+        assert len(left) == 1
+        with ImageIndex.open(place) as images:
+            assert images.check().notes[0] == f"{left[0]}: left behind by a killed writer"
+    with ImageIndex.open(place) as images:
+        images.use(model)
+        images.remove([])
+    assert list((place / "segments").iterdir()) == []
+
+
+@pytest.fixture
+def full(place, many, model, uninterrupted) -> Path:
+    """An index of all photos."""
+    with ImageIndex.open(place) as images:
+        images.use(model)
+        images.add(many)
+    model.extracted = 0
+    return place
+
+
+def test_killed_while_photos_are_replaced_each_is_old_or_new(full, work, model, tmp_path):
+    # Ten photos are changed, and the second of three batches is cut short.
+    gallery(tmp_path / "more", 10, first=100)
+    with ImageIndex.open(full) as images:
+        images.use(model)
+        images.add(tmp_path / "more")
+    old = contents(full)
+    for number in range(100, 110):
+        dots(number + 900).save(tmp_path / "more" / f"{number}.png")
+    assert work("add", full, tmp_path / "more", "--kill", "inside the transaction:2")[0] == -9
+    left = contents(full)
+    assert list(left) == list(old)
+    changed = [name for name in old if left[name] != old[name]]
+    assert changed == [f"{number}.png" for number in range(100, 104)]
+    with ImageIndex.open(full) as images:
+        images.use(model)
+        assert images.check().problems == []
+        assert images.query(dots(1003).pixels(), k=1)[0].id == "103.png"
+        assert images.query(dots(104).pixels(), k=1)[0].id == "104.png"
+        assert images.add(tmp_path / "more").updated == 6
+        assert len(images.query(dots(0).pixels(), k=1000)) == PHOTOS + 10
+
+
+@pytest.mark.parametrize(
+    ("point", "removed"),
+    [
+        ("inside the removal", False),
+        ("after the transaction", True),
+        ("before the shortlist", True),
+    ],
+)
+def test_killed_while_removing_all_are_out_or_none(
+    full, many, work, model, uninterrupted, point, removed
+):
+    gone = ["003.png", "030.png", "059.png"]
+    code, _ = work("remove", full, *gone, "--kill", f"{point}:1")
+    assert code == -9
+    expected = {
+        name: facts for name, facts in uninterrupted.items() if not removed or name not in gone
+    }
+    assert contents(full) == expected
+    with ImageIndex.open(full) as images:
+        images.use(model)
+        assert images.check().problems == []
+        found = {hit.id for hit in images.query(dots(3).pixels(), k=1000)}
+        assert found == {name for name, facts in expected.items() if facts[0] == "ok"}
+        model.extracted = 0
+        images.add(many)
+        assert model.extracted == (3 if removed else 0)
+    assert contents(full) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        "before segment rename:1",
+        "after segment rename:5",
+        "inside the compaction:2",
+        "before old segments go:1",
+        "after an old segment went:7",
+        "inside the shortlist:1",
+    ],
+)
+def test_killed_while_compacting_nothing_is_lost(full, work, model, uninterrupted, kill):
+    gone = [f"{number:03d}.png" for number in range(0, PHOTOS, 3)]
+    with ImageIndex.open(full) as images:
+        images.remove(gone)
+    expected = {name: facts for name, facts in uninterrupted.items() if name not in gone}
+    code, _ = work("compact", full, "--kill", kill)
+    assert code == -9
+    assert contents(full) == expected
+    with ImageIndex.open(full) as images:
+        images.use(model)
+        assert images.check().problems == []
+        assert images.query(dots(1).pixels(), k=1)[0].id == "001.png"
+        images.compact()
+        found = images.check()
+        assert found.problems == [] and found.notes == []
+        assert images.info()["segments"] == 40 // BATCH
+        assert len(list((full / "segments").iterdir())) == 40 // BATCH
+    assert contents(full) == expected
+
+
+def test_killed_while_it_is_created_it_can_be_created_again(tmp_path, work, dot_model_folder):
+    place = tmp_path / "new.index"
+    assert work("create", place, "--kill", "create:1")[0] == -9
+    assert not ImageIndex.exists(place)
+    with create(place, dot_model_folder) as images:
+        assert len(images) == 0 and images.check().problems == []
