@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from delg.console import plural, progress, put, say, table
 from delg.decode import decode
+from delg.registry import find_model
 from index.demo_photos import DemoQuery, make_gallery
 from index.drawing import Pixels
 from index.hits import QueryResult
@@ -37,7 +39,7 @@ def run_demo(folder: Path) -> int:
     started = time.monotonic()
     queries = make_gallery(folder)
     place = folder / "demo.index"
-    images = ImageIndex.open(place) if ImageIndex.exists(place) else ImageIndex.create(place)
+    images = _index(place)
     with progress("gallery") as report:
         images.add(folder / "gallery", progress=report)
     answers: list[Answer] = []
@@ -55,6 +57,17 @@ def run_demo(folder: Path) -> int:
     )
     say(f"open {page.absolute()} to see the matches")
     return 0 if right == len(answers) else 1
+
+
+def _index(place: Path) -> ImageIndex:
+    """The demo's index, made anew when another version's model made it."""
+    if ImageIndex.exists(place):
+        with ImageIndex.open(place) as images:
+            current = images.fingerprint == find_model().fingerprint
+        if current:
+            return ImageIndex.open(place)
+        shutil.rmtree(place)
+    return ImageIndex.create(place)
 
 
 def _row(answer: Answer) -> list[str]:
