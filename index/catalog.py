@@ -6,8 +6,10 @@ another process adds meanwhile (write-ahead logging keeps the old pages for them
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +55,11 @@ _COLUMNS = (
     "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
     "segment, position"
 )
+# Up to so many times the rows wanted, reading all between them is faster than looking each up.
+_SWEEP = 4
+_KEYS_AT_ONCE = 500
+# What SQLite says of a full disk, a missing permission or a lock elsewhere: nothing is broken.
+_PASSING = re.compile("disk I/O error|is full|unable to open|readonly|is locked")
 
 
 class CatalogError(DelgError):
@@ -133,20 +140,33 @@ class Catalog:
                     f"{self.path}: format {self.meta('format')}, this version reads {FORMAT}"
                 )
         except sqlite3.Error as error:
-            raise CatalogError(f"{self.path}: not a readable catalog ({error})") from None
+            raise self._failed(error) from None
 
     def _connect(self) -> sqlite3.Connection:
         # A folder that cannot be written to cannot take the log's files, and nobody changes it;
         # a log that a killed writer left there is read all the same.
         frozen = not os.access(self.path.parent, os.W_OK)
+        if not frozen:
+            with contextlib.suppress(sqlite3.OperationalError):
+                return self._connect_as("rw")
+            # A full disk has no room for the log's files either.
         log = self.path.with_name(FILE + "-wal")
-        mode = "rw" if not frozen else "ro" if log.exists() else "ro&immutable=1"
+        told = log.exists() and log.stat().st_size > 0
+        return self._connect_as("ro" if told else "ro&immutable=1")
+
+    def _connect_as(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
         db = sqlite3.connect(
             uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
         )
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+            # Only the first read opens the log.
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
     @staticmethod
@@ -166,18 +186,23 @@ class Catalog:
         try:
             return self._db.execute(query, values)
         except sqlite3.Error as error:
-            raise self._damaged(error) from None
+            raise self._failed(error) from None
 
     def _rows(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
         try:
             yield from self._db.execute(query, values)
         except (sqlite3.Error, OverflowError) as error:
-            raise self._damaged(error) from None
+            raise self._failed(error) from None
 
     def _row(self, query: str, values: Sequence = ()) -> tuple | None:
         return next(self._rows(query, values), None)
 
-    def _damaged(self, error: Exception) -> CatalogError:
+    def _failed(self, error: Exception) -> CatalogError:
+        if isinstance(error, sqlite3.OperationalError) and _PASSING.search(str(error)):
+            return CatalogError(
+                f"{self.path}: cannot be read or written now ({error}); what it holds is kept: "
+                "make room on the disk or mend the permissions, and try again"
+            )
         return CatalogError(
             f"{self.path}: not a readable catalog ({error}); restore it, or build a new index"
         )
@@ -205,7 +230,7 @@ class Catalog:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                raise self._damaged(error) from None
+                raise self._failed(error) from None
             raise
         finally:
             self._execute("BEGIN")
@@ -236,16 +261,36 @@ class Catalog:
         row = self._row("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
         return (row[0] if row else 0) + 1
 
-    def searchable(self, first: int = 0, last: int = 2**62) -> NDArray[np.int64]:
-        """int64 (N, 3): row, segment and position of the images with features whose row number
-        lies in ``first`` … ``last``, by row."""
-        query = (
-            "SELECT row, segment, position FROM images "
-            "WHERE state = 'ok' AND row BETWEEN ? AND ? ORDER BY row"
-        )
-        found = self._rows(query, (first, last))
+    def searchable(self) -> NDArray[np.int64]:
+        """int64 (N, 3): row, segment and position of the images with features, by row."""
+        query = "SELECT row, segment, position FROM images WHERE state = 'ok' ORDER BY row"
+        found = self._rows(query)
         values = np.fromiter((value for row in found for value in row), np.int64)
         return values.reshape(-1, 3)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of the images under these row numbers, in their order."""
+        found = self._by_row("id", rows)
+        return [found[int(row)][0] for row in rows]
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 (len(rows), 2): segment and position of the images under these row numbers."""
+        found = self._by_row("segment, position", rows)
+        return np.array([found[int(row)] for row in rows], np.int64).reshape(-1, 2)
+
+    def _by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
+        """Row number -> columns; of many rows close together in one sweep, of few by key."""
+        query = f"SELECT row, {columns} FROM images WHERE row "
+        found: dict[int, tuple] = {}
+        if len(rows) and np.ptp(rows) < _SWEEP * len(rows):
+            ends = int(rows.min()), int(rows.max())
+            found.update((row[0], row[1:]) for row in self._rows(query + "BETWEEN ? AND ?", ends))
+            return found
+        for start in range(0, len(rows), _KEYS_AT_ONCE):
+            keys = [int(row) for row in rows[start : start + _KEYS_AT_ONCE]]
+            marks = f"IN ({', '.join('?' * len(keys))})"
+            found.update((row[0], row[1:]) for row in self._rows(query + marks, keys))
+        return found
 
     def count(self, state: str) -> int:
         """Images in that state."""
@@ -300,6 +345,15 @@ def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
         db.execute("DELETE FROM images WHERE id = ?", (image.id,))
         db.execute(f"INSERT INTO images ({_COLUMNS}) VALUES ({marks})", image.values())
     _count_change(db)
+
+
+def drop_empty_segments(db: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Forget those of the segments that no image refers to."""
+    db.executemany(
+        "DELETE FROM segments WHERE number = ?1 "
+        "AND NOT EXISTS (SELECT 1 FROM images WHERE segment = ?1)",
+        [(number,) for number in numbers],
+    )
 
 
 def drop_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:

@@ -7,13 +7,48 @@ attributes ``width`` and ``height``. The file's attributes name the model and it
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 
 from delg.errors import DelgError
 from delg.values import ImageFeatures
+
+
+class _Patient(io.FileIO):
+    """A new file that keeps its first write error to itself until asked.
+
+    HDF5 must not see it: it cannot close a file that it cannot write, and takes the process along.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while self._failed is None and done < len(view):
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self._failed = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._failed = self._failed or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did."""
+        if self._failed is not None:
+            raise self._failed
 
 
 def write_features(
@@ -31,9 +66,10 @@ def write_features(
     temporary = path.with_name(path.name + ".tmp")
     count = 0
     try:
-        with h5py.File(temporary, "w") as file:
+        with _Patient(temporary) as patient, h5py.File(patient, "w") as file:
             file.attrs.update(model=model, fingerprint=fingerprint)
             for image_id, one in features:
+                patient.check()
                 group = file.create_group(image_id)
                 group.attrs.update(width=one.width, height=one.height)
                 group["global_descriptor"] = one.global_descriptor
@@ -42,6 +78,7 @@ def write_features(
                 group["scales"] = one.local.scales
                 group["scores"] = one.local.scores
                 count += 1
+        patient.check()
         temporary.replace(path)
     except OSError as error:
         raise DelgError(f"{path}: cannot be written: {error}") from None

@@ -81,12 +81,27 @@ class Hit:
 
 
 @dataclass(frozen=True, eq=False)
+class Ranking:
+    """The photos found, best first, without what is only of interest for few of them.
+
+    Attributes:
+        ids: of the images.
+        scores: float32 (N,), falling; inliers: int32 (N,); verified: bool (N,).
+    """
+
+    ids: tuple[str, ...]
+    scores: FloatArray
+    inliers: NDArray[np.int32]
+    verified: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class QueryResult:
     """The hits of one query, best first; a sequence of :class:`Hit`.
 
     Attributes:
         orientation: degrees (0, 90, 180, 270) by which the query was turned counter-clockwise
-            to be found.
+            to find the first hit.
         width, height: of the query, upright; box: the part looked at.
         timing_ms: milliseconds for ``extract``, ``search`` and ``rerank``.
     """

@@ -20,9 +20,9 @@ from index.hits import QueryResult
 from index.ingest import AddReport, Progress, add
 from index.labels import read_labels
 from index.maintenance import CheckReport, check, compact
-from index.search import Orientations, search
+from index.search import Orientations, Search
 from index.settings import IndexSettings, merge
-from index.store import Store
+from index.store import HOW_TO_HEAL, Store
 
 
 class ImageIndex:
@@ -208,7 +208,7 @@ class ImageIndex:
         chosen = read_labels(labels, prefix)
         listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
         with self._store.lock():
-            return add(self._store, self.extractor, listed, chosen, prefix, progress)
+            return add(self._store, lambda: self.extractor, listed, chosen, prefix, progress)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Take images out; their space is freed by :meth:`compact`.
@@ -240,8 +240,25 @@ class ImageIndex:
         box: Box | None = None,
         orientations: Orientations = "auto",
     ) -> QueryResult:
-        """Find the photos of the same thing; see :func:`index.search.search`."""
-        return search(self._store, self.extractor, source, k, rerank, box, orientations)
+        """Find the photos of the same thing; see :meth:`index.search.Search.hits`."""
+        return self.search(source, box).hits(k, rerank, orientations)
+
+    def search(
+        self, source: Source, box: Box | None = None, others: Iterable[ImageIndex] = ()
+    ) -> Search:
+        """One query to be ranked in several ways; see :class:`index.search.Search`.
+
+        Args:
+            others: further indexes to search in, made by the same model.
+
+        Raises:
+            ModelError: an index was made by another model.
+        """
+        stores = [self._store]
+        for other in others:
+            other._check_fingerprint(self.extractor)
+            stores.append(other._store)
+        return Search(stores, self.extractor, source, box)
 
     def compact(self) -> int:
         """Free the space of removed and replaced images; returns the bytes freed."""
@@ -271,6 +288,10 @@ class ImageIndex:
             "shortlist": store.shortlist.kind,
             "settings": json.loads(store.settings.model_dump_json()),
         }
+
+    def lost(self) -> list[str]:
+        """What is wrong with segments that cannot be read; their photos cannot be found."""
+        return [f"{problem}; {HOW_TO_HEAL}" for problem in self._store.lost.values()]
 
     def failures(self) -> dict[str, str]:
         """Id -> reason of every photo that could not be used."""

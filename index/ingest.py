@@ -74,7 +74,7 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels) -> _Plan:
     plan = _Plan()
     for photo in photos:
         row = store.catalog.by_id(photo.id)
-        if row is None or row.state == "failed":
+        if row is None or row.state == "failed" or row.segment in store.lost:
             plan.extract.append((photo, row))
             continue
         try:
@@ -119,7 +119,7 @@ class _Batch:
 
 def add(
     store: Store,
-    extractor: Extractor,
+    extractor: Callable[[], Extractor],
     sources: Iterable[str | Path],
     labels: Labels = None,
     prefix: str = "",
@@ -132,7 +132,7 @@ def add(
 
     Args:
         store: of the index.
-        extractor: of the index's model.
+        extractor: gives the index's model; called only where there is something to extract.
         sources: folders and files.
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
@@ -176,7 +176,11 @@ def _touch(store: Store, rows: list[ImageRow]) -> None:
 
 
 def _extract(
-    store: Store, extractor: Extractor, plan: _Plan, labels: Labels, progress: Progress | None
+    store: Store,
+    extractor: Callable[[], Extractor],
+    plan: _Plan,
+    labels: Labels,
+    progress: Progress | None,
 ) -> dict[str, Failure]:
     """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
     by id."""
@@ -197,7 +201,7 @@ def _extract(
         return data
 
     photos = [photo for photo, _ in plan.extract]
-    results = extractor.extract_many(photos, read)
+    results = extractor().extract_many(photos, read) if photos else iter(())
     for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
         size, mtime_ns, digest = facts.pop(photo.id)
         known = labels.get(photo.id) if labels else None

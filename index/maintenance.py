@@ -8,7 +8,7 @@ import numpy as np
 
 from index.catalog import ImageRow, insert_segment
 from index.segments import Segment, SegmentError, file_sha256, segment_path
-from index.store import Store
+from index.store import HOW_TO_HEAL, Store
 
 # How far a stored global descriptor's length may be from 1.
 _UNIT_TOLERANCE = 1e-3
@@ -42,13 +42,15 @@ def check(store: Store) -> CheckReport:
             segments[row.number] = Segment(path)
             if len(segments[row.number]) != row.images:
                 problems.append(f"{path}: holds {len(segments[row.number])} of {row.images} photos")
+        except FileNotFoundError:
+            problems.append(f"{path}: the segment is missing; {HOW_TO_HEAL}")
         except (OSError, SegmentError) as error:
-            problems.append(str(error))
+            problems.append(f"{error}; {HOW_TO_HEAL}")
     for image in store.catalog.images("ok"):
         problem = _check_image(image, segments)
         if problem:
             problems.append(problem)
-    wanted = store.catalog.searchable()[:, 0]
+    wanted = store.searchable()
     if not np.array_equal(np.sort(store.shortlist.rows()), wanted):
         problems.append("the shortlist does not hold the catalog's images; run compact")
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
@@ -79,7 +81,12 @@ def compact(store: Store) -> int:
 
     Returns:
         Bytes freed.
+
+    Raises:
+        SegmentError: a segment cannot be read.
     """
+    for problem in store.lost.values():
+        raise SegmentError(f"{problem}; {HOW_TO_HEAL}")
     before = sum(segment.bytes for segment in store.catalog.segments())
     old = store.catalog.segments()
     table = store.catalog.searchable()

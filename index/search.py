@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -17,27 +17,47 @@ from threadpoolctl import ThreadpoolController
 
 from delg.decode import Source, decode
 from delg.extractor import Extractor
-from delg.values import Box, ImageFeatures
-from index.catalog import ImageRow
-from index.hits import Hit, QueryResult, Verification
-from index.pair import compare, second_look
+from delg.values import Box, FloatArray, ImageFeatures
+from index.hits import Hit, QueryResult, Ranking, Verification
+from index.pair import Sighting, compare, second_look
 from index.ranking import score
 from index.store import Store
 
 Orientations = Literal["auto", "1", "4"]
+# Which index and which of its rows.
+_Place = tuple[int, int]
+_NO_POINTS = np.zeros((0, 2), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What verification said about a photo, with the points that agree: float32 (inliers, 2)."""
+
+    verification: Verification
+    query_points: FloatArray
+    points: FloatArray
+
+
+_UNSEEN = _Seen(Verification.none(), _NO_POINTS, _NO_POINTS)
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """A photo of the shortlist and what verification said about it."""
+    """A photo of the shortlist of one orientation, and what verification said about it."""
 
-    row: int
+    place: _Place
     similarity: float
     score: float
-    verification: Verification
-    image: ImageRow
-    stored: ImageFeatures | None
-    query: ImageFeatures
+    seen: _Seen
+    turns: int
+
+    @property
+    def inliers(self) -> int:
+        return self.seen.verification.inliers
+
+    @property
+    def verified(self) -> bool:
+        return self.seen.verification.verified
 
 
 @cache
@@ -52,35 +72,224 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-def _candidates(
-    store: Store, query: ImageFeatures, count: int, rerank: int, timing: dict[str, float]
-) -> list[_Candidate]:
-    """The shortlist of one orientation, its first ``rerank`` verified, best score first."""
-    started = time.perf_counter()
-    rows, similarities = store.shortlist.search(query.global_descriptor, max(count, rerank))
-    timing["search"] += _milliseconds(started)
+class Search:
+    """One query photo, searched for in one or several indexes.
 
-    started = time.perf_counter()
+    What has been extracted and verified once is remembered, so that ranking the same query again,
+    with other photos left out, costs little.
 
-    def candidate(place: int) -> _Candidate:
-        image = images[place]
-        similarity = float(similarities[place])
-        stored, verification = None, Verification.none()
-        if place < rerank:
-            stored = store.features(image)
-            verification = compare(query, stored, store.settings)
-        value = score(similarity, verification, store.settings.ranking)
-        return _Candidate(image.row, similarity, value, verification, image, stored, query)
+    Args:
+        stores: states of indexes made by the same model; the first one's settings are used.
+        extractor: of that model.
+        source: the query: path, bytes or pixels (see :func:`delg.decode.decode`).
+        box: look only at this part of the query, (x, y, width, height) in its upright pixels.
 
-    images = [store.catalog.by_row(int(row)) for row in rows]
-    with _one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(candidate, range(len(rows))))
-    timing["rerank"] += _milliseconds(started)
-    return _by_score(found)
+    Raises:
+        ImageError: the query cannot be used.
+    """
+
+    def __init__(
+        self, stores: Sequence[Store], extractor: Extractor, source: Source, box: Box | None = None
+    ) -> None:
+        self._stores, self._extractor, self._box = stores, extractor, box
+        self._settings = stores[0].settings
+        self._timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
+        self._features: dict[int, ImageFeatures] = {}
+        self._seen: dict[tuple[int, _Place], _Seen] = {}
+        self._closer: dict[tuple[int, _Place], _Seen] = {}
+        with self._timed("extract"):
+            self._pixels = decode(source, extractor.images)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._timing[stage] += (time.perf_counter() - started) * 1000
+
+    def hits(
+        self,
+        k: int = 10,
+        rerank: int | None = None,
+        orientations: Orientations = "auto",
+        without: Collection[str] = (),
+    ) -> QueryResult:
+        """The photos of the same thing as the query, best first.
+
+        Args:
+            k: hits wanted.
+            rerank: candidates to verify; None takes the index's setting, 0 verifies none.
+            orientations: "1" searches the query as it is; "4" also turned by 90°, 180° and 270°;
+                "auto" turns it when nothing is verified as it is, or when what is verified says
+                that it lies on its side. When nothing is verified at all, the best candidates get
+                a second look (:mod:`index.pair`).
+            without: ids of images that are no candidates.
+
+        Raises:
+            ImageError: the box cannot be used.
+        """
+        ranked = self._ranked(k, rerank, orientations, without)[:k]
+        height, width = self._pixels.shape[:2]
+        result = QueryResult(
+            hits=tuple(self._hit(rank, one) for rank, one in enumerate(ranked, 1)),
+            model=self._extractor.name,
+            # Without proof there is no reason to believe that the query is turned.
+            orientation=90 * ranked[0].turns if ranked and ranked[0].verified else 0,
+            width=width,
+            height=height,
+            box=self._box,
+            timing_ms={stage: round(value, 2) for stage, value in self._timing.items()},
+        )
+        self._timing = dict.fromkeys(self._timing, 0.0)
+        return result
+
+    def ranking(
+        self,
+        k: int,
+        rerank: int | None = None,
+        orientations: Orientations = "auto",
+        without: Collection[str] = (),
+    ) -> Ranking:
+        """The same as :meth:`hits` in few words, for rankings of many thousands."""
+        ranked = self._ranked(k, rerank, orientations, without)[:k]
+        ids: dict[_Place, str] = {}
+        for number, store in enumerate(self._stores):
+            rows = np.array([one.place[1] for one in ranked if one.place[0] == number], np.int64)
+            names = store.catalog.ids(rows)
+            ids |= {(number, int(row)): one for row, one in zip(rows, names, strict=True)}
+        return Ranking(
+            ids=tuple(ids[one.place] for one in ranked),
+            scores=np.array([one.score for one in ranked], np.float32),
+            inliers=np.array([one.inliers for one in ranked], np.int32),
+            verified=np.array([one.verified for one in ranked], bool),
+        )
+
+    def _ranked(
+        self,
+        k: int,
+        rerank: int | None,
+        orientations: Orientations,
+        without: Collection[str],
+    ) -> list[_Candidate]:
+        """At least ``k`` candidates, where there are so many, best first."""
+        rerank = self._settings.ranking.rerank if rerank is None else rerank
+        by_turn = {0: self._candidates(0, k, rerank, without)}
+        for turns in () if rerank == 0 else _further_turns(by_turn[0], orientations):
+            by_turn[turns] = self._candidates(turns, k, rerank, without)
+        ranked = _merge(by_turn)
+        if not _any_verified(ranked):
+            with self._timed("rerank"):
+                ranked = self._look_again(ranked, by_turn)
+        return ranked
+
+    def _candidates(
+        self, turns: int, k: int, rerank: int, without: Collection[str]
+    ) -> list[_Candidate]:
+        """The shortlist of one orientation, its first ``rerank`` verified, best score first."""
+        if turns not in self._features:
+            with self._timed("extract"):
+                self._features[turns] = self._extractor.extract(self._pixels, self._box, turns)
+        with self._timed("search"):
+            similarities = self._shortlist(turns, max(k, rerank), without)
+        with self._timed("rerank"):
+            self._verify(turns, list(similarities)[:rerank])
+            seen = dict.fromkeys(similarities, _UNSEEN)
+            seen |= {place: self._seen[turns, place] for place in list(similarities)[:rerank]}
+            found = [
+                self._candidate(place, similarity, seen[place], turns)
+                for place, similarity in similarities.items()
+            ]
+        return _by_score(found)
+
+    def _candidate(self, place: _Place, similarity: float, seen: _Seen, turns: int) -> _Candidate:
+        value = score(similarity, seen.verification, self._settings.ranking)
+        return _Candidate(place, similarity, value, seen, turns)
+
+    def _shortlist(self, turns: int, count: int, without: Collection[str]) -> dict[_Place, float]:
+        """The places most similar to the query and their similarities, best first."""
+        whole = self._features[turns].global_descriptor
+        parts = [store.nearest(whole, count, without) for store in self._stores]
+        merged = [
+            ((number, int(row)), float(similarity))
+            for number, (rows, similarities) in enumerate(parts)
+            for row, similarity in zip(rows, similarities, strict=True)
+        ]
+        if len(self._stores) > 1:
+            merged.sort(key=lambda one: (-one[1], one[0]))
+        return dict(merged[:count])
+
+    def _verify(self, turns: int, places: Iterable[_Place]) -> None:
+        """Verify those that have not been."""
+        query = self._features[turns]
+        left = [place for place in places if (turns, place) not in self._seen]
+        images = [self._stores[number].catalog.by_row(row) for number, row in left]
+
+        def look(number: int) -> _Seen:
+            stored = self._stores[left[number][0]].features(images[number])
+            return _points(Sighting(compare(query, stored, self._settings), query), stored)
+
+        with _one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for place, seen in zip(left, pool.map(look, range(len(left))), strict=True):
+                self._seen[turns, place] = seen
+
+    def _look_again(
+        self, ranked: list[_Candidate], by_turn: dict[int, list[_Candidate]]
+    ) -> list[_Candidate]:
+        """The candidates again, after a second look at those that agreed best in any
+        orientation."""
+        spec = self._settings.second_look
+        weak: dict[_Place, _Candidate] = {}
+        for one in (one for candidates in by_turn.values() for one in candidates):
+            if one.inliers >= spec.from_inliers and (
+                one.place not in weak or one.inliers > weak[one.place].inliers
+            ):
+                weak[one.place] = one
+        best = sorted(weak.values(), key=lambda one: (-one.inliers, one.place))
+        found = {one.place: one for one in ranked}
+        for one in best[: spec.candidates]:
+            seen = self._closer_look(one)
+            if seen.verification.verified:
+                found[one.place] = self._candidate(one.place, one.similarity, seen, one.turns)
+        return _by_score(found.values())
+
+    def _closer_look(self, one: _Candidate) -> _Seen:
+        key = one.turns, one.place
+        transform = one.seen.verification.transform
+        if key not in self._closer and transform is not None:
+            store = self._stores[one.place[0]]
+            stored = store.features(store.catalog.by_row(one.place[1]))
+            sighting = second_look(
+                self._extractor, self._pixels, self._box, stored, transform, self._settings
+            )
+            self._closer[key] = _points(sighting, stored)
+        return self._closer.get(key, _UNSEEN)
+
+    def _hit(self, rank: int, one: _Candidate) -> Hit:
+        image = self._stores[one.place[0]].catalog.by_row(one.place[1])
+        return Hit(
+            rank=rank,
+            id=image.id,
+            path=image.path,
+            label=image.label,
+            score=one.score,
+            similarity=one.similarity,
+            inliers=one.inliers,
+            verified=one.verified,
+            transform=one.seen.verification.transform,
+            metadata=image.metadata,
+            query_points=one.seen.query_points,
+            points=one.seen.points,
+            width=image.width or 0,
+            height=image.height or 0,
+        )
 
 
-def _milliseconds(started: float) -> float:
-    return (time.perf_counter() - started) * 1000
+def _points(sighting: Sighting, stored: ImageFeatures) -> _Seen:
+    matches = sighting.verification.matches
+    return _Seen(
+        sighting.verification,
+        sighting.query.local.keypoints[matches[:, 0]],
+        stored.local.keypoints[matches[:, 1]],
+    )
 
 
 def _further_turns(upright: list[_Candidate], orientations: Orientations) -> tuple[int, ...]:
@@ -90,7 +299,7 @@ def _further_turns(upright: list[_Candidate], orientations: Orientations) -> tup
     if orientations == "4" or not _any_verified(upright):
         return (1, 2, 3)
     # Found although it lies on its side: more matches the right way up.
-    transform = upright[0].verification.transform
+    transform = upright[0].seen.verification.transform
     turns = 0 if transform is None else quarter_turns(transform)
     return (turns,) if turns else ()
 
@@ -102,7 +311,7 @@ def quarter_turns(transform: NDArray[np.float64]) -> int:
     return round(-clockwise / 90) % 4
 
 
-def _merge(by_turn: dict[int, list[_Candidate]]) -> tuple[int, list[_Candidate]]:
+def _merge(by_turn: dict[int, list[_Candidate]]) -> list[_Candidate]:
     """One list from those of several orientations.
 
     The orientation with the best candidate leads; verified photos of the others join it, each
@@ -112,50 +321,17 @@ def _merge(by_turn: dict[int, list[_Candidate]]) -> tuple[int, list[_Candidate]]
     if not _any_verified(by_turn[lead]):
         # Without proof there is no reason to believe that the query is turned.
         lead = 0
-    chosen = {one.row: one for one in by_turn[lead]}
+    chosen = {one.place: one for one in by_turn[lead]}
     for candidates in by_turn.values():
         for one in candidates:
-            known = chosen.get(one.row)
-            if one.verification.verified and (known is None or one.score > known.score):
-                chosen[one.row] = one
-    return lead, _by_score(chosen.values())
-
-
-def _look_again(
-    store: Store,
-    extractor: Extractor,
-    pixels: NDArray[np.uint8],
-    box: Box | None,
-    ranked: list[_Candidate],
-    by_turn: dict[int, list[_Candidate]],
-) -> list[_Candidate]:
-    """The candidates again, after a second look at those that agreed best in any orientation."""
-    spec = store.settings.second_look
-    weak: dict[int, _Candidate] = {}
-    for one in (one for candidates in by_turn.values() for one in candidates):
-        inliers = one.verification.inliers
-        if inliers >= spec.from_inliers and (
-            one.row not in weak or inliers > weak[one.row].verification.inliers
-        ):
-            weak[one.row] = one
-    best = sorted(weak.values(), key=lambda one: (-one.verification.inliers, one.row))
-    found = {one.row: one for one in ranked}
-    for one in best[: spec.candidates]:
-        if one.stored is None or one.verification.transform is None:
-            continue
-        sighting = second_look(
-            extractor, pixels, box, one.stored, one.verification.transform, store.settings
-        )
-        if sighting.verification.verified:
-            value = score(one.similarity, sighting.verification, store.settings.ranking)
-            found[one.row] = replace(
-                one, score=value, verification=sighting.verification, query=sighting.query
-            )
-    return _by_score(found.values())
+            known = chosen.get(one.place)
+            if one.verified and (known is None or one.score > known.score):
+                chosen[one.place] = one
+    return _by_score(chosen.values())
 
 
 def _by_score(candidates: Iterable[_Candidate]) -> list[_Candidate]:
-    return sorted(candidates, key=lambda one: (-one.score, one.row))
+    return sorted(candidates, key=lambda one: (-one.score, one.place))
 
 
 def _best_score(candidates: list[_Candidate]) -> float:
@@ -163,86 +339,4 @@ def _best_score(candidates: list[_Candidate]) -> float:
 
 
 def _any_verified(candidates: list[_Candidate]) -> bool:
-    return any(one.verification.verified for one in candidates)
-
-
-def _hit(rank: int, one: _Candidate) -> Hit:
-    image, matches = one.image, one.verification.matches
-    hit = Hit(
-        rank=rank,
-        id=image.id,
-        path=image.path,
-        label=image.label,
-        score=one.score,
-        similarity=one.similarity,
-        inliers=one.verification.inliers,
-        verified=one.verification.verified,
-        transform=one.verification.transform,
-        metadata=image.metadata,
-        width=image.width or 0,
-        height=image.height or 0,
-    )
-    if one.stored is None:
-        return hit
-    return replace(
-        hit,
-        query_points=one.query.local.keypoints[matches[:, 0]],
-        points=one.stored.local.keypoints[matches[:, 1]],
-    )
-
-
-def search(
-    store: Store,
-    extractor: Extractor,
-    source: Source,
-    k: int = 10,
-    rerank: int | None = None,
-    box: Box | None = None,
-    orientations: Orientations = "auto",
-) -> QueryResult:
-    """Find the photos of the same thing as the query.
-
-    Args:
-        store: one state of an index; extractor: of its model.
-        source: the query: path, bytes or pixels (see :func:`delg.decode.decode`).
-        k: hits wanted.
-        rerank: candidates to verify; None takes the index's setting, 0 verifies none.
-        box: look only at this part of the query, (x, y, width, height) in its upright pixels.
-        orientations: "1" searches the query as it is; "4" also turned by 90°, 180° and 270°;
-            "auto" turns it when nothing is verified as it is, or when what is verified says that
-            it lies on its side. When nothing is verified at all, the best candidates get a second
-            look (:mod:`index.pair`).
-
-    Raises:
-        ImageError: the query or the box cannot be used.
-    """
-    rerank = store.settings.ranking.rerank if rerank is None else rerank
-    timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
-    started = time.perf_counter()
-    pixels = decode(source, extractor.images)
-    timing["extract"] += _milliseconds(started)
-    by_turn: dict[int, list[_Candidate]] = {}
-
-    def look(turns: int) -> None:
-        started = time.perf_counter()
-        features = extractor.extract(pixels, box, turns)
-        timing["extract"] += _milliseconds(started)
-        by_turn[turns] = _candidates(store, features, k, rerank, timing)
-
-    look(0)
-    for turns in () if rerank == 0 else _further_turns(by_turn[0], orientations):
-        look(turns)
-    lead, ranked = _merge(by_turn)
-    if not _any_verified(ranked):
-        started = time.perf_counter()
-        ranked = _look_again(store, extractor, pixels, box, ranked, by_turn)
-        timing["rerank"] += _milliseconds(started)
-    return QueryResult(
-        hits=tuple(_hit(rank, one) for rank, one in enumerate(ranked[:k], 1)),
-        model=extractor.name,
-        orientation=90 * lead,
-        width=pixels.shape[1],
-        height=pixels.shape[0],
-        box=box,
-        timing_ms={stage: round(value, 2) for stage, value in timing.items()},
-    )
+    return any(one.verified for one in candidates)

@@ -94,6 +94,11 @@ class Shortlist:
             index.train(np.ascontiguousarray(sample(_POINTS_PER_LIST[1] * max(lists, 256))))
         return cls(index, kind, settings.ivf_probes, count if kind in _TRAINED else 0)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the similarities it gives are those of the descriptors put in."""
+        return self.kind == "flat"
+
     def __len__(self) -> int:
         return int(self._index.ntotal)
 

@@ -8,7 +8,7 @@ made again from the rest. Killed anywhere between, the index is as it was at the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from index.catalog import (
     Catalog,
     ImageRow,
     SegmentRow,
+    drop_empty_segments,
     drop_images,
     insert_segment,
     put_images,
@@ -40,6 +41,9 @@ from index.settings import IndexSettings, merge
 from index.shortlist import Rows, Shortlist
 
 _LOCK = "writer.lock"
+HOW_TO_HEAL = (
+    "restore the file, or build again from the same sources, which extracts its photos anew"
+)
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_TRIES = 5
 _ROWS_AT_ONCE = 50_000
@@ -67,6 +71,9 @@ class Store:
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
         self.segments: dict[int, Segment] = {}
+        # Segment number -> what is wrong with it; its photos cannot be found until they are
+        # extracted again or the file is back.
+        self.lost: dict[int, str] = {}
         self.refresh()
 
     def close(self) -> None:
@@ -76,14 +83,11 @@ class Store:
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
-        for attempt in range(_OPEN_TRIES):
+        for _ in range(_OPEN_TRIES):
             self.catalog.refresh()
-            try:
-                self._open_segments()
+            self._open_segments()
+            if not self.lost:
                 break
-            except SegmentError:
-                if attempt == _OPEN_TRIES - 1:
-                    raise
         self.settings = self._read_settings()
         self._load_shortlist()
 
@@ -103,11 +107,14 @@ class Store:
         self.shortlist.set_probes(self.settings.shortlist.ivf_probes)
 
     def _open_segments(self) -> None:
-        numbers = [segment.number for segment in self.catalog.segments()]
-        self.segments = {
-            number: self.segments.get(number) or Segment(segment_path(self.folder, number))
-            for number in numbers
-        }
+        known, self.segments, self.lost = self.segments, {}, {}
+        for number in [segment.number for segment in self.catalog.segments()]:
+            try:
+                self.segments[number] = known.get(number) or Segment(
+                    segment_path(self.folder, number)
+                )
+            except SegmentError as error:
+                self.lost[number] = str(error)
 
     def _load_shortlist(self) -> None:
         """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
@@ -118,8 +125,8 @@ class Store:
             self.rebuild_shortlist()
             return
         self.shortlist = stored[0]
-        if not self.shortlist_current:
-            wanted = self.catalog.searchable()[:, 0]
+        if self.lost or not self.shortlist_current:
+            wanted = self.searchable()
             held = self.shortlist.rows()
             self.update_shortlist(np.setdiff1d(wanted, held), np.setdiff1d(held, wanted))
 
@@ -134,7 +141,7 @@ class Store:
 
     def rebuild_shortlist(self) -> None:
         """Build the shortlist in memory from the stored descriptors, as the settings ask."""
-        rows = self.catalog.searchable()[:, 0]
+        rows = self.searchable()
 
         def sample(most: int) -> FloatArray:
             chosen = np.random.default_rng(0).permutation(len(rows))[:most]
@@ -148,25 +155,51 @@ class Store:
 
     def save_shortlist(self) -> None:
         """Write the shortlist as showing the present state; under the lock."""
+        if self.lost:
+            return  # What is stored still knows the photos of a segment that may come back.
         self.shortlist.save(self.folder, self.catalog.generation)
         self.shortlist_current = True
 
+    def searchable(self) -> Rows:
+        """Row numbers of the images that can be found, ascending."""
+        table = self.catalog.searchable()
+        return table[~np.isin(table[:, 1], list(self.lost)), 0]
+
+    def nearest(
+        self, vector: FloatArray, count: int, without: Collection[str] = ()
+    ) -> tuple[Rows, FloatArray]:
+        """The rows most similar to a global descriptor, and their exact similarities, best first.
+
+        Args:
+            vector: float32 (D,), unit length.
+            count: at most so many are returned.
+            without: ids of images to leave out.
+        """
+        out = self._rows(without)
+        rows, similarities = self.shortlist.search(vector, count + len(out))
+        keep = ~np.isin(rows, out)
+        rows, similarities = rows[keep][:count], similarities[keep][:count]
+        if self.shortlist.is_exact:
+            return rows, similarities
+        similarities = self.global_descriptors(rows) @ vector
+        best = np.lexsort((rows, -similarities))
+        return rows[best], similarities[best]
+
     def global_descriptors(self, rows: Rows) -> FloatArray:
-        """Stored global descriptors (len(rows), D) of rows in ascending order."""
+        """Stored global descriptors (len(rows), D)."""
         vectors = np.zeros((len(rows), self.dim), np.float32)
-        if len(rows) == 0:
-            return vectors
-        places = self.catalog.searchable(int(rows[0]), int(rows[-1]))
-        places = places[np.searchsorted(places[:, 0], rows)]
-        for number in np.unique(places[:, 1]):
-            here = np.flatnonzero(places[:, 1] == number)
-            vectors[here] = self.segments[int(number)].globals(places[here, 2])
+        segments, positions = self.catalog.places(rows).T
+        for number in np.unique(segments):
+            here = np.flatnonzero(segments == number)
+            vectors[here] = self.segments[int(number)].globals(positions[here])
         return vectors
 
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image that has some."""
         if image.segment is None or image.position is None:
             raise DelgError(f"{image.id}: has no features ({image.reason})")
+        if image.segment in self.lost:
+            raise SegmentError(f"{self.lost[image.segment]}; {HOW_TO_HEAL}")
         return self.segments[image.segment].features(image.position)
 
     @contextmanager
@@ -231,6 +264,8 @@ class Store:
             if good:
                 insert_segment(db, segment)
             put_images(db, [*good, *failed])
+            # A lost segment whose photos have all been extracted again is no loss any more.
+            drop_empty_segments(db, self.lost)
         self._open_segments()
         self.shortlist_current = False
         self.update_shortlist(self._rows([image.id for image in good]), old)
@@ -243,7 +278,7 @@ class Store:
         self.update_shortlist(np.zeros(0, np.int64), old)
         self.save_shortlist()
 
-    def _rows(self, ids: Sequence[str]) -> Rows:
+    def _rows(self, ids: Collection[str]) -> Rows:
         """Row numbers, ascending, of those images that can be searched."""
         found = [row for one in ids if (row := self.catalog.by_id(one)) and row.state == "ok"]
         return np.array(sorted(row.row for row in found), np.int64)

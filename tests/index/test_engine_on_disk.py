@@ -262,8 +262,45 @@ def test_check_names_what_is_damaged(tmp_path: Path) -> None:
     assert any("000002.h5" in problem for problem in images.check().problems)
     path.unlink()
     assert any("000002.h5" in problem for problem in images.check().problems)
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage"])
+def test_a_lost_segment_costs_its_own_photos_only_and_building_again_heals_it(
+    tmp_path: Path, damage: str
+) -> None:
+    make_photos(tmp_path / "photos", 8)
+    images = fresh(tmp_path / "i")
+    images.add(tmp_path / "photos")
+    before = contents(images)
+    path = segment_path(tmp_path / "i", 2)
+    mine = [row.id for row in images._store.catalog.images("ok") if row.segment == 2]
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "garbage":
+        path.write_bytes(b"no segment" * 99)
+
+    images = reopened(tmp_path / "i")
+    assert len(images.lost()) == 1 and "000002.h5" in images.lost()[0]
+    kept = sorted(set(before) - set(mine))
+    found = images.query(tmp_path / "photos" / kept[0], k=20)
+    assert found[0].id == kept[0] and sorted(hit.id for hit in found) == kept
     with pytest.raises(DelgError, match=r"000002\.h5"):
-        ImageIndex.open(tmp_path / "i")
+        images.compact()
+
+    # With the file back all is as it was.
+    path.write_bytes(whole)
+    images.refresh()
+    assert images.lost() == [] and images.check().problems == []
+    assert first(images, tmp_path / "photos" / mine[0]) == mine[0]
+
+    path.unlink()
+    images = reopened(tmp_path / "i")
+    report = images.add(tmp_path / "photos")
+    assert (report.updated, report.unchanged) == (len(mine), len(kept))
+    assert images.lost() == []
+    images = reopened(tmp_path / "i")
+    assert contents(images) == before
+    assert images.check().problems == images.check().notes == []
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -72,3 +75,35 @@ def test_a_photo_and_a_folder_of_one_name_do_not_collide(tmp_path, features):
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path, features):
     with pytest.raises(DelgError, match=r"none/f\.h5: cannot be written"):
         write_features(tmp_path / "none" / "f.h5", features, "dots", "abc")
+
+
+# A limit on the size of files makes writes fail as a full disk does.
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from delg.errors import DelgError
+from delg.values import ImageFeatures, LocalFeatures
+from index.feature_file import write_features
+whole, local = np.ones(64, np.float32) / 8, np.ones((500, 64), np.float32) / 8
+points, ones = np.ones((500, 2), np.float32), np.ones(500, np.float32)
+photo = ImageFeatures(whole, LocalFeatures(points, local, ones, ones), 640, 480)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+for size in (0, 100, 5000, 200_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        write_features(Path(sys.argv[1]), ((str(i), photo) for i in range(5)), "m", "f")
+    except DelgError as error:
+        assert "f.h5: cannot be written" in str(error), error
+    else:
+        raise AssertionError(f"{size} bytes were enough")
+"""
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path):
+    # In a process of its own, as a library that cannot write may take the whole process with it.
+    found = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "f.h5")], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert not list(tmp_path.iterdir())

@@ -295,7 +295,8 @@ def test_a_shortlist_that_grew_by_batches_is_as_good_as_one_built_at_once(
 
     grown = errors()
     images.compact()
-    assert grown < 0.02 + 1.5 * errors()
+    # What a quantised shortlist finds is measured again with the descriptors as stored.
+    assert grown < 1e-5 and errors() < 1e-5
 
 
 def test_an_open_index_shows_its_state_until_it_is_refreshed(make_index, photos, reopen):

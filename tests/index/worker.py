@@ -1,9 +1,11 @@
 """One command on an index of dots, in a process of its own that can be killed.
 
-    worker.py MODEL_FOLDER COMMAND INDEX [ARGUMENT…] [--kill POINT:TIMES] [--pause SECONDS]
+    worker.py MODEL_FOLDER COMMAND INDEX [ARGUMENT…] [--kill POINT:TIMES] [--disk BYTES]
+              [--pause SECONDS]
 
 It prints "ready" when the work begins and a JSON object when it is done. With ``--kill`` it kills
-itself, as ``kill -9`` would, when it gets to that point so many times.
+itself, as ``kill -9`` would, when it gets to that point so many times. With ``--disk`` no file may
+grow beyond that size, which makes writes fail as a full disk does.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -104,11 +107,14 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("arguments", nargs="*")
     parser.add_argument("--kill")
+    parser.add_argument("--disk", type=int)
     parser.add_argument("--pause", type=float, default=0)
     options = parser.parse_args()
     if options.kill:
         point, times = options.kill.split(":")
         die_at(point, int(times))
+    if options.disk is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.disk, resource.RLIM_INFINITY))
     print("ready", flush=True)  # noqa: T201
     try:
         result = run(options, options.model)
