@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from delg.errors import DelgError
+from delg.quiet import load_tensorflow
 from delg.registry import DEFAULT_MODEL, find_model, load_model
 
 # Import name -> distribution, where the two differ or not.
@@ -82,7 +84,8 @@ def examine() -> dict[str, Any]:
     Returns:
         Plain values; a package or model that does not work has an ``error``.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with contextlib.suppress(Exception):
+        load_tensorflow()  # What keeps it from loading is said below.
     packages = {module: _package(module, name) for module, name in _PACKAGES.items()}
     optional = {module: _package(module, name) for module, name in _OPTIONAL.items()}
     return {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from delg.errors import ModelError
+from delg.quiet import load_tensorflow
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, read_settings
 from delg.weights import load_weights, read_weights, weights_digest
 
@@ -114,8 +114,7 @@ def load_model(
             "(weights=…), or train it"
         )
     fingerprint = files.fingerprint
-    # TensorFlow greets everybody with notes on GPUs it did not find.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    load_tensorflow()
     from delg.extractor import Extractor
     from delg.model import Delg
     from delg.network import Network

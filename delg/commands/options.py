@@ -1,0 +1,53 @@
+"""What commands have in common: options, exit codes, opening an index."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from delg.console import say
+
+if TYPE_CHECKING:
+    from index.image_index import ImageIndex
+
+FAILED, WRONG_USE, PARTLY = 1, 2, 3
+DEFAULT_MODEL = "delg-lite"
+
+
+class Orientations(str, Enum):
+    """How the query may be turned."""
+
+    auto = "auto"
+    one = "1"
+    four = "4"
+
+
+Sources = Annotated[list[Path], typer.Argument(help="Folders (searched recursively) and photos.")]
+IndexDir = Annotated[Path, typer.Option("--index", help="Folder of the index.")]
+Model = Annotated[str, typer.Option(help="A shipped model, or a model's folder.")]
+Config = Annotated[Path | None, typer.Option(help="YAML that overrides settings.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+Labels = Annotated[str | None, typer.Option(help="'folders', or a CSV with id,label[,…].")]
+Prefix = Annotated[str, typer.Option(help="Put before every id, to keep sources apart.")]
+
+
+def group(text: str) -> typer.Typer:
+    """An empty group of commands."""
+    return typer.Typer(help=text, no_args_is_help=True)
+
+
+def open_index(index: Path, config: Path | None = None) -> ImageIndex:
+    """Open an index with settings overridden; photos that are lost are a warning."""
+    from index import ImageIndex
+
+    images = ImageIndex.open(index)
+    for problem in images.lost():
+        say(f"warning: {problem}")
+    if config is not None:
+        from delg.settings import read_yaml
+
+        images.configure(read_yaml(config), str(config))
+    return images
