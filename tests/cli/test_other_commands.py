@@ -220,3 +220,29 @@ def test_a_reader_that_has_seen_enough_is_no_error(run):
         process.stdout.close()
         said = process.stderr.read()
     assert b"Traceback" not in said and b"Exception" not in said
+
+
+def test_two_photos_of_different_things_do_not_match_and_the_picture_shows_it(shop, run, tmp_path):
+    photos = shop[0] / "photos"
+    words = (photos / "rocket.jpg", photos / "pets" / "coffee.jpg", "--draw", tmp_path / "m.png")
+    done = run("match", *words)
+    assert done.returncode == 0 and done.stdout.startswith("not verified: ")
+    assert (tmp_path / "m.png").stat().st_size > 1000
+
+
+def test_a_box_outside_the_photo_is_that_photos_failure(shop, run):
+    done = run("query", "query.jpg", "--index", "i", "--box", "9000,0,5,5", cwd=shop[0])
+    assert done.returncode == 1 and "no area" in done.stderr and done.stdout == ""
+
+
+def test_models_and_the_doctor_agree_on_what_is_shipped(run):
+    listed = map(json.loads, run("model", "list", "--json").stdout.splitlines())
+    ready = {one["name"]: one["weights"] for one in listed}
+    assert ready["delg-lite"] and ready["sift"] and not ready["delg-r50"]
+    info = json.loads(run("model", "info", "--json").stdout)
+    assert len(info["fingerprint"]) == 16 and info["bytes"] <= 12 * 2**20
+    doctor = run("doctor", "--json")
+    assert (doctor.returncode, doctor.stderr) == (0, "")
+    found = json.loads(doctor.stdout)
+    assert found["model"]["fingerprint"] == info["fingerprint"]
+    assert "from" in found["packages"]["cv2"]

@@ -1,0 +1,99 @@
+"""What a benchmark is: photos to search in, queries, and what is right for each query.
+
+Readers of datasets (:mod:`eval.datasets`) make these values, protocols run and score them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from delg.scan import Photo
+from delg.values import Box
+
+# The part that a query belongs to where a benchmark has no parts.
+WHOLE = "all"
+# Queries of this part are not scored (GLDv2's solution files).
+IGNORED_PART = "Ignored"
+
+
+@dataclass(frozen=True)
+class QueryPhoto:
+    """A query.
+
+    Attributes:
+        id: unique in its benchmark.
+        path: of the photo.
+        box: only this part of the photo counts, (x, y, width, height) in its upright pixels.
+        gallery_id: the query's own id in the gallery, when it is one of its photos and so must
+            not be found by itself (leave-one-out).
+    """
+
+    id: str
+    path: Path
+    box: Box | None = None
+    gallery_id: str | None = None
+
+
+@dataclass(frozen=True)
+class RevisitedTruth:
+    """What is right for one query of revisited Oxford/Paris (arXiv 1803.11285): gallery ids."""
+
+    easy: frozenset[str]
+    hard: frozenset[str]
+    junk: frozenset[str]
+
+
+@dataclass(frozen=True)
+class RetrievalTruth:
+    """The right gallery ids of one query, perhaps none; its part, e.g. "Public"."""
+
+    relevant: frozenset[str]
+    part: str = WHOLE
+
+
+@dataclass(frozen=True)
+class RecognitionTruth:
+    """The right labels of one query (any of them counts), none for a query that shows no known
+    thing; its part, e.g. "Public"."""
+
+    labels: frozenset[str]
+    part: str = WHOLE
+
+
+Truth = Mapping[str, RevisitedTruth | RetrievalTruth | RecognitionTruth]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What it takes to score answers, and to show them: all of a benchmark but its gallery.
+
+    Attributes:
+        name: of the dataset, as it should stand in reports.
+        protocol: "revisited", "retrieval" or "recognition".
+        queries: in the order in which they are run.
+        truth: by query id, for every query; all of the kind that the protocol says.
+        recalls: ranks k at which recall@k is reported.
+        depth: hits that count, k of mAP@k; None: the whole ranking.
+    """
+
+    name: str
+    protocol: str
+    queries: tuple[QueryPhoto, ...]
+    truth: Truth
+    recalls: tuple[int, ...] = (1, 5, 10)
+    depth: int | None = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(Question):
+    """A question, and the photos to search for the answer in.
+
+    Attributes:
+        gallery: the photos to search in, with the ids that the truth uses.
+        labels: gallery id -> label; needed for recognition.
+    """
+
+    gallery: tuple[Photo, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,240 @@
+"""Revisited Oxford and Paris, and the original Oxford5k and Paris6k.
+
+Ground truth: ``gnd_roxford5k.pkl`` and ``gnd_rparis6k.pkl`` from cmp.felk.cvut.cz/revisitop
+(Radenović et al., arXiv 1803.11285): 70 queries each over 4,993 and 6,322 photos. Photos:
+robots.ox.ac.uk/~vgg/data/oxbuildings and …/parisbuildings. The pickle is a dict of
+
+- ``imlist``, ``qimlist``: names of database and query photos, without suffix;
+- ``gnd``: for each query ``bbx`` (x1, y1, x2, y2) and the database indices ``easy``, ``hard``,
+  ``junk``.
+
+The photos may lie flat in the folder, below ``jpg/``, or in sub-folders, as Paris has them.
+
+The original ground truth (Philbin et al., CVPR 2007 and 2008; 55 queries each) is a folder of four
+text files a query: ``<query>_query.txt`` (name, perhaps after ``oxc1_``, x1, y1, x2, y2),
+``_good.txt``, ``_ok.txt`` and ``_junk.txt`` (one name a line). It knows one protocol: good and ok
+are right, junk is ignored. So good and ok become "easy", junk stays junk and "hard" is empty: easy
+and medium both give the classical measure, hard gives none. As is the custom there, the query
+itself is in the database and counts as right. The database is every photo in the folder; the twenty
+photos of Paris that are known to be damaged cannot be found and disturb nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from delg.errors import UsageError
+from delg.scan import Photo
+from delg.values import Box
+from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
+from eval.datasets.photos import list_photos, name_some, reject_missing
+from eval.restricted_pickle import load_plain_pickle
+
+_LISTS = ("easy", "hard", "junk")
+_OLD_LISTS = ("good", "ok", "junk")
+_QUERY_SUFFIX = "_query.txt"
+
+
+def read_revisited(gnd: Path, images: Path) -> Benchmark:
+    """Read a ground truth and find its photos.
+
+    Args:
+        gnd: the official pickle, or a folder of the original text files.
+        images: the folder of the photos. Ids are their names without suffix.
+
+    Raises:
+        UsageError: the ground truth is damaged or contradicts itself, or photos are missing.
+    """
+    gnd, images = Path(gnd), Path(images)
+    if not gnd.exists():
+        raise UsageError(f"{gnd}: no such file or folder")
+    return _read_texts(gnd, images) if gnd.is_dir() else _read_pickle(gnd, images)
+
+
+def _read_pickle(gnd: Path, images: Path) -> Benchmark:
+    data = load_plain_pickle(gnd)
+    if not isinstance(data, dict) or not {"imlist", "qimlist", "gnd"} <= set(data):
+        raise UsageError(f"{gnd}: no ground truth: it needs imlist, qimlist and gnd")
+    gallery_names, query_names = as_names(gnd, data, "imlist"), as_names(gnd, data, "qimlist")
+    answers = data["gnd"]
+    if not isinstance(answers, Sequence) or len(answers) != len(query_names):
+        raise UsageError(f"{gnd}: gnd must be a list with an entry for each of qimlist")
+    boxes, truth = {}, {}
+    for name, answer in zip(query_names, answers, strict=True):
+        where = f"{gnd}, query {name!r}"
+        if not isinstance(answer, dict) or not {"bbx", *_LISTS} <= set(answer):
+            raise UsageError(f"{where}: needs bbx, easy, hard and junk")
+        boxes[name] = as_corner_box(answer["bbx"], where)
+        lists = {
+            key: as_indices(answer[key], len(gallery_names), f"{where}, {key}") for key in _LISTS
+        }
+        truth[name] = _truth(
+            {key: [gallery_names[place] for place in lists[key]] for key in _LISTS}, where
+        )
+    found = _Found(images)
+    gallery = found.look_up(gallery_names + query_names)[: len(gallery_names)]
+    return Benchmark(
+        name=gnd.stem.removeprefix("gnd_"),
+        protocol="revisited",
+        gallery=tuple(gallery),
+        queries=tuple(QueryPhoto(name, found.path(name), boxes[name]) for name in query_names),
+        truth=truth,
+        depth=None,
+    )
+
+
+def _read_texts(folder: Path, images: Path) -> Benchmark:
+    names = sorted(
+        path.name.removesuffix(_QUERY_SUFFIX) for path in folder.glob(f"*{_QUERY_SUFFIX}")
+    )
+    if not names:
+        raise UsageError(f"{folder}: holds no ground truth: no file ends in {_QUERY_SUFFIX}")
+    photo_of, boxes, truth = {}, {}, {}
+    for name in names:
+        photo_of[name], boxes[name] = _read_query(folder / f"{name}{_QUERY_SUFFIX}")
+        lists = {key: _read_lines(folder / f"{name}_{key}.txt") for key in _OLD_LISTS}
+        easy = lists["good"] + lists["ok"]
+        truth[name] = _truth(
+            {"easy": easy, "hard": [], "junk": lists["junk"]}, f"{folder}, query {name!r}"
+        )
+    found = _Found(images)
+    found.look_up(
+        sorted(
+            {*photo_of.values(), *(id_ for one in truth.values() for id_ in one.easy | one.junk)}
+        )
+    )
+    return Benchmark(
+        name=f"{folder.name} (good and ok as easy)",
+        protocol="revisited",
+        gallery=found.all(),
+        queries=tuple(QueryPhoto(name, found.path(photo_of[name]), boxes[name]) for name in names),
+        truth=truth,
+        depth=None,
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UsageError(f"{path}: missing; a query has four text files") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not a text file") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _read_query(path: Path) -> tuple[str, Box]:
+    words = " ".join(_read_lines(path)).split()
+    if len(words) != 5:
+        raise UsageError(f"{path}: needs a name and the four numbers of a box")
+    try:
+        corners = [float(word) for word in words[1:]]
+    except ValueError:
+        raise UsageError(f"{path}: its box is not four numbers") from None
+    return words[0].removeprefix("oxc1_"), as_corner_box(corners, str(path))
+
+
+def as_names(gnd: Path, data: Mapping[str, Any], key: str) -> list[str]:
+    """A list of distinct names out of a ground truth."""
+    names = data[key]
+    if isinstance(names, np.ndarray):
+        names = names.ravel().tolist()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{gnd}: {key} must be a list of names")
+    if len(set(names)) < len(names):
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        raise UsageError(f"{gnd}: {key} names photos twice: {name_some(repeated)}")
+    return list(map(str, names))
+
+
+def as_indices(values: Any, count: int, where: str) -> list[int]:
+    """Distinct indices into ``count`` photos.
+
+    Raises:
+        UsageError: they are not; the message opens with ``where``.
+    """
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        array = np.zeros(1, object)
+    if not array.size:
+        return []
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise UsageError(f"{where}: must be a list of whole numbers")
+    if array.min() < 0 or array.max() >= count:
+        wrong = array[(array < 0) | (array >= count)][0]
+        raise UsageError(f"{where}: index {wrong} lies outside the {count:,} photos")
+    if len(np.unique(array)) < len(array):
+        raise UsageError(f"{where}: names a photo twice")
+    return [int(index) for index in array]
+
+
+def as_numbers(values: Any, where: str) -> list[float]:
+    """The four numbers of a box.
+
+    Raises:
+        UsageError: they are not; the message opens with ``where``.
+    """
+    try:
+        numbers = [float(value) for value in np.asarray(values, np.float64).ravel()]
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        numbers = []
+    if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+        raise UsageError(f"{where}: its box is not four numbers")
+    return numbers
+
+
+def as_corner_box(values: Any, where: str) -> Box:
+    """(x1, y1, x2, y2) as (x, y, width, height).
+
+    Raises:
+        UsageError: it is no box; the message opens with ``where``.
+    """
+    left, top, right, bottom = as_numbers(values, where)
+    if right <= left or bottom <= top:
+        raise UsageError(f"{where}: its box is empty; it must be x1, y1, x2, y2")
+    return left, top, right - left, bottom - top
+
+
+def _truth(lists: Mapping[str, Sequence[str]], where: str) -> RevisitedTruth:
+    sets = {key: frozenset(lists[key]) for key in _LISTS}
+    for first, second in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
+        shared = sorted(sets[first] & sets[second])
+        if shared:
+            raise UsageError(f"{where}: {name_some(shared)} stand in both {first} and {second}")
+    return RevisitedTruth(**sets)
+
+
+class _Found:
+    """The photos below a folder by name without suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._paths: dict[str, list[Path]] = {}
+        for photo in list_photos(folder):
+            self._paths.setdefault(photo.path.stem, []).append(photo.path)
+
+    def path(self, name: str) -> Path:
+        paths = self._paths[name]
+        if len(paths) > 1:
+            raise UsageError(f"{name!r} is ambiguous: {paths[0]} and {paths[1]}")
+        return paths[0]
+
+    def look_up(self, names: Sequence[str]) -> list[Photo]:
+        """Photos in the order of ``names``; a UsageError if any is missing or there twice."""
+        reject_missing([name for name in names if name not in self._paths], names, self._folder)
+        return self._photos(names)
+
+    def all(self) -> tuple[Photo, ...]:
+        return tuple(self._photos(sorted(self._paths)))
+
+    def _photos(self, names: Iterable[str]) -> list[Photo]:
+        return [Photo(name, self.path(name)) for name in names]

@@ -1,0 +1,138 @@
+"""What an engine answered: rankings and labels, and their file.
+
+``predictions.npz`` holds plain arrays (no pickles). ``ids``: every image id once. For each list of
+rankings ``<list>`` (see :class:`Predictions`): ``<list>/queries``; ``<list>/offsets``, int64
+(queries + 1); and one after another, query by query, ``<list>/images`` (int32, places in ``ids``),
+``<list>/scores`` (float32), ``<list>/inliers`` (int32) and ``<list>/verified`` (bool). Where labels
+were asked for, ``labels/queries``, ``labels/labels`` and ``labels/scores``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from delg.errors import DelgError, UsageError
+from index.hits import Ranking
+
+FILE = "predictions.npz"
+_ARRAYS = ("scores", "inliers", "verified")
+_LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to the queries of a benchmark.
+
+    Attributes:
+        rankings: name of a list -> query id -> its ranking. Revisited Oxford/Paris has a list for
+            each difficulty, as each is re-ranked without the images it ignores; the others have
+            one, "all".
+        labels: query id -> (label, score), or None where nothing was recognised.
+    """
+
+    rankings: Mapping[str, Mapping[str, Ranking]]
+    labels: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
+
+
+def plain_ranking(ids: tuple[str, ...]) -> Ranking:
+    """A ranking of which only the order is known; scores fall from 0 in steps of 1."""
+    count = len(ids)
+    return Ranking(
+        ids,
+        -np.arange(count, dtype=np.float32),
+        np.zeros(count, np.int32),
+        np.zeros(count, bool),
+    )
+
+
+def cut(ranking: Ranking, length: int) -> Ranking:
+    """The first ``length`` of a ranking."""
+    return Ranking(
+        ranking.ids[:length],
+        *(getattr(ranking, name)[:length] for name in _ARRAYS),
+    )
+
+
+def save_predictions(folder: Path, predictions: Predictions) -> None:
+    """Write them; the file appears whole or not at all.
+
+    Raises:
+        DelgError: it cannot be written.
+    """
+    numbers: dict[str, int] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for name, by_query in predictions.rankings.items():
+        rankings = list(by_query.values())
+        images = [numbers.setdefault(one, len(numbers)) for r in rankings for one in r.ids]
+        arrays[f"{name}/queries"] = _texts(list(by_query))
+        arrays[f"{name}/offsets"] = np.cumsum([0, *(len(r.ids) for r in rankings)], dtype=np.int64)
+        arrays[f"{name}/images"] = np.array(images, np.int32)
+        for part, kind in zip(_ARRAYS, (np.float32, np.int32, bool), strict=True):
+            parts = [getattr(r, part) for r in rankings]
+            arrays[f"{name}/{part}"] = np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
+    arrays["ids"] = _texts(list(numbers))
+    answers = {query: one for query, one in predictions.labels.items() if one is not None}
+    if predictions.labels:
+        arrays[f"{_LABELS}/queries"] = _texts(list(answers))
+        arrays[f"{_LABELS}/labels"] = _texts([label for label, _ in answers.values()])
+        arrays[f"{_LABELS}/scores"] = np.array([score for _, score in answers.values()], float)
+    path = folder / FILE
+    temporary = path.with_name(FILE + ".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+    except OSError as error:
+        raise DelgError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _texts(values: list[str]) -> np.ndarray:
+    return np.array(values, str) if values else np.zeros(0, "U1")
+
+
+def load_predictions(folder: Path) -> Predictions:
+    """Read what :func:`save_predictions` wrote.
+
+    Raises:
+        UsageError: there are none, or they are damaged.
+    """
+    path = folder / FILE
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return _unpack(arrays)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: not a file of predictions, or damaged ({error})") from None
+
+
+def _unpack(arrays: dict[str, np.ndarray]) -> Predictions:
+    ids = arrays["ids"].astype(object)
+    rankings: dict[str, dict[str, Ranking]] = {}
+    for name in [key.removesuffix("/offsets") for key in arrays if key.endswith("/offsets")]:
+        offsets = arrays[f"{name}/offsets"]
+        images = ids[arrays[f"{name}/images"]]
+        parts = [arrays[f"{name}/{part}"] for part in _ARRAYS]
+        if any(len(part) != len(images) for part in parts) or offsets[-1] != len(images):
+            raise ValueError(f"the arrays of {name!r} differ in length")
+        rankings[name] = {
+            str(query): Ranking(tuple(images[start:end]), *(part[start:end] for part in parts))
+            for query, start, end in zip(
+                arrays[f"{name}/queries"], offsets[:-1], offsets[1:], strict=True
+            )
+        }
+    if f"{_LABELS}/queries" not in arrays:
+        return Predictions(rankings)
+    answers = zip(
+        *(arrays[f"{_LABELS}/{part}"].tolist() for part in ("queries", _LABELS, "scores")),
+        strict=True,
+    )
+    return Predictions(rankings, {query: (label, value) for query, label, value in answers})

@@ -1,0 +1,234 @@
+"""A run on disk: what was asked, what was answered, how good it was, under which conditions.
+
+    DIR/metrics.json      every number, settings, fingerprint, versions, machine, seconds
+    DIR/predictions.npz   the answers, see :mod:`eval.predictions`
+    DIR/benchmark.json    queries, truth, and where the photos of queries and first hits lie
+    DIR/report.html       see :mod:`eval.report`
+
+The metrics can be computed again from the other two files, without model and photos.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from delg.errors import DelgError, UsageError
+from delg.values import Box
+from eval.benchmark import (
+    QueryPhoto,
+    Question,
+    RecognitionTruth,
+    RetrievalTruth,
+    RevisitedTruth,
+)
+from eval.predictions import FILE as PREDICTIONS_FILE
+from eval.predictions import Predictions, load_predictions, save_predictions
+from eval.scoring import Scores, score
+
+METRICS_FILE, BENCHMARK_FILE, REPORT_FILE = "metrics.json", "benchmark.json", "report.html"
+FORMAT = 1
+_TRUTHS: dict[str, type] = {
+    "revisited": RevisitedTruth,
+    "retrieval": RetrievalTruth,
+    "recognition": RecognitionTruth,
+}
+_PACKAGES = ("delg-retrieval", "tensorflow", "faiss-cpu", "numpy", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation.
+
+    Attributes:
+        title: of the system that was measured, e.g. "delg-lite, re-ranked 100".
+        question, predictions, scores: what was asked, answered, and how good it was.
+        paths: gallery id -> path, of the photos that a report may show.
+        facts: everything else that ``metrics.json`` records (engine, settings, versions, …).
+    """
+
+    title: str
+    question: Question
+    predictions: Predictions
+    scores: Scores
+    paths: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds."""
+        return {
+            "format": FORMAT,
+            "title": self.title,
+            "benchmark": self.question.name,
+            "protocol": self.question.protocol,
+            "metrics": self.scores.metrics,
+            "intervals": self.scores.intervals,
+            **self.facts,
+            "per_query": self.scores.queries,
+        }
+
+
+def save_run(folder: Path, run: Run) -> None:
+    """Write a run's files but for its report.
+
+    Raises:
+        DelgError: they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
+    save_predictions(folder, run.predictions)
+    _write_json(folder / BENCHMARK_FILE, _benchmark_json(run))
+    _write_json(folder / METRICS_FILE, run.as_json())
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run as it was written.
+
+    Raises:
+        UsageError: the folder holds no run, or a damaged one.
+    """
+    numbers = _read_json(folder / METRICS_FILE)
+    asked = _read_json(folder / BENCHMARK_FILE)
+    known = {"format", "title", "benchmark", "protocol", "metrics", "intervals", "per_query"}
+    try:
+        if numbers["format"] != FORMAT:
+            raise UsageError(
+                f"{folder}: a run of format {numbers['format']}; this version reads {FORMAT}"
+            )
+        intervals = {
+            part: {name: (low, high) for name, (low, high) in values.items()}
+            for part, values in numbers["intervals"].items()
+        }
+        return Run(
+            title=numbers["title"],
+            question=_question(asked),
+            predictions=load_predictions(folder),
+            scores=Scores(numbers["metrics"], intervals, numbers["per_query"]),
+            paths=asked["paths"],
+            facts={key: value for key, value in numbers.items() if key not in known},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{folder}: not a run, or a damaged one ({error!r})") from None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run lies there."""
+    return all((folder / name).is_file() for name in (METRICS_FILE, PREDICTIONS_FILE))
+
+
+def rescore(run: Run) -> Run:
+    """The same run with its metrics computed anew from predictions and truth."""
+    return replace(run, scores=score(run.question, run.predictions))
+
+
+def circumstances(seconds: float) -> dict[str, Any]:
+    """Under which conditions a run was made: versions, machine, code, command, time."""
+    return {
+        "seconds": round(seconds, 2),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["delg", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "git": git_state(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "?"
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit of the code in use and whether it was changed since; None where there is no git."""
+    home = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(home), *words], capture_output=True, text=True, timeout=10, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        # A package installed inside some other project's checkout is not that project's code.
+        if not git("ls-files", Path(__file__).name):
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _benchmark_json(run: Run) -> dict[str, Any]:
+    question = run.question
+    return {
+        "name": question.name,
+        "protocol": question.protocol,
+        "depth": question.depth,
+        "recalls": question.recalls,
+        "queries": [{**asdict(query), "path": str(query.path)} for query in question.queries],
+        "truth": {query: _plain(asdict(truth)) for query, truth in question.truth.items()},
+        "paths": dict(run.paths),
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in values.items()}
+
+
+def _question(asked: dict[str, Any]) -> Question:
+    kind = _TRUTHS[asked["protocol"]]
+
+    def truth(values: dict[str, Any]) -> Any:
+        return kind(**{k: frozenset(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def box(values: list[float] | None) -> Box | None:
+        return None if values is None else (values[0], values[1], values[2], values[3])
+
+    return Question(
+        name=asked["name"],
+        protocol=asked["protocol"],
+        depth=asked["depth"],
+        recalls=tuple(asked["recalls"]),
+        queries=tuple(
+            QueryPhoto(one["id"], Path(one["path"]), box(one["box"]), one["gallery_id"])
+            for one in asked["queries"]
+        ),
+        truth={query: truth(values) for query, values in asked["truth"].items()},
+    )
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DelgError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: must hold an object")
+    return values
