@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,21 @@ def _walk(folder: Path, failures: list[Failure]) -> Iterable[Path]:
                 yield Path(here) / name
 
 
+def _below(source: Path, failures: list[Failure]) -> Iterator[Photo]:
+    """The photos in a folder, or the one in a file, called by their path relative to it."""
+    # Unlike Path's, this says no in place of raising on names that no file can have.
+    if not os.path.exists(source):  # noqa: PTH110
+        raise UsageError(f"{source}: no such folder or file")
+    whole = source.is_dir()
+    base = source if whole else source.parent
+    for path in _walk(source, failures) if whole else [source]:
+        if _is_text(path):
+            yield Photo(path.relative_to(base).as_posix(), path)
+        else:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            failures.append(Failure(shown, "its name is not valid UTF-8; rename it"))
+
+
 def _is_text(path: Path) -> bool:
     try:
         str(path).encode("utf-8")
@@ -46,13 +61,15 @@ def _is_text(path: Path) -> bool:
         return False
 
 
-def scan(sources: Iterable[str | Path], prefix: str = "") -> tuple[list[Photo], list[Failure]]:
+def scan(
+    sources: Iterable[str | Path | Photo], prefix: str = ""
+) -> tuple[list[Photo], list[Failure]]:
     """List the photos in folders (recursively) and files.
 
     Hidden files and folders are passed over; links to folders are followed once.
 
     Args:
-        sources: folders and files.
+        sources: folders and files, or photos that have an id already.
         prefix: put before every id, to keep sources apart that share relative paths.
 
     Returns:
@@ -64,23 +81,14 @@ def scan(sources: Iterable[str | Path], prefix: str = "") -> tuple[list[Photo], 
     """
     found: dict[str, Photo] = {}
     failures: list[Failure] = []
-    for source in map(Path, sources):
-        # Unlike Path's, this says no in place of raising on names that no file can have.
-        if not os.path.exists(source):  # noqa: PTH110
-            raise UsageError(f"{source}: no such folder or file")
-        whole = source.is_dir()
-        base = source if whole else source.parent
-        for path in _walk(source, failures) if whole else [source]:
-            if not _is_text(path):
-                shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-                failures.append(Failure(shown, "its name is not valid UTF-8; rename it"))
-                continue
-            photo = Photo(prefix + path.relative_to(base).as_posix(), path.absolute())
+    for source in sources:
+        for known in [source] if isinstance(source, Photo) else _below(Path(source), failures):
+            photo = Photo(prefix + known.id, known.path.absolute())
             first = found.setdefault(photo.id, photo)
-            if first.path.resolve() != photo.path.resolve():
+            if first is not photo and first.path.resolve() != photo.path.resolve():
                 failures.append(
                     Failure(
-                        str(path),
+                        str(known.path),
                         f"its id {photo.id!r} belongs to {first.path}; add it apart with --prefix",
                     )
                 )

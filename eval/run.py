@@ -4,6 +4,7 @@
     DIR/predictions.npz   the answers, see :mod:`eval.predictions`
     DIR/benchmark.json    queries, truth, and where the photos of queries and first hits lie
     DIR/report.html       see :mod:`eval.report`
+    DIR/baselines/NAME/   further runs on the same benchmark, but for reports
 
 The metrics can be computed again from the other two files, without model and photos.
 """
@@ -36,6 +37,7 @@ from eval.predictions import Predictions, load_predictions, save_predictions
 from eval.scoring import Scores, score
 
 METRICS_FILE, BENCHMARK_FILE, REPORT_FILE = "metrics.json", "benchmark.json", "report.html"
+BASELINES_FOLDER = "baselines"
 FORMAT = 1
 _TRUTHS: dict[str, type] = {
     "revisited": RevisitedTruth,
@@ -132,10 +134,14 @@ def rescore(run: Run) -> Run:
     return replace(run, scores=score(run.question, run.predictions))
 
 
-def circumstances(seconds: float) -> dict[str, Any]:
+def baselines(folder: Path) -> list[Path]:
+    """Folders of the baselines that were measured along with a run."""
+    return sorted(place for place in (folder / BASELINES_FOLDER).glob("*") if is_run(place))
+
+
+def circumstances() -> dict[str, Any]:
     """Under which conditions a run was made: versions, machine, code, command, time."""
     return {
-        "seconds": round(seconds, 2),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["delg", *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **_versions()},

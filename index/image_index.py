@@ -12,6 +12,7 @@ from delg.decode import Source
 from delg.errors import DelgError, ModelError, UsageError
 from delg.extractor import Extractor
 from delg.registry import DEFAULT_MODEL, find_model, load_model
+from delg.scan import Photo
 from delg.sift import DIM as SIFT_DIM
 from delg.values import Box
 from index.catalog import FILE as CATALOG_FILE
@@ -191,7 +192,7 @@ class ImageIndex:
 
     def add(
         self,
-        sources: str | Path | Iterable[str | Path],
+        sources: str | Path | Iterable[str | Path | Photo],
         labels: str | None = None,
         prefix: str = "",
         progress: Progress | None = None,
@@ -292,6 +293,22 @@ class ImageIndex:
     def lost(self) -> list[str]:
         """What is wrong with segments that cannot be read; their photos cannot be found."""
         return [f"{problem}; {HOW_TO_HEAL}" for problem in self._store.lost.values()]
+
+    def ids(self) -> list[str]:
+        """Ids of the images that can be found."""
+        return self._store.catalog.ids(self._store.searchable())
+
+    def paths(self, ids: Iterable[str]) -> dict[str, str]:
+        """Where the photos lie, of those ids that are in the index."""
+        rows = map(self._store.catalog.by_id, ids)
+        return {row.id: row.path for row in rows if row is not None}
+
+    def sibling(self, path: str | Path) -> ImageIndex:
+        """A new, empty index of the same model and settings; see :meth:`create`."""
+        meta = self._store.catalog.meta
+        other = ImageIndex.create(path, meta("model"), meta("weights") or None, self.settings)
+        other.use(self.extractor)
+        return other
 
     def failures(self) -> dict[str, str]:
         """Id -> reason of every photo that could not be used."""

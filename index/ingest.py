@@ -120,7 +120,7 @@ class _Batch:
 def add(
     store: Store,
     extractor: Callable[[], Extractor],
-    sources: Iterable[str | Path],
+    sources: Iterable[str | Path | Photo],
     labels: Labels = None,
     prefix: str = "",
     progress: Progress | None = None,
@@ -133,7 +133,7 @@ def add(
     Args:
         store: of the index.
         extractor: gives the index's model; called only where there is something to extract.
-        sources: folders and files.
+        sources: folders and files, or photos that have an id already.
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
         progress: see ``Progress``.
@@ -142,8 +142,8 @@ def add(
         UsageError: a source does not exist.
     """
     started = time.monotonic()
-    places = [Path(source) for source in sources]
-    photos, failed = scan(places, prefix)
+    sources = list(sources)
+    photos, failed = scan(sources, prefix)
     plan = _plan(store, photos, labels)
     failed += plan.failed
     _touch(store, plan.touch)
@@ -158,7 +158,7 @@ def add(
         updated=updated,
         unchanged=plan.unchanged,
         failed=failed,
-        vanished=_vanished(store, places, {photo.id for photo in photos}),
+        vanished=_vanished(store, sources, {photo.id for photo in photos}),
         unknown_labels=_unknown(store, labels, prefix),
         seconds=time.monotonic() - started,
     )
@@ -229,9 +229,10 @@ def _extract(
     return failed
 
 
-def _vanished(store: Store, sources: list[Path], present: set[str]) -> list[str]:
+def _vanished(store: Store, sources: list[str | Path | Photo], present: set[str]) -> list[str]:
     """Ids of images whose file lay below one of the source folders and is gone."""
-    folders = [source.absolute() for source in sources if source.is_dir()]
+    places = [Path(source) for source in sources if not isinstance(source, Photo)]
+    folders = [place.absolute() for place in places if place.is_dir()]
     return [
         row.id
         for row in store.catalog.images()

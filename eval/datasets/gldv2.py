@@ -28,13 +28,17 @@ from delg.errors import UsageError
 from delg.scan import Photo
 from eval.benchmark import (
     IGNORED_PART,
+    WHOLE,
     Benchmark,
     QueryPhoto,
+    Question,
     RecognitionTruth,
     RetrievalTruth,
+    Truth,
 )
 from eval.datasets.photos import reject_missing
 from eval.datasets.tables import read_rows
+from eval.predictions import Predictions, plain_ranking
 
 PARTS = ("Public", "Private", IGNORED_PART)
 # A submission counts no further.
@@ -345,3 +349,36 @@ def read_gldv2_recognition(
         truth={query.id: truth[query.id] for query in queries},
         labels=labels if len(gallery) == len(labels) else {id_: labels[id_] for id_ in gallery},
     )
+
+
+def retrieval_submission(solution: Path, submission: Path) -> tuple[Question, Predictions]:
+    """A submission to the retrieval track and what it answers.
+
+    Raises:
+        UsageError: a file is malformed, or a query is not in the solution.
+    """
+    truth, answers = read_retrieval_solution(solution), read_retrieval_submission(submission)
+    _reject_strangers(answers, truth, submission, solution)
+    rankings = {query: plain_ranking(images) for query, images in answers.items()}
+    return _question("GLDv2 retrieval", "retrieval", truth), Predictions({WHOLE: rankings})
+
+
+def recognition_submission(solution: Path, submission: Path) -> tuple[Question, Predictions]:
+    """A submission to the recognition track and what it answers; see above."""
+    truth, answers = read_recognition_solution(solution), read_recognition_submission(submission)
+    _reject_strangers(answers, truth, submission, solution)
+    return _question("GLDv2 recognition", "recognition", truth), Predictions({WHOLE: {}}, answers)
+
+
+def _reject_strangers(
+    answers: Iterable[str], truth: Collection[str], submission: Path, solution: Path
+) -> None:
+    for query in answers:
+        if query not in truth:
+            raise UsageError(f"{submission}: query {query!r} is not in {solution}")
+
+
+def _question(name: str, protocol: str, truth: Truth) -> Question:
+    # Nothing is decoded of a submission's queries, so nobody asks where they lie.
+    queries = tuple(QueryPhoto(query, Path(f"{query}.jpg")) for query in truth)
+    return Question(name=name, protocol=protocol, queries=queries, truth=truth)
