@@ -10,6 +10,7 @@ were asked for, ``labels/queries``, ``labels/labels`` and ``labels/scores``.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,14 @@ from index.hits import Ranking
 FILE = "predictions.npz"
 _ARRAYS = ("scores", "inliers", "verified")
 _LABELS = "labels"
+# Kinds of the arrays (NumPy's letters), by the last part of their names.
+_KINDS = {"ids": "U", "queries": "U", "labels": "U", "offsets": "i", "images": "i"}
+_KINDS |= {"scores": "f", "inliers": "i", "verified": "b"}
+# What NumPy and zipfile raise over files of another kind, and over damaged ones.
+_DAMAGE = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -110,19 +119,27 @@ def load_predictions(folder: Path) -> Predictions:
         return _unpack(arrays)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UsageError(f"{path}: not a file of predictions, or damaged ({error})") from None
 
 
 def _unpack(arrays: dict[str, np.ndarray]) -> Predictions:
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.dtype.kind != _KINDS[name.rpartition("/")[2]]:
+            raise ValueError(f"{name!r} is of another kind")
     ids = arrays["ids"].astype(object)
     rankings: dict[str, dict[str, Ranking]] = {}
     for name in [key.removesuffix("/offsets") for key in arrays if key.endswith("/offsets")]:
         offsets = arrays[f"{name}/offsets"]
-        images = ids[arrays[f"{name}/images"]]
+        numbers = arrays[f"{name}/images"]
         parts = [arrays[f"{name}/{part}"] for part in _ARRAYS]
-        if any(len(part) != len(images) for part in parts) or offsets[-1] != len(images):
+        if any(len(part) != len(numbers) for part in parts):
             raise ValueError(f"the arrays of {name!r} differ in length")
+        if offsets[0] != 0 or offsets[-1] != len(numbers) or (np.diff(offsets) < 0).any():
+            raise ValueError(f"the offsets of {name!r} do not fit")
+        if (numbers < 0).any():
+            raise ValueError(f"an image of {name!r} is unknown")
+        images = ids[numbers]
         rankings[name] = {
             str(query): Ranking(tuple(images[start:end]), *(part[start:end] for part in parts))
             for query, start, end in zip(

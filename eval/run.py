@@ -23,10 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from delg.errors import DelgError, UsageError
-from delg.values import Box
 from eval.benchmark import (
-    QueryPhoto,
     Question,
     RecognitionTruth,
     RetrievalTruth,
@@ -39,10 +39,10 @@ from eval.scoring import Scores, score
 METRICS_FILE, BENCHMARK_FILE, REPORT_FILE = "metrics.json", "benchmark.json", "report.html"
 BASELINES_FOLDER = "baselines"
 FORMAT = 1
-_TRUTHS: dict[str, type] = {
-    "revisited": RevisitedTruth,
-    "retrieval": RetrievalTruth,
-    "recognition": RecognitionTruth,
+_TRUTHS: dict[str, TypeAdapter[Any]] = {
+    "revisited": TypeAdapter(dict[str, RevisitedTruth]),
+    "retrieval": TypeAdapter(dict[str, RetrievalTruth]),
+    "recognition": TypeAdapter(dict[str, RecognitionTruth]),
 }
 _PACKAGES = ("delg-retrieval", "tensorflow", "faiss-cpu", "numpy", "opencv-python-headless")
 
@@ -108,19 +108,26 @@ def load_run(folder: Path) -> Run:
             raise UsageError(
                 f"{folder}: a run of format {numbers['format']}; this version reads {FORMAT}"
             )
-        intervals = {
-            part: {name: (low, high) for name, (low, high) in values.items()}
-            for part, values in numbers["intervals"].items()
-        }
         return Run(
-            title=numbers["title"],
+            title=_checked(str, numbers["title"]),
             question=_question(asked),
             predictions=load_predictions(folder),
-            scores=Scores(numbers["metrics"], intervals, numbers["per_query"]),
-            paths=asked["paths"],
+            scores=_checked(
+                Scores,
+                {
+                    "metrics": numbers["metrics"],
+                    "intervals": numbers["intervals"],
+                    "queries": numbers["per_query"],
+                },
+            ),
+            paths=_checked(dict[str, str], asked["paths"]),
             facts={key: value for key, value in numbers.items() if key not in known},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(f"{folder}: not a run, or a damaged one ({said})") from None
+    except (LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not a run, or a damaged one ({error!r})") from None
 
 
@@ -130,8 +137,17 @@ def is_run(folder: Path) -> bool:
 
 
 def rescore(run: Run) -> Run:
-    """The same run with its metrics computed anew from predictions and truth."""
-    return replace(run, scores=score(run.question, run.predictions))
+    """The same run with its metrics computed anew from predictions and truth.
+
+    Raises:
+        UsageError: they do not belong together.
+    """
+    try:
+        return replace(run, scores=score(run.question, run.predictions))
+    except ValueError as error:
+        raise UsageError(
+            f"{run.title}: its answers do not fit benchmark {run.question.name}: {error}"
+        ) from None
 
 
 def baselines(folder: Path) -> list[Path]:
@@ -197,25 +213,20 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _question(asked: dict[str, Any]) -> Question:
-    kind = _TRUTHS[asked["protocol"]]
+    # The kind of truth is known by the protocol, and not to be guessed.
+    truth = _TRUTHS[asked["protocol"]].validate_python(asked["truth"])
+    plain = {key: asked[key] for key in ("name", "protocol", "depth", "recalls", "queries")}
+    question: Question = _checked(Question, {**plain, "truth": {}})
+    return replace(question, truth=truth)
 
-    def truth(values: dict[str, Any]) -> Any:
-        return kind(**{k: frozenset(v) if isinstance(v, list) else v for k, v in values.items()})
 
-    def box(values: list[float] | None) -> Box | None:
-        return None if values is None else (values[0], values[1], values[2], values[3])
+def _checked(kind: Any, values: Any) -> Any:
+    """Plain values as that kind.
 
-    return Question(
-        name=asked["name"],
-        protocol=asked["protocol"],
-        depth=asked["depth"],
-        recalls=tuple(asked["recalls"]),
-        queries=tuple(
-            QueryPhoto(one["id"], Path(one["path"]), box(one["box"]), one["gallery_id"])
-            for one in asked["queries"]
-        ),
-        truth={query: truth(values) for query, values in asked["truth"].items()},
-    )
+    Raises:
+        ValidationError: they do not fit.
+    """
+    return TypeAdapter(kind).validate_python(values)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -233,7 +244,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold an object")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from delg.decode import ImageError, decode
@@ -16,56 +13,45 @@ from index.drawing import (
     Frame,
     Layout,
     Pixels,
-    encode,
     match_colours,
-    resize,
     side_by_side,
     write_file,
 )
 from index.hits import Hit, QueryResult
+from index.page_parts import Picture, load_template, shrink
 
 TITLE = "Search results"
 THUMBNAIL_SIDE = 320
 PHOTO_SIDE = 640
-QUALITY = 80
 # Views a query, and lines a view, that a reader can still take in.
 MAX_VIEWS = 4
 MAX_LINES = 150
-
-
-@dataclass(frozen=True)
-class _Photo:
-    """A JPEG, base64, and its size."""
-
-    jpeg: str
-    width: int
-    height: int
 
 
 @dataclass
 class _Album:
     """The photos of a page. Each file is decoded once; match views share their pictures."""
 
-    shown: list[_Photo] = field(default_factory=list)
+    shown: list[Picture] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
-    _files: dict[str, tuple[_Photo, _Photo] | str] = field(default_factory=dict)
+    _files: dict[str, tuple[Picture, Picture] | str] = field(default_factory=dict)
 
-    def show(self, photo: _Photo) -> int:
+    def show(self, photo: Picture) -> int:
         """The number under which the page's match views find this photo."""
         self.shown.append(photo)
         return len(self.shown) - 1
 
-    def show_file(self, path: str, photo: _Photo) -> int:
+    def show_file(self, path: str, photo: Picture) -> int:
         if path not in self._numbers:
             self._numbers[path] = self.show(photo)
         return self._numbers[path]
 
-    def read(self, path: str) -> tuple[_Photo, _Photo] | str:
+    def read(self, path: str) -> tuple[Picture, Picture] | str:
         """Thumbnail and photo of a file, or the reason why it cannot be shown."""
         if path not in self._files:
             try:
                 pixels = decode(path)
-                self._files[path] = _shrink(pixels, THUMBNAIL_SIDE), _shrink(pixels, PHOTO_SIDE)
+                self._files[path] = shrink(pixels, THUMBNAIL_SIDE), shrink(pixels, PHOTO_SIDE)
             except ImageError as error:
                 self._files[path] = str(error)
         return self._files[path]
@@ -96,7 +82,7 @@ class _Card:
     """A hit with its thumbnail, or the reason why there is none."""
 
     hit: Hit
-    thumbnail: _Photo | None
+    thumbnail: Picture | None
     reason: str
     view: _View | None
 
@@ -107,7 +93,7 @@ class _Section:
 
     name: str
     photo: int
-    picture: _Photo
+    picture: Picture
     box: tuple[float, float, float, float] | None
     result: QueryResult
     timings: list[tuple[str, str]]
@@ -147,19 +133,12 @@ def render_page(results: Iterable[tuple[str, Pixels, QueryResult]], title: str =
     album = _Album()
     sections = [_section(name, pixels, result, album) for name, pixels, result in results]
     models = sorted({section.result.model for section in sections})
-    return _template().render(title=title, sections=sections, models=models, photos=album.shown)
-
-
-def _template() -> jinja2.Template:
-    source = resources.files("index").joinpath("templates").joinpath("results.html")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(source.read_text(encoding="utf-8"))
+    template = load_template("index", "results.html")
+    return template.render(title=title, sections=sections, models=models, photos=album.shown)
 
 
 def _section(name: str, pixels: Pixels, result: QueryResult, album: _Album) -> _Section:
-    picture = _shrink(pixels, PHOTO_SIDE)
+    picture = shrink(pixels, PHOTO_SIDE)
     photo = album.show(picture)
     cards: list[_Card] = []
     views = 0
@@ -216,20 +195,12 @@ def _query_size(result: QueryResult, pixels: Pixels) -> tuple[int, int]:
 
 
 def _box(
-    result: QueryResult, pixels: Pixels, picture: _Photo
+    result: QueryResult, pixels: Pixels, picture: Picture
 ) -> tuple[float, float, float, float] | None:
     if result.box is None:
         return None
     frame = Frame(0, 0, picture.width, picture.height, *_query_size(result, pixels))
     return frame.place_box(result.box)
-
-
-def _shrink(pixels: Pixels, longest_side: int) -> _Photo:
-    """The pixels as a JPEG of at most this size."""
-    scale = min(1.0, longest_side / max(pixels.shape[:2]))
-    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    jpeg = encode(resize(pixels, width, height), "JPEG", QUALITY)
-    return _Photo(base64.b64encode(jpeg).decode("ascii"), width, height)
 
 
 def _duration(milliseconds: float) -> str:
