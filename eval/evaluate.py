@@ -13,8 +13,7 @@ from typing import Any
 
 from delg.errors import UsageError
 from eval.answering import Answers, Engine, ask, check_distractors, index_gallery
-from eval.benchmark import WHOLE, Benchmark
-from eval.metrics import DIFFICULTIES
+from eval.benchmark import Benchmark
 from eval.run import BASELINES_FOLDER, Run, circumstances
 from eval.scoring import score
 from index.image_index import ImageIndex
@@ -96,7 +95,7 @@ def measure(benchmark: Benchmark, plan: Plan, watch: Watch) -> Iterator[list[Mea
         if "sift" in plan.baselines:
             sift = engine("sift", below / "sift.index", "sift ", plan.rerank)
             found.append(_measure(benchmark, sift, watch, f"{BASELINES_FOLDER}/sift"))
-            if len(benchmark.gallery) <= BRUTE_FORCE_LIMIT:
+            if sift.verified < len(benchmark.gallery) <= BRUTE_FORCE_LIMIT:
                 every = Engine(sift.images, sift.others, len(sift.images), plan.orientations)
                 found.append(
                     _measure(benchmark, every, watch, f"{BASELINES_FOLDER}/sift-brute-force")
@@ -180,9 +179,3 @@ def _distractors(
             other.add(plan.distractors, prefix="distractors/", progress=report)
     check_distractors(benchmark, (other,))
     return (other,)
-
-
-def shown_part(run: Run) -> str | None:
-    """The list of rankings whose queries are worth a look: the hardest that has any."""
-    order = [*reversed(DIFFICULTIES)] if run.question.protocol == "revisited" else [WHOLE]
-    return next((part for part in order if run.scores.queries.get(part)), None)

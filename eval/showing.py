@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from delg.decode import ImageError, decode
 from eval.answering import ignored, start_search
 from eval.benchmark import Benchmark, RetrievalTruth, RevisitedTruth
-from eval.evaluate import Measured, shown_part
+from eval.evaluate import Measured
 from eval.metrics import revisited_split
-from eval.report import MatchPicture
+from eval.report import MatchPicture, shown_part
 from eval.scoring import query_metric
 from index.drawing import draw_matches
 
