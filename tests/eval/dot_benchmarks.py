@@ -17,7 +17,7 @@ from eval.benchmark import (
 )
 
 SIZE = (200, 160)
-# The photos of a thing are its dots, moved; the further from "a" the less alike.
+# The photos of a thing are its dots, moved.
 MOVES = {
     "a": np.eye(3),
     "b": np.array([[0.9, -0.2, 30], [0.2, 0.9, 10], [0, 0, 1]]),
