@@ -273,7 +273,6 @@ def compare(
     """Runs side by side: what differs, which is better, on which queries."""
     from eval.compare import compare as compare_runs
     from eval.compare import comparison_json, print_comparison, write_comparison
-
     from eval.run import load_run
 
     if len(runs) < 2:
@@ -341,7 +340,6 @@ def _show_scored(question: Question, predictions: Predictions, title: Path, comm
 
 def _write_report(out: Path, runs: list[Run], matches: Any = ()) -> None:
     from eval.report import write_report
-
     from eval.run import REPORT_FILE
 
     write_report(out / REPORT_FILE, runs, matches)
@@ -361,7 +359,11 @@ def _show(runs: list[Run], as_json: bool) -> None:
             cells = [_cell(run, part, name) if name in values else "" for name in names]
             rows.append([run.title, part, *cells])
     table(["", "", *names], rows)
-    put("in brackets: 95 % intervals over queries (bootstrap)")
+    put(
+        "in brackets: 95 % intervals over queries (bootstrap)"
+        if rows
+        else "no query has a right answer, so there is nothing to score"
+    )
 
 
 def _cell(run: Run, part: str, name: str) -> str:
