@@ -96,7 +96,10 @@ def test_damage_is_a_problem_and_exit_code_1(place, run):
 @pytest.mark.parametrize("damage", ["segment", "catalog", "catalog's pages"])
 def test_a_damaged_index_is_said_to_be_so(place, run, talk, command, damage):
     if damage == "segment":
-        (place / "i" / "segments" / "000001.h5").unlink()
+        # On a slow machine the three photos may lie in several.
+        lost = list((place / "i" / "segments").iterdir())
+        for path in lost:
+            path.unlink()
     elif damage == "catalog":
         (place / "i" / "catalog.sqlite").write_bytes(b"no database " * 500)
     else:
@@ -110,13 +113,14 @@ def test_a_damaged_index_is_said_to_be_so(place, run, talk, command, damage):
         assert line.startswith("error: ") and "catalog.sqlite" in line
         assert done.stdout == "" and warnings == []
         return
-    assert "000001.h5: the segment is missing; restore the file, or build again" in line
+    assert ".h5: the segment is missing; restore the file, or build again" in line
     problems = done.stdout.splitlines()
-    assert len(problems) == (4 if command == "check" else 0)
+    assert len(problems) == (len(lost) + 3 if command == "check" else 0)
     assert all(problem.startswith("problem: ") for problem in problems)
 
 
 def test_a_lost_shortlist_is_only_a_note(place, run, talk):
+    run("index", "compact", "--index", "i", cwd=place)
     (place / "i" / "global.faiss").unlink()
     done = run("index", "check", "--index", "i", cwd=place)
     assert (done.returncode, done.stdout) == (0, "i: sound\n")
