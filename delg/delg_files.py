@@ -18,6 +18,7 @@ bytes promise, and refuses numbers that are not finite.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -204,5 +205,6 @@ def _write(path: str | Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise FeatureFileError(f"{path}: cannot be written: {error.strerror}") from None
