@@ -85,7 +85,7 @@ class ImageIndex:
         path, settings = Path(path), settings or IndexSettings()
         files = find_model(model, weights, settings.extraction)
         if not files.has_weights:
-            raise ModelError(f"{model} has no weights at {files.weights}; give a weight file")
+            raise ModelError(files.missing())
         shipped = model == files.settings.name
         facts = {
             "model": model if shipped else str(Path(model).absolute()),
@@ -98,6 +98,7 @@ class ImageIndex:
                 if files.settings.local_head.kind == "sift"
                 else files.settings.local_head.dim
             ),
+            "aggregated": "" if files.settings.has_global else "1",
             "settings": settings.model_dump_json(),
         }
         return cls(_new_store(path, facts))
