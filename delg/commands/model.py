@@ -73,6 +73,27 @@ def model_pull(
     put(f"{model} is in {done.folder}" + ("" if done.sha256 else " already"))
 
 
+@app.command("export")
+def model_export(
+    model: Annotated[str, typer.Argument(help="A name or a model's folder.")],
+    kind: Annotated[str, typer.Option("--format", help="savedmodel, onnx or litert.")],
+    out: Annotated[Path, typer.Option(help="Folder (savedmodel) or file to make.")],
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+) -> None:
+    """Write a model for another runtime, checked against Keras."""
+    from delg.quiet import load_tensorflow
+    from delg.registry import find_model
+
+    files = find_model(model, weights)
+    load_tensorflow()
+    from delg.export_model import export_model
+
+    deviations = export_model(files, out, kind)
+    put(f"{files.settings.name} as {kind} in {out}")
+    for name, value in deviations.items():
+        say(f"{name}: at most {value:.1g} off Keras' own")
+
+
 @app.command("info")
 def model_info(
     model: Annotated[str, typer.Argument(help="A name or a model's folder.")] = DEFAULT_MODEL,
