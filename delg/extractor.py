@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
     """A photo ready for the network: decoded, turned, cropped and resized."""
 
     levels: list[Level]
@@ -67,7 +67,7 @@ def turn_back(points: FloatArray, width: int, height: int, turns: int) -> FloatA
     return np.stack(back, axis=1).astype(np.float32)
 
 
-def _best(scores: FloatArray, count: int) -> NDArray[np.intp]:
+def best(scores: FloatArray, count: int) -> NDArray[np.intp]:
     """Indices of the highest scores, best first; equal scores in their given order."""
     return np.argsort(-scores, kind="stable")[:count]
 
@@ -86,7 +86,7 @@ class Extractor:
 
     def __init__(
         self,
-        network: Network,
+        network: Network | None,
         settings: ModelSettings,
         fingerprint: str,
         images: ImageSettings | None = None,
@@ -138,7 +138,7 @@ class Extractor:
         threads = threads or os.cpu_count() or 1
         pending: deque[tuple[T, Future[ImageFeatures]]] = deque()
 
-        def prepare(source: T) -> _Prepared:
+        def prepare(source: T) -> Prepared:
             return self._prepare(read(source) if read else cast(Source, source), None, 0)
 
         with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(2) as runners:
@@ -154,10 +154,10 @@ class Extractor:
                 for _, future in pending:
                     future.cancel()
 
-    def _finish_later(self, prepared: Future[_Prepared]) -> ImageFeatures:
+    def _finish_later(self, prepared: Future[Prepared]) -> ImageFeatures:
         return self._finish(prepared.result())
 
-    def _prepare(self, source: Source, box: Box | None, turns: int) -> _Prepared:
+    def _prepare(self, source: Source, box: Box | None, turns: int) -> Prepared:
         pixels = decode(source, self.images)
         height, width = pixels.shape[:2]
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
@@ -168,20 +168,28 @@ class Extractor:
         if not spec.enlarge:
             side = min(side, max(height, width))
         side *= max(crop.shape[:2]) / max(height, width)
-        scales = set(spec.global_scales) | (set() if self._sift else set(spec.scales))
-        levels = [level(crop, scale, side) for scale in sorted(scales)]
-        return _Prepared(levels, crop, origin, width, height, turns)
+        return Prepared(self._levels(crop, side), crop, origin, width, height, turns)
 
-    def _finish(self, photo: _Prepared) -> ImageFeatures:
+    def _levels(self, crop: NDArray[np.uint8], side: float) -> list[Level]:
+        """What the network will see of the crop, whose longest side counts as ``side``."""
+        spec = self.settings.extraction
+        scales = set(spec.global_scales) | (set() if self._sift else set(spec.scales))
+        return [level(crop, scale, side) for scale in sorted(scales)]
+
+    def _features(self, photo: Prepared) -> tuple[FloatArray, LocalFeatures]:
+        """Global descriptor (D,), of any length, and local features in pixels of the crop."""
+        assert self._network is not None
         spec = self.settings.extraction
         maps = [self._network.run(x.pixels, x.scale in spec.global_scales) for x in photo.levels]
         total = np.sum(
             [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
         )
         if self._sift:
-            local = extract_sift(photo.crop, self._sift_side, spec.max_features)
-        else:
-            local = self._select(photo.levels, maps)
+            return total, extract_sift(photo.crop, self._sift_side, spec.max_features)
+        return total, self._select(photo.levels, maps)
+
+    def _finish(self, photo: Prepared) -> ImageFeatures:
+        total, local = self._features(photo)
         height, width = photo.crop.shape[:2]
         if photo.turns % 2:
             height, width = width, height
@@ -202,7 +210,7 @@ class Extractor:
             if one.scale not in spec.scales:
                 continue
             inside = found.inside(spec.border_cells)
-            keep = inside[_best(found.scores[inside], spec.max_features)]
+            keep = inside[best(found.scores[inside], spec.max_features)]
             keep = keep[found.scores[keep] >= spec.min_score]
             points = one.to_photo(found.centres[keep])
             # Padding can put the centre of a border cell outside the photo.
@@ -212,8 +220,8 @@ class Extractor:
         points, descriptors, scales, scores = (
             np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
         )
-        best = _best(scores, spec.max_features)
-        return LocalFeatures(points[best], descriptors[best], scales[best], scores[best])
+        keep = best(scores, spec.max_features)
+        return LocalFeatures(points[keep], descriptors[keep], scales[keep], scores[keep])
 
 
 def _outcome(source: object, future: Future[ImageFeatures]) -> ImageFeatures | Failure:

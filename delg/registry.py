@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from delg.errors import ModelError
+from delg.exports import export_files, files_digest, is_saved_model, pulled
 from delg.quiet import load_tensorflow
-from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, read_settings
+from delg.settings import (
+    ExportSettings,
+    ExtractionSettings,
+    ImageSettings,
+    ModelSettings,
+    read_settings,
+)
 from delg.weights import load_weights, read_weights, weights_digest
 
 if TYPE_CHECKING:
@@ -31,7 +38,8 @@ class ModelFiles:
 
     Attributes:
         settings: with any override of extraction applied.
-        weights: path of the weight file; it may not exist for models that ship without.
+        weights: path of the weight file, or of the folder of an export; it may not exist for
+            models that ship without.
     """
 
     settings: ModelSettings
@@ -39,7 +47,24 @@ class ModelFiles:
 
     @property
     def has_weights(self) -> bool:
-        return self.weights.exists()
+        return all(path.exists() for path in self.files())
+
+    def files(self) -> list[Path]:
+        """The files whose bytes are the weights."""
+        export = self.settings.export
+        return [self.weights] if export is None else export_files(self.weights, export)
+
+    def missing(self) -> str:
+        """What to tell those who ask for a model without weights."""
+        name, export = self.settings.name, self.settings.export
+        if export is None:
+            return (
+                f"{name} has no weights at {self.weights}; give a weight file that fits it "
+                "(weights=…), or train it"
+            )
+        gone = next(path for path in self.files() if not path.exists())
+        how = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
+        return f"{name} is not on this machine ({gone} is missing): {how}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -49,7 +74,12 @@ class ModelFiles:
             ModelError: there are no weights to hash.
         """
         definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
-        parts = [json.dumps(definition, sort_keys=True), weights_digest(read_weights(self.weights))]
+        if self.settings.export is None:
+            del definition["export"]
+            digest = weights_digest(read_weights(self.weights))
+        else:
+            digest = files_digest(self.files())
+        parts = [json.dumps(definition, sort_keys=True), digest]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -68,8 +98,9 @@ def find_model(
 
     Args:
         name: a shipped name (see ``delg model list``) or the folder of a model: a
-            ``settings.yaml`` beside a ``weights.h5``.
-        weights: another weight file for the same architecture.
+            ``settings.yaml`` beside a ``weights.h5``, or a SavedModel.
+        weights: another weight file for the same architecture, or the folder of a published
+            export.
         extraction: replaces the model's own extraction settings.
 
     Raises:
@@ -82,15 +113,29 @@ def find_model(
     else:
         folder = Path(name)
         default = folder / WEIGHTS_FILE
-        if not (folder / SETTINGS_FILE).exists():
+        if not (folder / SETTINGS_FILE).exists() and not is_saved_model(folder):
             raise ModelError(
-                f"no model is called {name!r} and no folder there holds a {SETTINGS_FILE}; "
-                f"shipped: {', '.join(shipped_models())}"
+                f"no model is called {name!r} and no folder there holds a {SETTINGS_FILE} or a "
+                f"SavedModel; shipped: {', '.join(shipped_models())}"
             )
-    settings = read_settings(ModelSettings, folder / SETTINGS_FILE)
+    if (folder / SETTINGS_FILE).exists():
+        settings = read_settings(ModelSettings, folder / SETTINGS_FILE)
+    else:
+        settings = _settings_of_export(folder)
+    if settings.export is not None:
+        default = pulled(settings.export) if name in shipped_models() else folder
     if extraction is not None:
         settings = settings.model_copy(update={"extraction": extraction})
     return ModelFiles(settings, Path(weights) if weights else default)
+
+
+def _settings_of_export(folder: Path) -> ModelSettings:
+    """Those of the published export that lies in a folder of its own name, or of any export."""
+    for name in shipped_models():
+        known = read_settings(ModelSettings, _SHIPPED / name / SETTINGS_FILE)
+        if known.export is not None and known.export.archive == folder.resolve().name:
+            return known
+    return ModelSettings(name=folder.resolve().name, export=ExportSettings())
 
 
 def load_model(
@@ -109,12 +154,13 @@ def load_model(
     """
     files = find_model(name, weights, extraction)
     if not files.has_weights:
-        raise ModelError(
-            f"{name} has no weights at {files.weights}; give a weight file that fits it "
-            "(weights=…), or train it"
-        )
+        raise ModelError(files.missing())
     fingerprint = files.fingerprint
     load_tensorflow()
+    if files.settings.export is not None:
+        from delg.exported import ExportedExtractor
+
+        return ExportedExtractor(files.weights, files.settings, fingerprint, images)
     from delg.extractor import Extractor
     from delg.model import Delg
     from delg.network import Network

@@ -76,6 +76,36 @@ class ExtractionSettings(Settings):
         return self
 
 
+class PcaSettings(Settings):
+    """A projection of local descriptors, from ``.datum`` files in the model's folder."""
+
+    mean: str
+    matrix: str
+    dim: int = Field(40, ge=1)
+    # With the file of the variances, components are scaled to equal variance (whitening).
+    variances: str | None = None
+
+
+class ExportSettings(Settings):
+    """A SavedModel that does the work of backbone and heads; see :mod:`delg.exported`."""
+
+    # The published archive that holds it, without ``.tar.gz``.
+    archive: str = ""
+    # Of the SavedModel, inside the model's folder.
+    folder: str = "."
+    has_local: bool = True
+    has_global: bool = True
+    # Whether ``extraction.border_cells`` is built into it.
+    crops_border: bool = False
+    pca: PcaSettings | None = None
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> ExportSettings:
+        if not (self.has_local or self.has_global):
+            raise ValueError("a model without any head gives nothing")
+        return self
+
+
 class ModelSettings(Settings):
     """Everything that defines a model apart from its weights."""
 
@@ -87,6 +117,13 @@ class ModelSettings(Settings):
     global_head: GlobalHeadSettings = GlobalHeadSettings()
     local_head: LocalHeadSettings = LocalHeadSettings()
     extraction: ExtractionSettings = ExtractionSettings()
+    # With it, the rest describes what the SavedModel gives.
+    export: ExportSettings | None = None
+
+    @property
+    def has_global(self) -> bool:
+        """Whether there is a global head; else the local descriptors are aggregated."""
+        return self.export is None or self.export.has_global
 
 
 class ImageSettings(Settings):

@@ -8,7 +8,8 @@ attributes ``width`` and ``height``. The file's attributes name the model and it
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,29 @@ class _Patient(io.FileIO):
             raise self._failed
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """An HDF5 file to fill; it appears under its name when all went well.
+
+    Yields:
+        The file, and a function that raises what went wrong in writing so far.
+
+    Raises:
+        DelgError: it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with _Patient(temporary) as patient, h5py.File(patient, "w") as file:
+            yield file, patient.check
+        patient.check()
+        temporary.replace(path)
+    except OSError as error:
+        raise DelgError(f"{path}: cannot be written: {error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def write_features(
     path: str | Path, features: Iterable[tuple[str, ImageFeatures]], model: str, fingerprint: str
 ) -> int:
@@ -62,26 +86,17 @@ def write_features(
     Raises:
         DelgError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     count = 0
-    try:
-        with _Patient(temporary) as patient, h5py.File(patient, "w") as file:
-            file.attrs.update(model=model, fingerprint=fingerprint)
-            for image_id, one in features:
-                patient.check()
-                group = file.create_group(image_id)
-                group.attrs.update(width=one.width, height=one.height)
-                group["global_descriptor"] = one.global_descriptor
-                group["keypoints"] = one.local.keypoints
-                group["descriptors"] = one.local.descriptors
-                group["scales"] = one.local.scales
-                group["scores"] = one.local.scores
-                count += 1
-        patient.check()
-        temporary.replace(path)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be written: {error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(Path(path)) as (file, check):
+        file.attrs.update(model=model, fingerprint=fingerprint)
+        for image_id, one in features:
+            check()
+            group = file.create_group(image_id)
+            group.attrs.update(width=one.width, height=one.height)
+            group["global_descriptor"] = one.global_descriptor
+            group["keypoints"] = one.local.keypoints
+            group["descriptors"] = one.local.descriptors
+            group["scales"] = one.local.scales
+            group["scores"] = one.local.scores
+            count += 1
     return count

@@ -14,9 +14,16 @@ from delg.extractor import Extractor
 from delg.registry import DEFAULT_MODEL, find_model, load_model
 from delg.scan import Photo
 from delg.sift import DIM as SIFT_DIM
-from delg.values import Box
+from delg.values import Box, ImageFeatures
 from index.catalog import FILE as CATALOG_FILE
 from index.catalog import Catalog
+from index.exchange import (
+    ImportReport,
+    Kind,
+    export_features,
+    import_features,
+    recorded_kind,
+)
 from index.hits import QueryResult
 from index.ingest import AddReport, Progress, add
 from index.labels import read_labels
@@ -24,6 +31,19 @@ from index.maintenance import CheckReport, check, compact
 from index.search import Orientations, Search
 from index.settings import IndexSettings, merge
 from index.store import HOW_TO_HEAL, Store
+
+
+def _new_store(path: Path, facts: dict[str, str]) -> Store:
+    # What a killed attempt left behind may stay.
+    left = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal"}
+    if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - left):
+        raise UsageError(f"{path}: exists and is not empty; choose another place for the index")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        Catalog.create(path, facts)
+    except OSError as error:
+        raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
+    return Store(path)
 
 
 class ImageIndex:
@@ -63,13 +83,9 @@ class ImageIndex:
             ModelError: there is no such model, or it has no weights.
         """
         path, settings = Path(path), settings or IndexSettings()
-        # What a killed attempt left behind may stay.
-        left = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal"}
-        if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - left):
-            raise UsageError(f"{path}: exists and is not empty; choose another place for the index")
         files = find_model(model, weights, settings.extraction)
         if not files.has_weights:
-            raise ModelError(f"{model} has no weights at {files.weights}; give a weight file")
+            raise ModelError(files.missing())
         shipped = model == files.settings.name
         facts = {
             "model": model if shipped else str(Path(model).absolute()),
@@ -82,14 +98,35 @@ class ImageIndex:
                 if files.settings.local_head.kind == "sift"
                 else files.settings.local_head.dim
             ),
+            "aggregated": "" if files.settings.has_global else "1",
             "settings": settings.model_dump_json(),
         }
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            Catalog.create(path, facts)
-        except OSError as error:
-            raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
-        return cls(Store(path))
+        return cls(_new_store(path, facts))
+
+    @classmethod
+    def create_for_features(
+        cls, path: str | Path, kind: Kind, settings: IndexSettings | None = None
+    ) -> ImageIndex:
+        """A new, empty index for features of models that are not here; see :meth:`import_from`.
+
+        Args:
+            path: folder to make; it must not exist or be empty.
+            kind: what the features have in common; their name and widths are the fingerprint.
+
+        Raises:
+            DelgError: the folder is in use or cannot be made.
+        """
+        facts = {
+            "model": "",
+            "model_name": kind.model,
+            "weights": "",
+            "fingerprint": kind.fingerprint,
+            "global_dim": str(kind.global_dim),
+            "local_dim": str(kind.local_dim),
+            "aggregated": "1" if kind.aggregated else "",
+            "settings": (settings or IndexSettings()).model_dump_json(),
+        }
+        return cls(_new_store(Path(path), facts))
 
     @classmethod
     def open(cls, path: str | Path) -> ImageIndex:
@@ -146,6 +183,11 @@ class ImageIndex:
         """
         if self._extractor is None:
             meta = self._store.catalog.meta
+            if not meta("model"):
+                raise ModelError(
+                    f"{self.path} holds features of {meta('model_name')!r}, made elsewhere: "
+                    "it can be searched with features of that kind, not with photos"
+                )
             extractor = load_model(
                 meta("model"),
                 meta("weights") or None,
@@ -260,6 +302,44 @@ class ImageIndex:
             other._check_fingerprint(self.extractor)
             stores.append(other._store)
         return Search(stores, self.extractor, source, box)
+
+    def query_features(
+        self, features: ImageFeatures, k: int = 10, rerank: int | None = None
+    ) -> QueryResult:
+        """Find the photos of the same thing by features of the model that made the index.
+
+        Raises:
+            UsageError: descriptors are of another width.
+        """
+        kind = self.kind
+        widths = len(features.global_descriptor), features.local.descriptors.shape[1]
+        if widths[0] != kind.global_dim or (len(features.local) and widths[1] != kind.local_dim):
+            raise UsageError(
+                f"{self.path} holds descriptors of {kind.global_dim} and {kind.local_dim} numbers "
+                f"(global and local), the query's have {widths[0]} and {widths[1]}"
+            )
+        return Search([self._store], None, features).hits(k, rerank, "1")
+
+    @property
+    def kind(self) -> Kind:
+        """What the features of the index have in common."""
+        return recorded_kind(self._store)
+
+    def export(self, out: str | Path, kind: str, progress: Progress | None = None) -> int:
+        """Write all features for other tools; see :func:`index.exchange.export_features`."""
+        return export_features(self._store, Path(out), kind, progress)
+
+    def import_from(
+        self,
+        sources: Iterable[str | Path],
+        kind: str | None = None,
+        photos: Iterable[str | Path] = (),
+        progress: Progress | None = None,
+    ) -> ImportReport:
+        """Put in features made elsewhere; see :func:`index.exchange.import_features`."""
+        files, folders = [Path(one) for one in sources], [Path(one) for one in photos]
+        with self._store.lock():
+            return import_features(self._store, self.kind, files, kind, folders, progress)
 
     def compact(self) -> int:
         """Free the space of removed and replaced images; returns the bytes freed."""

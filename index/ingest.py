@@ -80,7 +80,8 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels) -> _Plan:
         try:
             size, mtime_ns = _stat(photo)
             moved = row.path != str(photo.path)
-            if moved and Path(row.path).exists() and not photo.path.samefile(row.path):
+            # Features that were imported have no path.
+            if moved and row.path and Path(row.path).exists() and not photo.path.samefile(row.path):
                 plan.failed.append(_taken(photo, row))
                 continue
             same_time = not moved and (size, mtime_ns) == (row.size, row.mtime_ns)

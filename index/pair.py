@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.decode import ImageError
 from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
@@ -72,7 +73,14 @@ def second_look(
     zoom = min(1.0, extractor.settings.extraction.longest_side / max(other.width, other.height))
     size = max(1, round(other.width * zoom)), max(1, round(other.height * zoom))
     to_warped = np.diag([size[0] / other.width, size[1] / other.height, 1.0]) @ transform
-    found = extractor.extract(_warp(crop, (x, y), to_warped, size))
+    try:
+        found = extractor.extract(_warp(crop, (x, y), to_warped, size))
+    except ImageError:
+        # Nothing is left to see in that pose.
+        nothing = ImageFeatures(
+            other.global_descriptor, LocalFeatures.empty(extractor.local_dim), *size
+        )
+        return Sighting(Verification.none(), nothing)
     to_query = np.asarray(np.linalg.inv(to_warped), np.float64)
     back = transform_points(to_query, found.local.keypoints).astype(np.float32)
     height, width = pixels.shape[:2]

@@ -7,6 +7,8 @@ Similarity is at most 1, so a verified photo stands before every unverified one;
 more inliers weigh more, with less gained from each further one; and where verification says
 nothing the global order stays. As no part depends on the other candidates, scores compare across
 queries: from 1 up, a query is found with geometric proof.
+
+With ``order: inliers``, as published, it is inliers + (1 + similarity) / 2.001, verified or not.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ def score(similarity: float, verification: Verification, settings: RankingSettin
         settings: the weight of inliers.
 
     Returns:
-        At most 1 for unverified photos, 0 to 3 for verified ones.
+        At most 1 for unverified photos, 0 to 3 for verified ones; with ``order: inliers`` any
+        number that is not negative.
     """
+    if settings.order == "inliers":
+        return verification.inliers + (1 + min(max(similarity, -1.0), 1.0)) / 2.001
     if not verification.verified:
         return similarity
     evidence = verification.inliers / (verification.inliers + settings.half_inliers)

@@ -60,6 +60,14 @@ class _Candidate:
         return self.seen.verification.verified
 
 
+@dataclass(frozen=True, eq=False)
+class _Photo:
+    """A query that can be extracted: its model and its pixels, uint8 (H, W, 3)."""
+
+    extractor: Extractor
+    pixels: NDArray[np.uint8]
+
+
 @cache
 def _blas() -> ThreadpoolController:
     return ThreadpoolController()
@@ -80,8 +88,9 @@ class Search:
 
     Args:
         stores: states of indexes made by the same model; the first one's settings are used.
-        extractor: of that model.
-        source: the query: path, bytes or pixels (see :func:`delg.decode.decode`).
+        extractor: of that model; None for a query that is features.
+        source: the query: path, bytes or pixels (see :func:`delg.decode.decode`), or features
+            made elsewhere, which cannot be turned or looked at again.
         box: look only at this part of the query, (x, y, width, height) in its upright pixels.
 
     Raises:
@@ -89,16 +98,27 @@ class Search:
     """
 
     def __init__(
-        self, stores: Sequence[Store], extractor: Extractor, source: Source, box: Box | None = None
+        self,
+        stores: Sequence[Store],
+        extractor: Extractor | None,
+        source: Source | ImageFeatures,
+        box: Box | None = None,
     ) -> None:
-        self._stores, self._extractor, self._box = stores, extractor, box
+        self._stores, self._box = stores, box
         self._settings = stores[0].settings
+        self._photo: _Photo | None = None
         self._timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
         self._features: dict[int, ImageFeatures] = {}
         self._seen: dict[tuple[int, _Place], _Seen] = {}
         self._closer: dict[tuple[int, _Place], _Seen] = {}
+        if isinstance(source, ImageFeatures):
+            self._features[0], self._size = source, (source.width, source.height)
+            return
+        if extractor is None:
+            raise ValueError("a photo cannot be searched for without a model")
         with self._timed("extract"):
-            self._pixels = decode(source, extractor.images)
+            pixels = decode(source, extractor.images)
+        self._photo, self._size = _Photo(extractor, pixels), (pixels.shape[1], pixels.shape[0])
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -128,10 +148,10 @@ class Search:
             ImageError: the box cannot be used.
         """
         ranked = self._ranked(k, rerank, orientations, without)[:k]
-        height, width = self._pixels.shape[:2]
+        width, height = self._size
         result = QueryResult(
             hits=tuple(self._hit(rank, one) for rank, one in enumerate(ranked, 1)),
-            model=self._extractor.name,
+            model=self._stores[0].catalog.meta("model_name"),
             # Without proof there is no reason to believe that the query is turned.
             orientation=90 * ranked[0].turns if ranked and ranked[0].verified else 0,
             width=width,
@@ -173,7 +193,8 @@ class Search:
         """At least ``k`` candidates, where there are so many, best first."""
         rerank = self._settings.ranking.rerank if rerank is None else rerank
         by_turn = {0: self._candidates(0, k, rerank, without)}
-        for turns in () if rerank == 0 else _further_turns(by_turn[0], orientations):
+        fixed = rerank == 0 or self._photo is None
+        for turns in () if fixed else _further_turns(by_turn[0], orientations):
             by_turn[turns] = self._candidates(turns, k, rerank, without)
         ranked = _merge(by_turn)
         if not _any_verified(ranked):
@@ -185,9 +206,10 @@ class Search:
         self, turns: int, k: int, rerank: int, without: Collection[str]
     ) -> list[_Candidate]:
         """The shortlist of one orientation, its first ``rerank`` verified, best score first."""
-        if turns not in self._features:
+        if turns not in self._features and self._photo is not None:
             with self._timed("extract"):
-                self._features[turns] = self._extractor.extract(self._pixels, self._box, turns)
+                photo = self._photo
+                self._features[turns] = photo.extractor.extract(photo.pixels, self._box, turns)
         with self._timed("search"):
             similarities = self._shortlist(turns, max(k, rerank), without)
         with self._timed("rerank"):
@@ -237,6 +259,8 @@ class Search:
         """The candidates again, after a second look at those that agreed best in any
         orientation."""
         spec = self._settings.second_look
+        if self._photo is None:
+            return ranked
         weak: dict[_Place, _Candidate] = {}
         for one in (one for candidates in by_turn.values() for one in candidates):
             if one.inliers >= spec.from_inliers and (
@@ -246,19 +270,19 @@ class Search:
         best = sorted(weak.values(), key=lambda one: (-one.inliers, one.place))
         found = {one.place: one for one in ranked}
         for one in best[: spec.candidates]:
-            seen = self._closer_look(one)
+            seen = self._closer_look(one, self._photo)
             if seen.verification.verified:
                 found[one.place] = self._candidate(one.place, one.similarity, seen, one.turns)
         return _by_score(found.values())
 
-    def _closer_look(self, one: _Candidate) -> _Seen:
+    def _closer_look(self, one: _Candidate, photo: _Photo) -> _Seen:
         key = one.turns, one.place
         transform = one.seen.verification.transform
         if key not in self._closer and transform is not None:
             store = self._stores[one.place[0]]
             stored = store.features(store.catalog.by_row(one.place[1]))
             sighting = second_look(
-                self._extractor, self._pixels, self._box, stored, transform, self._settings
+                photo.extractor, photo.pixels, self._box, stored, transform, self._settings
             )
             self._closer[key] = _points(sighting, stored)
         return self._closer.get(key, _UNSEEN)

@@ -59,6 +59,8 @@ class VerificationSettings(Settings):
     min_inliers: int = Field(16, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
+    # Off, the number of inliers decides alone, as published: whatever transform they agree on.
+    believable: bool = True
     # A believable transform neither collapses nor blows up nor shears the photo beyond this.
     max_zoom: float = Field(8.0, gt=1)
     max_anisotropy: float = Field(4.0, gt=1)
@@ -80,6 +82,9 @@ class RankingSettings(Settings):
     """How many candidates are verified and how much inliers weigh."""
 
     rerank: int = Field(100, ge=0)
+    # "inliers" puts more inliers first and then more similarity, as published; those scores do not
+    # compare across queries.
+    order: Literal["evidence", "inliers"] = "evidence"
     # Inliers at which a verified match has half of the evidence it can have.
     half_inliers: float = Field(50.0, gt=0)
 

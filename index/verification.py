@@ -76,7 +76,8 @@ def _estimate_skimage(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It warns when nothing agrees; that is an answer here.
         model, mask = ransac(
-            (query.astype(np.float64), other.astype(np.float64)),
+            # As published, from the other photo to the query, so pixels of the query count.
+            (other.astype(np.float64), query.astype(np.float64)),
             AffineTransform,
             min_samples=3,
             residual_threshold=settings.threshold,
@@ -85,7 +86,9 @@ def _estimate_skimage(
         )
     if model is None or mask is None or not np.isfinite(model.params).all():
         return None
-    return np.asarray(model.params, np.float64), np.asarray(mask, bool)
+    if np.linalg.cond(model.params) > 1 / np.finfo(np.float64).eps:
+        return None
+    return np.asarray(np.linalg.inv(model.params), np.float64), np.asarray(mask, bool)
 
 
 def transform_points(transform: NDArray[np.float64], points: NDArray) -> NDArray[np.float64]:
@@ -125,6 +128,20 @@ def spread(points: NDArray) -> float:
     )
 
 
+def _holds(
+    matrix: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    query: FloatArray,
+    other: FloatArray,
+    settings: VerificationSettings,
+) -> bool:
+    """Whether enough matches, spread wide enough, support a believable transform."""
+    if mask.sum() <= max(_SAMPLES[settings.method], settings.min_inlier_rate * len(mask)):
+        return False
+    thinnest = min(spread(query[mask]), spread(other[mask]))
+    return thinnest >= settings.threshold / 2 and believable(matrix, query[mask], settings)
+
+
 def _unit(size: Size, settings: VerificationSettings) -> float:
     return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
 
@@ -139,9 +156,9 @@ def verify(
 ) -> Verification:
     """Look for one transform that explains the matches.
 
-    Nothing is verified when the supporting points crowd along a line or in one spot, in either
-    photo (within half the threshold any transform fits them), or when the transform mirrors,
-    collapses or tears the photo.
+    Unless ``settings.believable`` is off, nothing is verified when the supporting points crowd
+    along a line or in one spot, in either photo (within half the threshold any transform fits
+    them), or when the transform mirrors, collapses or tears the photo.
 
     Args:
         query, other: keypoints float32 (N, 2) and (M, 2), (x, y), pixels.
@@ -158,10 +175,7 @@ def verify(
     if estimate is None:
         return Verification.none()
     matrix, mask = estimate
-    if mask.sum() <= max(_SAMPLES[settings.method], settings.min_inlier_rate * len(matches)):
-        return Verification.none()
-    thinnest = min(spread(a[mask]), spread(b[mask]))
-    if thinnest < settings.threshold / 2 or not believable(matrix, a[mask], settings):
+    if settings.believable and not _holds(matrix, mask, a, b, settings):
         return Verification.none()
     # Back from the reference side's unit to each photo's own pixels.
     transform = np.diag([1 / units[1], 1 / units[1], 1]) @ matrix @ np.diag([units[0], units[0], 1])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delg.commands.options import DEFAULT_MODEL, AsJson, group
-from delg.console import put, table
+from delg.console import progress, put, say, table
+
+if TYPE_CHECKING:
+    from delg.registry import ModelFiles
 
 app = group("The models there are.")
 
@@ -34,12 +38,60 @@ def model_list(as_json: AsJson = False) -> None:
     rows = [
         (
             one.settings.name,
-            "ready" if one.has_weights else "needs weights",
+            _state(one),
             one.settings.description,
         )
         for one in found
     ]
     table(["name", "", ""], rows)
+
+
+def _state(one: ModelFiles) -> str:
+    if one.has_weights:
+        return "ready"
+    export = one.settings.export
+    return "to be pulled" if export is not None and export.archive else "needs weights"
+
+
+@app.command("pull")
+def model_pull(
+    model: Annotated[str, typer.Argument(help="A published model's name.")],
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="Its .tar.gz, for machines without a network.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Another address of the archive.")] = None,
+) -> None:
+    """Fetch a published model; cut off, the same command continues."""
+    from delg.pull import pull
+
+    with progress("MiB") as report:
+        done = pull(
+            model, from_file, url, lambda now, total: report(now >> 20, max(now, total) >> 20, 0)
+        )
+    if done.first:
+        say(f"note: nobody publishes its checksum; recorded for the next time: {done.sha256}")
+    put(f"{model} is in {done.folder}" + ("" if done.sha256 else " already"))
+
+
+@app.command("export")
+def model_export(
+    model: Annotated[str, typer.Argument(help="A name or a model's folder.")],
+    kind: Annotated[str, typer.Option("--format", help="savedmodel, onnx or litert.")],
+    out: Annotated[Path, typer.Option(help="Folder (savedmodel) or file to make.")],
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+) -> None:
+    """Write a model for another runtime, checked against Keras."""
+    from delg.quiet import load_tensorflow
+    from delg.registry import find_model
+
+    files = find_model(model, weights)
+    load_tensorflow()
+    from delg.export_model import export_model
+
+    deviations = export_model(files, out, kind)
+    put(f"{files.settings.name} as {kind} in {out}")
+    for name, value in deviations.items():
+        say(f"{name}: at most {value:.1g} off Keras' own")
 
 
 @app.command("info")
@@ -53,7 +105,7 @@ def model_info(
     found = find_model(model)
     facts: dict[str, Any] = {"settings": json.loads(found.settings.model_dump_json())}
     if found.has_weights:
-        size = found.weights.stat().st_size
+        size = sum(path.stat().st_size for path in found.files())
         facts = {
             "fingerprint": found.fingerprint,
             "weights": str(found.weights),

@@ -28,6 +28,7 @@ from delg.values import Box, Failure
 
 if TYPE_CHECKING:
     from index.hits import Hit, QueryResult
+    from index.image_index import ImageIndex
 
 
 def _box(text: str | None) -> Box | None:
@@ -59,11 +60,19 @@ def query(
     as_json: AsJson = False,
     draw: Annotated[Path | None, typer.Option(help="Folder for drawings of the matches.")] = None,
     html: Annotated[Path | None, typer.Option(help="One page with hits and matches.")] = None,
+    features: Annotated[
+        bool, typer.Option("--features", help="IMAGE… are feature files of the index's kind.")
+    ] = False,
 ) -> None:
     """Find the photos of the same thing."""
     from delg.decode import ImageError
 
     images = open_index(index, config)
+    if features:
+        if box or draw or html:
+            raise UsageError("--box, --draw and --html need photos; leave --features out")
+        _query_features(images, photos, index, k, rerank, as_json)
+        return
     region = _box(box)
     names = _Names()
     found: list[tuple[Path, QueryResult]] = []
@@ -85,6 +94,32 @@ def query(
     report_failures(failed)
     if failed:
         raise typer.Exit(PARTLY if found else FAILED)
+
+
+def _query_features(
+    images: ImageIndex, files: list[Path], index: Path, k: int, rerank: int | None, as_json: bool
+) -> None:
+    """Query with every photo's features in the files; a query is called by its id."""
+    from index.exchange import as_features
+    from index.formats import read
+    from index.formats.found import BadFeaturesError
+
+    failed, answered = [], 0
+    for one in read(files)[1]:
+        if isinstance(one, Failure):
+            failed.append(one)
+            continue
+        try:
+            features = as_features(one, images.kind)
+        except BadFeaturesError as error:
+            failed.append(Failure(one.id, str(error)))
+            continue
+        result = images.query_features(features, k, rerank)
+        _print_hits(Path(one.id), index, result, as_json)
+        answered += 1
+    report_failures(failed)
+    if failed:
+        raise typer.Exit(PARTLY if answered else FAILED)
 
 
 def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) -> None:

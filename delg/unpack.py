@@ -1,0 +1,88 @@
+"""A ``.tar.gz`` archive of a stranger, unpacked without trusting it."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from delg.errors import DelgError
+
+MAX_BYTES = 8 << 30
+MAX_MEMBERS = 10_000
+_BLOCK = 1 << 20
+
+
+class BadArchiveError(DelgError):
+    """An archive is broken or suspicious; trying again with the same bytes will not help."""
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack an archive as a folder that appears whole or not at all.
+
+    If everything in the archive lies in one folder, that folder's content is what is unpacked. Only
+    plain files and folders come out; names that lead outside, links and devices are refused, as is
+    an archive that would take more than ``MAX_BYTES``.
+
+    Raises:
+        BadArchiveError: the archive is broken or suspicious.
+        DelgError: the disk is full.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise DelgError(f"{folder.parent}: cannot be written to: {error.strerror}") from None
+    try:
+        _extract(archive, temporary)
+        inside = list(temporary.iterdir())
+        source = inside[0] if len(inside) == 1 and inside[0].is_dir() else temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        source.chmod(0o755)
+        source.replace(folder)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise BadArchiveError(f"{archive}: a broken archive ({error})") from None
+    except OSError as error:
+        # gzip calls a broken stream an OSError without a number.
+        if error.errno is None:
+            raise BadArchiveError(f"{archive}: a broken archive ({error})") from None
+        raise DelgError(f"{folder}: cannot be unpacked: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    size = 0
+    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+        for number, member in enumerate(tar):
+            name = PurePosixPath(member.name)
+            if name.is_absolute() or ".." in name.parts or "\\" in member.name:
+                raise BadArchiveError(
+                    f"{archive}: {member.name!r} would be unpacked outside its folder"
+                )
+            if not (member.isfile() or member.isdir()):
+                raise BadArchiveError(f"{archive}: {member.name!r} is neither a file nor a folder")
+            size += member.size
+            if size > MAX_BYTES or number >= MAX_MEMBERS:
+                raise BadArchiveError(
+                    f"{archive}: would unpack to more than {MAX_BYTES >> 30} GiB or "
+                    f"{MAX_MEMBERS:,} files"
+                )
+            place = folder.joinpath(*name.parts)
+            if member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            content = tar.extractfile(member)
+            assert content is not None
+            with content, place.open("wb") as file:
+                shutil.copyfileobj(content, file, _BLOCK)
+        # The checksum of the stream stands at its end, behind what tar looks at.
+        while block := stream.read(_BLOCK):
+            size += len(block)
+            if size > MAX_BYTES:
+                raise BadArchiveError(f"{archive}: does not end")

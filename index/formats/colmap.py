@@ -1,0 +1,109 @@
+"""Features for COLMAP as its HDF5 import scripts take them: a file for each kind of value.
+
+    keypoints.h5           (N, 2), (x, y), pixels, (0.5, 0.5) at the centre of the top-left pixel
+    descriptors.h5         (N, d)
+    scores.h5, scales.h5   (N,)
+    global_descriptors.h5  (D,), which COLMAP has no use for
+
+In each file a photo is one dataset, named by its path below the photos' folder; ``/`` in it makes
+groups, which scripts that look at the top alone do not enter. The attributes ``width`` and
+``height`` of the keypoints are this engine's addition. Of keypoints with more columns the first
+two count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from delg.errors import DelgError
+from delg.values import Failure, ImageFeatures
+from index.feature_file import new_file
+from index.formats.found import BadFeaturesError, Found, Origin, checked
+from index.formats.hdf5 import array, find, opened, text, walk
+
+_FILES = {
+    "keypoints": "keypoints.h5",
+    "descriptors": "descriptors.h5",
+    "scores": "scores.h5",
+    "scales": "scales.h5",
+    "global_descriptor": "global_descriptors.h5",
+}
+# COLMAP counts from the corner of the top-left pixel, this engine from its centre.
+_HALF = np.float32(0.5)
+
+
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+    """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
+    count = 0
+    with ExitStack() as stack:
+        files, checks = {}, []
+        for kind, name in _FILES.items():
+            files[kind], check = stack.enter_context(new_file(path / name))
+            files[kind].attrs.update(model=origin.model, fingerprint=origin.fingerprint)
+            checks.append(check)
+        for image_id, one in features:
+            for check in checks:
+                check()
+            files["keypoints"][image_id] = one.local.keypoints + _HALF
+            files["keypoints"][image_id].attrs.update(width=one.width, height=one.height)
+            files["descriptors"][image_id] = one.local.descriptors
+            files["scores"][image_id] = one.local.scores
+            files["scales"][image_id] = one.local.scales
+            files["global_descriptor"][image_id] = one.global_descriptor
+            count += 1
+    return count
+
+
+def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+    """See :func:`index.formats.read`."""
+    for path in paths:
+        for name in _FILES.values():
+            if (path / name).exists():
+                with opened(path / name) as file:
+                    origin = Origin(text(file.attrs, "model"), text(file.attrs, "fingerprint"))
+                return origin, _photos(paths)
+    raise DelgError(f"{paths[0]}: holds none of {', '.join(_FILES.values())}")
+
+
+def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+    with ExitStack() as stack:
+        files = [
+            (kind, stack.enter_context(opened(path / name)))
+            for path in paths
+            for kind, name in _FILES.items()
+            if (path / name).exists()
+        ]
+        seen: dict[str, None] = {}
+        for kind, file in files:
+            if kind in ("keypoints", "global_descriptor"):
+                found = (name for name, item in walk(file) if isinstance(item, h5py.Dataset))
+                seen |= dict.fromkeys(found)
+        for image_id in seen:
+            try:
+                yield _photo(image_id, files)
+            except (BadFeaturesError, OSError, RuntimeError, KeyError, ValueError) as error:
+                yield Failure(image_id, str(error))
+
+
+def _photo(image_id: str, files: Sequence[tuple[str, h5py.File]]) -> Found:
+    arrays: dict[str, np.ndarray] = {}
+    size: object = None
+    for kind, file in files:
+        dataset = find(file, image_id)
+        if dataset is None:
+            continue
+        arrays[kind] = array(kind, dataset)
+        if kind == "keypoints":
+            arrays[kind] = arrays[kind].astype(np.float32) - _HALF
+            if "width" in dataset.attrs:
+                size = dataset.attrs["width"], dataset.attrs.get("height")
+    return checked(image_id, arrays, size)

@@ -1,0 +1,85 @@
+"""Files of the published DELG and DELF tools in a folder: ``<photo>.delg_global``, ``.delg_local``.
+
+A photo's files are named by its id without the suffix, as the published scripts name them; where
+two photos differ in nothing else, the suffix stays. Photos of which only ``.delg_local`` or
+``.delf`` exists have no global descriptor. The files do not say how large the photos are.
+:mod:`delg.delg_files` has the bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from delg.decode import SUFFIXES
+from delg.delg_files import FeatureFileError, read_datum, read_local, write_datum, write_local
+from delg.errors import DelgError, UsageError
+from delg.values import Failure, ImageFeatures
+from index.formats.found import BadFeaturesError, Found, Origin, checked
+
+GLOBAL, LOCAL, DELF = ".delg_global", ".delg_local", ".delf"
+
+
+def without_suffix(image_id: str) -> str:
+    """The id without the suffix of a photo's file, if it has one."""
+    path = PurePosixPath(image_id)
+    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else image_id
+
+
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+    """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
+    taken: set[str] = set()
+    for image_id, one in features:
+        name = without_suffix(image_id)
+        name = image_id if name in taken else name
+        taken.add(name)
+        place = path / name
+        if not place.resolve().is_relative_to(path.resolve()):
+            raise UsageError(f"{image_id}: would be written outside {path}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DelgError(f"{place.parent}: cannot be made: {error.strerror}") from None
+        write_datum(place.with_name(place.name + GLOBAL), one.global_descriptor)
+        write_local(place.with_name(place.name + LOCAL), one.local)
+    return len(taken)
+
+
+def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+    """See :func:`index.formats.read`; a file stands for all files of its photo."""
+    return Origin(), _photos(paths)
+
+
+def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+    photos: dict[str, dict[str, Path]] = {}
+    for path in paths:
+        base = path if path.is_dir() else path.parent
+        files = path.rglob("*") if path.is_dir() else path.parent.glob("*")
+        for file in sorted(files):
+            same = path.is_dir() or file.name.removesuffix(file.suffix) == path.stem
+            if same and file.suffix in (GLOBAL, LOCAL, DELF):
+                name = file.relative_to(base).as_posix().removesuffix(file.suffix)
+                photos.setdefault(name, {})[file.suffix] = file
+    if not photos:
+        raise FeatureFileError(
+            f"{paths[0]}: holds no file that ends in {GLOBAL}, {LOCAL} or {DELF}"
+        )
+    for name, found in photos.items():
+        try:
+            yield _photo(name, found)
+        except (BadFeaturesError, FeatureFileError) as error:
+            yield Failure(name, str(error))
+
+
+def _photo(name: str, files: dict[str, Path]) -> Found:
+    arrays: dict[str, np.ndarray] = {}
+    if GLOBAL in files:
+        arrays["global_descriptor"] = read_datum(files[GLOBAL])
+    place = files.get(LOCAL) or files.get(DELF)
+    if place is not None:
+        local = read_local(place)
+        for kind in ("keypoints", "descriptors", "scales", "scores"):
+            arrays[kind] = getattr(local, kind)
+    return checked(name, arrays)

@@ -1,0 +1,117 @@
+"""One ``.npz`` archive of NumPy arrays, named ``<image id>/<what>``.
+
+``numpy.load(path)["castle.jpg/keypoints"]`` and the like: ``global_descriptor`` (D,),
+``keypoints`` (N, 2) in (x, y), ``descriptors`` (N, d), ``scales`` and ``scores`` (N,), all
+float32, and ``size`` int64 (2,), width and height. The archive's comment names the model and its
+fingerprint. It is written photo by photo, so that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import numpy as np
+
+from delg.delg_files import FeatureFileError
+from delg.errors import DelgError
+from delg.values import Failure, ImageFeatures
+from index.formats.found import MAX_ARRAY_BYTES, NAMES, BadFeaturesError, Found, Origin, checked
+
+_SUFFIX = ".npy"
+_MAX_HEADER = 10_000
+
+
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+    """Write one archive; returns how many photos. See :func:`index.formats.writer`."""
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    try:
+        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
+            archive.comment = json.dumps(vars(origin)).encode()
+            for image_id, one in features:
+                arrays = {
+                    "global_descriptor": one.global_descriptor,
+                    "keypoints": one.local.keypoints,
+                    "descriptors": one.local.descriptors,
+                    "scales": one.local.scales,
+                    "scores": one.local.scores,
+                    "size": np.array([one.width, one.height], np.int64),
+                }
+                for name, values in arrays.items():
+                    with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
+                        np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
+                count += 1
+        temporary.replace(path)
+    except OSError as error:
+        raise DelgError(f"{path}: cannot be written: {error}") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return count
+
+
+def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+    """See :func:`index.formats.read`."""
+    with _opened(paths[0]) as archive:
+        try:
+            said = json.loads(archive.comment.decode())
+            origin = Origin(str(said["model"]), str(said["fingerprint"]))
+        except (ValueError, KeyError, TypeError):
+            origin = Origin()
+    return origin, _photos(paths)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # Damaged archives raise all sorts of errors.
+        raise FeatureFileError(f"{path}: not a readable .npz archive ({error})") from None
+
+
+def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+    with ExitStack() as stack:
+        photos: dict[str, dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = {}
+        for path in paths:
+            archive = stack.enter_context(_opened(path))
+            for entry in archive.infolist():
+                image_id, _, name = entry.filename.removesuffix(_SUFFIX).rpartition("/")
+                if image_id and name in (*NAMES, "size"):
+                    photos.setdefault(image_id, {})[name] = archive, entry
+        for image_id, entries in photos.items():
+            try:
+                arrays = {name: _array(name, *place) for name, place in entries.items()}
+                yield checked(image_id, arrays, arrays.get("size"))
+            except BadFeaturesError as error:
+                yield Failure(image_id, str(error))
+
+
+def _array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array, of which no more is read than its header and the limit allow."""
+    try:
+        with archive.open(entry) as file:
+            version = np.lib.format.read_magic(file)
+            reader = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER)
+            if dtype.kind not in "fiu":
+                raise BadFeaturesError(f"{name} holds {dtype}, not numbers")
+            size = math.prod(shape) * dtype.itemsize
+            if size > MAX_ARRAY_BYTES:
+                raise BadFeaturesError(
+                    f"{name} would take {size:,} bytes, the limit is {MAX_ARRAY_BYTES:,}"
+                )
+            data = file.read(size)
+    except BadFeaturesError:
+        raise
+    except Exception as error:
+        raise BadFeaturesError(f"{name} cannot be read ({error})") from None
+    if len(data) != size:
+        raise BadFeaturesError(f"{name} is cut short: {len(data):,} of {size:,} bytes")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

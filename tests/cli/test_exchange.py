@@ -1,0 +1,51 @@
+"""``delg export``, ``delg index import`` and ``delg query --features``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.mark.parametrize(("kind", "out"), [("delg", "out"), ("hloc", "out.h5")])
+def test_features_go_out_and_come_in_as_an_index_that_features_search(
+    run, place, kind, out
+) -> None:
+    done = run("export", "--index", "i", "--format", kind, "--out", out, cwd=place)
+    assert (done.returncode, done.stdout) == (0, f"features of 3 photos in {out}\n")
+    words = ("index", "import", out, "--index", "j", "--model", "theirs", "--json")
+    done = run(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["added"] == 3
+    done = run("query", out, "--features", "--index", "j", "--json", "-k", 1, cwd=place)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 3
+    assert all(one["hits"][0]["id"] == one["query"] for one in answers)
+    assert all(one["hits"][0]["verified"] for one in answers)
+    assert answers[0]["model"] == "theirs"
+
+
+def test_features_that_name_a_model_that_is_here_make_its_index(run, place, shop) -> None:
+    run("export", "--index", "i", "--format", "hloc", "--out", "f.h5", cwd=place)
+    done = run("index", "import", "f.h5", "--index", "j", "--photos", shop[0] / "photos", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "3 photos added, 0 failed; 3 photos in j, features of delg-lite" in done.stdout
+    facts = [
+        json.loads(run("index", "info", "--index", one, "--json", cwd=place).stdout)
+        for one in ("i", "j")
+    ]
+    assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
+
+
+def test_mistakes_end_in_one_line(run, place) -> None:
+    run("export", "--index", "i", "--format", "delg", "--out", "out", cwd=place)
+    for words, told in (
+        (("export", "--index", "i", "--format", "xml", "--out", "x"), "no format is called 'xml'"),
+        (("index", "import", "out", "--index", "j"), "give --model NAME"),
+        (("index", "import", "gone", "--index", "j"), "gone: no such file or folder"),
+        (("index", "import", "out", "--index", "i", "--model", "x"), "features of delg-lite"),
+        (("query", "out", "--features", "--index", "i", "--box", "1,1,2,2"), "need photos"),
+    ):
+        done = run(*words, cwd=place)
+        assert done.returncode == 2, words
+        assert told in done.stderr
