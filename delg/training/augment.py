@@ -100,13 +100,15 @@ def view(
         homography = cv2.getPerspectiveTransform(quad, frame)
     pixels = _warp(photo, homography, side)
     if behind is not None:
-        inside = cv2.warpPerspective(np.full((height, width), 255, np.uint8), homography, (side, side))
+        inside = cv2.warpPerspective(
+            np.full((height, width), 255, np.uint8), homography, (side, side)
+        )
         pixels = np.where(inside[..., None] > 127, pixels, behind)
     pixels = _light_and_dirt(np.ascontiguousarray(pixels), settings, rng, background)
     return View(pixels, homography.astype(np.float32), (width, height))
 
 
-def _warp(photo: Pixels, homography: NDArray[np.float64], side: int) -> Pixels:
+def _warp(photo: Pixels, homography: np.ndarray, side: int) -> Pixels:
     """Warp with the photo shrunk first where the warp shrinks it, against aliasing."""
     height, width = photo.shape[:2]
     centre = homography @ (width / 2, height / 2, 1.0)
@@ -130,7 +132,7 @@ def _light_and_dirt(
     side = len(pixels)
     if rng.random() < settings.occlusion:
         pixels = _occlude(pixels, rng, other)
-    image = pixels.astype(np.float32)
+    image: np.ndarray = pixels.astype(np.float32)
     if settings.colour:
         reach = settings.colour
         contrast, saturation = rng.uniform(1 - reach, 1 + reach, 2)

@@ -68,9 +68,7 @@ def load(path: Path) -> Checkpoint:
             if file.attrs.get("format") != _FORMAT:
                 raise DelgError(f"{path}: not a checkpoint of this version")
             file.visititems(visit)
-            return Checkpoint(
-                int(file.attrs["step"]), arrays, json.loads(str(file.attrs["facts"]))
-            )
+            return Checkpoint(int(file.attrs["step"]), arrays, json.loads(str(file.attrs["facts"])))
     except FileNotFoundError:
         raise UsageError(f"{path}: no such checkpoint") from None
     except (OSError, KeyError, ValueError) as error:

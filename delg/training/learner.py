@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -68,7 +67,9 @@ class Learner:
         """Every variable by name, trainable or not."""
         return [*named_variables(self.model), *self.added()]
 
-    def trainable(self) -> tuple[list[tuple[str, keras.Variable]], list[tuple[str, keras.Variable]]]:
+    def trainable(
+        self,
+    ) -> tuple[list[tuple[str, keras.Variable]], list[tuple[str, keras.Variable]]]:
         """The variables that learn: of the backbone, and of the heads and classifiers."""
         backbone = [
             (name, variable)

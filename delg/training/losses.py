@@ -6,7 +6,6 @@ All take and give float32; a batch in which nothing counts gives 0, not NaN.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tensorflow as tf
 

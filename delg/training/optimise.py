@@ -37,9 +37,7 @@ class Optimiser:
         self._settings = settings
         self._groups = []
         self.variables: list[keras.Variable] = []
-        for named, factor in zip(
-            learner.trainable(), (settings.backbone_factor, 1.0), strict=True
-        ):
+        for named, factor in zip(learner.trainable(), (settings.backbone_factor, 1.0), strict=True):
             variables = [variable for _, variable in named]
             optimiser = _make(settings)
             # Biases, norms and class centres have no weights that decay would keep simple.

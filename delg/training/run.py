@@ -24,7 +24,7 @@ from delg.training.photos import NO_LABEL, Item, Parts, list_items, split
 from delg.training.settings import TrainSettings
 from delg.training.start import load_start
 from delg.training.store import CachedStore, DiskStore, PhotoStore
-from delg.training.trainer import Trainer
+from delg.training.trainer import NotFinite, Trainer
 from delg.training.validate import Embedder, leave_one_out_map, twin_map, warped_twins
 from delg.values import Failure
 
@@ -85,9 +85,7 @@ def prepare(settings: TrainSettings) -> Prepared:
     numbers = {label: number for number, label in enumerate(parts.labels)}
     labels = [NO_LABEL if item.label is None else numbers[item.label] for item in parts.train]
     store, validation, held_out, twins = stores
-    return Prepared(
-        parts, store, held_out, twins, validation, np.array(labels, np.int32), failures
-    )
+    return Prepared(parts, store, held_out, twins, validation, np.array(labels, np.int32), failures)
 
 
 def clean_labels(ready: Prepared, model: Delg, settings: TrainSettings) -> int:
@@ -200,14 +198,23 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
     batches = Batches(ready.store, ready.labels, settings.augment, loop, settings.seed)
     validation = Validation(ready, model, settings)
     metrics: dict[str, float] = {}
-    samples = [ready.store[i] for i in range(0, len(ready.store.items), -(-len(ready.store.items) // 4))]
+    samples = [
+        ready.store[i] for i in range(0, len(ready.store.items), -(-len(ready.store.items) // 4))
+    ]
     with Monitor(settings.out, model, samples) as monitor, progress("images") as report:
         if trainer.step == 0:
             monitor.validated(0, validation.measure())
         images = loop.batch * settings.augment.views
         first, started = trainer.step, time.monotonic()
         for batch in batches.from_step(trainer.step, loop.steps):
-            found = trainer.train(batch)
+            try:
+                found = trainer.train(batch)
+            except NotFinite as error:
+                names = ", ".join(ready.store.items[i].id for i in batch.photos)
+                raise DelgError(
+                    f"{error}; its photos: {names}; lower optimiser.learning_rate or look at them; "
+                    "the last checkpoint is from before"
+                ) from None
             step, done = trainer.step, trainer.step == loop.steps
             report((step - first) * images, (loop.steps - first) * images, 0)
             if step % loop.log_every == 0 or done:
@@ -226,12 +233,14 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
                 _keep(trainer, settings, best, better, step)
         from delg.training.after import finish
 
-        return finish(settings, ready, trainer, metrics, monitor)
+        return finish(settings, ready, trainer, metrics)
 
 
 def _keep(trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int) -> None:
     folder = settings.out / "checkpoints"
-    snapshot = trainer.snapshot({"best": None if best == -math.inf else best, "settings": settings.model_dump(mode="json")})
+    snapshot = trainer.snapshot(
+        {"best": None if best == -math.inf else best, "settings": settings.model_dump(mode="json")}
+    )
     checkpoints.save(folder / LAST, snapshot)
     if better:
         checkpoints.save(folder / BEST, snapshot)

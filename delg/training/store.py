@@ -82,7 +82,8 @@ class DiskStore:
     by the next that is not."""
 
     def __init__(self, items: Sequence[Item], side: int, trim: bool) -> None:
-        self.items, self.failures = list(items), []
+        self.items = list(items)
+        self.failures: list[Failure] = []
         self._side, self._trim = side, trim
         self._broken: set[int] = set()
 
@@ -177,9 +178,9 @@ def _fill(
         if not offset:
             raise DelgError(f"none of the {len(items)} photos could be read, first: {failures[0]}")
         temporary = folder / "index.json.tmp"
-        temporary.write_text(
-            json.dumps({"digest": digest, "places": places, "failures": failures})
-        )
+        temporary.write_text(json.dumps({"digest": digest, "places": places, "failures": failures}))
         temporary.replace(folder / "index.json")
     except OSError as error:
-        raise DelgError(f"{folder}: the cache cannot be written: {os.strerror(error.errno)}") from None
+        raise DelgError(
+            f"{folder}: the cache cannot be written: {os.strerror(error.errno or 0)}"
+        ) from None

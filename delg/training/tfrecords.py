@@ -118,7 +118,7 @@ def _example(item: Item, label: int | None) -> bytes:
 def write_tfrecords(
     items: Sequence[Item], folder: Path, name: str, shards: int
 ) -> tuple[int, list[Failure]]:
-    """Write ``<name>-00000-of-00008`` and so on, photos dealt out in turn, re-coded upright as JPEG.
+    """Write ``<name>-00000-of-00008`` and so on, photos dealt out in turn as upright JPEG.
 
     Classes are numbered from 0 in the order of their names; ``<name>_labels.csv`` tells which is
     which. Each file appears whole or not at all.

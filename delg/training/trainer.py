@@ -20,6 +20,13 @@ from delg.training.settings import TrainSettings
 Arrays = dict[str, np.ndarray]
 
 
+class NotFinite(DelgError):
+    """A step's losses are not finite; the weights have been spoilt by it."""
+
+    def __init__(self, step: int, names: Sequence[str]) -> None:
+        super().__init__(f"step {step}: {', '.join(names)} is not finite")
+
+
 class Memory:
     """The last descriptors with their photos and labels, oldest overwritten first."""
 
@@ -79,7 +86,7 @@ class Trainer:
             The losses and accuracies, ``rate`` and ``gradient_norm``.
 
         Raises:
-            DelgError: a loss is not finite; the message names the step and the photos' numbers.
+            NotFinite: a loss is not; nothing may be saved after it.
         """
         rate = rate_at(self.step, self.settings.loop.steps, self.settings.optimiser)
         self.optimiser.set_rate(rate)
@@ -93,10 +100,7 @@ class Trainer:
             # A step whose scaled gradients overflowed was skipped; that is no fault of the data.
             bad = [name for name in bad if name != "gradient_norm"]
         if bad:
-            raise DelgError(
-                f"step {self.step}: {', '.join(bad)} is not finite; the batch's photos are "
-                f"{batch.photos.tolist()}; lower optimiser.learning_rate, or look at them"
-            )
+            raise NotFinite(self.step, bad)
         if len(self.memory.photos):
             ordered = [piece for share in shares for piece in share]
             photos, labels = (
@@ -163,9 +167,7 @@ class Trainer:
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
         # The scale halves when gradients overflow and doubles after a thousand steps without.
         grow = finite & (self._calm >= 999)
-        norm = tf.cond(
-            finite, lambda: self.optimiser.apply(gradients), lambda: tf.constant(np.inf)
-        )
+        norm = tf.cond(finite, lambda: self.optimiser.apply(gradients), lambda: tf.constant(np.inf))
         self._scale.assign(
             tf.where(finite, tf.where(grow, self._scale * 2, self._scale), self._scale / 2)
         )
@@ -174,7 +176,7 @@ class Trainer:
 
     @tf.function
     def _update_averages(self) -> None:
-        keep = self.settings.optimiser.average
+        keep = self.settings.optimiser.average or 0.0
         for average, variable in zip(self._averages, self.optimiser.variables, strict=True):
             average.assign(keep * average + (1.0 - keep) * tf.cast(variable.value, average.dtype))
 
