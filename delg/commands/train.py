@@ -33,6 +33,17 @@ def train(
     put(str(run(settings, resume)))
 
 
+@data_app.command("sample")
+def data_sample(
+    out: Annotated[Path, typer.Argument(help="Folder to write the photos into.")],
+    views: Annotated[int, typer.Option(min=2, help="Photos of each label.")] = 16,
+) -> None:
+    """Write a small set of labelled photos to try training on: warped packaged photos."""
+    from delg.training.samples import write_samples
+
+    put(f"{plural(write_samples(out, views), 'photo')} in {out}")
+
+
 @data_app.command("tfrecord")
 def data_tfrecord(
     out: Annotated[Path, typer.Option(help="Folder to write the files into.")],

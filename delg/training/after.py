@@ -25,6 +25,7 @@ from delg.settings import ModelSettings
 from delg.training.settings import TrainSettings
 from delg.training.start import load_start
 from delg.training.store import PhotoStore
+from delg.training.trainer import value_of
 from delg.weights import named_variables, save_weights
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def blend(final: Delg, trained: Delg, share: float, fresh: set[str]) -> None:
     values = dict(named_variables(trained))
     for name, variable in named_variables(final):
         part = 1.0 if name in fresh else share
-        start, end = np.asarray(variable.value), np.asarray(values[name].value)
+        start, end = value_of(variable), value_of(values[name])
         variable.assign((1 - part) * start + part * end)
 
 

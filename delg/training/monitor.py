@@ -18,6 +18,7 @@ from tensorflow.core.util import event_pb2
 from delg.console import say
 from delg.model import Delg
 from delg.pyramid import level
+from delg.training.trainer import value_of
 
 _SHOWN = ("loss", "arcface", "arcface_accuracy", "instance", "instance_accuracy", "warp_matched",
           "images_per_s", "waiting")  # fmt: skip
@@ -84,7 +85,7 @@ class Monitor:
 
     def trained(self, step: int, values: Mapping[str, float]) -> None:
         """Record the losses of a step."""
-        values = {**values, "gem_p": float(self._model.pooling.p)}
+        values = {**values, "gem_p": float(value_of(self._model.pooling.p))}
         self._record(step, "train", values)
         shown = ", ".join(f"{name} {values[name]:.3g}" for name in _SHOWN if name in values)
         say(f"step {step}: {shown}")

@@ -75,9 +75,10 @@ class Optimiser:
 
 
 def _make(settings: OptimiserSettings) -> keras.optimizers.Optimizer:
-    decay = settings.weight_decay or None
     if settings.kind == "adamw":
-        return keras.optimizers.AdamW(settings.learning_rate, weight_decay=decay)
+        return keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
     return keras.optimizers.SGD(
-        settings.learning_rate, momentum=settings.momentum, weight_decay=decay
+        settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay or None,
     )

@@ -24,7 +24,7 @@ from delg.training.photos import NO_LABEL, Item, Parts, list_items, split
 from delg.training.settings import TrainSettings
 from delg.training.start import load_start
 from delg.training.store import CachedStore, DiskStore, PhotoStore
-from delg.training.trainer import NotFinite, Trainer
+from delg.training.trainer import NotFiniteError, Trainer, value_of
 from delg.training.validate import Embedder, leave_one_out_map, twin_map, warped_twins
 from delg.values import Failure
 
@@ -122,18 +122,24 @@ def clean_labels(ready: Prepared, model: Delg, settings: TrainSettings) -> int:
 
 
 class Validation:
-    """Retrieval among photos never trained on."""
+    """Classification and retrieval of photos never trained on."""
 
-    def __init__(self, ready: Prepared, model: Delg, settings: TrainSettings) -> None:
-        self._embed = Embedder(model, _VALIDATION_SIDE)
+    def __init__(self, ready: Prepared, learner: Learner, settings: TrainSettings) -> None:
+        self._embed, self._learner = Embedder(learner.model, _VALIDATION_SIDE), learner
+        self._known = [ready.validation[i] for i in range(len(ready.validation.items))]
+        labels = ready.parts.labels
+        self._classes = np.array([labels.index(str(i.label)) for i in ready.validation.items])
         self._held_out = [ready.held_out[i] for i in range(len(ready.held_out.items))]
         self._labels = np.array([item.label for item in ready.held_out.items])
         self._twins = [ready.twins[i] for i in range(len(ready.twins.items))]
         self._warped = warped_twins(self._twins, settings.augment, settings.seed)
 
     def measure(self) -> dict[str, float]:
-        """``held_out_map``, ``twin_map`` and their mean ``validation``; empty without photos."""
+        """``accuracy`` of the classifier, ``held_out_map`` and ``twin_map``, as far as there are
+        photos for them, and the mean of them all as ``validation``."""
         found = {}
+        if self._known and self._learner.centres is not None:
+            found["accuracy"] = self._accuracy()
         gallery = self._embed(self._held_out) if self._held_out else None
         if gallery is not None:
             found["held_out_map"] = leave_one_out_map(gallery, self._labels)
@@ -142,6 +148,12 @@ class Validation:
             others = own if gallery is None else np.concatenate([own, gallery])
             found["twin_map"] = twin_map(self._embed(self._warped), others)
         return {**found, "validation": float(np.mean(list(found.values())))} if found else {}
+
+    def _accuracy(self) -> float:
+        centres = value_of(self._learner.centres)
+        centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
+        cosines = np.einsum("bd,ckd->bck", self._embed(self._known), centres).max(axis=-1)
+        return float(np.mean(cosines.argmax(axis=1) == self._classes))
 
 
 def train(settings: TrainSettings, resume: bool = False) -> Path:
@@ -196,7 +208,7 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         say(f"continuing after step {trainer.step}")
     loop = settings.loop
     batches = Batches(ready.store, ready.labels, settings.augment, loop, settings.seed)
-    validation = Validation(ready, model, settings)
+    validation = Validation(ready, learner, settings)
     metrics: dict[str, float] = {}
     samples = [
         ready.store[i] for i in range(0, len(ready.store.items), -(-len(ready.store.items) // 4))
@@ -209,7 +221,7 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         for batch in batches.from_step(trainer.step, loop.steps):
             try:
                 found = trainer.train(batch)
-            except NotFinite as error:
+            except NotFiniteError as error:
                 names = ", ".join(ready.store.items[i].id for i in batch.photos)
                 raise DelgError(
                     f"{error}; its photos: {names}; lower optimiser.learning_rate or look at them; "

@@ -136,7 +136,10 @@ def _stamp(item: Item) -> list[int | str]:
     """What changes when the photo does."""
     if isinstance(item.source, Record):
         return [str(item.source.file), item.source.offset]
-    stat = item.source.stat()
+    try:
+        stat = item.source.stat()
+    except OSError:
+        return ["absent"]
     return [stat.st_size, stat.st_mtime_ns]
 
 

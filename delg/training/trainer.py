@@ -20,7 +20,13 @@ from delg.training.settings import TrainSettings
 Arrays = dict[str, np.ndarray]
 
 
-class NotFinite(DelgError):
+def value_of(variable: Any) -> np.ndarray:
+    """A variable's value, also where every replica has a copy of it."""
+    inner = variable.value if isinstance(variable, keras.Variable) else variable
+    return np.array(tf.convert_to_tensor(inner))
+
+
+class NotFiniteError(DelgError):
     """A step's losses are not finite; the weights have been spoilt by it."""
 
     def __init__(self, step: int, names: Sequence[str]) -> None:
@@ -65,7 +71,7 @@ class Trainer:
         with strategy.scope():
             self.optimiser = Optimiser(learner, settings.optimiser)
             self._averages = [
-                tf.Variable(variable.value, trainable=False)
+                tf.Variable(value_of(variable), trainable=False)
                 for variable in (self.optimiser.variables if settings.optimiser.average else ())
             ]
             # float16 gradients underflow; scaling the loss up keeps them in range.
@@ -86,7 +92,7 @@ class Trainer:
             The losses and accuracies, ``rate`` and ``gradient_norm``.
 
         Raises:
-            NotFinite: a loss is not; nothing may be saved after it.
+            NotFiniteError: a loss is not; nothing may be saved after it.
         """
         rate = rate_at(self.step, self.settings.loop.steps, self.settings.optimiser)
         self.optimiser.set_rate(rate)
@@ -100,7 +106,7 @@ class Trainer:
             # A step whose scaled gradients overflowed was skipped; that is no fault of the data.
             bad = [name for name in bad if name != "gradient_norm"]
         if bad:
-            raise NotFinite(self.step, bad)
+            raise NotFiniteError(self.step, bad)
         if len(self.memory.photos):
             ordered = [piece for share in shares for piece in share]
             photos, labels = (
@@ -186,9 +192,9 @@ class Trainer:
     def averaged(self) -> Iterator[None]:
         """Inside, the model has its averaged weights; without averages nothing changes."""
         variables = self.optimiser.variables[: len(self._averages)]
-        kept = [np.array(variable.value) for variable in variables]
+        kept = [value_of(variable) for variable in variables]
         for variable, average in zip(variables, self._averages, strict=True):
-            variable.assign(average.read_value())
+            variable.assign(value_of(average))
         try:
             yield
         finally:
@@ -207,10 +213,7 @@ class Trainer:
 
     def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
         """Everything, as it is now."""
-        arrays = {
-            name: np.asarray(v.value if isinstance(v, keras.Variable) else v.read_value())
-            for name, v in self._state().items()
-        }
+        arrays = {name: value_of(variable) for name, variable in self._state().items()}
         for name, array in vars(self.memory).items():
             arrays[f"memory/{name}"] = array.copy()
         return Checkpoint(self.step, arrays, facts)
