@@ -20,7 +20,7 @@ from delg.fit_lite import collect, fit_codes, fit_whitening
 from delg.model import Delg
 from delg.network import Network
 from delg.pyramid import level
-from delg.registry import SETTINGS_FILE, WEIGHTS_FILE
+from delg.registry import SETTINGS_FILE, WEIGHTS_FILE, find_model
 from delg.settings import ModelSettings
 from delg.training.settings import TrainSettings
 from delg.training.start import load_start
@@ -53,19 +53,24 @@ def finish(
         ``out/model``.
     """
     after, model = settings.after, trainer.learner.model
+    spec = settings.model
+    if after.local_head == "start" and settings.start is not None:
+        spec = spec.model_copy(
+            update={"local_head": find_model(settings.start).settings.local_head}
+        )
     with trainer.averaged():
-        final = Delg(settings.model)
+        final = Delg(spec)
         fresh = set(load_start(final, settings.start))
-        blend(final, model, after.interpolate, fresh)
+        blend(final, model, after.interpolate, fresh, after.local_head == "start")
     sample = spread(len(ready.store.items), after.whiten_photos)
     if sample:
         say(f"learning whitening from {len(sample)} photos")
         pooled, cells = collect(final, (ready.store[i] for i in sample))
         fit_whitening(final, pooled)
         losses = settings.losses
-        if not (losses.reconstruction.weight or losses.warps.descriptor_weight):
+        learnt = losses.reconstruction.weight or losses.warps.descriptor_weight
+        if not learnt and after.local_head == "trained":
             fit_codes(final, cells)
-    spec = settings.model
     if after.keep_features:
         found = local_scores(final, ready.store, spread(len(ready.store.items), 100))
         threshold = round(float(np.quantile(found, 1 - after.keep_features)), 4)
@@ -95,13 +100,18 @@ def spread(total: int, count: int) -> list[int]:
     return sorted(set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist()))
 
 
-def blend(final: Delg, trained: Delg, share: float, fresh: set[str]) -> None:
+def blend(final: Delg, trained: Delg, share: float, fresh: set[str], keep_local: bool) -> None:
     """Move ``final``, which holds the starting weights, ``share`` of the way to the trained ones.
 
     Variables that started fresh have nothing to go back to and are taken as trained.
+
+    Args:
+        keep_local: leave the local head as it started.
     """
     values = dict(named_variables(trained))
     for name, variable in named_variables(final):
+        if keep_local and name.startswith(("autoencoder/", "attention/")):
+            continue
         part = 1.0 if name in fresh else share
         start, end = value_of(variable), value_of(values[name])
         variable.assign((1 - part) * start + part * end)
@@ -150,6 +160,7 @@ def card_facts(
             for name, part in settings.losses.model_dump().items()
         },
         "interpolate": settings.after.interpolate,
+        "local_head": settings.after.local_head,
         "validation": {name: round(value, 4) for name, value in metrics.items()},
         "versions": versions(),
         "seed": settings.seed,

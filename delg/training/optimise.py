@@ -54,8 +54,12 @@ class Optimiser:
         for optimiser, _, factor in self._groups:
             optimiser.learning_rate = rate * factor
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+    def apply(self, gradients: Sequence[tf.Tensor], replicas: int = 1) -> tf.Tensor:
         """Clip by the norm of all gradients together, and apply.
+
+        Args:
+            gradients: of all replicas together, the same on each.
+            replicas: how many there are.
 
         Returns:
             The norm before clipping.
@@ -63,7 +67,8 @@ class Optimiser:
         norm = tf.linalg.global_norm(gradients)
         if self._settings.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._settings.clip_norm, norm)
-        rest = list(gradients)
+        # Keras adds up what the replicas hand it, as if each knew only its own share.
+        rest = [gradient / replicas for gradient in gradients]
         for optimiser, variables, _ in self._groups:
             optimiser.apply(rest[: len(variables)], variables)
             rest = rest[len(variables) :]

@@ -243,6 +243,10 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
                 better = False
             if step % loop.checkpoint_every == 0 or done or better:
                 _keep(trainer, settings, best, better, step)
+        if not metrics:
+            # Resumed after its last step, only the model's folder is made again.
+            with trainer.averaged():
+                metrics = validation.measure()
         from delg.training.after import finish
 
         return finish(settings, ready, trainer, metrics)

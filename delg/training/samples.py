@@ -13,8 +13,8 @@ from delg.training.settings import AugmentSettings
 from delg.training.store import shrink
 
 # Each of them comes inside the package; the rest of ``skimage.data`` would be downloaded.
-NAMES = ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass", "gravel", "moon", "page",
-         "rocket", "text")  # fmt: skip
+NAMES = ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass", "gravel", "moon",
+         "page", "rocket", "text")  # fmt: skip
 _HARD = AugmentSettings(
     side=160, area=(0.15, 0.6), rotation=40, perspective=0.15, colour=0.5, lighting=0.5, blur=0.3
 )

@@ -182,6 +182,8 @@ class AfterSettings(Settings):
 
     # 1 is the trained network, 0 the one it started from (WiSE-FT, arXiv 2109.01903).
     interpolate: Share = 1.0
+    # "start" keeps the local head of the model that training started from.
+    local_head: Literal["trained", "start"] = "trained"
     # Learn whitening (and, unless trained, codes) again by PCA from this many training photos.
     whiten_photos: int = Field(0, ge=0)
     # Keep this share of the training photos' local features when setting ``min_score``; 0: leave.
@@ -219,6 +221,8 @@ class TrainSettings(Settings):
                 "losses.attention and losses.warps.attention_weight need "
                 "model.local_head.attention: learned; set their weights to 0"
             )
+        if self.after.local_head == "start" and self.start is None:
+            raise ValueError("after.local_head: start needs a model to start from (start)")
         if loop.batch % loop.accumulate:
             raise ValueError("loop.batch must be a multiple of loop.accumulate")
         return self

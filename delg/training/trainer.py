@@ -168,12 +168,15 @@ class Trainer:
         return sums, tf.concat(descriptors, axis=0)
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
+        replicas = self._strategy.num_replicas_in_sync
         if not self._half:
-            return self.optimiser.apply(gradients)
+            return self.optimiser.apply(gradients, replicas)
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
         # The scale halves when gradients overflow and doubles after a thousand steps without.
         grow = finite & (self._calm >= 999)
-        norm = tf.cond(finite, lambda: self.optimiser.apply(gradients), lambda: tf.constant(np.inf))
+        norm = tf.cond(
+            finite, lambda: self.optimiser.apply(gradients, replicas), lambda: tf.constant(np.inf)
+        )
         self._scale.assign(
             tf.where(finite, tf.where(grow, self._scale * 2, self._scale), self._scale / 2)
         )
