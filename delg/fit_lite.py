@@ -87,11 +87,9 @@ def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray, FloatArra
     return np.concatenate(pooled), np.concatenate(cells)
 
 
-def fit_whitening(model: Delg, pooled: FloatArray) -> None:
+def fit_whitening(model: Delg, pooled: FloatArray, shrinkage: float = GLOBAL_SHRINKAGE) -> None:
     """Put the PCA whitening of unit-length pooled vectors (N, C) into the model."""
-    kernel, bias = fit_pca(
-        pooled, model.settings.global_head.dim, power=0.5, shrinkage=GLOBAL_SHRINKAGE
-    )
+    kernel, bias = fit_pca(pooled, model.settings.global_head.dim, power=0.5, shrinkage=shrinkage)
     model.whitening.projection.set_weights([kernel, bias])
 
 

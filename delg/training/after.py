@@ -66,7 +66,7 @@ def finish(
     if sample:
         say(f"learning whitening from {len(sample)} photos")
         pooled, cells = collect(final, (ready.store[i] for i in sample))
-        fit_whitening(final, pooled)
+        fit_whitening(final, pooled, after.whiten_shrinkage)
         losses = settings.losses
         learnt = losses.reconstruction.weight or losses.warps.descriptor_weight
         if not learnt and after.local_head == "trained":

@@ -186,6 +186,8 @@ class AfterSettings(Settings):
     local_head: Literal["trained", "start"] = "trained"
     # Learn whitening (and, unless trained, codes) again by PCA from this many training photos.
     whiten_photos: int = Field(0, ge=0)
+    # How far its variances are pulled towards their mean: few photos leave the faint ones noisy.
+    whiten_shrinkage: Share = 0.05
     # Keep this share of the training photos' local features when setting ``min_score``; 0: leave.
     keep_features: Share = 0.0
 
