@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from delg.commands import evaluate, exchange, features, index, model, search
+from delg.commands import evaluate, exchange, features, index, model, search, train
 from delg.commands.options import FAILED, WRONG_USE, AsJson
 from delg.console import put, say, table
 from delg.errors import DelgError, UsageError
@@ -50,6 +50,8 @@ app.command()(features.extract)
 app.command()(exchange.export)
 app.add_typer(evaluate.app, name="eval")
 app.add_typer(model.app, name="model")
+app.command()(train.train)
+app.add_typer(train.data_app, name="data")
 
 
 @app.command()

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from delg.backbones import Backbone
-from delg.decode import ImageError, decode
+from delg.decode import ImageError, Source, decode
 from delg.errors import DelgError
 from delg.model import Delg
 from delg.port_efficientnet_lite import port, read_weights
@@ -39,21 +39,21 @@ LOCAL_POWER = 0.2
 CELLS_PER_PHOTO = 150
 
 
-def _photos(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+def _photos(paths: Iterable[Source]) -> Iterator[np.ndarray]:
     with ThreadPoolExecutor(2) as decoders:
         for pixels in decoders.map(_decode_or_none, paths):
             if pixels is not None:
                 yield pixels
 
 
-def _decode_or_none(path: Path) -> np.ndarray | None:
+def _decode_or_none(path: Source) -> np.ndarray | None:
     try:
         return decode(path)
     except ImageError:
         return None
 
 
-def collect(model: Delg, paths: Iterable[Path]) -> tuple[FloatArray, FloatArray]:
+def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray, FloatArray]:
     """What the statistics are learnt from.
 
     Returns:
@@ -87,18 +87,27 @@ def collect(model: Delg, paths: Iterable[Path]) -> tuple[FloatArray, FloatArray]
     return np.concatenate(pooled), np.concatenate(cells)
 
 
-def fit(model: Delg, paths: Iterable[Path]) -> None:
-    """Learn whitening and codes from the photos and put them into the model."""
-    pooled, cells = collect(model, paths)
-    head, local = model.settings.global_head, model.settings.local_head
-    kernel, bias = fit_pca(pooled, head.dim, power=0.5, shrinkage=GLOBAL_SHRINKAGE)
+def fit_whitening(model: Delg, pooled: FloatArray, shrinkage: float = GLOBAL_SHRINKAGE) -> None:
+    """Put the PCA whitening of unit-length pooled vectors (N, C) into the model."""
+    kernel, bias = fit_pca(pooled, model.settings.global_head.dim, power=0.5, shrinkage=shrinkage)
     model.whitening.projection.set_weights([kernel, bias])
-    kernel, bias = fit_pca(cells, local.dim, power=LOCAL_POWER)
+
+
+def fit_codes(model: Delg, cells: FloatArray) -> None:
+    """Put the PCA of mid-level features (N, c), and the way back, into the autoencoder."""
+    kernel, bias = fit_pca(cells, model.settings.local_head.dim, power=LOCAL_POWER)
     encoder, decoder = model.autoencoder.encoder, model.autoencoder.decoder
     encoder.set_weights([kernel[None, None], bias])
     # The decoder that undoes the projection best: its pseudo-inverse.
     back = np.linalg.pinv(kernel).astype(np.float32)
     decoder.set_weights([back[None, None], cells.mean(axis=0)])
+
+
+def fit(model: Delg, paths: Iterable[Path]) -> None:
+    """Learn whitening and codes from the photos and put them into the model."""
+    pooled, cells = collect(model, paths)
+    fit_whitening(model, pooled)
+    fit_codes(model, cells)
 
 
 def main() -> None:

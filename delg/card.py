@@ -1,0 +1,45 @@
+"""The model card: facts a program can read, at the head of a page a person can read.
+
+``MODEL_CARD.md`` lies beside a model's weights; the facts are YAML between two lines of ``---``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from delg.errors import ModelError
+
+CARD_FILE = "MODEL_CARD.md"
+_FENCE = "---\n"
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """The facts on a model's card, or None where there is no card.
+
+    Raises:
+        ModelError: there is a card without readable facts.
+    """
+    path = folder / CARD_FILE
+    if not path.exists():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.startswith(_FENCE):
+            raise ModelError(f"{path}: does not begin with its facts between lines of ---")
+        facts = yaml.safe_load(text[len(_FENCE) :].split("\n" + _FENCE, 1)[0])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(facts, dict):
+        raise ModelError(f"{path}: its facts are no list of keys and values")
+    return facts
+
+
+def write_card(folder: Path, facts: dict[str, Any], text: str) -> None:
+    """Write the card; the file appears whole or not at all."""
+    head = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)
+    temporary = folder / f"{CARD_FILE}.tmp"
+    temporary.write_text(f"{_FENCE}{head}{_FENCE}\n{text.strip()}\n", encoding="utf-8")
+    temporary.replace(folder / CARD_FILE)

@@ -1,0 +1,1 @@
+"""Training: photos in, a model's folder out (``delg train --config YAML``)."""

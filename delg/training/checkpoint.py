@@ -1,0 +1,97 @@
+"""Checkpoints: one HDF5 file that holds everything, and appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from delg.errors import DelgError, UsageError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training run at one moment.
+
+    Attributes:
+        step: steps done.
+        arrays: by name, everything that changes: weights, optimiser, averages, memory.
+        facts: small values that JSON can hold, among them the settings.
+    """
+
+    step: int
+    arrays: Mapping[str, np.ndarray]
+    facts: dict[str, Any]
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write it under another name, flush it to the disk, rename it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(temporary, "w") as file:
+            file.attrs["format"] = _FORMAT
+            file.attrs["step"] = checkpoint.step
+            file.attrs["facts"] = json.dumps(checkpoint.facts)
+            for name, array in checkpoint.arrays.items():
+                file.create_dataset(name, data=array)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DelgError(f"{path}: the checkpoint cannot be written: {error}") from None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        UsageError: there is none.
+        DelgError: it is damaged or of another format.
+    """
+    arrays: dict[str, np.ndarray] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            arrays[name] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != _FORMAT:
+                raise DelgError(f"{path}: not a checkpoint of this version")
+            file.visititems(visit)
+            return Checkpoint(int(file.attrs["step"]), arrays, json.loads(str(file.attrs["facts"])))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such checkpoint") from None
+    except (OSError, KeyError, ValueError) as error:
+        raise DelgError(f"{path}: a damaged checkpoint ({error})") from None
+
+
+def restore(variables: Mapping[str, Any], checkpoint: Checkpoint, prefix: str, origin: str) -> None:
+    """Assign the arrays below ``prefix`` to the variables of the same names, strictly.
+
+    Raises:
+        DelgError: a variable is missing, left over or of another shape; nothing is changed.
+    """
+    found = {
+        name.removeprefix(prefix): array
+        for name, array in checkpoint.arrays.items()
+        if name.startswith(prefix)
+    }
+    wrong = set(found) ^ set(variables)
+    wrong |= {n for n in set(found) & set(variables) if found[n].shape != variables[n].shape}
+    if wrong:
+        raise DelgError(
+            f"{origin}: does not fit the settings: {len(wrong)} variables differ, "
+            f"first {min(wrong)}; resume with the settings it was made with"
+        )
+    for name, variable in variables.items():
+        variable.assign(found[name])

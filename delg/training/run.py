@@ -1,0 +1,288 @@
+"""A training run from settings to a model's folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from delg.console import progress, say
+from delg.errors import DelgError, UsageError
+from delg.model import Delg
+from delg.training import checkpoint as checkpoints
+from delg.training.batches import Batches
+from delg.training.cleaning import believed
+from delg.training.learner import Learner
+from delg.training.photos import NO_LABEL, Item, Parts, list_items, split
+from delg.training.settings import TrainSettings
+from delg.training.start import load_start
+from delg.training.store import CachedStore, DiskStore, PhotoStore
+from delg.training.trainer import NotFiniteError, Trainer, value_of
+from delg.training.validate import Embedder, leave_one_out_map, twin_map, warped_twins
+from delg.values import Failure
+
+LAST, BEST = "last.h5", "best.h5"
+_VALIDATION_SIDE = 320
+
+
+@dataclass(eq=False)
+class Prepared:
+    """Photos ready to learn from.
+
+    Attributes:
+        parts: by use, without the photos that cannot be read.
+        store: pixels of the training photos; validation, held_out and twins are stores likewise.
+        labels: int32, class numbers of the training photos, after cleaning.
+        failures: what could not be read.
+    """
+
+    parts: Parts
+    store: PhotoStore
+    held_out: PhotoStore
+    twins: PhotoStore
+    validation: PhotoStore
+    labels: np.ndarray
+    failures: list[Failure]
+
+
+def _open_store(items: list[Item], name: str, settings: TrainSettings) -> PhotoStore:
+    data = settings.data
+    if data.cache is None or not items:
+        return DiskStore(items, data.cache_side, data.trim_borders)
+    with progress(f"decoding {name} photos") as report:
+        return CachedStore(
+            items,
+            data.cache_side,
+            data.trim_borders,
+            data.cache / name,
+            settings.loop.threads,
+            report,
+        )
+
+
+def prepare(settings: TrainSettings) -> Prepared:
+    """List, share out and decode the photos.
+
+    Raises:
+        UsageError: nothing to learn from.
+    """
+    items, failures = list_items(settings.data)
+    parts = split(items, settings.data, settings.seed)
+    if not parts.train:
+        raise UsageError("data: every photo is held out; nothing is left to train on")
+    names = ("train", "validation", "held_out", "held_out_unlabelled")
+    stores = [_open_store(getattr(parts, name), name, settings) for name in names]
+    parts = Parts(*(store.items for store in stores))
+    for store in stores:
+        failures += store.failures
+    numbers = {label: number for number, label in enumerate(parts.labels)}
+    labels = [NO_LABEL if item.label is None else numbers[item.label] for item in parts.train]
+    store, validation, held_out, twins = stores
+    return Prepared(parts, store, held_out, twins, validation, np.array(labels, np.int32), failures)
+
+
+def clean_labels(ready: Prepared, model: Delg, settings: TrainSettings) -> int:
+    """Take away the labels that the starting model does not believe.
+
+    The answer is kept beside the checkpoints: a resumed run must not ask a changed model.
+
+    Returns:
+        How many labels were taken.
+    """
+    spec = settings.data.cleaning
+    if spec is None:
+        return 0
+    kept = settings.out / "believed.npz"
+    ids = [item.id for item in ready.parts.train]
+    mask = None
+    if kept.exists():
+        with np.load(kept) as file:
+            mask = file["mask"] if file["ids"].tolist() == ids else None
+    if mask is None:
+        known = np.flatnonzero(ready.labels != NO_LABEL)
+        embed = Embedder(model, spec.side)
+        dim = settings.model.global_head.dim
+        descriptors = np.zeros((len(ids), dim), np.float32)
+        with progress("asking the labels") as report:
+            for done, number in enumerate(known, 1):
+                descriptors[number] = embed([ready.store[int(number)]])[0]
+                report(done, len(known), 0)
+        mask = believed(descriptors, ready.labels, spec.neighbours, spec.agreement)
+        np.savez(kept, mask=mask, ids=np.array(ids))
+    dropped = int(((ready.labels != NO_LABEL) & ~mask).sum())
+    ready.labels[~mask] = NO_LABEL
+    return dropped
+
+
+class Validation:
+    """Classification and retrieval of photos never trained on."""
+
+    def __init__(self, ready: Prepared, learner: Learner, settings: TrainSettings) -> None:
+        self._embed, self._learner = Embedder(learner.model, _VALIDATION_SIDE), learner
+        self._known = [ready.validation[i] for i in range(len(ready.validation.items))]
+        labels = ready.parts.labels
+        self._classes = np.array([labels.index(str(i.label)) for i in ready.validation.items])
+        self._held_out = [ready.held_out[i] for i in range(len(ready.held_out.items))]
+        self._labels = np.array([item.label for item in ready.held_out.items])
+        self._twins = [ready.twins[i] for i in range(len(ready.twins.items))]
+        self._warped = warped_twins(self._twins, settings.augment, settings.seed)
+
+    def measure(self) -> dict[str, float]:
+        """``accuracy`` of the classifier, ``held_out_map`` and ``twin_map``, as far as there are
+        photos for them, and the mean of them all as ``validation``."""
+        found = {}
+        if self._known and self._learner.centres is not None:
+            found["accuracy"] = self._accuracy()
+        gallery = self._embed(self._held_out) if self._held_out else None
+        if gallery is not None:
+            found["held_out_map"] = leave_one_out_map(gallery, self._labels)
+        if self._twins:
+            own = self._embed(self._twins)
+            others = own if gallery is None else np.concatenate([own, gallery])
+            found["twin_map"] = twin_map(self._embed(self._warped), others)
+        return {**found, "validation": float(np.mean(list(found.values())))} if found else {}
+
+    def _accuracy(self) -> float:
+        centres = value_of(self._learner.centres)
+        centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
+        cosines = np.einsum("bd,ckd->bck", self._embed(self._known), centres).max(axis=-1)
+        return float(np.mean(cosines.argmax(axis=1) == self._classes))
+
+
+def train(settings: TrainSettings, resume: bool = False) -> Path:
+    """Run the training that the settings ask for.
+
+    Args:
+        settings: everything.
+        resume: continue from the last checkpoint in ``settings.out``.
+
+    Returns:
+        The folder of the finished model.
+
+    Raises:
+        UsageError: settings, photos or checkpoints do not fit what is asked.
+        DelgError: a loss is not finite, or files cannot be written.
+    """
+    last = settings.out / "checkpoints" / LAST
+    if last.exists() and not resume:
+        raise UsageError(
+            f"{settings.out} holds an earlier run; continue it with --resume, or choose another out"
+        )
+    if resume and not last.exists():
+        raise UsageError(f"{last}: nothing to resume")
+    settings.out.mkdir(parents=True, exist_ok=True)
+    keras.utils.set_random_seed(settings.seed)
+    keras.mixed_precision.set_global_policy(settings.loop.precision)
+    try:
+        return _train(settings, last if resume else None)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def _train(settings: TrainSettings, last: Path | None) -> Path:
+    from delg.training.monitor import Monitor
+
+    ready = prepare(settings)
+    mirrored = settings.loop.mirrored
+    strategy = tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
+    with strategy.scope() if mirrored else nullcontext():
+        model = Delg(settings.model)
+        load_start(model, settings.start)
+        dropped = clean_labels(ready, model, settings)
+        learner = Learner(model, settings, len(ready.parts.labels))
+    trainer = Trainer(learner, settings, strategy)
+    _tell(ready, dropped, trainer)
+    best = -math.inf
+    if last is not None:
+        saved = checkpoints.load(last)
+        _same_settings(settings, saved.facts, last)
+        trainer.restore(saved, str(last))
+        best = saved.facts["best"] or best
+        say(f"continuing after step {trainer.step}")
+    loop = settings.loop
+    batches = Batches(ready.store, ready.labels, settings.augment, loop, settings.seed)
+    validation = Validation(ready, learner, settings)
+    metrics: dict[str, float] = {}
+    samples = [
+        ready.store[i] for i in range(0, len(ready.store.items), -(-len(ready.store.items) // 4))
+    ]
+    with Monitor(settings.out, model, samples) as monitor, progress("images") as report:
+        if trainer.step == 0:
+            monitor.validated(0, validation.measure())
+        images = loop.batch * settings.augment.views
+        first, started = trainer.step, time.monotonic()
+        for batch in batches.from_step(trainer.step, loop.steps):
+            try:
+                found = trainer.train(batch)
+            except NotFiniteError as error:
+                names = ", ".join(ready.store.items[i].id for i in batch.photos)
+                raise DelgError(
+                    f"{error}; its photos: {names}; lower optimiser.learning_rate or look at them; "
+                    "the last checkpoint is from before"
+                ) from None
+            step, done = trainer.step, trainer.step == loop.steps
+            report((step - first) * images, (loop.steps - first) * images, 0)
+            if step % loop.log_every == 0 or done:
+                spent = time.monotonic() - started
+                rate = {"images_per_s": (step - first) * images / spent}
+                monitor.trained(step, {**found, **rate, "waiting": batches.waited / spent})
+            if step % loop.validate_every == 0 or done:
+                with trainer.averaged():
+                    metrics = validation.measure()
+                    monitor.validated(step, metrics)
+                better = metrics.get("validation", -math.inf) > best
+                best = max(best, metrics.get("validation", -math.inf))
+            else:
+                better = False
+            if step % loop.checkpoint_every == 0 or done or better:
+                _keep(trainer, settings, best, better, step)
+        if not metrics:
+            # Resumed after its last step, only the model's folder is made again.
+            with trainer.averaged():
+                metrics = validation.measure()
+        from delg.training.after import finish
+
+        return finish(settings, ready, trainer, metrics)
+
+
+def _keep(trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int) -> None:
+    folder = settings.out / "checkpoints"
+    snapshot = trainer.snapshot(
+        {"best": None if best == -math.inf else best, "settings": settings.model_dump(mode="json")}
+    )
+    checkpoints.save(folder / LAST, snapshot)
+    if better:
+        checkpoints.save(folder / BEST, snapshot)
+    if settings.loop.keep_every and step % settings.loop.keep_every == 0:
+        checkpoints.save(folder / f"step-{step:07d}.h5", snapshot)
+
+
+def _same_settings(settings: TrainSettings, facts: dict[str, Any], path: Path) -> None:
+    """What a run learns must not change half-way; what it tells, and how often, may."""
+    free = ("out", "after", "photo_terms")
+    now = settings.model_dump(mode="json", exclude=set(free))
+    then = {key: value for key, value in facts["settings"].items() if key not in free}
+    for one in (now, then):
+        for key in ("log_every", "checkpoint_every", "validate_every", "keep_every", "threads"):
+            one["loop"] = {k: v for k, v in one["loop"].items() if k != key}
+    changed = [key for key in now if now[key] != then.get(key)]
+    if changed:
+        raise DelgError(f"{path} was made with other settings of {', '.join(changed)}")
+
+
+def _tell(ready: Prepared, dropped: int, trainer: Trainer) -> None:
+    parts = ready.parts
+    say(
+        f"{len(parts.train)} photos of {len(parts.labels)} labels to train on, "
+        f"{len(parts.held_out)} held out, {len(parts.held_out_unlabelled)} for twins; "
+        f"{len(ready.failures)} cannot be read; {dropped} labels not believed"
+    )
+    count = sum(math.prod(v.shape) for v in trainer.optimiser.variables)
+    say(f"{count:,} numbers learn, in {len(trainer.optimiser.variables)} variables")
