@@ -237,10 +237,10 @@ def test_mixed_precision_learns() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         loop = {"steps": 9, "batch": 4, "precision": "mixed_bfloat16"}
-        slow = {"kind": "adamw", "learning_rate": 0.0003}
+        slow = {"kind": "adamw", "learning_rate": 0.00003}
         trainer = make(settings_with(loop=loop, optimiser=slow))
         values = [trainer.train(batch_of())["arcface"] for _ in range(4)]
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    assert values[-1] < values[0]
+    assert values[-1] < 0.8 * values[0]
     assert trainer.learner.model.whitening.projection.kernel.dtype == "float32"
