@@ -12,7 +12,7 @@ import numpy as np
 
 from delg.decode import ImageError
 from delg.errors import DelgError, UsageError
-from delg.registry import DEFAULT_MODEL, find_model
+from delg.registry import DEFAULT_MODEL
 from delg.settings import parse
 from eval.benchmark import WHOLE, Benchmark, QueryPhoto, RevisitedTruth
 from eval.metrics import DIFFICULTIES, revisited_split
@@ -100,13 +100,7 @@ def index_gallery(
     """
     if ImageIndex.exists(folder):
         images = ImageIndex.open(folder)
-        if model is not None:
-            asked = find_model(model, extraction=images.settings.extraction).fingerprint
-            if asked != images.fingerprint:
-                raise UsageError(
-                    f"{folder} was made by model {images.info()['model']} {images.fingerprint}; "
-                    f"{model} is {asked}: choose another --index"
-                )
+        images.check_model(model)
         images.configure(dict(overrides))
     else:
         settings = parse(IndexSettings, dict(overrides), "settings")
@@ -137,8 +131,7 @@ def check_distractors(benchmark: Benchmark, others: Iterable[ImageIndex]) -> Non
 
 def ask(benchmark: Benchmark, engine: Engine, progress: Progress | None = None) -> Answers:
     """Run all queries."""
-    gallery = {photo.id for photo in benchmark.gallery}
-    outside = frozenset(engine.images.ids()) - gallery
+    strangers = outside(benchmark, engine)
     lists = DIFFICULTIES if benchmark.protocol == "revisited" else (WHOLE,)
     rankings: dict[str, dict[str, Ranking]] = {name: {} for name in lists}
     labels: dict[str, tuple[str, float] | None] = {}
@@ -146,7 +139,7 @@ def ask(benchmark: Benchmark, engine: Engine, progress: Progress | None = None) 
     for number, query in enumerate(benchmark.queries, 1):
         started = time.perf_counter()
         try:
-            for name, ranking in _rankings(benchmark, engine, query, outside):
+            for name, ranking in _rankings(benchmark, engine, query, strangers):
                 rankings[name][query.id] = ranking
         except ImageError as error:
             answers.failed[query.id] = str(error)
@@ -157,6 +150,11 @@ def ask(benchmark: Benchmark, engine: Engine, progress: Progress | None = None) 
         if progress:
             progress(number, len(benchmark.queries), len(answers.failed))
     return answers
+
+
+def outside(benchmark: Benchmark, engine: Engine) -> frozenset[str]:
+    """Ids in the gallery's index that are not of the gallery, and so candidates for no query."""
+    return frozenset(engine.images.ids()).difference(photo.id for photo in benchmark.gallery)
 
 
 def start_search(engine: Engine, query: QueryPhoto) -> Search:
@@ -173,7 +171,7 @@ def ignored(benchmark: Benchmark, query: QueryPhoto, name: str) -> frozenset[str
 
 
 def _rankings(
-    benchmark: Benchmark, engine: Engine, query: QueryPhoto, outside: frozenset[str]
+    benchmark: Benchmark, engine: Engine, query: QueryPhoto, strangers: frozenset[str]
 ) -> Iterable[tuple[str, Ranking]]:
     """The query's ranking for each list that it counts in."""
     search = start_search(engine, query)
@@ -181,13 +179,13 @@ def _rankings(
     everything = len(engine.images) + sum(map(len, engine.others))
     count = everything if benchmark.depth is None else max(benchmark.depth, KEPT)
     if not isinstance(truth, RevisitedTruth):
-        without = outside | ignored(benchmark, query, WHOLE)
+        without = strangers | ignored(benchmark, query, WHOLE)
         yield WHOLE, search.ranking(count, engine.rerank, engine.orientations, without)
         return
     for name in DIFFICULTIES:
         right, _ = revisited_split(truth, name)
         if right:
-            without = outside | ignored(benchmark, query, name)
+            without = strangers | ignored(benchmark, query, name)
             found = search.ranking(everything, engine.rerank, engine.orientations, without)
             yield name, _without_tail(found, right)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from delg.decode import ImageError, decode
-from eval.answering import ignored, start_search
-from eval.benchmark import Benchmark, RetrievalTruth, RevisitedTruth
+from eval.answering import ignored, outside, start_search
+from eval.benchmark import Benchmark, RecognitionTruth
 from eval.evaluate import Measured
-from eval.metrics import revisited_split
+from eval.examples import right_and_ignored
 from eval.report import MatchPicture, shown_part
 from eval.scoring import query_metric
 from index.drawing import draw_matches
@@ -34,13 +34,12 @@ def _draw(
 ) -> Iterator[MatchPicture]:
     queries = {query.id: query for query in benchmark.queries}
     engine = measured.engine
-    gallery = {photo.id for photo in benchmark.gallery}
-    outside = frozenset(engine.images.ids()) - gallery
+    strangers = outside(benchmark, engine)
     for name in chosen:
         query = queries[name]
         try:
             search = start_search(engine, query)
-            without = outside | ignored(benchmark, query, part)
+            without = strangers | ignored(benchmark, query, part)
             found = search.hits(1, engine.rerank, engine.orientations, without)
             if not found.hits or not found[0].inliers:
                 continue
@@ -56,8 +55,6 @@ def _draw(
 
 def _is_right(benchmark: Benchmark, query: str, image: str, part: str) -> bool:
     truth = benchmark.truth[query]
-    if isinstance(truth, RevisitedTruth):
-        return image in revisited_split(truth, part)[0]
-    if isinstance(truth, RetrievalTruth):
-        return image in truth.relevant
-    return benchmark.labels.get(image) in truth.labels
+    if isinstance(truth, RecognitionTruth):
+        return benchmark.labels.get(image) in truth.labels
+    return image in right_and_ignored(benchmark, part, query)[0]

@@ -207,6 +207,22 @@ class ImageIndex:
         self._check_fingerprint(extractor)
         self._extractor = extractor
 
+    def check_model(self, model: str | None) -> None:
+        """Make sure that the index was made by a model that someone names; None names none.
+
+        Raises:
+            UsageError: another made it.
+            ModelError: there is no such model.
+        """
+        if model is None:
+            return
+        asked = find_model(model, extraction=self.settings.extraction).fingerprint
+        if asked != self.fingerprint:
+            raise UsageError(
+                f"{self.path} was made by model {self._store.catalog.meta('model_name')} "
+                f"{self.fingerprint}; {model} is {asked}: leave --model out, or use another index"
+            )
+
     def _check_fingerprint(self, extractor: Extractor) -> None:
         if extractor.fingerprint != self.fingerprint:
             raise ModelError(

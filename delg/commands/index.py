@@ -52,26 +52,13 @@ def index_build(
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
     if ImageIndex.exists(index):
         images = ImageIndex.open(index)
-        _same_model(images, model)
+        images.check_model(model)
         if overrides:
             images.configure(overrides, str(config), record=True)
     else:
         settings = parse(IndexSettings, overrides, str(config))
         images = ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings)
     _add(images, sources, labels, prefix, as_json)
-
-
-def _same_model(images: ImageIndex, model: str | None) -> None:
-    from delg.registry import find_model
-
-    if model is None:
-        return
-    asked = find_model(model, extraction=images.settings.extraction).fingerprint
-    if asked != images.fingerprint:
-        raise UsageError(
-            f"{images.path} was made by model {images.info()['model']} {images.fingerprint}; "
-            f"{model} is {asked}: leave --model out, or build another index"
-        )
 
 
 @app.command("add")
