@@ -220,7 +220,8 @@ class ImageIndex:
         if asked != self.fingerprint:
             raise UsageError(
                 f"{self.path} was made by model {self._store.catalog.meta('model_name')} "
-                f"{self.fingerprint}; {model} is {asked}: leave --model out, or choose another --index"
+                f"{self.fingerprint}; {model} is {asked}: "
+                "leave --model out, or choose another --index"
             )
 
     def _check_fingerprint(self, extractor: Extractor) -> None:
