@@ -27,9 +27,9 @@ def train(
 
     settings = read_settings(TrainSettings, config)
     load_tensorflow()
-    from delg.training.run import train as run
+    from delg.training.stages import train_in_stages
 
-    put(str(run(settings, resume)))
+    put(str(train_in_stages(settings, resume)))
 
 
 @data_app.command("sample")

@@ -67,11 +67,14 @@ def tensors(batch: Batch) -> dict[str, tf.Tensor]:
     return {k: tf.constant(v) for k, v in vars(batch).items() if k != "step"}
 
 
-def gradients(trainer: Trainer, **weights: float) -> dict[str, bool]:
-    """Name -> whether a gradient other than zero reaches that variable."""
-    named = [*trainer.learner.trainable()[0], *trainer.learner.trainable()[1]]
+def gradients(trainer: Trainer, every: bool = False) -> dict[str, bool]:
+    """Name -> whether a gradient other than zero reaches that variable, of those that learn or of
+    ``every`` one."""
+    backbone, heads = trainer.learner.trainable()
+    named = trainer.learner.variables() if every else backbone + heads
     raw = [variable.value for _, variable in named]
     with tf.GradientTape() as tape:
+        tape.watch(raw)
         loss, _, _ = trainer.learner.loss(tensors(batch_of()), trainer.memory.tensors())
     found = tape.gradient(loss, raw)
     return {
@@ -87,9 +90,11 @@ def test_local_losses_leave_the_backbone_untouched() -> None:
             "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
         }
     )
-    reached = gradients(make(local))
+    reached = gradients(make(local), every=True)
     heads = ("autoencoder/", "attention/", "attention_classifier/")
-    assert all(hit for name, hit in reached.items() if name.startswith(heads[1:]))
+    learning = {name for part in make(local).learner.trainable() for name, _ in part}
+    assert {name for name, hit in reached.items() if hit} == learning
+    assert {"attention/score/kernel", "attention_classifier/kernel"} <= learning
     assert reached["autoencoder/encoder/kernel"]
     assert reached["autoencoder/decoder/kernel"]
     assert not any(hit for name, hit in reached.items() if not name.startswith(heads))
@@ -107,6 +112,21 @@ def test_the_global_losses_reach_the_whole_backbone_and_no_local_head() -> None:
     assert all(reached.values()), [name for name, hit in reached.items() if not hit]
     assert {"gem/p", "arcface/centres", "stem_conv/kernel", "head_conv/kernel"} <= set(reached)
     assert not any(name.startswith(("autoencoder", "attention")) for name in reached)
+
+
+def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_not() -> None:
+    none = {"arcface": {"weight": 0}, "reconstruction": {"weight": 0}}
+    first = settings_with(losses={**none, "attention": {"weight": 0}, "descriptor": {"weight": 1}})
+    reached = gradients(make(first), every=True)
+    assert reached["stem_conv/kernel"]
+    assert reached["block10_project_conv/kernel"]
+    assert reached["mean_classifier/kernel"]
+    assert not any(hit for name, hit in reached.items() if name.startswith("attention"))
+    second = gradients(make(settings_with(losses=none)), every=True)
+    assert {name.split("/")[0] for name, hit in second.items() if hit} == {
+        "attention",
+        "attention_classifier",
+    }
 
 
 def test_only_what_is_asked_learns() -> None:

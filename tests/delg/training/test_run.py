@@ -16,13 +16,16 @@ import pytest
 import yaml
 
 from delg.card import read_card
-from delg.errors import UsageError
+from delg.errors import DelgError, UsageError
+from delg.model import Delg
 from delg.registry import load_model
-from delg.settings import parse, read_yaml
+from delg.settings import ModelSettings, parse, read_yaml
 from delg.training import checkpoint
-from delg.training.run import train
+from delg.training.run import same_settings, train
 from delg.training.samples import NAMES, write_samples
 from delg.training.settings import TrainSettings
+from delg.training.start import load_start
+from delg.weights import save_weights
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 RUN = """
@@ -49,9 +52,13 @@ def tiny(photos: Path, out: Path, **loop: Any) -> dict[str, Any]:
     return values
 
 
-def final_accuracy(out: Path) -> list[float]:
+def log(out: Path, kind: str) -> list[dict[str, Any]]:
     lines = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-    return [line["accuracy"] for line in lines if line["kind"] == "validation"]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def final_accuracy(out: Path) -> list[float]:
+    return [line["accuracy"] for line in log(out, "validation")]
 
 
 def test_it_learns_and_with_shuffled_labels_it_does_not(photos: Path, tmp_path: Path) -> None:
@@ -64,7 +71,8 @@ def test_it_learns_and_with_shuffled_labels_it_does_not(photos: Path, tmp_path: 
         target.write_bytes(paths[number].read_bytes())
     accuracy = {}
     for name, folder in (("real", photos), ("shuffled", shuffled)):
-        folder_out = train(parse(TrainSettings, tiny(folder, tmp_path / name), "tiny"))
+        values = tiny(folder, tmp_path / name, validate_every=60)
+        folder_out = train(parse(TrainSettings, values, "tiny"))
         accuracy[name] = final_accuracy(tmp_path / name)
         assert folder_out == tmp_path / name / "model"
     assert accuracy["real"][0] < 0.3
@@ -72,7 +80,9 @@ def test_it_learns_and_with_shuffled_labels_it_does_not(photos: Path, tmp_path: 
     assert accuracy["shuffled"][-1] < 0.3
     record = json.loads((tmp_path / "real" / "train.json").read_text())
     assert record["steps"] == 60
-    assert record["metrics"]["accuracy"] == accuracy["real"][-1]
+    assert record["metrics_last_step"]["accuracy"] == accuracy["real"][-1]
+    # Nothing was done to the weights but to round them.
+    assert record["metrics"]["accuracy"] == pytest.approx(accuracy["real"][-1], abs=0.05)
     assert record["versions"]["tensorflow"]
     card = read_card(tmp_path / "real" / "model")
     assert card is not None
@@ -86,12 +96,114 @@ def test_it_learns_and_with_shuffled_labels_it_does_not(photos: Path, tmp_path: 
         train(again)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a run of two steps that has ended; among its photos are two broken ones."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_samples(folder / "photos", 4)
+    for label in ("cat", "rocket"):
+        (folder / "photos" / label / "broken.jpg").write_bytes(b"no photo")
+    values = tiny(folder / "photos", folder / "run", steps=2, batch=32, balanced=0, threads=1)
+    values["data"].update(held_out=["brick", "c*", "g*", "page"], validation_share=0.4)
+    values["augment"]["side"] = 32
+    # So narrow that few photos suffice to whiten it.
+    values["model"].update(global_head={"dim": 4}, local_head={"dim": 8, "attention_hidden": 8})
+    model = Delg(parse(ModelSettings, values["model"], "test"))
+    load_start(model, "delg-lite")
+    save_weights(model, folder / "start.h5")
+    values["start"] = str(folder / "start.h5")
+    values["losses"] = {"reconstruction": {"weight": 0}}
+    values["optimiser"] = {"kind": "sgd", "learning_rate": 1}
+    train(parse(TrainSettings, values, "test"))
+    return values
+
+
+def results(values: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What train.json and the card of a run say."""
+    record = json.loads((Path(values["out"]) / "train.json").read_text())
+    card = read_card(Path(values["out"]) / "model")
+    assert card is not None
+    return record, card
+
+
+def test_photos_that_turn_out_broken_are_counted_and_named(finished: dict[str, Any]) -> None:
+    failures = results(finished)[0]["failures"]
+    assert {one["path"] for one in failures} == {
+        "photos/cat/broken.jpg",
+        "photos/rocket/broken.jpg",
+    }
+    assert all(one["reason"] for one in failures)
+
+
+def test_the_attention_is_validated_too(finished: dict[str, Any]) -> None:
+    for line in log(Path(finished["out"]), "validation"):
+        assert 0 <= line["attention_accuracy"] <= 1
+    record, card = results(finished)
+    assert record["metrics"].keys() == record["metrics_last_step"].keys()
+    assert card["validation"]["attention_accuracy"] == pytest.approx(
+        record["metrics"]["attention_accuracy"], abs=1e-4
+    )
+
+
+def test_a_run_that_has_ended_is_finished_again_otherwise_without_training(
+    finished: dict[str, Any],
+) -> None:
+    out = Path(finished["out"])
+    last = out / "checkpoints" / "last.h5"
+    before, steps = last.stat().st_mtime_ns, log(out, "train")
+    first, end = log(out, "validation")
+    assert end["held_out_map"] != first["held_out_map"]
+    # All the way back to where it started, the card has the starting model's numbers.
+    train(parse(TrainSettings, {**finished, "after": {"interpolate": 0}}, "test"), resume=True)
+    record, card = results(finished)
+    assert record["metrics"]["held_out_map"] == pytest.approx(first["held_out_map"], abs=1e-6)
+    assert card["validation"] == {
+        name: pytest.approx(first["held_out_map"], abs=1e-4)
+        for name in ("held_out_map", "validation")
+    }
+    assert card["validation_last_step"]["held_out_map"] == pytest.approx(
+        end["held_out_map"], abs=1e-4
+    )
+    assert card["interpolate"] == 0
+    # Whitening learnt again makes other numbers, and the classifier no longer fits.
+    after = {"whiten_photos": 20, "whiten_shrinkage": 0.9}
+    train(parse(TrainSettings, {**finished, "after": after}, "test"), resume=True)
+    record, card = results(finished)
+    assert record["metrics"]["held_out_map"] != pytest.approx(end["held_out_map"], abs=1e-6)
+    assert "accuracy" not in record["metrics"]
+    assert "attention_accuracy" in record["metrics"]
+    assert card["whiten_photos"] == 20
+    assert last.stat().st_mtime_ns == before
+    assert log(out, "train") == steps
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 5}, {"optimiser": {"learning_rate": 0.2}}, {"loop": {"steps": 9}}]
+)
+def test_what_decides_how_it_learns_must_not_change_half_way(
+    finished: dict[str, Any], change: dict[str, Any]
+) -> None:
+    last = Path(finished["out"]) / "checkpoints" / "last.h5"
+    facts = {"settings": parse(TrainSettings, finished, "test").model_dump(mode="json")}
+    same_settings(parse(TrainSettings, finished, "test"), facts, last)
+    with pytest.raises(DelgError, match=rf"last\.h5 was made with other settings of {min(change)}"):
+        same_settings(parse(TrainSettings, {**finished, **change}, "test"), facts, last)
+
+
+def test_settings_that_did_not_exist_yet_had_their_defaults(finished: dict[str, Any]) -> None:
+    settings = parse(TrainSettings, finished, "test")
+    facts = {"settings": settings.model_dump(mode="json")}
+    del facts["settings"]["losses"]["descriptor"], facts["settings"]["model"]["local_only"]
+    same_settings(settings, facts, Path("last.h5"))
+
+
 def settings_file(photos: Path, out: Path) -> Path:
     """Everything that has a state: averages, a memory, both heads, trained norms, two views."""
     values = tiny(
         photos, out, steps=8, batch=4, balanced=0.5, checkpoint_every=1, validate_every=8,
         log_every=1,
     )  # fmt: skip
+    values["data"]["validation_share"] = 0.06
     values["augment"] = {"side": 64, "views": 2, "rotation": 10, "on_background": 0.3}
     values["model"]["local_head"] = {"dim": 16, "attention_hidden": 8}
     values["losses"] = {
@@ -200,6 +312,7 @@ train(parse(TrainSettings, values, "mirrored"))
 
 def test_two_replicas_do_what_one_does(photos: Path, tmp_path: Path) -> None:
     values = tiny(photos, tmp_path, steps=3, batch=4, validate_every=9, checkpoint_every=9)
+    values["data"]["validation_share"] = 0
     values["augment"]["side"] = 64
     values["trainable"] = {"backbone_from": "block15"}
     values["optimiser"] = {"kind": "sgd", "learning_rate": 0.1}
