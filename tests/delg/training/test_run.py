@@ -274,7 +274,9 @@ def test_checkpoints_are_whole_or_damaged_by_name(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "absent.h5")
 
 
-@pytest.mark.parametrize("name", ["tiny", "delg_lite", "delg_r50_gldv2", "delg_r101_gldv2"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "delg_lite", "delg_r50_gldv2", "delg_r101_gldv2", "delf_r50_gldv2"]
+)
 def test_shipped_configurations_are_valid(name: str) -> None:
     settings = parse(TrainSettings, read_yaml(TINY.with_name(f"{name}.yaml")), name)
     assert settings.loop.steps
