@@ -22,10 +22,9 @@ def train(
     ] = False,
 ) -> None:
     """Train a model; its folder is for --model afterwards."""
-    from delg.settings import read_settings
-    from delg.training.settings import TrainSettings
+    from delg.training.settings import read_train_settings
 
-    settings = read_settings(TrainSettings, config)
+    settings = read_train_settings(config)
     load_tensorflow()
     from delg.training.stages import train_in_stages
 

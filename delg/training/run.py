@@ -23,7 +23,7 @@ from delg.training.cleaning import believed
 from delg.training.learner import Learner
 from delg.training.photos import NO_LABEL, Item, Parts, list_items, split
 from delg.training.settings import TrainSettings
-from delg.training.start import load_start
+from delg.training.start import load_start, start_digest
 from delg.training.store import CachedStore, DiskStore, PhotoStore, readable
 from delg.training.trainer import NotFiniteError, Trainer
 from delg.training.validate import Embedder, Validation
@@ -171,10 +171,15 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         learner = Learner(model, settings, len(ready.parts.labels))
     trainer = Trainer(learner, settings, strategy)
     _tell(ready, dropped, trainer)
-    best = -math.inf
+    best, origin = -math.inf, start_digest(settings.start)
     if last is not None:
         saved = checkpoints.load(last)
         same_settings(settings, saved.facts, last)
+        if saved.facts.get("start", origin) != origin:
+            raise DelgError(
+                f"start: {settings.start} holds other weights than when {last} was begun; put the "
+                "old ones back, or give their place"
+            )
         trainer.restore(saved, str(last))
         best = saved.facts["best"] or best
         say(f"continuing after step {trainer.step}")
@@ -213,7 +218,7 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
             else:
                 better = False
             if step % loop.checkpoint_every == 0 or done or better:
-                _keep(trainer, settings, best, better, step)
+                _keep(trainer, settings, best, better, step, origin)
         if not metrics:
             # Resumed after its last step, only the model's folder is made again.
             with trainer.averaged():
@@ -223,11 +228,12 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         return finish(settings, ready, trainer, metrics)
 
 
-def _keep(trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int) -> None:
+def _keep(
+    trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int, origin: str
+) -> None:
     folder = settings.out / CHECKPOINTS
-    snapshot = trainer.snapshot(
-        {"best": None if best == -math.inf else best, "settings": settings.model_dump(mode="json")}
-    )
+    facts = {"settings": settings.model_dump(mode="json"), "start": origin}
+    snapshot = trainer.snapshot({**facts, "best": None if best == -math.inf else best})
     checkpoints.save(folder / LAST, snapshot)
     if better:
         checkpoints.save(folder / BEST, snapshot)
@@ -246,7 +252,8 @@ def same_settings(settings: TrainSettings, facts: dict[str, Any], path: Path) ->
     Raises:
         DelgError: it was made with others.
     """
-    free: dict[str, Any] = dict.fromkeys(("out", "after", "photo_terms"), True)
+    # Where the starting weights lie may change as well: their hash is compared.
+    free: dict[str, Any] = dict.fromkeys(("out", "start", "after", "photo_terms"), True)
     free["loop"] = {"log_every", "checkpoint_every", "validate_every", "keep_every", "threads"}
     free["model"] = {"name", "description", "extraction"}
     # What an earlier version did not know has its default.

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from delg.errors import UsageError
-from delg.settings import ModelSettings, Settings, parse
+from delg.settings import ModelSettings, Settings, parse, read_yaml
 
 # Of the finished model, inside ``out``.
 MODEL_FOLDER = "model"
@@ -274,6 +274,27 @@ class TrainSettings(Settings):
         if loop.batch % loop.accumulate:
             raise ValueError("loop.batch must be a multiple of loop.accumulate")
         return self
+
+
+def read_train_settings(path: Path) -> TrainSettings:
+    """Read the settings of a run; ``extends`` names a file beside it whose values hold where this
+    one says nothing.
+
+    Raises:
+        UsageError: a file is missing or a value does not fit.
+    """
+    return parse(TrainSettings, _values(path, ()), str(path))
+
+
+def _values(path: Path, seen: tuple[Path, ...]) -> Any:
+    if path in seen:
+        raise UsageError(f"{path}: extends itself")
+    values = read_yaml(path)
+    if not isinstance(values, dict) or "extends" not in values:
+        return values
+    own = {key: value for key, value in values.items() if key != "extends"}
+    base = _values(path.parent / str(values["extends"]), (*seen, path))
+    return merged(base, own) if isinstance(base, dict) else base
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from delg.settings import ModelSettings, parse, read_yaml
 from delg.training import checkpoint
 from delg.training.run import same_settings, train
 from delg.training.samples import NAMES, write_samples
-from delg.training.settings import TrainSettings
+from delg.training.settings import TrainSettings, read_train_settings
 from delg.training.start import load_start
 from delg.weights import save_weights
 
@@ -190,6 +190,23 @@ def test_what_decides_how_it_learns_must_not_change_half_way(
         same_settings(parse(TrainSettings, {**finished, **change}, "test"), facts, last)
 
 
+def test_other_weights_to_start_from_are_refused_and_another_place_is_not(
+    finished: dict[str, Any], tmp_path: Path
+) -> None:
+    start = Path(finished["start"])
+    moved = start.rename(tmp_path / "moved.h5")
+    model = Delg(parse(ModelSettings, finished["model"], "test"))
+    load_start(model, str(moved))
+    model.whitening.projection.bias.assign(np.ones(4))
+    save_weights(model, start)
+    with pytest.raises(DelgError, match=r"start\.h5 holds other weights than when .*last\.h5 was"):
+        train(parse(TrainSettings, finished, "test"), resume=True)
+    facts = {"settings": parse(TrainSettings, finished, "test").model_dump(mode="json")}
+    elsewhere = {**finished, "start": str(moved)}
+    same_settings(parse(TrainSettings, elsewhere, "test"), facts, Path("last.h5"))
+    moved.rename(start)
+
+
 def test_settings_that_did_not_exist_yet_had_their_defaults(finished: dict[str, Any]) -> None:
     settings = parse(TrainSettings, finished, "test")
     facts = {"settings": settings.model_dump(mode="json")}
@@ -275,11 +292,43 @@ def test_checkpoints_are_whole_or_damaged_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["tiny", "delg_lite", "delg_r50_gldv2", "delg_r101_gldv2", "delf_r50_gldv2"]
+    "name",
+    [
+        "tiny",
+        "delg_lite",
+        "delg_lite_clean",
+        "delg_lite_no_warps",
+        "delg_r50_gldv2",
+        "delg_r101_gldv2",
+        "delf_r50_gldv2",
+    ],
 )
 def test_shipped_configurations_are_valid(name: str) -> None:
-    settings = parse(TrainSettings, read_yaml(TINY.with_name(f"{name}.yaml")), name)
-    assert settings.loop.steps
+    assert read_train_settings(TINY.with_name(f"{name}.yaml")).loop.steps
+
+
+def test_variants_differ_from_the_recipe_where_they_say() -> None:
+    recipe, clean, bare = (
+        read_train_settings(TINY.with_name(f"{name}.yaml"))
+        for name in ("delg_lite", "delg_lite_clean", "delg_lite_no_warps")
+    )
+    assert clean.losses == recipe.losses
+    assert not set(clean.data.folders + clean.data.unlabelled) & {Path("photos/landmarks")}
+    assert bare.data == recipe.data
+    assert bare.losses.warps.descriptor_weight == bare.losses.warps.attention_weight == 0
+    assert bare.losses.instance == recipe.losses.instance
+
+
+def test_a_file_extends_another_and_not_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"extends: {TINY}\nloop: {{steps: 7}}\n")
+    settings = read_train_settings(tmp_path / "a.yaml")
+    assert (settings.loop.steps, settings.loop.batch) == (7, 24)
+    (tmp_path / "b.yaml").write_text("extends: b.yaml\n")
+    with pytest.raises(UsageError, match=r"b\.yaml: extends itself"):
+        read_train_settings(tmp_path / "b.yaml")
+    (tmp_path / "c.yaml").write_text("extends: gone.yaml\n")
+    with pytest.raises(UsageError, match=r"gone\.yaml: cannot be read"):
+        read_train_settings(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(
