@@ -28,13 +28,16 @@ from delg.training.start import load_start
 from delg.weights import save_weights
 
 TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
+# Runs up to their last step, of "CONFIG" or "CONFIG resume" each; other tests look at what follows.
 RUN = """
 import sys
-from pathlib import Path
-from delg.settings import read_settings
-from delg.training.settings import TrainSettings
+import delg.training.after
 from delg.training.run import train
-train(read_settings(TrainSettings, sys.argv[1]), sys.argv[2:] == ["resume"])
+from delg.training.settings import read_train_settings
+delg.training.after.finish = lambda *_: None
+for words in sys.argv[1:]:
+    config, *resume = words.split()
+    train(read_train_settings(config), bool(resume))
 """
 
 
@@ -220,7 +223,7 @@ def settings_file(photos: Path, out: Path) -> Path:
         photos, out, steps=8, batch=4, balanced=0.5, checkpoint_every=1, validate_every=8,
         log_every=1,
     )  # fmt: skip
-    values["data"]["validation_share"] = 0.06
+    values["data"]["validation_share"] = 0
     values["augment"] = {"side": 64, "views": 2, "rotation": 10, "on_background": 0.3}
     values["model"]["local_head"] = {"dim": 16, "attention_hidden": 8}
     values["losses"] = {
@@ -241,8 +244,7 @@ def start(*args: str) -> subprocess.Popen[bytes]:
 
 
 def test_killed_and_resumed_it_ends_equal_to_a_run_in_one_go(photos: Path, tmp_path: Path) -> None:
-    whole = start(str(settings_file(photos, tmp_path / "whole")))
-    cut = settings_file(photos, tmp_path / "cut")
+    whole, cut = (settings_file(photos, tmp_path / name) for name in ("whole", "cut"))
     process = start(str(cut))
     last = tmp_path / "cut" / "checkpoints" / "last.h5"
     until = time.monotonic() + 120
@@ -254,9 +256,9 @@ def test_killed_and_resumed_it_ends_equal_to_a_run_in_one_go(photos: Path, tmp_p
     process.wait()
     at = h5py_step(last)
     assert 3 <= at < 8, "it must be interrupted on the way"
-    for run in (start(str(cut), "resume"), whole):
-        errors = run.communicate()[1]
-        assert run.returncode == 0, errors.decode()
+    run = start(f"{cut} resume", str(whole))
+    errors = run.communicate()[1]
+    assert run.returncode == 0, errors.decode()
     one, two = (
         checkpoint.load(tmp_path / name / "checkpoints" / "last.h5") for name in ("whole", "cut")
     )
@@ -345,19 +347,10 @@ def test_settings_that_make_no_sense_say_so(change: dict[str, Any], message: str
         parse(TrainSettings, {**read_yaml(TINY), **change}, "test")
 
 
-MIRRORED = """
-import sys
+TWO_DEVICES = """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-if sys.argv[1] == "2":
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from delg.settings import parse, read_yaml
-from delg.training.settings import TrainSettings
-from delg.training.run import train
-values = read_yaml(sys.argv[2])
-values["loop"]["mirrored"] = sys.argv[1] == "2"
-values["out"] = sys.argv[3]
-train(parse(TrainSettings, values, "mirrored"))
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 """
 
 
@@ -367,18 +360,16 @@ def test_two_replicas_do_what_one_does(photos: Path, tmp_path: Path) -> None:
     values["augment"]["side"] = 64
     values["trainable"] = {"backbone_from": "block15"}
     values["optimiser"] = {"kind": "sgd", "learning_rate": 0.1}
+    values["loop"]["mirrored"] = True
     path = tmp_path / "mirrored.yaml"
-    path.write_text(yaml.safe_dump(values))
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", MIRRORED, count, str(path), str(tmp_path / count)],
-            stderr=subprocess.PIPE,
-        )
-        for count in "12"
-    ]
-    for run in runs:
-        errors = run.communicate()[1]
-        assert run.returncode == 0, errors.decode()[-3000:]
+    path.write_text(yaml.safe_dump({**values, "out": str(tmp_path / "2")}))
+    run = subprocess.Popen(
+        [sys.executable, "-c", TWO_DEVICES + RUN, str(path)], stderr=subprocess.PIPE
+    )
+    values["loop"]["mirrored"] = False
+    train(parse(TrainSettings, {**values, "out": str(tmp_path / "1")}, "single"))
+    errors = run.communicate()[1]
+    assert run.returncode == 0, errors.decode()[-3000:]
     one, two = (checkpoint.load(tmp_path / count / "checkpoints" / "last.h5") for count in "12")
     for name, value in one.arrays.items():
         np.testing.assert_allclose(value, two.arrays[name], rtol=1e-3, atol=1e-4, err_msg=name)
