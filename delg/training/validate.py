@@ -50,9 +50,10 @@ class Validation:
         # Without a global head, the mean feature as attention weighs it stands for the photo.
         self._embed = Embedder(model, _SIDE, "global" if model.settings.has_global else "attended")
         self._means = {kind: Embedder(model, _SIDE, kind) for kind in ("mean", "attended")}
-        classes = {label: number for number, label in enumerate(ready.parts.labels)}
-        self._known, labels = _read(ready.validation)
-        self._classes = np.array([classes[label] for label in labels])
+        # There may be far too many of these to keep their pixels.
+        self._known = ready.validation
+        numbers = {label: number for number, label in enumerate(ready.parts.labels)}
+        self._classes = np.array([numbers[str(item.label)] for item in self._known.items])
         self._held_out, labels = _read(ready.held_out)
         self._labels = np.array(labels)
         self._twins, _ = _read(ready.twins)
@@ -61,7 +62,7 @@ class Validation:
     def measure(self) -> dict[str, float]:
         """The accuracies of the classifiers, ``held_out_map`` and ``twin_map``, as far as there are
         photos for them, and the mean of them all as ``validation``."""
-        found = self._accuracies() if self._known else {}
+        found = self._accuracies() if self._known.items else {}
         gallery = self._embed(self._held_out) if self._held_out else None
         if gallery is not None:
             found["held_out_map"] = leave_one_out_map(gallery, self._labels)
@@ -72,23 +73,30 @@ class Validation:
         return {**found, "validation": float(np.mean(list(found.values())))} if found else {}
 
     def _accuracies(self) -> dict[str, float]:
-        learner, logits = self._learner, {}
+        learner, found = self._learner, {}
         if learner.centres is not None and "accuracy" in self._asked:
             centres = value_of(learner.centres)
             centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
-            descriptors = self._embed(self._known)
-            logits["accuracy"] = np.einsum("bd,ckd->bck", descriptors, centres).max(axis=-1)
+            each, dim = centres.shape[1:]
+            found["accuracy"] = self._accuracy(self._embed, centres.reshape(-1, dim).T, 0.0, each)
         for name, kind, classifier in (
             ("descriptor_accuracy", "mean", learner.mean_classifier),
             ("attention_accuracy", "attended", learner.classifier),
         ):
             if classifier is not None and name in self._asked:
                 kernel, bias = (value_of(part) for part in classifier)
-                logits[name] = self._means[kind](self._known) @ kernel + bias
-        return {
-            name: float(np.mean(values.argmax(axis=1) == self._classes))
-            for name, values in logits.items()
-        }
+                found[name] = self._accuracy(self._means[kind], kernel, bias)
+        return found
+
+    def _accuracy(
+        self, embed: Embedder, kernel: FloatArray, bias: FloatArray | float, each: int = 1
+    ) -> float:
+        """Share of the known photos whose largest logit is one of the ``each`` of its class."""
+        right = [
+            (embed([pixels]) @ kernel + bias).argmax() // each == self._classes[number]
+            for number, pixels in readable(self._known, range(len(self._known.items)))
+        ]
+        return float(np.mean(right)) if right else 0.0
 
 
 def _read(store: PhotoStore) -> tuple[list[Pixels], list[str]]:
