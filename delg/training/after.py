@@ -61,10 +61,16 @@ def finish(
         spec = spec.model_copy(
             update={"local_head": find_model(settings.start).settings.local_head}
         )
+    if after.whiten_dim is not None:
+        head = spec.global_head.model_copy(update={"dim": after.whiten_dim})
+        spec = spec.model_copy(update={"global_head": head})
+    left = ("autoencoder/", "attention/") if after.local_head == "start" else ()
+    if after.whiten_photos:
+        left += ("whitening/",)
     with trainer.averaged():
         final = Delg(spec)
         fresh = set(load_start(final, settings.start))
-        blend(final, learner.model, after.interpolate, fresh, after.local_head == "start")
+        blend(final, learner.model, after.interpolate, fresh, left)
     fitted = fit_again(final, settings, ready)
     if after.keep_features:
         found = local_scores(final, ready.store, spread(len(ready.store.items), 100))
@@ -143,17 +149,20 @@ def spread(total: int, count: int) -> list[int]:
     return sorted(set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist()))
 
 
-def blend(final: Delg, trained: Delg, share: float, fresh: set[str], keep_local: bool) -> None:
+def blend(
+    final: Delg, trained: Delg, share: float, fresh: set[str], left: tuple[str, ...] = ()
+) -> None:
     """Move ``final``, which holds the starting weights, ``share`` of the way to the trained ones.
 
     Variables that started fresh have nothing to go back to and are taken as trained.
 
     Args:
-        keep_local: leave the local head as it started.
+        fresh: names of those.
+        left: beginnings of the names of variables to leave as they are.
     """
     values = dict(named_variables(trained))
     for name, variable in named_variables(final):
-        if keep_local and name.startswith(("autoencoder/", "attention/")):
+        if left and name.startswith(left):
             continue
         part = 1.0 if name in fresh else share
         start, end = value_of(variable), value_of(values[name])

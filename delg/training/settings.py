@@ -198,6 +198,8 @@ class AfterSettings(Settings):
     local_head: Literal["trained", "start"] = "trained"
     # Learn whitening (and, unless trained, codes) again by PCA from this many training photos.
     whiten_photos: int = Field(0, ge=0)
+    # Width of the descriptor so learnt, if it is to be another than ``model.global_head.dim``.
+    whiten_dim: int | None = Field(None, ge=1)
     # How far its variances are pulled towards their mean: few photos leave the faint ones noisy.
     whiten_shrinkage: Share = 0.05
     # Keep this share of the training photos' local features when setting ``min_score``; 0: leave.
@@ -269,6 +271,8 @@ class TrainSettings(Settings):
                 "losses.arcface and losses.instance are of the global descriptor, which a model "
                 "with model.local_only has not; set their weights to 0"
             )
+        if self.after.whiten_dim is not None and not self.after.whiten_photos:
+            raise ValueError("after.whiten_dim needs after.whiten_photos to learn from")
         if self.after.local_head == "start" and self.start is None:
             raise ValueError("after.local_head: start needs a model to start from (start)")
         if loop.batch % loop.accumulate:

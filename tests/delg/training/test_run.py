@@ -169,13 +169,14 @@ def test_a_run_that_has_ended_is_finished_again_otherwise_without_training(
     )
     assert card["interpolate"] == 0
     # Whitening learnt again makes other numbers, and the classifier no longer fits.
-    after = {"whiten_photos": 20, "whiten_shrinkage": 0.9}
+    after = {"whiten_photos": 20, "whiten_dim": 6, "whiten_shrinkage": 0.9}
     train(parse(TrainSettings, {**finished, "after": after}, "test"), resume=True)
     record, card = results(finished)
     assert record["metrics"]["held_out_map"] != pytest.approx(end["held_out_map"], abs=1e-6)
     assert "accuracy" not in record["metrics"]
     assert "attention_accuracy" in record["metrics"]
     assert card["whiten_photos"] == 20
+    assert load_model(out / "model").global_dim == 6
     assert last.stat().st_mtime_ns == before
     assert log(out, "train") == steps
 
