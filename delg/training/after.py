@@ -64,7 +64,9 @@ def finish(
     if after.whiten_dim is not None:
         head = spec.global_head.model_copy(update={"dim": after.whiten_dim})
         spec = spec.model_copy(update={"global_head": head})
-    left = ("autoencoder/", "attention/") if after.local_head == "start" else ()
+    left: tuple[str, ...] = ()
+    if after.local_head == "start":
+        left = ("autoencoder/", "attention/")
     if after.whiten_photos:
         left += ("whitening/",)
     with trainer.averaged():
