@@ -31,6 +31,10 @@ class ImageError(DelgError):
     """An image that cannot be used; the message is the reason, without the path."""
 
 
+class OversizedError(ImageError):
+    """An image of more pixels than are decoded."""
+
+
 def _open_heic(data: bytes) -> Image.Image:
     try:
         import pillow_heif
@@ -78,7 +82,7 @@ def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
 
 def _check_size(width: int, height: int, settings: ImageSettings) -> None:
     if width * height > settings.max_pixels:
-        raise ImageError(
+        raise OversizedError(
             f"oversized: {width}×{height} pixels are over the limit of {settings.max_pixels:,} "
             "(setting images.max_pixels)"
         )
@@ -110,7 +114,9 @@ def decode_bytes(data: bytes, settings: ImageSettings | None = None) -> NDArray[
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError("oversized: the header promises more pixels than can be read") from None
+        raise OversizedError(
+            "oversized: the header promises more pixels than can be read"
+        ) from None
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format, or its header is damaged") from None
     except MemoryError:

@@ -1,0 +1,8 @@
+// A thumbnail that cannot be loaded says so.
+"use strict";
+document.addEventListener("error", (event) => {
+  const image = event.target;
+  if (image instanceof HTMLImageElement && image.classList.contains("thumb")) {
+    image.closest(".mat, .framed")?.classList.add("gone");
+  }
+}, true);
