@@ -69,11 +69,11 @@ def serve(
             say(f"warning: {problem}")
         count = len(images)
     shared.warm()
-    more: list[Any] = []
+    more = []
     if runs is not None:
-        from eval.serve_runs import make_runs
+        from eval.serve_runs import run_pages
 
-        more.append(("Runs", "/runs", make_runs(runs)))
+        more.append(run_pages(runs))
     app = make_app(Service(shared, settings), more)
     _run(app, settings, f"{plural(count, 'photo')} in {index}")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -27,16 +27,14 @@ _ABOUT = (
     "Find the photos of that very thing: instance-level image retrieval over one index. "
     "Errors are JSON objects with the key `error`."
 )
-# Makes further routes of the server's pages, shown under a name in the head of every page.
-MorePages = Callable[[pages.Pages], APIRouter]
 
 
-def make_app(service: Service, more: Sequence[tuple[str, str, MorePages]] = ()) -> ASGIApp:
+def make_app(service: Service, more: Sequence[pages.MorePages] = ()) -> ASGIApp:
     """The application over an index.
 
     Args:
         service: what it does.
-        more: further pages: their name, the path of the first, and what makes their routes.
+        more: pages of other packages.
     """
     # Requests already run side by side; more threads inside each product only contend.
     threadpool_limits(1, user_api="blas")
@@ -51,11 +49,9 @@ def make_app(service: Service, more: Sequence[tuple[str, str, MorePages]] = ()) 
         title="delg", version=_version(), description=_ABOUT, lifespan=life,
         docs_url=None, redoc_url=None,
     )  # fmt: skip
-    views = pages.Pages(service, [(name, path) for name, path, _ in more])
+    views = pages.Pages(service, more)
     app.include_router(api.make_router(service))
     app.include_router(views.make_router(), include_in_schema=False)
-    for _, _, make in more:
-        app.include_router(make(views), include_in_schema=False)
     _describe_token(app, service)
     _answer_errors(app, views)
     return Guard(app, service.settings)

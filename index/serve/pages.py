@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -35,19 +36,35 @@ _MONTH = 30 * 24 * 3600
 Number = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
+@dataclass(frozen=True)
+class MorePages:
+    """Pages that another package adds.
+
+    Attributes:
+        name, path: of the one that every page leads to.
+        package: that has their templates.
+        make: their routes.
+    """
+
+    name: str
+    path: str
+    package: str
+    make: Callable[[Pages], APIRouter]
+
+
 class Pages:
     """Makes pages and their routes.
 
     Args:
         service: what they show.
-        more: names and paths of further pages that every page leads to.
-        packages: whose templates those need.
+        more: pages of other packages.
     """
 
-    def __init__(self, service: Service, more: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, service: Service, more: Sequence[MorePages] = ()) -> None:
         self.service = service
         self._assets = load_assets()
-        self._templates = environment(self._assets)
+        self._templates = environment(self._assets, [one.package for one in more])
+        self._more = more
         self._finder = Finder(service.shared)
         self._links = [
             ("Search", "/"),
@@ -55,7 +72,7 @@ class Pages:
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
             ("Index", "/stats"),
-            *more,
+            *((one.name, one.path) for one in more),
         ]
 
     def close(self) -> None:
@@ -92,6 +109,8 @@ class Pages:
         self._add_way_in(router)
         self._add_search(router)
         self._add_browsing(router)
+        for one in self._more:
+            router.include_router(one.make(self))
         return router
 
     def _add_way_in(self, router: APIRouter) -> None:

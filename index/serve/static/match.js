@@ -38,6 +38,8 @@
     get("match-previous").disabled = now === 0;
     get("match-next").disabled = now === cards.length - 1;
     if (!dialog.open) dialog.showModal();
+    // Until the pointer moves, it points at nothing.
+    view.classList.remove("pointed");
     draw();
     fit();
     view.focus({ preventScroll: true });
@@ -195,6 +197,7 @@
     view.setPointerCapture(event.pointerId);
   });
   view.addEventListener("pointermove", (event) => {
+    view.classList.toggle("pointed", event.pointerType !== "touch");
     const last = pointers.get(event.pointerId);
     if (!last) return;
     const area = view.getBoundingClientRect();

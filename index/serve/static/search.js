@@ -163,7 +163,11 @@
   photo.addEventListener("pointercancel", () => finish(false));
 
   // What a search is told, and told of.
-  form.addEventListener("htmx:beforeRequest", () => found.setAttribute("aria-busy", "true"));
+  form.addEventListener("htmx:beforeRequest", () => {
+    found.setAttribute("aria-busy", "true");
+    // On a narrow window the hits lie below the form.
+    if (found.getBoundingClientRect().top > window.innerHeight * 0.7) found.scrollIntoView({ block: "start" });
+  });
   form.addEventListener("htmx:afterRequest", () => found.removeAttribute("aria-busy"));
   form.addEventListener("htmx:sendError", () => complain("The server does not answer. Is it still running?"));
   form.addEventListener("submit", (event) => {
