@@ -34,7 +34,10 @@ _DEPTH = 4
 _DRAWN = POLICY.replace("style-src 'self'", "style-src 'self'; style-src-attr 'unsafe-inline'")
 # Reports and comparisons are whole in themselves: no script, nothing from anywhere.
 _WHOLE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
-_HOME = '<body>\n<p class="eyebrow"><a href="/runs">← All runs</a></p>'
+_HOME = (
+    '<body>\n<p class="sheet eyebrow" style="padding-top: 1.25rem">'
+    '<a href="/runs">← All runs</a></p>'
+)
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,9 @@ class Limits:
         seconds: after which what has been found is given.
     """
 
-    similarity: float = 0.9
+    similarity: float = 0.7
     inliers: int = 40
-    inlier_rate: float = 0.25
+    inlier_rate: float = 0.35
     photos: int = 30_000
     pairs: int = 3_000
     seconds: float = 120.0

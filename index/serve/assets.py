@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup, escape
 
 from index.drawing import PALETTE
 
@@ -52,9 +54,15 @@ def environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> jinja
     made.globals["version"] = digest[:12]
     made.globals["palette"] = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE.tolist()]
     made.filters["quoted"] = lambda text: quote(text, safe="")
+    made.filters["breakable"] = _breakable
     made.filters["bytes"] = _bytes
     made.filters["duration"] = _duration
     return made
+
+
+def _breakable(text: str) -> Markup:
+    """Where a long name may go on in the next line: after what separates its parts."""
+    return Markup(re.sub("([/_-]+)", r"\1<wbr>", str(escape(text))))
 
 
 def _bytes(count: Any) -> str:

@@ -38,18 +38,25 @@ class SharedIndex:
     Args:
         path: of the index.
         overrides: of its settings, by section and key, with their origin for errors.
+        extractor: the index's model, where it is loaded already.
 
     Raises:
         DelgError: there is no index, or it is damaged.
     """
 
-    def __init__(self, path: Path, overrides: Any = None, origin: str = "settings") -> None:
+    def __init__(
+        self,
+        path: Path,
+        overrides: Any = None,
+        origin: str = "settings",
+        extractor: Extractor | None = None,
+    ) -> None:
         self.path = path
         self._overrides, self._origin = overrides or {}, origin
         self._lock = threading.Lock()
         self._opening = threading.Lock()
         self._writing = threading.Lock()
-        self._extractor: Extractor | None = None
+        self._extractor = extractor
         stamp = self._stamp()
         self._state = _State(self._open(), stamp)
         self._tried = stamp

@@ -6,3 +6,7 @@ document.addEventListener("error", (event) => {
     image.closest(".mat, .framed")?.classList.add("gone");
   }
 }, true);
+// On a narrow window the present page's name may lie outside the row of names.
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+});
