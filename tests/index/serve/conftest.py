@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 from dots import DotModel, dots, gallery
 from starlette.testclient import TestClient
 
@@ -71,25 +67,12 @@ def serve(stock, place, dot_model_folder) -> Iterator[Callable[..., TestClient]]
         yield start
 
 
-@pytest.fixture
-def client(serve) -> TestClient:
-    """Of a server with the usual settings."""
-    return serve()
-
-
-@contextlib.contextmanager
-def at_port(app: object) -> Iterator[str]:
-    """Serve an application in a thread; gives its address."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        until = time.monotonic() + 30
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < until
-            time.sleep(0.02)
-        yield f"{LOCAL}:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
+@pytest.fixture(scope="session")
+def client(stock, dot_model_folder) -> Iterator[TestClient]:
+    """Of a server with the usual settings, over an index that nobody changes."""
+    service = Service(
+        SharedIndex(stock / "i", extractor=DotModel(dot_model_folder)), ServeSettings()
+    )
+    with TestClient(make_app(service), base_url=LOCAL, raise_server_exceptions=False) as client:
+        client.service = service
+        yield client

@@ -11,7 +11,6 @@ import pytest
 from bad_photos import BAD, encoded
 from dots import DotModel, dots
 from PIL import Image
-from starlette.testclient import TestClient
 
 from index import ImageIndex
 
@@ -117,13 +116,14 @@ def test_no_photo_and_other_bodies_are_refused(client):
     assert client.post("/api/query", content=b"abc", headers=unbounded).status_code == 422
 
 
-def test_a_photo_of_the_index_is_looked_for_by_id_and_not_found_itself(client, place):
+def test_a_photo_of_the_index_is_looked_for_by_id_and_not_found_itself(client):
     found = ids(client.post("/api/query", params={"id": "plain/003.png", "k": 3}))
     assert found[0] == "räume/again.png" and "plain/003.png" not in found
     assert client.post("/api/query?id=nothing").status_code == 404
 
 
-def test_without_its_file_an_image_is_looked_for_by_its_features(client, stock, tmp_path, place):
+def test_without_its_file_an_image_is_looked_for_by_its_features(serve, tmp_path):
+    client = serve()
     with client.service.shared.writing() as images:
         new = tmp_path / "gone.png"
         dots(3).save(new)
@@ -185,8 +185,8 @@ def test_nothing_can_be_changed_unless_asked_for(client):
     assert client.get(address("plain/000.png")).status_code == 200
 
 
-def test_a_photo_is_added_found_and_removed(serve: object, place):
-    client: TestClient = serve(writable=True)
+def test_a_photo_is_added_found_and_removed(serve, place):
+    client = serve(writable=True)
     new = encoded(dots(500).pixels(), "PNG")
     fields = {"id": "neu/ü 1.png", "label": "new", "metadata": '{"room": "7"}'}
     made = client.post("/api/images", files={"image": ("x.png", new)}, data=fields)
@@ -242,7 +242,7 @@ def test_ids_are_never_taken_for_paths(serve, place, tmp_path):
     assert not list(tmp_path.rglob("*evil*"))
 
 
-def test_another_writer_makes_a_change_wait(serve, place, dot_model_folder):
+def test_another_writer_makes_a_change_wait(serve, place):
     client = serve(writable=True)
     other = ImageIndex.open(place)
     with other._store.lock():
