@@ -1,0 +1,75 @@
+"""``delg serve`` in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+@contextlib.contextmanager
+def serving(*words: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server and its address; its model is loaded."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "delg.cli", "serve", "--port", "0", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:"), process.stderr.read()
+            yield process, address
+        finally:
+            process.kill()
+
+
+def test_a_query_over_http_is_what_the_command_line_prints(shop, run):
+    folder = shop[0]
+    with serving("--index", "i", cwd=folder) as (process, address):
+        # It is ready from the first answer on.
+        assert httpx.get(f"{address}/health").json() == {"status": "ok"}
+        with (folder / "query.jpg").open("rb") as file:
+            upload = {"image": ("query.jpg", file.read())}
+        answers = [
+            httpx.post(f"{address}/api/query", files=upload, data=fields, timeout=60).json()
+            for fields in ({"k": "2"}, {"k": "2", "box": "0,0,200,150", "rerank": "1"})
+        ]
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=30)
+    assert process.returncode == 0 and "stopped" in talk and "Traceback" not in talk
+    words = ("query", "query.jpg", "--index", "i", "-k", "2", "--json")
+    printed = [
+        json.loads(run(*words, *more, cwd=folder).stdout)
+        for more in ((), ("--box", "0,0,200,150", "--rerank", "1"))
+    ]
+    for answer in (*answers, *printed):
+        answer["timing_ms"] = list(answer["timing_ms"])
+    assert answers == printed
+    assert answers[0]["hits"][0]["id"] == "pets/chelsea.jpg"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--host", "0.0.0.0"), "--token"),
+        (("--token", "short"), "--token"),
+        (("--runs", "nowhere"), "--runs"),
+        (("--index", "nowhere"), "no index there"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_loaded(shop, run, words, said):
+    done = run("serve", "--index", "i", *words, cwd=shop[0])
+    assert done.returncode in (1, 2) and said in done.stderr
+    assert len(done.stderr.splitlines()) <= 3 and not done.stdout
