@@ -25,10 +25,12 @@ class Jpeg:
 
 
 class Pictures:
-    """Makes pictures, and remembers up to ``most`` bytes of small ones."""
+    """Makes pictures, ``at_once`` at a time, and remembers up to ``most`` bytes of small ones."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, at_once: int) -> None:
         self._most, self._held = most, 0
+        # A page asks for dozens at once, and decoded photos are large.
+        self._room = threading.Semaphore(at_once)
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -52,10 +54,11 @@ class Pictures:
             if tag in self._kept:
                 self._kept.move_to_end(tag)
                 return Jpeg(self._kept[tag], tag)
-        pixels = decode(path, limits)
-        scale = min(1.0, side / max(pixels.shape[:2]))
-        height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-        data = encode(resize(pixels, width, height), "JPEG", _QUALITY[side])
+        with self._room:
+            pixels = decode(path, limits)
+            scale = min(1.0, side / max(pixels.shape[:2]))
+            height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+            data = encode(resize(pixels, width, height), "JPEG", _QUALITY[side])
         if side == THUMBNAIL_SIDE and tag:
             self._keep(tag, data)
         return Jpeg(data, tag)

@@ -55,7 +55,7 @@ class Service:
         self.shared, self.settings = shared, settings
         self.workers = Workers(settings.workers, settings.queue, settings.seconds)
         self.receiver = Receiver(settings)
-        self.pictures = Pictures(settings.thumbnail_mib * MIB)
+        self.pictures = Pictures(settings.thumbnail_mib * MIB, settings.workers)
         self._started = time.monotonic()
 
     def search(self, upload: Upload, asked: Asked) -> QueryResult:
