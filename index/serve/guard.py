@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
+import socket
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -89,8 +91,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
-        if self._settings.is_local and not self._is_known(host):
-            return 403, f"this server does not answer to the name {host!r}", {}
+        if not self._is_known(host):
+            return 403, f"this server does not answer to the name {host!r}; see --allow-host", {}
         if scope["method"] not in _SAFE and _is_foreign(headers, host):
             return 403, "pages of other sites may not ask this server for anything", {}
         if self._inside >= self._settings.requests:
@@ -100,11 +102,17 @@ class Guard:
         return None
 
     def _is_known(self, host: str) -> bool:
+        """Whether a page elsewhere cannot have its own name lead here: it would count as ours."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name in (*_LOCAL_NAMES, self._settings.host, *self._settings.allow_hosts)
+        if name in (self._settings.host, *self._settings.allow_hosts):
+            return True
+        if self._settings.is_local:
+            return name in _LOCAL_NAMES
+        # With a token, browsers bring what lets them in to its own name only.
+        return bool(self._settings.token) or name in (*_LOCAL_NAMES, *_machine()) or _is_ip(name)
 
     def _may_enter(self, path: str, headers: dict[bytes, str]) -> bool:
         if path.startswith(_OPEN):
@@ -117,6 +125,19 @@ class Guard:
         except CookieError:
             return False
         return cookie is not None and is_token(cookie.value, self._session)
+
+
+def _machine() -> tuple[str, str]:
+    name = socket.gethostname().lower()
+    return name, f"{name}.local"
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+        return True
+    except ValueError:
+        return False
 
 
 def _is_foreign(headers: dict[bytes, str], host: str) -> bool:

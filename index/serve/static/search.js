@@ -165,10 +165,14 @@
   // What a search is told, and told of.
   form.addEventListener("htmx:beforeRequest", () => {
     found.setAttribute("aria-busy", "true");
+    get("told").textContent = "Searching";
     // On a narrow window the hits lie below the form.
     if (found.getBoundingClientRect().top > window.innerHeight * 0.7) found.scrollIntoView({ block: "start" });
   });
-  form.addEventListener("htmx:afterRequest", () => found.removeAttribute("aria-busy"));
+  form.addEventListener("htmx:afterRequest", () => {
+    found.removeAttribute("aria-busy");
+    get("told").textContent = found.querySelector(".answer h2, .trouble p")?.textContent || "";
+  });
   form.addEventListener("htmx:sendError", () => complain("The server does not answer. Is it still running?"));
   form.addEventListener("submit", (event) => {
     if (byId.value || input?.files.length) return;

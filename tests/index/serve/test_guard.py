@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from delg.errors import UsageError
@@ -52,6 +54,16 @@ def test_local_names_are_known(client, host):
 def test_further_names_can_be_allowed(serve):
     client = serve(allow_hosts=("photos.example",))
     assert client.get("/api/stats", headers={"host": "photos.example"}).status_code == 200
+
+
+def test_an_open_server_answers_to_addresses_and_its_own_name_alone(serve):
+    client = serve(host="0.0.0.0", no_auth=True, allow_hosts=("photos.example",))
+    for host in ("192.168.1.5:8000", "[fe80::1]", "photos.example", socket.gethostname()):
+        assert client.get("/api/stats", headers={"host": host}).status_code == 200
+    assert client.get("/api/stats", headers={"host": "evil.example"}).status_code == 403
+    behind = serve(host="0.0.0.0", token=TOKEN)
+    headers = {"host": "any.example", "authorization": f"Bearer {TOKEN}"}
+    assert behind.get("/api/stats", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(

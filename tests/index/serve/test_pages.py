@@ -7,9 +7,15 @@ import time
 
 import pytest
 from bad_photos import encoded
-from dots import dots
+from dots import DotModel, dots
+from starlette.testclient import TestClient
 
+from index import ImageIndex
+from index.serve.app import make_app
 from index.serve.pages import Turner
+from index.serve.service import Service
+from index.serve.settings import ServeSettings
+from index.serve.shared import SharedIndex
 
 HX = {"hx-request": "true"}
 
@@ -86,6 +92,39 @@ def test_a_photo_of_the_index_starts_a_search(client):
     assert 'value="plain/003.png"' in page and "submit, load" in page
     part = client.post("/search", data={}, params={"id": "plain/003.png"}, headers=HX).text
     assert "räume/<wbr>again.png" in part
+
+
+def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
+    with client.service.shared.reading() as images:
+        images.export(tmp_path / "out.npz", "npz")
+        with ImageIndex.create_for_features(tmp_path / "f", images.kind) as made:
+            made.import_from([tmp_path / "out.npz"])
+    service = Service(SharedIndex(tmp_path / "f"), ServeSettings())
+    service.shared.warm()
+    with TestClient(make_app(service), base_url="http://127.0.0.1") as alone:
+        assert "made by a model that is not here" in alone.get("/").text
+        photo = encoded(dots(3).pixels(), "PNG")
+        refused = alone.post("/api/query", content=photo)
+        assert refused.status_code == 409 and "made elsewhere" in refused.json()["error"]
+        found = alone.post("/api/query?id=plain/003.png&k=1").json()["hits"]
+        assert found[0]["id"] == "räume/again.png" and found[0]["verified"]
+        for path in ("/browse", "/?id=plain/003.png", "/image?id=plain/003.png"):
+            assert alone.get(path).status_code == 200
+        assert alone.get("/api/images/plain%2F003.png/thumb").status_code == 404
+
+
+def test_an_empty_index_has_pages_too(tmp_path, dot_model_folder):
+    ImageIndex.create(tmp_path / "e", str(dot_model_folder)).close()
+    shared = SharedIndex(tmp_path / "e", extractor=DotModel(dot_model_folder))
+    shared.warm()
+    app = make_app(Service(shared, ServeSettings()))
+    with TestClient(app, base_url="http://127.0.0.1") as empty:
+        for path in ("/", "/browse", "/failures", "/stats", "/duplicates"):
+            assert empty.get(path).status_code == 200
+        photo = encoded(dots(3).pixels(), "PNG")
+        assert empty.post("/api/query", content=photo).json()["hits"] == []
+        part = empty.post("/search", files={"image": photo}, headers=HX).text
+        assert "No hits" in part
 
 
 def test_failures_say_why(client):
