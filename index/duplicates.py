@@ -147,9 +147,11 @@ def _similar_pairs(
         progress(0.5 * start / len(rows))
         products = vectors[start : start + _BLOCK] @ vectors[start:].T
         a, b = np.nonzero(np.triu(products >= limits.similarity, 1))
-        found += zip(products[a, b].tolist(), (a + start).tolist(), (b + start).tolist(),
-                     strict=True)  # fmt: skip
+        alike = products[a, b]
         # A heap of photos that are all alike must not fill the memory.
+        best = np.argsort(-alike, kind="stable")[: 2 * limits.pairs]
+        found += zip(alike[best].tolist(), (a[best] + start).tolist(), (b[best] + start).tolist(),
+                     strict=True)  # fmt: skip
         if len(found) > 20 * limits.pairs:
             found = sorted(found, reverse=True)[: 2 * limits.pairs]
     return _best_first(found, rows), True

@@ -208,6 +208,8 @@ def _new_id(upload: Upload) -> str:
         raise BadRequestError("id: a new image needs one (the field 'id', or the file's name)")
     if len(image_id) > LONGEST_ID:
         raise BadRequestError(f"id: has more than {LONGEST_ID} characters")
+    if image_id in (".", ".."):
+        raise BadRequestError(f"id: {image_id!r} cannot be part of an address")
     if not image_id.isprintable():
         raise BadRequestError(f"id: {image_id!r} holds characters that cannot be printed")
     return image_id

@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from eval.serve_speed import measure
+
 
 @contextlib.contextmanager
 def serving(*words: str, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -67,3 +69,11 @@ def test_wrong_use_is_told_before_anything_is_loaded(shop, run, words, said):
     done = run("serve", "--index", "i", *words, cwd=shop[0])
     assert done.returncode in (1, 2) and said in done.stderr
     assert len(done.stderr.splitlines()) <= 3 and not done.stdout
+
+
+def test_how_fast_it_answers_can_be_measured(shop):
+    found = measure(shop[0] / "i", shop[0] / "query.jpg", seconds=1.0, clients=2, runs=2)
+    assert len(found.alone_ms) == 2 and min(found.alone_ms) > 0
+    assert found.errors == 0 and found.per_second >= 0 and found.engine_per_second >= 0
+    if sys.platform == "linux":
+        assert found.memory_mib is not None and min(found.memory_mib) > 50

@@ -224,8 +224,9 @@ def test_a_bad_photo_leaves_nothing_behind(serve, place, name):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"id": "a\nb"}, {"id": "x" * 2000}, {"id": "a\u202eb"}, {"metadata": "[1]", "id": "m"},
-        {"metadata": '{"a": 1}', "id": "m"}, {"metadata": "{", "id": "m"},
+        {"id": "a\nb"}, {"id": ".."}, {"id": "x" * 2000}, {"id": "a\u202eb"},
+        {"metadata": "[1]", "id": "m"}, {"metadata": '{"a": 1}', "id": "m"},
+        {"metadata": "{", "id": "m"},
     ],
 )  # fmt: skip
 def test_an_id_or_metadata_that_make_no_sense_are_refused(serve, fields):
@@ -235,7 +236,7 @@ def test_an_id_or_metadata_that_make_no_sense_are_refused(serve, fields):
 
 def test_ids_are_never_taken_for_paths(serve, place, tmp_path):
     client = serve(writable=True)
-    for image_id in ("../../evil.png", "/etc/evil.png", "a/../../b.png", ".."):
+    for image_id in ("../../evil.png", "/etc/evil.png", "a/../../b.png"):
         made = client.post("/api/images", params={"id": image_id}, content=photo(600))
         assert made.status_code == 201 and made.json()["id"] == image_id
     assert {one.parent for one in (place / "photos").iterdir()} == {place / "photos"}
