@@ -5,13 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delg.commands.options import Config, IndexDir
 from delg.console import plural, put, say
 from delg.errors import DelgError, UsageError
+
+if TYPE_CHECKING:
+    from index.serve.service import Service
 
 # Seconds that requests get to finish when the server is told to stop.
 _GRACE = 5
@@ -74,8 +77,8 @@ def serve(
         from eval.serve_runs import run_pages
 
         more.append(run_pages(runs))
-    app = make_app(Service(shared, settings), more)
-    _run(app, settings, f"{plural(count, 'photo')} in {index}")
+    service = Service(shared, settings)
+    _run(make_app(service, more), service, f"{plural(count, 'photo')} in {index}")
 
 
 def _overrides(config: Path | None) -> dict[str, Any] | None:
@@ -86,11 +89,17 @@ def _overrides(config: Path | None) -> dict[str, Any] | None:
     return read_yaml(config)
 
 
-def _run(app: Any, settings: Any, what: str) -> None:
+def _run(app: Any, service: Service, what: str) -> None:
     import uvicorn
 
+    settings = service.settings
+
     class Server(uvicorn.Server):
-        """Says where it listens."""
+        """Says where it listens; told to stop, it lets nobody wait."""
+
+        async def shutdown(self, sockets: Any = None) -> None:
+            service.workers.close()
+            await super().shutdown(sockets)
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)

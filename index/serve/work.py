@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from delg.errors import DelgError
 
 T = TypeVar("T")
+_STOPPING = "the server is stopping"
 
 
 class TooBusyError(DelgError):
@@ -40,6 +41,7 @@ class Workers:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
         self._lock = threading.Lock()
         self._inside = 0
+        self._closed = False
 
     @property
     def inside(self) -> int:
@@ -57,10 +59,12 @@ class Workers:
             GoneError: nobody waits for the answer any more.
         """
         with self._lock:
+            if self._closed:
+                raise TooBusyError(_STOPPING)
             if self._inside >= self._room:
                 raise TooBusyError("too many queries at once; try again in a moment")
             self._inside += 1
-        future = self._pool.submit(work)
+            future = self._pool.submit(work)
         future.add_done_callback(self._leave)
         answer: asyncio.Future[Any] = asyncio.wrap_future(future)
         hung_up: asyncio.Future[Any] = asyncio.ensure_future(gone())
@@ -68,6 +72,8 @@ class Workers:
             done, _ = await asyncio.wait(
                 {answer, hung_up}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
             )
+            if answer.cancelled():
+                raise TooBusyError(_STOPPING)
             if answer in done:
                 return answer.result()
             raise (
@@ -89,5 +95,7 @@ class Workers:
             self._inside -= 1
 
     def close(self) -> None:
-        """Drop what waits; what runs ends by itself."""
+        """Take no more and refuse what waits; what runs ends by itself."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)

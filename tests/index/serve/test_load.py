@@ -232,3 +232,28 @@ def test_workers_refuse_drop_and_pass_errors_on():
         workers.close()
 
     asyncio.run(story())
+
+
+def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
+    async def story() -> None:
+        workers = Workers(1, 4, 5.0)
+        begun, release = threading.Event(), threading.Event()
+
+        def work() -> str:
+            begun.set()
+            release.wait(5)
+            return "done"
+
+        first = asyncio.create_task(workers.run(work, never))
+        waiting = [asyncio.create_task(workers.run(work, never)) for _ in range(3)]
+        await asyncio.to_thread(begun.wait, 5)
+        workers.close()
+        for one in waiting:
+            with pytest.raises(TooBusyError, match="stopping"):
+                await one
+        with pytest.raises(TooBusyError, match="stopping"):
+            await workers.run(work, never)
+        release.set()
+        assert await first == "done" and workers.inside == 0
+
+    asyncio.run(story())
