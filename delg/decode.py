@@ -99,8 +99,15 @@ def _upright(image: Image.Image) -> Image.Image:
         return image  # Broken EXIF says nothing about the pixels.
 
 
-def decode_bytes(data: bytes, settings: ImageSettings | None = None) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file; see :func:`decode`."""
+def decode_bytes(
+    data: bytes, settings: ImageSettings | None = None, at_least: int | None = None
+) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file; see :func:`decode`.
+
+    Args:
+        at_least: a JPEG may come at a half, quarter or eighth of its size, which is faster, while
+            no side gets shorter than this.
+    """
     settings = settings or ImageSettings()
     if not data:
         raise ImageError("the file is empty")
@@ -109,6 +116,8 @@ def decode_bytes(data: bytes, settings: ImageSettings | None = None) -> NDArray[
         image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=FORMATS)
         with image:
             _check_size(*image.size, settings)
+            if at_least is not None:
+                image.draft("RGB", (at_least, at_least))
             image.load()
             return _to_rgb(_upright(image))
     except ImageError:

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from delg.decode import decode
+from delg.decode import decode_bytes, read_bytes
 from delg.settings import ImageSettings
 from index.drawing import encode, resize
 
@@ -55,7 +55,8 @@ class Pictures:
                 self._kept.move_to_end(tag)
                 return Jpeg(self._kept[tag], tag)
         with self._room:
-            pixels = decode(path, limits)
+            # Small pictures need not all pixels of large photos.
+            pixels = decode_bytes(read_bytes(path), limits, at_least=side)
             scale = min(1.0, side / max(pixels.shape[:2]))
             height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
             data = encode(resize(pixels, width, height), "JPEG", _QUALITY[side])
