@@ -74,6 +74,9 @@ class ModelFiles:
             ModelError: there are no weights to hash.
         """
         definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
+        # Models of before there was a choice keep their fingerprints.
+        if not self.settings.local_only:
+            del definition["local_only"]
         if self.settings.export is None:
             del definition["export"]
             digest = weights_digest(read_weights(self.weights))
