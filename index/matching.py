@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from delg.values import FloatArray
 from index.settings import MatchingSettings
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Products made inside take one thread.
+
+    Candidates already run side by side; more threads inside each product only contend.
+    """
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 def match_descriptors(

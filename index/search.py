@@ -8,17 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from delg.decode import Source, decode
 from delg.extractor import Extractor
 from delg.values import Box, FloatArray, ImageFeatures
 from index.hits import Hit, QueryResult, Ranking, Verification
+from index.matching import one_blas_thread
 from index.pair import Sighting, compare, second_look
 from index.ranking import score
 from index.store import Store
@@ -66,18 +65,6 @@ class _Photo:
 
     extractor: Extractor
     pixels: NDArray[np.uint8]
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    # Candidates already run side by side; more threads inside each product only contend.
-    with _blas().limit(limits=1, user_api="blas"):
-        yield
 
 
 class Search:
@@ -249,7 +236,7 @@ class Search:
             stored = self._stores[left[number][0]].features(images[number])
             return _points(Sighting(compare(query, stored, self._settings), query), stored)
 
-        with _one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
             for place, seen in zip(left, pool.map(look, range(len(left))), strict=True):
                 self._seen[turns, place] = seen
 
