@@ -191,6 +191,22 @@ def change_chart(changes: Sequence[float], metric: str, label: str) -> Chart:
     )
 
 
+def growth_chart(
+    title: str, x_name: str, y_name: str, lines: Sequence[tuple[Sequence[float], Sequence[float]]]
+) -> Chart:
+    """How numbers grow with a size, on logarithmic axes; a line for each (x, y) of ``lines``."""
+
+    def plot(axes: Any) -> None:
+        for number, (x, y) in enumerate(lines[:MAX_LINES]):
+            colour, dashes = _LINES[number], _DASHES[number]
+            axes.plot(x, y, color=colour, linestyle=dashes, marker="o", markersize=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+
+    drawn = _figure(plot, x_name, y_name, title)
+    return Chart(title, f"{y_name} by {x_name}; both axes are logarithmic.", drawn)
+
+
 def _draw(
     curves: Sequence[Curve | None], x_name: str, y_name: str, label: str, last_rank: int = 0
 ) -> Markup:

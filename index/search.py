@@ -8,24 +8,26 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from delg.decode import Source, decode
 from delg.extractor import Extractor
 from delg.values import Box, FloatArray, ImageFeatures
 from index.hits import Hit, QueryResult, Ranking, Verification
-from index.pair import Sighting, compare, second_look
+from index.matching import one_blas_thread
+from index.pair import Query, compare_stored, second_look
 from index.ranking import score
+from index.segments import Comparable
 from index.store import Store
 
 Orientations = Literal["auto", "1", "4"]
 # Which index and which of its rows.
 _Place = tuple[int, int]
+# So many times the inliers of the best upright candidate turn the order of all candidates.
+_CLEARLY_MORE = 1.5
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
 
@@ -66,18 +68,6 @@ class _Photo:
 
     extractor: Extractor
     pixels: NDArray[np.uint8]
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    # Candidates already run side by side; more threads inside each product only contend.
-    with _blas().limit(limits=1, user_api="blas"):
-        yield
 
 
 class Search:
@@ -241,16 +231,16 @@ class Search:
 
     def _verify(self, turns: int, places: Iterable[_Place]) -> None:
         """Verify those that have not been."""
-        query = self._features[turns]
+        query = Query(self._features[turns])
         left = [place for place in places if (turns, place) not in self._seen]
-        images = [self._stores[number].catalog.by_row(row) for number, row in left]
 
-        def look(number: int) -> _Seen:
-            stored = self._stores[left[number][0]].features(images[number])
-            return _points(Sighting(compare(query, stored, self._settings), query), stored)
+        def look(place: _Place) -> _Seen:
+            stored = self._stores[place[0]].comparable(place[1])
+            verification = compare_stored(query, stored, self._settings)
+            return _points(verification, query.features, stored)
 
-        with _one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for place, seen in zip(left, pool.map(look, range(len(left))), strict=True):
+        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for place, seen in zip(left, pool.map(look, left), strict=True):
                 self._seen[turns, place] = seen
 
     def _look_again(
@@ -279,12 +269,11 @@ class Search:
         key = one.turns, one.place
         transform = one.seen.verification.transform
         if key not in self._closer and transform is not None:
-            store = self._stores[one.place[0]]
-            stored = store.features(store.catalog.by_row(one.place[1]))
+            stored = self._stores[one.place[0]].comparable(one.place[1])
             sighting = second_look(
                 photo.extractor, photo.pixels, self._box, stored, transform, self._settings
             )
-            self._closer[key] = _points(sighting, stored)
+            self._closer[key] = _points(sighting.verification, sighting.query, stored)
         return self._closer.get(key, _UNSEEN)
 
     def _hit(self, rank: int, one: _Candidate) -> Hit:
@@ -307,12 +296,10 @@ class Search:
         )
 
 
-def _points(sighting: Sighting, stored: ImageFeatures) -> _Seen:
-    matches = sighting.verification.matches
+def _points(verification: Verification, query: ImageFeatures, stored: Comparable) -> _Seen:
+    matches = verification.matches
     return _Seen(
-        sighting.verification,
-        sighting.query.local.keypoints[matches[:, 0]],
-        stored.local.keypoints[matches[:, 1]],
+        verification, query.local.keypoints[matches[:, 0]], stored.keypoints[matches[:, 1]]
     )
 
 
@@ -342,8 +329,9 @@ def _merge(by_turn: dict[int, list[_Candidate]]) -> list[_Candidate]:
     photo with its best score. What no orientation verifies keeps the leader's order.
     """
     lead = max(by_turn, key=lambda turns: (_best_score(by_turn[turns]), -turns))
-    if not _any_verified(by_turn[lead]):
-        # Without proof there is no reason to believe that the query is turned.
+    # Without proof, and clearly more of it than upright, the query is not believed to be turned.
+    proof, upright = (_most_inliers(by_turn[turns]) for turns in (lead, 0))
+    if not _any_verified(by_turn[lead]) or proof < _CLEARLY_MORE * upright:
         lead = 0
     chosen = {one.place: one for one in by_turn[lead]}
     for candidates in by_turn.values():
@@ -360,6 +348,10 @@ def _by_score(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 
 def _best_score(candidates: list[_Candidate]) -> float:
     return candidates[0].score if candidates else float("-inf")
+
+
+def _most_inliers(candidates: list[_Candidate]) -> int:
+    return max((one.inliers for one in candidates), default=0)
 
 
 def _any_verified(candidates: list[_Candidate]) -> bool:

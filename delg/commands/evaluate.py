@@ -373,24 +373,33 @@ def _cell(run: Run, part: str, name: str) -> str:
 
 @app.command("speed")
 def eval_speed(
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Run the published way too, in turns with ours.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller sizes and fewer runs: under two minutes.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Measure this row only; may be repeated.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs of each stage.")] = 9,
+    serve: Annotated[bool, typer.Option("--serve", help="Measure a running server too.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Page to write, with charts of growth.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How long each stage takes on this machine."""
-    from eval.speed import report
+    """How long each stage takes on this machine, beside the published way."""
+    from eval.speed.harness import measure
+    from eval.speed.report import COLUMNS, cells, machine_line, write_page
 
-    found = report(runs)
-    if as_json:
-        put(json.dumps(found))
-        return
-    put(found["machine"])
-    table(
-        ["stage", "median ms", "fastest", "slowest"],
-        [
-            [
-                row["name"],
-                *(f"{row[key]:.2f}" for key in ("median_ms", "fastest_ms", "slowest_ms")),
-            ]
-            for row in found["rows"]
-        ],
+    extras = ("serve",) if serve else ()
+    found = measure(
+        baseline, quick, only or (), runs, extras, lambda row: say("  ".join(cells(row)))
     )
+    if html is not None:
+        write_page(html, found)
+        say(f"page written: {html}")
+    if as_json:
+        put(json.dumps(found.as_json()))
+        return
+    put(machine_line(found.machine))
+    table(COLUMNS, [cells(row) for row in found.rows])
