@@ -176,14 +176,15 @@ class Store:
             without: ids of images to leave out.
         """
         out = self._rows(without)
-        rows, similarities = self.shortlist.search(vector, count + len(out))
+        wanted = self.shortlist.candidates(count, self.settings.shortlist) + len(out)
+        rows, similarities = self.shortlist.search(vector, wanted)
         keep = ~np.isin(rows, out)
-        rows, similarities = rows[keep][:count], similarities[keep][:count]
-        if self.shortlist.is_exact:
-            return rows, similarities
-        similarities = self.global_descriptors(rows) @ vector
-        best = np.lexsort((rows, -similarities))
-        return rows[best], similarities[best]
+        rows, similarities = rows[keep], similarities[keep]
+        if not self.shortlist.is_exact:
+            similarities = self.global_descriptors(rows) @ vector
+            best = np.lexsort((rows, -similarities))
+            rows, similarities = rows[best], similarities[best]
+        return rows[:count], similarities[:count]
 
     def global_descriptors(self, rows: Rows) -> FloatArray:
         """Stored global descriptors (len(rows), D)."""
