@@ -29,9 +29,9 @@ from index.catalog import (
     insert_segment,
     put_images,
 )
+from index.held import Segments
 from index.segments import (
     FOLDER,
-    Segment,
     SegmentError,
     file_sha256,
     segment_path,
@@ -70,16 +70,19 @@ class Store:
         self.overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
-        self.segments: dict[int, Segment] = {}
-        # Segment number -> what is wrong with it; its photos cannot be found until they are
-        # extracted again or the file is back.
-        self.lost: dict[int, str] = {}
+        self.segments = Segments(folder, [])
         self.refresh()
 
     def close(self) -> None:
         """Let go of the state; the object is of no use afterwards."""
         self.catalog.close()
-        self.segments.clear()
+        self.segments = Segments(self.folder, [])
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Segment number -> what is wrong with it; its photos cannot be found until they are
+        extracted again or the file is back."""
+        return self.segments.lost
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
@@ -107,14 +110,7 @@ class Store:
         self.shortlist.set_probes(self.settings.shortlist.ivf_probes)
 
     def _open_segments(self) -> None:
-        known, self.segments, self.lost = self.segments, {}, {}
-        for number in [segment.number for segment in self.catalog.segments()]:
-            try:
-                self.segments[number] = known.get(number) or Segment(
-                    segment_path(self.folder, number)
-                )
-            except SegmentError as error:
-                self.lost[number] = str(error)
+        self.segments = Segments(self.folder, self.catalog.segments(), self.segments)
 
     def _load_shortlist(self) -> None:
         """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
@@ -223,6 +219,8 @@ class Store:
             raise DelgError(f"{self.folder}: cannot be written to: {error.strerror}") from None
         try:
             self.refresh()
+            # Whoever writes can mend what is damaged.
+            self.segments.read_all()
             self._sweep()
             yield
         finally:
