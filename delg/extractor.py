@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.decode import ImageError, Source, decode
+from delg.errors import ModelError
 from delg.pyramid import Level, level
 from delg.settings import ImageSettings, ModelSettings
 from delg.sift import DIM as SIFT_DIM
@@ -100,6 +101,13 @@ class Extractor:
         self._sift = settings.local_head.kind == "sift"
         self._sift_side = settings.local_head.sift_longest_side
         self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
+
+    @property
+    def network(self) -> Network:
+        """What runs the levels of the pyramid."""
+        if self._network is None:
+            raise ModelError(f"{self.name} is a SavedModel, which runs the pyramid itself")
+        return self._network
 
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         """Features of one photo.

@@ -32,8 +32,8 @@ _TRAINED = ("sq8", *_LISTED)
 # enough to know the descriptors' range, at every growth.
 _OUTGROWN, _ENOUGH = 2, 1000
 _MAGIC = b"DELGROWS"
-# What k-means wants at least, and more than which hardly helps it, for each list.
-_POINTS_PER_LIST = (39, 64)
+# What k-means wants to see for each list (39 at least), and in how many rounds.
+_POINTS_PER_LIST, _ROUNDS = 40, 6
 # What a quantiser's range wants to see.
 _POINTS_FOR_RANGE = 65_536
 # Lists that a choice by size makes at most: their training grows with the square.
@@ -53,7 +53,7 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
 
 def _lists(settings: ShortlistSettings, count: int) -> int:
     wanted = settings.ivf_lists or min(_MOST_LISTS, round(4 * math.sqrt(count)))
-    return max(1, min(wanted, count // _POINTS_PER_LIST[0]))
+    return max(1, min(wanted, count // _POINTS_PER_LIST))
 
 
 class Shortlist:
@@ -99,9 +99,16 @@ class Shortlist:
         index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
             lists = _lists(settings, count) if kind in _LISTED else 0
-            points = max(_POINTS_PER_LIST[1] * lists, _POINTS_FOR_RANGE)
+            if lists:
+                faiss.extract_index_ivf(index).cp.niter = _ROUNDS
+            points = max(_POINTS_PER_LIST * lists, _POINTS_FOR_RANGE)
             index.train(np.ascontiguousarray(sample(points)))
         return cls(index, kind, settings.ivf_probes, count if kind in _TRAINED else 0)
+
+    @property
+    def raw(self) -> Any:
+        """The FAISS index itself."""
+        return self._index
 
     @property
     def is_exact(self) -> bool:
