@@ -92,7 +92,7 @@ def compact(store: Store) -> int:
     table = store.catalog.searchable()
     size = store.settings.store.segment_images
     full = all(segment.images == size for segment in old[:-1])
-    if full and sum(segment.images for segment in old) == len(table):
+    if full and store.is_uniform and sum(segment.images for segment in old) == len(table):
         return _finish(store, before)
     # All new segments are on disk before one transaction moves every image over to them.
     moves, written = [], []
@@ -100,8 +100,7 @@ def compact(store: Store) -> int:
     for start in range(0, len(table), size):
         rows = table[start : start + size]
         images = [store.catalog.by_row(int(row)) for row in rows[:, 0]]
-        features = [store.features(image) for image in images]
-        written.append(store.write_segment([one.id for one in images], features, number))
+        written.append(store.rewrite(images, number))
         moves += [(number, place, image.row) for place, image in enumerate(images)]
         number += 1
     with store.catalog.write() as db:

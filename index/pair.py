@@ -19,6 +19,8 @@ from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
 from index.matching import match_descriptors
+from index.quantiser import Quantiser
+from index.segments import Comparable
 from index.settings import IndexSettings, VerificationSettings
 from index.verification import transform_points, verify
 
@@ -34,6 +36,33 @@ class Sighting:
     query: ImageFeatures
 
 
+class Query:
+    """Features of a query, ready to be compared with stored photos.
+
+    Args:
+        features: as extracted.
+    """
+
+    def __init__(self, features: ImageFeatures) -> None:
+        self.features = features
+        self._turned: dict[Quantiser, FloatArray] = {}
+
+    def beside(self, other: Comparable) -> Comparable:
+        """The query in the other photo's space."""
+        local, size = self.features.local, (self.features.width, self.features.height)
+        if other.quantiser is None:
+            return Comparable(local.keypoints, local.descriptors, size)
+        if other.quantiser not in self._turned:
+            self._turned[other.quantiser] = other.quantiser.project(local.descriptors)
+        turned = self._turned[other.quantiser]
+        return Comparable(local.keypoints, turned, size, other.quantiser)
+
+
+def comparable(photo: ImageFeatures) -> Comparable:
+    """A photo's features as they were extracted."""
+    return Comparable(photo.local.keypoints, photo.local.descriptors, (photo.width, photo.height))
+
+
 def compare(
     query: ImageFeatures,
     other: ImageFeatures,
@@ -41,13 +70,24 @@ def compare(
     verification: VerificationSettings | None = None,
 ) -> Verification:
     """Match and verify two photos; the transform maps the query's pixels to the other's."""
-    matches = match_descriptors(query.local.descriptors, other.local.descriptors, settings.matching)
+    return compare_stored(Query(query), comparable(other), settings, verification)
+
+
+def compare_stored(
+    query: Query,
+    other: Comparable,
+    settings: IndexSettings,
+    verification: VerificationSettings | None = None,
+) -> Verification:
+    """The same of a query and a photo as the index hands it out."""
+    own = query.beside(other)
+    matches = match_descriptors(own.descriptors, other.descriptors, settings.matching)
     return verify(
-        query.local.keypoints,
-        other.local.keypoints,
+        own.keypoints,
+        other.keypoints,
         matches,
-        (query.width, query.height),
-        (other.width, other.height),
+        own.size,
+        other.size,
         verification or settings.verification,
     )
 
@@ -56,7 +96,7 @@ def second_look(
     extractor: Extractor,
     pixels: NDArray[np.uint8],
     box: Box | None,
-    other: ImageFeatures,
+    other: Comparable,
     transform: NDArray[np.float64],
     settings: IndexSettings,
 ) -> Sighting:
@@ -65,20 +105,21 @@ def second_look(
     Args:
         extractor: of the model that made ``other``.
         pixels: uint8 (H, W, 3), the query, upright; box: the part of it that counts.
-        other: features of the other photo.
+        other: the other photo.
         transform: (3, 3), from the query's pixels to the other's, as found at first sight.
         settings: ``second_look.min_inliers`` takes the place of the usual minimum.
     """
     crop, (x, y) = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
-    zoom = min(1.0, extractor.settings.extraction.longest_side / max(other.width, other.height))
-    size = max(1, round(other.width * zoom)), max(1, round(other.height * zoom))
-    to_warped = np.diag([size[0] / other.width, size[1] / other.height, 1.0]) @ transform
+    whole = other.size
+    zoom = min(1.0, extractor.settings.extraction.longest_side / max(whole))
+    size = max(1, round(whole[0] * zoom)), max(1, round(whole[1] * zoom))
+    to_warped = np.diag([size[0] / whole[0], size[1] / whole[1], 1.0]) @ transform
     try:
         found = extractor.extract(_warp(crop, (x, y), to_warped, size))
     except ImageError:
         # Nothing is left to see in that pose.
         nothing = ImageFeatures(
-            other.global_descriptor, LocalFeatures.empty(extractor.local_dim), *size
+            np.zeros(0, np.float32), LocalFeatures.empty(extractor.local_dim), *size
         )
         return Sighting(Verification.none(), nothing)
     to_query = np.asarray(np.linalg.inv(to_warped), np.float64)
@@ -88,7 +129,7 @@ def second_look(
     stricter = settings.verification.model_copy(
         update={"min_inliers": settings.second_look.min_inliers}
     )
-    return Sighting(compare(query, other, settings, stricter), query)
+    return Sighting(compare_stored(Query(query), other, settings, stricter), query)
 
 
 def _warp(
@@ -143,7 +184,7 @@ def match_photos(
     best = max(sightings, key=lambda one: one.verification.inliers)
     seen = best.verification
     if seen.transform is not None and seen.inliers >= settings.second_look.from_inliers:
-        again = second_look(extractor, pixels, None, other, seen.transform, settings)
+        again = second_look(extractor, pixels, None, comparable(other), seen.transform, settings)
         if again.verification.verified:
             whole = best.query.global_descriptor
             return replace(again, query=replace(again.query, global_descriptor=whole))

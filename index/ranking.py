@@ -1,12 +1,13 @@
 """Ranking: one score out of global similarity and geometric evidence.
 
-    score = similarity                                       not verified
-    score = 1 + similarity + inliers / (inliers + h)         verified, h = ``half_inliers``
+    score = similarity + (1 - similarity) · n / (n + u)      not verified, u = ``half_unproven``
+    score = 1 + similarity + n / (n + h)                     verified, h = ``half_inliers``
 
-Similarity is at most 1, so a verified photo stands before every unverified one; among the verified
-more inliers weigh more, with less gained from each further one; and where verification says
-nothing the global order stays. As no part depends on the other candidates, scores compare across
-queries: from 1 up, a query is found with geometric proof.
+with n inliers; of unverified photos fewer than ``unproven_from`` count for nothing. Similarity is
+at most 1, so a verified photo stands before every unverified one; more inliers weigh more, with
+less gained from each further one; and where verification says nothing the global order stays. As
+no part depends on the other candidates, scores compare across queries: from 1 up, a query is found
+with geometric proof.
 
 With ``order: inliers``, as published, it is inliers + (1 + similarity) / 2.001, verified or not.
 """
@@ -31,8 +32,11 @@ def score(similarity: float, verification: Verification, settings: RankingSettin
     """
     if settings.order == "inliers":
         return verification.inliers + (1 + min(max(similarity, -1.0), 1.0)) / 2.001
+    inliers = verification.inliers
     if not verification.verified:
-        return similarity
-    evidence = verification.inliers / (verification.inliers + settings.half_inliers)
+        if inliers < settings.unproven_from:
+            return similarity
+        return similarity + (1 - similarity) * inliers / (inliers + settings.half_unproven)
+    evidence = inliers / (inliers + settings.half_inliers)
     # A verified photo with a negative similarity still belongs above every unverified one.
     return 1 + max(similarity, 0.0) + evidence

@@ -18,8 +18,9 @@ from delg.extractor import Extractor
 from delg.values import Box, FloatArray, ImageFeatures
 from index.hits import Hit, QueryResult, Ranking, Verification
 from index.matching import one_blas_thread
-from index.pair import Sighting, compare, second_look
+from index.pair import Query, compare_stored, second_look
 from index.ranking import score
+from index.segments import Comparable
 from index.store import Store
 
 Orientations = Literal["auto", "1", "4"]
@@ -228,16 +229,16 @@ class Search:
 
     def _verify(self, turns: int, places: Iterable[_Place]) -> None:
         """Verify those that have not been."""
-        query = self._features[turns]
+        query = Query(self._features[turns])
         left = [place for place in places if (turns, place) not in self._seen]
-        images = [self._stores[number].catalog.by_row(row) for number, row in left]
 
-        def look(number: int) -> _Seen:
-            stored = self._stores[left[number][0]].features(images[number])
-            return _points(Sighting(compare(query, stored, self._settings), query), stored)
+        def look(place: _Place) -> _Seen:
+            stored = self._stores[place[0]].comparable(place[1])
+            verification = compare_stored(query, stored, self._settings)
+            return _points(verification, query.features, stored)
 
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for place, seen in zip(left, pool.map(look, range(len(left))), strict=True):
+            for place, seen in zip(left, pool.map(look, left), strict=True):
                 self._seen[turns, place] = seen
 
     def _look_again(
@@ -266,12 +267,11 @@ class Search:
         key = one.turns, one.place
         transform = one.seen.verification.transform
         if key not in self._closer and transform is not None:
-            store = self._stores[one.place[0]]
-            stored = store.features(store.catalog.by_row(one.place[1]))
+            stored = self._stores[one.place[0]].comparable(one.place[1])
             sighting = second_look(
                 photo.extractor, photo.pixels, self._box, stored, transform, self._settings
             )
-            self._closer[key] = _points(sighting, stored)
+            self._closer[key] = _points(sighting.verification, sighting.query, stored)
         return self._closer.get(key, _UNSEEN)
 
     def _hit(self, rank: int, one: _Candidate) -> Hit:
@@ -294,12 +294,10 @@ class Search:
         )
 
 
-def _points(sighting: Sighting, stored: ImageFeatures) -> _Seen:
-    matches = sighting.verification.matches
+def _points(verification: Verification, query: ImageFeatures, stored: Comparable) -> _Seen:
+    matches = verification.matches
     return _Seen(
-        sighting.verification,
-        sighting.query.local.keypoints[matches[:, 0]],
-        stored.local.keypoints[matches[:, 1]],
+        verification, query.local.keypoints[matches[:, 0]], stored.keypoints[matches[:, 1]]
     )
 
 

@@ -10,6 +10,11 @@ Layout, for n photos with f local features in all:
     keypoints           float32 (f, 2), (x, y)
     scales, scores      float32 (f,)
 
+With the codec "compact" the global descriptors are float16, and in place of the last four:
+
+    records             uint8 (f, m + 5), a feature a row, see ``index.record``
+    rotation, centroids float16 (d, r), (m, 256, r / m), of ``index.quantiser``
+
 Datasets are contiguous and not compressed, so that a reader maps them into memory and one photo's
 features are a slice. A segment is written under another name, flushed to disk and renamed.
 """
@@ -22,22 +27,70 @@ import io
 import mmap
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.values import FloatArray, ImageFeatures, LocalFeatures
 from index.codec import decode, encode
+from index.quantiser import CENTROIDS, Quantiser
+from index.record import EXTRA, Records, keypoints, pack, unpack
 
 FOLDER = "segments"
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
-_MAPPED = ("sizes", "global_descriptors", "offsets", *_LOCAL)
+_QUANTISER = ("rotation", "centroids")
+_COMPACT = ("records", *_QUANTISER)
+_WHOLE = ("sizes", "global_descriptors", "offsets")
 
 
 class SegmentError(DelgError):
     """A segment file is missing or damaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A photo's features as a compact segment holds them.
+
+    Attributes:
+        global_descriptor: float16 (D,).
+        records: see :mod:`index.record`.
+    """
+
+    global_descriptor: NDArray[np.float16]
+    records: Records
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, features: ImageFeatures, quantiser: Quantiser) -> Packed:
+        """Pack what was extracted."""
+        size = features.width, features.height
+        return cls(
+            features.global_descriptor.astype(np.float16),
+            pack(features.local, size, quantiser),
+            *size,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparable:
+    """What it takes to match and verify a photo.
+
+    Attributes:
+        keypoints: float32 (N, 2), (x, y), pixels.
+        descriptors: float32 (N, r), unit length, in the space of ``quantiser``.
+        size: width and height of the upright photo.
+        quantiser: None if the descriptors are as they were extracted.
+    """
+
+    keypoints: FloatArray
+    descriptors: FloatArray
+    size: tuple[int, int]
+    quantiser: Quantiser | None = None
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -76,19 +129,47 @@ def write_segment(
     Raises:
         DelgError: it cannot be written (no space, no permission).
     """
+    local = [one.local for one in features]
+    arrays = {
+        "global_descriptors": np.stack([one.global_descriptor for one in features]),
+        "descriptors": np.concatenate([encode(one.descriptors, codec) for one in local]),
+        "keypoints": np.concatenate([one.keypoints for one in local]),
+        "scales": np.concatenate([one.scales for one in local]),
+        "scores": np.concatenate([one.scores for one in local]),
+    }
+    sizes = [(one.width, one.height) for one in features]
+    _write(path, ids, sizes, list(map(len, local)), arrays)
+
+
+def write_compact_segment(
+    path: Path, ids: Sequence[str], photos: Sequence[Packed], quantiser: Quantiser
+) -> None:
+    """The same of packed photos, all of them by that quantiser; see :func:`write_segment`."""
+    arrays = {
+        "global_descriptors": np.stack([one.global_descriptor for one in photos]),
+        "records": np.concatenate([one.records for one in photos]),
+        "rotation": quantiser.rotation,
+        "centroids": quantiser.centroids,
+    }
+    sizes = [(one.width, one.height) for one in photos]
+    _write(path, ids, sizes, [len(one.records) for one in photos], arrays)
+
+
+def _write(
+    path: Path,
+    ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    counts: Sequence[int],
+    arrays: dict[str, np.ndarray],
+) -> None:
     # HDF5 makes the bytes in memory: on a full disk it can take the whole process with it.
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
-        local = [one.local for one in features]
         file["ids"] = np.array([one.encode() for one in ids], dtype=h5py.string_dtype())
-        file["sizes"] = np.array([(one.width, one.height) for one in features], np.int32)
-        file["global_descriptors"] = np.stack([one.global_descriptor for one in features])
-        file["offsets"] = np.cumsum([0, *map(len, local)], dtype=np.int64)
-        packed = [encode(one.descriptors, codec) for one in local]
-        file["descriptors"] = np.concatenate(packed)
-        file["keypoints"] = np.concatenate([one.keypoints for one in local])
-        file["scales"] = np.concatenate([one.scales for one in local])
-        file["scores"] = np.concatenate([one.scores for one in local])
+        file["sizes"] = np.array(sizes, np.int32)
+        file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)
+        for name, array in arrays.items():
+            file[name] = array
     temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,15 +206,20 @@ class Segment:
         try:
             self._held = held or _mapped(path)
             with h5py.File(self._held, "r") as file:
-                arrays = {name: self._map(file[name]) for name in _MAPPED}
+                parts = _COMPACT if "records" in file else _LOCAL
+                arrays = {name: self._map(file[name]) for name in (*_WHOLE, *parts)}
                 self.ids = [one.decode() for one in file["ids"][()]]
         except FileNotFoundError:
             raise SegmentError(f"{path}: the segment is missing") from None
         except Exception as error:  # What HDF5 raises depends on which bytes are damaged.
             raise SegmentError(f"{path}: not a readable segment ({error})") from None
-        self.sizes, self.global_descriptors = arrays["sizes"], arrays["global_descriptors"]
+        self.sizes, self._global = arrays["sizes"], arrays["global_descriptors"]
         self.offsets = np.asarray(arrays["offsets"])
-        self._local = {name: arrays[name] for name in _LOCAL}
+        self._local = {name: arrays[name] for name in parts if name not in _QUANTISER}
+        # Of a compact segment; None for one whose descriptors are as they were extracted.
+        self.quantiser: Quantiser | None = None
+        if "records" in self._local:
+            self.quantiser = Quantiser(*(np.asarray(arrays[name]) for name in _QUANTISER))
         self._check()
 
     def _map(self, dataset: h5py.Dataset) -> np.ndarray:
@@ -147,30 +233,59 @@ class Segment:
 
     def _check(self) -> None:
         images, offsets, local = len(self.ids), self.offsets, self._local
-        features = len(local["descriptors"]) if local["descriptors"].ndim == 2 else -1
+        rows = local["descriptors" if self.quantiser is None else "records"]
+        features = len(rows) if rows.ndim == 2 else -1
         good = (
             self.sizes.shape == (images, 2)
-            and self.global_descriptors.ndim == 2
-            and len(self.global_descriptors) == images
+            and self._global.ndim == 2
+            and len(self._global) == images
+            and self._global.dtype.kind == "f"
             and offsets.shape == (images + 1,)
             and offsets[0] == 0
             and offsets[-1] == features
             and bool((np.diff(offsets) >= 0).all())
-            and local["keypoints"].shape == (features, 2)
-            and local["scales"].shape == local["scores"].shape == (features,)
-            and all(
-                array.dtype.kind in "fi" for array in (self.global_descriptors, *local.values())
-            )
+            and self._local_fits(features)
         )
         if not good:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")
 
+    def _local_fits(self, features: int) -> bool:
+        local, quantiser = self._local, self.quantiser
+        if quantiser is None:
+            return (
+                local["keypoints"].shape == (features, 2)
+                and local["scales"].shape == local["scores"].shape == (features,)
+                and all(array.dtype.kind in "fi" for array in local.values())
+            )
+        rotation, centroids = quantiser.rotation, quantiser.centroids
+        return (
+            local["records"].dtype == np.uint8
+            and rotation.dtype == centroids.dtype == np.float16
+            and rotation.ndim == 2
+            and centroids.ndim == 3
+            and centroids.shape[1] == CENTROIDS
+            and centroids.shape[0] * centroids.shape[2] == rotation.shape[1]
+            and local["records"].shape[1] == quantiser.code_bytes + EXTRA
+            and bool((self.sizes > 0).all())
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
 
+    def _part(self, position: int) -> slice:
+        return slice(self.offsets[position], self.offsets[position + 1])
+
+    def size(self, position: int) -> tuple[int, int]:
+        """Width and height of the photo at that position."""
+        width, height = self.sizes[position]
+        return int(width), int(height)
+
     def local(self, position: int) -> LocalFeatures:
         """Local features of the photo at that position."""
-        part = slice(self.offsets[position], self.offsets[position + 1])
+        part = self._part(position)
+        if self.quantiser is not None:
+            records = np.asarray(self._local["records"][part])
+            return unpack(records, self.size(position), self.quantiser)
         return LocalFeatures(
             keypoints=np.asarray(self._local["keypoints"][part]),
             descriptors=decode(self._local["descriptors"][part]),
@@ -178,11 +293,30 @@ class Segment:
             scores=np.asarray(self._local["scores"][part]),
         )
 
+    def comparable(self, position: int) -> Comparable:
+        """What matching and verification need of the photo at that position."""
+        part, size = self._part(position), self.size(position)
+        if self.quantiser is None:
+            descriptors = decode(self._local["descriptors"][part])
+            return Comparable(np.asarray(self._local["keypoints"][part]), descriptors, size)
+        # One read.
+        records = np.array(self._local["records"][part])
+        descriptors = self.quantiser.decode(records[:, :-EXTRA])
+        return Comparable(keypoints(records, size), descriptors, size, self.quantiser)
+
+    def packed(self, position: int, quantiser: Quantiser) -> Packed:
+        """The photo at that position, packed by that quantiser; unchanged if it is this one's."""
+        if self.quantiser is None or not self.quantiser.same(quantiser):
+            return Packed.of(self.features(position), quantiser)
+        records = np.asarray(self._local["records"][self._part(position)])
+        return Packed(np.asarray(self._global[position]), records, *self.size(position))
+
     def globals(self, positions: Sequence[int] | np.ndarray) -> FloatArray:
         """Global descriptors (len(positions), D) of the photos at those positions."""
-        return np.asarray(self.global_descriptors[np.asarray(positions, np.int64)])
+        return np.asarray(self._global[np.asarray(positions, np.int64)], np.float32)
 
     def features(self, position: int) -> ImageFeatures:
         """Everything stored of the photo at that position."""
-        width, height = (int(side) for side in self.sizes[position])
-        return ImageFeatures(self.globals([position])[0], self.local(position), width, height)
+        return ImageFeatures(
+            self.globals([position])[0], self.local(position), *self.size(position)
+        )

@@ -6,6 +6,7 @@ printed covers taken with phones.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,16 +14,29 @@ from pydantic import Field
 from delg.errors import UsageError
 from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
 
+# Local features kept of a photo by default.
+COMPACT_FEATURES = 450
+
 
 class StoreSettings(Settings):
     """How features lie on disk; fixed when the index is created."""
 
-    # int8 keeps each unit vector's direction to about half a degree in a quarter of the bytes.
-    local_codec: Literal["int8", "float16", "float32"] = "int8"
+    # "compact" takes 17 bytes a feature, by codes learnt from the first photos; of too few photos
+    # for that, and of all with "int8", directions are kept to half a degree. "float32" keeps all.
+    local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
+    # The best by score are kept of each photo; None: ``COMPACT_FEATURES`` with "compact", else all.
+    max_features: int | None = Field(None, ge=0)
     # A segment is written after so many photos or seconds: what a kill can cost, and how much is
     # held in memory. A compaction makes full segments of short ones.
     segment_images: int = Field(256, ge=1)
     segment_seconds: float = Field(30.0, gt=0)
+
+    @property
+    def kept_features(self) -> int:
+        """Local features kept of each photo, at most."""
+        if self.max_features is not None:
+            return self.max_features
+        return COMPACT_FEATURES if self.local_codec == "compact" else sys.maxsize
 
 
 class ShortlistSettings(Settings):
@@ -94,6 +108,10 @@ class RankingSettings(Settings):
     order: Literal["evidence", "inliers"] = "evidence"
     # Inliers at which a verified match has half of the evidence it can have.
     half_inliers: float = Field(50.0, gt=0)
+    # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
+    # lift it half of the way from its similarity to 1.
+    unproven_from: int = Field(6, ge=1)
+    half_unproven: float = Field(80.0, gt=0)
 
 
 class IndexSettings(Settings):

@@ -30,13 +30,19 @@ from index.catalog import (
     put_images,
 )
 from index.held import Segments
+from index.quantiser import FEWEST, Quantiser
 from index.segments import (
     FOLDER,
+    Comparable,
+    Packed,
+    Segment,
     SegmentError,
     file_sha256,
     segment_path,
+    write_compact_segment,
     write_segment,
 )
+from index.selection import best
 from index.settings import IndexSettings, merge
 from index.shortlist import Rows, Shortlist
 
@@ -47,6 +53,8 @@ HOW_TO_HEAL = (
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_TRIES = 5
 _ROWS_AT_ONCE = 50_000
+# Until there are enough descriptors to learn compact codes from.
+_CODEC_OF_FEW = "int8"
 
 
 class BusyError(DelgError):
@@ -191,13 +199,22 @@ class Store:
             vectors[here] = self.segments[int(number)].globals(positions[here])
         return vectors
 
+    def comparable(self, row: int) -> Comparable:
+        """What matching and verification need of a searchable image, by its row number."""
+        ((segment, position),) = self.catalog.places(np.array([row], np.int64))
+        return self.segments[int(segment)].comparable(int(position))
+
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image that has some."""
+        segment, position = self._place(image)
+        return segment.features(position)
+
+    def _place(self, image: ImageRow) -> tuple[Segment, int]:
         if image.segment is None or image.position is None:
             raise DelgError(f"{image.id}: has no features ({image.reason})")
         if image.segment in self.lost:
             raise SegmentError(f"{self.lost[image.segment]}; {HOW_TO_HEAL}")
-        return self.segments[image.segment].features(image.position)
+        return self.segments[image.segment], image.position
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -235,13 +252,58 @@ class Store:
         for path in self.orphans():
             path.unlink(missing_ok=True)
 
-    def write_segment(
+    @property
+    def quantiser(self) -> Quantiser | None:
+        """Of the compact segments; None while there are none."""
+        found = (segment.quantiser for segment in self.segments.values())
+        return next((one for one in found if one is not None), None)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all segments are compact, or none is."""
+        return len({segment.quantiser is None for segment in self.segments.values()}) < 2
+
+    def write_segment_of(
         self, ids: Sequence[str], features: Sequence[ImageFeatures], number: int
     ) -> SegmentRow:
         """Put features on disk under a number of their own; the catalog does not know them yet."""
-        path = segment_path(self.folder, number)
-        write_segment(path, ids, features, self.settings.store.local_codec)
-        return SegmentRow(number, len(ids), path.stat().st_size, file_sha256(path))
+        spec, path = self.settings.store, segment_path(self.folder, number)
+        most = spec.kept_features
+        features = [
+            replace(one, local=best(one.local, most, max(one.width, one.height)))
+            for one in features
+        ]
+        if spec.local_codec != "compact":
+            write_segment(path, ids, features, spec.local_codec)
+        elif (quantiser := self.quantiser or self._learn(features)) is None:
+            write_segment(path, ids, features, _CODEC_OF_FEW)
+        else:
+            packed = [Packed.of(one, quantiser) for one in features]
+            write_compact_segment(path, ids, packed, quantiser)
+        return _segment_row(path, number, len(ids))
+
+    def _learn(self, features: Sequence[ImageFeatures]) -> Quantiser | None:
+        """Codes learnt from these features and those already stored; None if they are too few."""
+        stored = (
+            segment.local(position).descriptors
+            for segment in self.segments.values()
+            for position in range(len(segment))
+        )
+        sample = np.concatenate([*(one.local.descriptors for one in features), *stored])
+        return Quantiser.learn(sample) if len(sample) >= FEWEST else None
+
+    def rewrite(self, images: Sequence[ImageRow], number: int) -> SegmentRow:
+        """A segment of images that are stored already; compact where that can be."""
+        path, ids = segment_path(self.folder, number), [one.id for one in images]
+        quantiser = self.quantiser
+        if quantiser is None:
+            codec = self.settings.store.local_codec
+            features = [self.features(one) for one in images]
+            write_segment(path, ids, features, _CODEC_OF_FEW if codec == "compact" else codec)
+        else:
+            packed = [self._place(one)[0].packed(self._place(one)[1], quantiser) for one in images]
+            write_compact_segment(path, ids, packed, quantiser)
+        return _segment_row(path, number, len(ids))
 
     def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:
         """Commit a batch: images with features, in that order, and failed ones without.
@@ -252,7 +314,7 @@ class Store:
         failed = [image for image in images if image.state != "ok"]
         old = self._rows([image.id for image in images])
         if good:
-            segment = self.write_segment(
+            segment = self.write_segment_of(
                 [one.id for one in good], features, self.catalog.next_segment()
             )
             good = [
@@ -290,3 +352,7 @@ class Store:
         if rebuild:
             self.rebuild_shortlist()
             self.save_shortlist()
+
+
+def _segment_row(path: Path, number: int, images: int) -> SegmentRow:
+    return SegmentRow(number, images, path.stat().st_size, file_sha256(path))

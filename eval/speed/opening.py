@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from delg.settings import parse
 from delg.values import FloatArray, ImageFeatures, LocalFeatures
 from eval.speed.harness import Bench, Growth, Point, Result, Row, stage
 from eval.speed.vectors import DIM, Vectors
@@ -48,7 +49,8 @@ print(json.dumps([seconds * 1000, (resident() - before) / (1 << 20)]))
 def make_index(folder: Path, vectors: Vectors) -> None:
     """An index of made-up photos with a few local features each."""
     kind = Kind("made-up", DIM, _LOCAL_DIM, aggregated=False)
-    ImageIndex.create_for_features(folder, kind, IndexSettings()).close()
+    settings = parse(IndexSettings, {"store": {"local_codec": "int8"}}, "speed")
+    ImageIndex.create_for_features(folder, kind, settings).close()
     store = Store(folder)
     rng = np.random.default_rng(0)
     local = rng.standard_normal((_LOCAL, _LOCAL_DIM)).astype(np.float32)
@@ -72,7 +74,7 @@ def _commit(store: Store, first: int, vectors: FloatArray, local: LocalFeatures)
     for start in range(0, len(vectors), _SEGMENT):
         photos = [ImageFeatures(one, local, 640, 480) for one in vectors[start : start + _SEGMENT]]
         ids = [f"{first + start + i:09d}.jpg" for i in range(len(photos))]
-        segments.append(store.write_segment(ids, photos, number + len(segments)))
+        segments.append(store.write_segment_of(ids, photos, number + len(segments)))
         images += [
             ImageRow(one, f"/photos/{one}", 1, 1, "", width=640, height=480,
                      segment=segments[-1].number, position=position)

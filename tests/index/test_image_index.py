@@ -280,7 +280,9 @@ def test_a_shortlist_that_grew_by_batches_is_as_good_as_one_built_at_once(
     make_index, tmp_path, kind
 ):
     gallery(tmp_path / "many", 160)
-    images = make_index(shortlist={"kind": kind}, store={"segment_images": 8})
+    images = make_index(
+        shortlist={"kind": kind}, store={"segment_images": 8, "local_codec": "float32"}
+    )
     images.add(tmp_path / "many")
 
     def errors() -> float:

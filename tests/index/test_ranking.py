@@ -18,9 +18,15 @@ def seen(inliers: int, verified: bool = True) -> Verification:
     return Verification(inliers, verified, np.eye(3), np.zeros((inliers, 2), np.int32))
 
 
-def test_the_score_of_what_is_not_verified_is_its_similarity():
+def test_the_score_of_what_nothing_speaks_for_is_its_similarity():
     assert score(0.3, Verification.none(), SETTINGS) == 0.3
-    assert score(-0.2, seen(15, verified=False), SETTINGS) == -0.2
+    assert score(-0.2, seen(5, verified=False), SETTINGS) == -0.2
+
+
+def test_inliers_that_are_no_proof_lift_a_photo_towards_1():
+    settings = RankingSettings(unproven_from=6, half_unproven=30)
+    assert score(0.4, seen(6, verified=False), settings) == pytest.approx(0.4 + 0.6 * 6 / 36)
+    assert score(0.4, seen(10, verified=False), settings) == pytest.approx(0.4 + 0.6 * 10 / 40)
 
 
 def test_the_score_of_what_is_verified_worked_by_hand():
@@ -39,7 +45,8 @@ def test_anything_verified_stands_before_all_that_is_not(verified, other, inlier
 @given(st.lists(similarities, max_size=20), st.integers(0, 40))
 def test_without_proof_the_global_order_stays(values, inliers):
     scores = [score(value, seen(inliers, verified=False), SETTINGS) for value in values]
-    assert np.argsort(scores, kind="stable").tolist() == np.argsort(values, kind="stable").tolist()
+    ordered = [scores[place] for place in np.argsort(values, kind="stable")]
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(ordered))
 
 
 @given(similarities, st.lists(inlier_counts, min_size=2, max_size=8, unique=True))
@@ -64,4 +71,5 @@ def test_a_higher_similarity_never_scores_lower(one, other, inliers):
 @given(similarities, inlier_counts)
 def test_scores_stay_within_their_stated_range(similarity, inliers):
     assert -1 <= score(similarity, Verification.none(), SETTINGS) <= 1
+    assert -1 <= score(similarity, seen(inliers, verified=False), SETTINGS) <= 1
     assert 1 < score(similarity, seen(inliers), SETTINGS) < 3

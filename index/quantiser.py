@@ -1,0 +1,136 @@
+"""Local descriptors as a few bytes: a rotation to the directions that vary, then product codes.
+
+Unit vectors are rotated to the leading principal directions of a sample, dealt out so that each
+group of components varies about as much as the others, and each group is replaced by the nearest
+of 256 centroids (Jégou et al., *Product quantization for nearest neighbor search*, PAMI 2011; Ge et
+al., *Optimized product quantization*, CVPR 2013). A query is rotated, but not quantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.values import FloatArray
+
+CENTROIDS = 256
+# Bytes a descriptor, and components kept for each of them, at most.
+CODE_BYTES = 12
+_WIDTH = 5
+# It takes so many descriptors to learn from, and more than so many do not help.
+FEWEST, MOST = 4_000, 10_000
+_ROUNDS = 8
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Quantiser:
+    """Learnt codes of unit vectors (N, d).
+
+    Attributes:
+        rotation: float16 (d, r), into the space that descriptors are compared in.
+        centroids: float16 (m, 256, r / m), of the m bytes of a code.
+    """
+
+    rotation: NDArray[np.float16]
+    centroids: NDArray[np.float16]
+
+    @classmethod
+    def learn(cls, descriptors: FloatArray) -> Quantiser:
+        """Learn from a sample; the same one gives the same codes.
+
+        Args:
+            descriptors: float32 (N, d), unit length, ``FEWEST`` or more.
+        """
+        chance = np.random.default_rng(0)
+        chosen = np.sort(chance.permutation(len(descriptors))[:MOST])
+        sample = descriptors[chosen]
+        groups = min(CODE_BYTES, sample.shape[1])
+        width = max(1, min(_WIDTH, sample.shape[1] // groups))
+        rotation = _rotation(sample, groups, width).astype(np.float16)
+        coder = _coder(groups, width)
+        coder.cp.niter, coder.cp.min_points_per_centroid = _ROUNDS, 1
+        coder.train(_unit(sample @ rotation.astype(np.float32)))
+        return cls(rotation, _centroids(coder, groups, width).astype(np.float16))
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes a descriptor."""
+        return len(self.centroids)
+
+    @cached_property
+    def _turn(self) -> FloatArray:
+        return self.rotation.astype(np.float32)
+
+    @cached_property
+    def _codes(self) -> Any:
+        import faiss
+
+        groups, _, width = self.centroids.shape
+        coder = _coder(groups, width)
+        faiss.copy_array_to_vector(self.centroids.astype(np.float32).ravel(), coder.centroids)
+        return coder
+
+    def same(self, other: Quantiser) -> bool:
+        """Whether codes of the one are codes of the other."""
+        return self is other or (
+            np.array_equal(self.rotation, other.rotation)
+            and np.array_equal(self.centroids, other.centroids)
+        )
+
+    def project(self, descriptors: FloatArray) -> FloatArray:
+        """Unit vectors (N, d) in the space of comparison: float32 (N, r), unit length."""
+        return _unit(descriptors @ self._turn)
+
+    def encode(self, descriptors: FloatArray) -> NDArray[np.uint8]:
+        """Unit vectors (N, d) as codes (N, m)."""
+        if not len(descriptors):
+            return np.zeros((0, self.code_bytes), np.uint8)
+        return np.asarray(self._codes.compute_codes(self.project(descriptors)))
+
+    def decode(self, codes: NDArray[np.uint8]) -> FloatArray:
+        """Codes (N, m) in the space of comparison: float32 (N, r), unit length."""
+        if not len(codes):
+            return np.zeros((0, self.rotation.shape[1]), np.float32)
+        return _unit(self._codes.decode(np.ascontiguousarray(codes)))
+
+    def expand(self, codes: NDArray[np.uint8]) -> FloatArray:
+        """Codes (N, m) as unit vectors (N, d) again, about where they were."""
+        return _unit(self.decode(codes) @ self._turn.T)
+
+
+def _coder(groups: int, width: int) -> Any:
+    import faiss
+
+    return faiss.ProductQuantizer(groups * width, groups, 8)
+
+
+def _centroids(coder: Any, groups: int, width: int) -> FloatArray:
+    import faiss
+
+    return np.asarray(faiss.vector_to_array(coder.centroids)).reshape(groups, CENTROIDS, width)
+
+
+def _rotation(sample: FloatArray, groups: int, width: int) -> NDArray[np.float64]:
+    """The leading principal directions, each next one to the group that varies least so far."""
+    variances, directions = np.linalg.eigh(sample.T.astype(np.float64) @ sample / len(sample))
+    order = np.argsort(-variances)[: groups * width]
+    # Groups of equal product, as bytes are well spent when all groups are equally hard to code.
+    bits = np.log(np.maximum(variances[order], _TINY))
+    dealt: list[list[int]] = [[] for _ in range(groups)]
+    sums = np.zeros(groups)
+    for place, cost in zip(order, bits - bits.min() + 1, strict=True):
+        room = [number for number in range(groups) if len(dealt[number]) < width]
+        chosen = min(room, key=lambda number: sums[number])
+        dealt[chosen].append(int(place))
+        sums[chosen] += cost
+    return np.asarray(directions[:, [place for group in dealt for place in group]])
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
+    return np.asarray(vectors / np.maximum(norms, _TINY), np.float32)
