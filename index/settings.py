@@ -52,7 +52,8 @@ class ShortlistSettings(Settings):
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     ivf_lists: int | None = Field(None, ge=1)
-    ivf_probes: int = Field(128, ge=1)
+    # Lists that are searched; None: a tenth of them, at least 32.
+    ivf_probes: int | None = Field(None, ge=1)
     # How many times the images wanted are looked at again by their stored descriptors.
     refine: int = Field(4, ge=1)
 

@@ -38,6 +38,8 @@ _POINTS_PER_LIST, _ROUNDS = 40, 6
 _POINTS_FOR_RANGE = 65_536
 # Lists that a choice by size makes at most: their training grows with the square.
 _MOST_LISTS = 8192
+# One list in so many is searched, and so many at least.
+_PROBED, _FEWEST_PROBES = 10, 32
 # So many images at most are looked at again for those wanted.
 _MOST_AGAIN = 4000
 
@@ -62,18 +64,19 @@ class Shortlist:
     Args:
         faiss_index: with ids.
         kind: "flat", "fp16", "sq8", "ivf" or "rabitq".
-        probes: lists searched, for the last two.
+        probes: lists searched, for the last two; see :meth:`set_probes`.
         trained_for: number of images whose descriptors it was trained to hold.
     """
 
-    def __init__(self, faiss_index: Any, kind: str, probes: int, trained_for: int) -> None:
+    def __init__(self, faiss_index: Any, kind: str, probes: int | None, trained_for: int) -> None:
         self._index, self.kind, self._trained_for = faiss_index, kind, trained_for
         self.set_probes(probes)
 
-    def set_probes(self, probes: int) -> None:
-        """Lists searched from now on; only an inverted file has any."""
+    def set_probes(self, probes: int | None) -> None:
+        """Lists searched from now on, or None for a tenth; only an inverted file has any."""
         if self.kind in _LISTED:
-            faiss.extract_index_ivf(self._index).nprobe = probes
+            lists = faiss.extract_index_ivf(self._index)
+            lists.nprobe = probes or max(_FEWEST_PROBES, lists.nlist // _PROBED)
 
     @classmethod
     def empty(
@@ -185,7 +188,7 @@ class Shortlist:
             raise DelgError(f"{path}: cannot be written: {error}") from None
 
     @classmethod
-    def load(cls, folder: Path, dim: int, probes: int) -> tuple[Shortlist, int] | None:
+    def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[Shortlist, int] | None:
         """The stored shortlist and the generation it shows; None if it is missing or damaged."""
         path = folder / FILE
         try:
