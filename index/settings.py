@@ -55,7 +55,7 @@ class ShortlistSettings(Settings):
     # Lists that are searched; None: a tenth of them, at least 32.
     ivf_probes: int | None = Field(None, ge=1)
     # How many times the images wanted are looked at again by their stored descriptors.
-    refine: int = Field(4, ge=1)
+    refine: int = Field(8, ge=1)
 
 
 class MatchingSettings(Settings):

@@ -37,7 +37,7 @@ _POINTS_PER_LIST, _ROUNDS = 40, 6
 # What a quantiser's range wants to see.
 _POINTS_FOR_RANGE = 65_536
 # Lists that a choice by size makes at most: their training grows with the square.
-_MOST_LISTS = 8192
+_MOST_LISTS = 4096
 # One list in so many is searched, and so many at least.
 _PROBED, _FEWEST_PROBES = 10, 32
 # So many images at most are looked at again for those wanted.
