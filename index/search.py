@@ -26,6 +26,8 @@ from index.store import Store
 Orientations = Literal["auto", "1", "4"]
 # Which index and which of its rows.
 _Place = tuple[int, int]
+# So many times the inliers of the best upright candidate turn the order of all candidates.
+_CLEARLY_MORE = 1.5
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
 
@@ -327,8 +329,9 @@ def _merge(by_turn: dict[int, list[_Candidate]]) -> list[_Candidate]:
     photo with its best score. What no orientation verifies keeps the leader's order.
     """
     lead = max(by_turn, key=lambda turns: (_best_score(by_turn[turns]), -turns))
-    if not _any_verified(by_turn[lead]):
-        # Without proof there is no reason to believe that the query is turned.
+    # Without proof, and clearly more of it than upright, the query is not believed to be turned.
+    proof, upright = (_most_inliers(by_turn[turns]) for turns in (lead, 0))
+    if not _any_verified(by_turn[lead]) or proof < _CLEARLY_MORE * upright:
         lead = 0
     chosen = {one.place: one for one in by_turn[lead]}
     for candidates in by_turn.values():
@@ -345,6 +348,10 @@ def _by_score(candidates: Iterable[_Candidate]) -> list[_Candidate]:
 
 def _best_score(candidates: list[_Candidate]) -> float:
     return candidates[0].score if candidates else float("-inf")
+
+
+def _most_inliers(candidates: list[_Candidate]) -> int:
+    return max((one.inliers for one in candidates), default=0)
 
 
 def _any_verified(candidates: list[_Candidate]) -> bool:

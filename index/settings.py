@@ -112,7 +112,7 @@ class RankingSettings(Settings):
     # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
     # lift it half of the way from its similarity to 1.
     unproven_from: int = Field(6, ge=1)
-    half_unproven: float = Field(80.0, gt=0)
+    half_unproven: float = Field(40.0, gt=0)
 
 
 class IndexSettings(Settings):
