@@ -12,10 +12,12 @@ from pathlib import Path
 from delg.errors import DelgError
 from eval.speed.build import write_photos
 from eval.speed.harness import Bench, Result, stage
+from index.catalog import ImageRow, insert_segment, put_images
 from index.image_index import ImageIndex
+from index.store import Store
 
-_PHOTOS, _COPIES, _RUNS = 20, 500, 5
-_QUICK_COPIES = 20
+_PHOTOS, _COPIES, _QUICK_COPIES = 20, 500, 20
+_AT_ONCE, _RUNS = 12, 5
 
 
 def _make_index(folder: Path, copies: int) -> Path:
@@ -25,20 +27,25 @@ def _make_index(folder: Path, copies: int) -> Path:
         images.add(folder / "photos")
         store = images._store
         rows = list(store.catalog.images("ok"))
-        features = [store.features(row) for row in rows]
         with store.lock():
-            for start in range(1, copies, 10):
-                named = [
-                    (f"{number}/{row.id}", row, found)
-                    for number in range(start, min(start + 10, copies))
-                    for row, found in zip(rows, features, strict=True)
-                ]
-                store.commit(
-                    [replace(row, id=name) for name, row, _ in named],
-                    [found for _, _, found in named],
-                )
+            for start in range(1, copies, _AT_ONCE):
+                numbers = range(start, min(start + _AT_ONCE, copies))
+                _copy(store, [replace(row, id=f"{n}/{row.id}") for n in numbers for row in rows])
+            store.refresh()
             store.save_shortlist()
     return folder / "photos" / rows[0].id
+
+
+def _copy(store: Store, images: list[ImageRow]) -> None:
+    """Images under other ids, with the features that they name as they are stored."""
+    segment = store.rewrite(images, store.catalog.next_segment())
+    placed = [
+        replace(one, segment=segment.number, position=position)
+        for position, one in enumerate(images)
+    ]
+    with store.catalog.write() as db:
+        insert_segment(db, segment)
+        put_images(db, placed)
 
 
 @stage("query_cold")
