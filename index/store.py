@@ -30,6 +30,7 @@ from index.catalog import (
     put_images,
 )
 from index.held import Segments
+from index.matching import one_thread
 from index.quantiser import FEWEST, Quantiser
 from index.segments import (
     FOLDER,
@@ -273,13 +274,15 @@ class Store:
             replace(one, local=best(one.local, most, max(one.width, one.height)))
             for one in features
         ]
-        if spec.local_codec != "compact":
-            write_segment(path, ids, features, spec.local_codec)
-        elif (quantiser := self.quantiser or self._learn(features)) is None:
-            write_segment(path, ids, features, _CODEC_OF_FEW)
-        else:
-            packed = [Packed.of(one, quantiser) for one in features]
-            write_compact_segment(path, ids, packed, quantiser)
+        # The other cores extract meanwhile.
+        with one_thread():
+            if spec.local_codec != "compact":
+                write_segment(path, ids, features, spec.local_codec)
+            elif (quantiser := self.quantiser or self._learn(features)) is None:
+                write_segment(path, ids, features, _CODEC_OF_FEW)
+            else:
+                packed = [Packed.of(one, quantiser) for one in features]
+                write_compact_segment(path, ids, packed, quantiser)
         return _segment_row(path, number, len(ids))
 
     def _learn(self, features: Sequence[ImageFeatures]) -> Quantiser | None:
