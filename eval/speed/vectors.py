@@ -72,7 +72,8 @@ class Vectors:
         """Up to so many, from all over."""
         chunks = -(-self.count // CHUNK)
         each = -(-min(most, self.count) // chunks)
-        return np.concatenate([self.chunk(number)[:each] for number in range(chunks)])
+        # Copies, or the whole chunks would stay in memory.
+        return np.concatenate([self.chunk(number)[:each].copy() for number in range(chunks)])
 
     def queries(self, count: int) -> FloatArray:
         """Further photos of the same things, float32 (count, D)."""
