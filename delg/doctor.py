@@ -22,6 +22,7 @@ _PACKAGES = {
     "eval": "delg-retrieval",
     "tensorflow": "tensorflow",
     "keras": "keras",
+    "onnxruntime": "onnxruntime",
     "faiss": "faiss-cpu",
     "numpy": "numpy",
     "cv2": "opencv-python-headless",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from delg.aggregation import aggregate
 from delg.decode import ImageError, Source, decode
+from delg.errors import ModelError
 from delg.pyramid import Level, level
 from delg.settings import ImageSettings, ModelSettings
 from delg.sift import DIM as SIFT_DIM
@@ -21,9 +22,11 @@ from delg.sift import extract_sift
 from delg.values import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
 
 if TYPE_CHECKING:
-    from delg.network import Maps, Network
+    from delg.maps import Maps, Network
 
 T = TypeVar("T")
+# A SavedModel's operations share one pool of threads; a second photo fills their serial parts.
+_EXPORTED_AT_ONCE = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +115,13 @@ class Extractor:
         self._sift_side = settings.local_head.sift_longest_side
         self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
 
+    @property
+    def network(self) -> Network:
+        """What runs the levels of the pyramid."""
+        if self._network is None:
+            raise ModelError(f"{self.name} is a SavedModel, which runs the pyramid itself")
+        return self._network
+
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         """Features of one photo.
 
@@ -136,8 +146,8 @@ class Extractor:
     ) -> Iterator[ImageFeatures | Failure]:
         """Features of many photos, in order, with memory bounded by a few photos.
 
-        Decoding runs in threads ahead of the network; two photos are in the network at once, which
-        keeps all cores busy through its serial parts.
+        Decoding runs in threads ahead of the network; as many photos are in the network at once as
+        keep all cores busy.
 
         Args:
             sources: as for :meth:`extract`, or anything that ``read`` turns into such; consumed
@@ -149,17 +159,18 @@ class Extractor:
             Features, or the ``Failure`` of a photo that cannot be used.
         """
         threads = threads or os.cpu_count() or 1
+        at_once = self._network.photos_at_once if self._network else _EXPORTED_AT_ONCE
         pending: deque[tuple[T, Future[ImageFeatures]]] = deque()
 
         def prepare(source: T) -> Prepared:
             return self._prepare(read(source) if read else cast(Source, source), None, 0)
 
-        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(2) as runners:
+        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(at_once) as runners:
             try:
                 for source in sources:
                     prepared = decoders.submit(prepare, source)
                     pending.append((source, runners.submit(self._finish_later, prepared)))
-                    if len(pending) > threads + 2:
+                    if len(pending) > threads + at_once:
                         yield _outcome(*pending.popleft())
                 while pending:
                     yield _outcome(*pending.popleft())
@@ -168,7 +179,7 @@ class Extractor:
                     future.cancel()
 
     def _finish_later(self, prepared: Future[Prepared]) -> ImageFeatures:
-        return self._finish(prepared.result())
+        return self._finish(prepared.result(), alone=False)
 
     def _prepare(self, source: Source, box: Box | None, turns: int) -> Prepared:
         pixels = decode(source, self.images)
@@ -191,15 +202,19 @@ class Extractor:
             scales |= set(spec.scales)
         return [level(crop, scale, side) for scale in sorted(scales)]
 
-    def _features(self, photo: Prepared) -> tuple[FloatArray, LocalFeatures]:
-        """Global descriptor (D,), of any length, and local features in pixels of the crop."""
+    def _features(self, photo: Prepared, alone: bool) -> tuple[FloatArray, LocalFeatures]:
+        """Global descriptor (D,), of any length, and local features in pixels of the crop; all
+        cores are there for it ``alone`` or for other photos too."""
         assert self._network is not None
         spec = self.settings.extraction
-        if not self.settings.has_global:
-            maps = [self._network.run(level.pixels, False) for level in photo.levels]
+        with_global = self.settings.has_global
+        maps = [
+            self._network.run(one.pixels, with_global and one.scale in spec.global_scales, alone)
+            for one in photo.levels
+        ]
+        if not with_global:
             local = self._select(photo.levels, maps)
             return aggregate_or_refuse(local.descriptors), local
-        maps = [self._network.run(x.pixels, x.scale in spec.global_scales) for x in photo.levels]
         total = np.sum(
             [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
         )
@@ -207,8 +222,8 @@ class Extractor:
             return total, extract_sift(photo.crop, self._sift_side, spec.max_features)
         return total, self._select(photo.levels, maps)
 
-    def _finish(self, photo: Prepared) -> ImageFeatures:
-        total, local = self._features(photo)
+    def _finish(self, photo: Prepared, alone: bool = True) -> ImageFeatures:
+        total, local = self._features(photo, alone)
         height, width = photo.crop.shape[:2]
         if photo.turns % 2:
             height, width = width, height

@@ -1,8 +1,6 @@
-"""The network as extraction runs it: one traced function for every image size."""
+"""The network in TensorFlow: one traced function for every image size."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -11,40 +9,11 @@ from tensorflow.python.framework.convert_to_constants import (
     convert_variables_to_constants_v2,
 )
 
+from delg.maps import Maps
 from delg.model import Delg
-from delg.values import FloatArray
 
 
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """What the network says about one level of the pyramid; cells row by row.
-
-    Attributes:
-        descriptors: float32 (cells, d), unit length.
-        scores: float32 (cells,).
-        centres: float32 (cells, 2), (x, y), the points the cells describe, in the level's pixels.
-        grid: rows and columns of cells.
-        global_descriptor: float32 (D,), unit length, or None where it was not asked for.
-    """
-
-    descriptors: FloatArray
-    scores: FloatArray
-    centres: FloatArray
-    global_descriptor: FloatArray | None
-    grid: tuple[int, int]
-
-    def inside(self, border: int) -> NDArray[np.intp]:
-        """Indices of the cells at least ``border`` cells away from every edge.
-
-        Across a narrow grid the border shrinks, so that at least half of the cells stay.
-        """
-        rows, columns = self.grid
-        y, x = min(border, (rows - 1) // 4), min(border, (columns - 1) // 4)
-        cells = np.arange(rows * columns).reshape(rows, columns)
-        return cells[y : rows - y, x : columns - x].ravel()
-
-
-class Network:
+class TensorFlowNetwork:
     """A DELG model frozen for inference.
 
     Freezing folds the batch norms into the convolutions, which saves about a quarter of the time.
@@ -52,6 +21,9 @@ class Network:
     Args:
         model: its weights as they are now; later changes to them are not seen.
     """
+
+    # Its operations share one pool of threads; a second photo fills their serial parts.
+    photos_at_once = 2
 
     def __init__(self, model: Delg) -> None:
         self._stride, self._offset = model.stride, model.offset
@@ -74,21 +46,10 @@ class Network:
 
         self._forward = convert_variables_to_constants_v2(forward.get_concrete_function())
 
-    def run(self, pixels: NDArray[np.uint8], with_global: bool) -> Maps:
-        """Run one level.
-
-        Args:
-            pixels: uint8 (h, w, 3), RGB, h and w multiples of 32.
-            with_global: also give the global descriptor.
-        """
+    def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
+        """Run one level; see :class:`delg.maps.Network`."""
         outputs = self._forward(tf.constant(pixels[None]), tf.constant(with_global))
         descriptors, scores, whole = (np.asarray(output) for output in outputs)
-        rows, columns = scores.shape
-        grid = np.mgrid[:rows, :columns].reshape(2, -1)[::-1].T
-        return Maps(
-            descriptors=descriptors.reshape(rows * columns, -1),
-            scores=scores.reshape(-1),
-            centres=(grid * self._stride + self._offset).astype(np.float32),
-            global_descriptor=whole if with_global else None,
-            grid=(rows, columns),
+        return Maps.on_grid(
+            descriptors, scores, whole if with_global else None, self._stride, self._offset
         )

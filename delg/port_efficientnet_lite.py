@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from delg.backbones import Backbone
-from delg.backbones.efficientnet_lite import stages
+from delg.backbones.lite_stages import stages
 from delg.errors import ModelError
 from delg.torch_file import read_state_dict
 

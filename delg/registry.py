@@ -19,9 +19,11 @@ from delg.settings import (
     ModelSettings,
     read_settings,
 )
-from delg.weights import load_weights, read_weights, weights_digest
+from delg.weights import read_weights, weights_digest
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from delg.extractor import Extractor
 
 DEFAULT_MODEL = "delg-lite"
@@ -73,15 +75,17 @@ class ModelFiles:
         Raises:
             ModelError: there are no weights to hash.
         """
+        return self.fingerprint_of(None if self.settings.export else read_weights(self.weights))
+
+    def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
+        """The same, with the variables in the weight file if they have been read already."""
         definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
         # Models of before there was a choice keep their fingerprints.
         if not self.settings.local_only:
             del definition["local_only"]
         if self.settings.export is None:
             del definition["export"]
-            digest = weights_digest(read_weights(self.weights))
-        else:
-            digest = files_digest(self.files())
+        digest = files_digest(self.files()) if values is None else weights_digest(values)
         parts = [json.dumps(definition, sort_keys=True), digest]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -146,28 +150,29 @@ def load_model(
     weights: str | Path | None = None,
     extraction: ExtractionSettings | None = None,
     images: ImageSettings | None = None,
+    runtime: str | None = None,
 ) -> Extractor:
     """Load a model, ready to extract; see :func:`find_model` for the arguments.
 
     Args:
         images: limits on what is decoded.
+        runtime: what runs the network; see :func:`delg.runtime.load_network`.
 
     Raises:
         ModelError: no such model, no weights, or weights that do not fit its settings.
+        UsageError: there is no such runtime.
     """
     files = find_model(name, weights, extraction)
     if not files.has_weights:
         raise ModelError(files.missing())
-    fingerprint = files.fingerprint
-    load_tensorflow()
     if files.settings.export is not None:
+        load_tensorflow()
         from delg.exported import ExportedExtractor
 
-        return ExportedExtractor(files.weights, files.settings, fingerprint, images)
+        return ExportedExtractor(files.weights, files.settings, files.fingerprint, images)
     from delg.extractor import Extractor
-    from delg.model import Delg
-    from delg.network import Network
+    from delg.runtime import load_network
 
-    model = Delg(files.settings)
-    load_weights(model, read_weights(files.weights), str(files.weights))
-    return Extractor(Network(model), files.settings, fingerprint, images)
+    values = read_weights(files.weights)
+    network = load_network(files.settings, values, str(files.weights), runtime)
+    return Extractor(network, files.settings, files.fingerprint_of(values), images)

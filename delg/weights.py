@@ -86,7 +86,7 @@ def load_weights(model: Delg, values: dict[str, np.ndarray], origin: str) -> Non
     if missing or extra:
         raise ModelError(
             f"{origin}: does not fit the settings: "
-            f"missing {_some(missing)}; not wanted {_some(extra)}"
+            f"missing {some(missing)}; not wanted {some(extra)}"
         )
     for name, variable in variables.items():
         if tuple(variable.shape) != values[name].shape:
@@ -98,7 +98,8 @@ def load_weights(model: Delg, values: dict[str, np.ndarray], origin: str) -> Non
         variable.assign(values[name].astype(np.float32))
 
 
-def _some(names: set[str]) -> str:
+def some(names: set[str]) -> str:
+    """A few of the names, for a message."""
     if not names:
         return "none"
     shown = sorted(names)[:3]

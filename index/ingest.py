@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -183,9 +184,10 @@ def _extract(
     progress: Progress | None,
 ) -> dict[str, Failure]:
     """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
-    by id."""
+    by id. While a batch is written, the next is extracted."""
     failed: dict[str, Failure] = {}
-    batch = _Batch()
+    batch, written = _Batch(), Future[None]()
+    written.set_result(None)
     facts: dict[str, tuple[int, int, str]] = {}
 
     def read(photo: Photo) -> bytes:
@@ -202,30 +204,33 @@ def _extract(
 
     photos = [photo for photo, _ in plan.extract]
     results = extractor().extract_many(photos, read) if photos else iter(())
-    for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
-        size, mtime_ns, digest = facts.pop(photo.id)
-        known = labels.get(photo.id) if labels else None
-        old = plan.extract[number - 1][1]
-        label = known or (Label(old.label, old.metadata) if old else Label(None))
-        row = ImageRow(
-            photo.id, str(photo.path), size, mtime_ns, digest,
-            label=label.label, metadata=label.metadata,
-        )  # fmt: skip
-        if isinstance(result, Failure):
-            failed[photo.id] = Failure(str(photo.path), result.reason)
-            # What is stored of a photo that could be read before stays.
-            if old is None or old.state == "failed":
-                batch.images.append(replace(row, state="failed", reason=result.reason))
-        else:
-            batch.images.append(replace(row, width=result.width, height=result.height))
-            batch.features.append(result)
-        if progress:
-            progress(number, len(photos), len(failed))
-        if batch.is_due(store.settings.store):
+    with ThreadPoolExecutor(1) as writer:
+        for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
+            size, mtime_ns, digest = facts.pop(photo.id)
+            known = labels.get(photo.id) if labels else None
+            old = plan.extract[number - 1][1]
+            label = known or (Label(old.label, old.metadata) if old else Label(None))
+            row = ImageRow(
+                photo.id, str(photo.path), size, mtime_ns, digest,
+                label=label.label, metadata=label.metadata,
+            )  # fmt: skip
+            if isinstance(result, Failure):
+                failed[photo.id] = Failure(str(photo.path), result.reason)
+                # What is stored of a photo that could be read before stays.
+                if old is None or old.state == "failed":
+                    batch.images.append(replace(row, state="failed", reason=result.reason))
+            else:
+                batch.images.append(replace(row, width=result.width, height=result.height))
+                batch.features.append(result)
+            if progress:
+                progress(number, len(photos), len(failed))
+            if batch.is_due(store.settings.store):
+                written.result()
+                written = writer.submit(store.commit, batch.images, batch.features)
+                batch = _Batch()
+        written.result()
+        if batch.images:
             store.commit(batch.images, batch.features)
-            batch = _Batch()
-    if batch.images:
-        store.commit(batch.images, batch.features)
     return failed
 
 

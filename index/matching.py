@@ -40,6 +40,13 @@ def pair_pool() -> Executor:
     return ThreadPoolExecutor(os.cpu_count(), "pair")
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """FAISS's threads and BLAS's too keep to one, in whatever this thread does."""
+    with _blas().limit(limits=1):
+        yield
+
+
 def match_descriptors(
     query: FloatArray,
     other: FloatArray,

@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -182,6 +183,11 @@ def _write(
         raise DelgError(f"{path}: cannot be written: {error}") from None
 
 
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 class Segment:
     """One segment, mapped into memory.
 
@@ -189,15 +195,17 @@ class Segment:
 
     Args:
         path: of the file.
+        held: its bytes, if it is open already.
 
     Raises:
         SegmentError: it is missing or not a segment.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, held: mmap.mmap | None = None) -> None:
         self.path = path
         try:
-            with h5py.File(path, "r") as file:
+            self._held = held or _mapped(path)
+            with h5py.File(self._held, "r") as file:
                 parts = _COMPACT if "records" in file else _LOCAL
                 arrays = {name: self._map(file[name]) for name in (*_WHOLE, *parts)}
                 self.ids = [one.decode() for one in file["ids"][()]]
@@ -220,7 +228,8 @@ class Segment:
             return np.zeros(dataset.shape, dataset.dtype)
         if offset is None:
             raise ValueError(f"{dataset.name} is not stored in one piece")
-        return np.memmap(self.path, dataset.dtype, "r", offset, dataset.shape)
+        numbers = np.frombuffer(self._held, dataset.dtype, dataset.size, offset)
+        return numbers.reshape(dataset.shape)
 
     def _check(self) -> None:
         images, offsets, local = len(self.ids), self.offsets, self._local

@@ -40,14 +40,22 @@ class StoreSettings(Settings):
 
 
 class ShortlistSettings(Settings):
-    """The FAISS index over the global descriptors; can be changed later."""
+    """The FAISS index over the global descriptors; can be changed later.
 
-    kind: Literal["auto", "flat", "fp16", "sq8", "ivf"] = "auto"
-    # "auto" is exact below this many images and an inverted file from there on.
+    "flat" is exact; "fp16" and "sq8" are smaller and search everything too; "ivf" searches a few
+    lists of "sq8"; "rabitq" a few lists of one bit a component, and looks at the stored descriptors
+    of what it finds.
+    """
+
+    kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
+    # "auto" is exact below this many images and "rabitq" from there on.
     ivf_from: int = Field(200_000, ge=1)
-    # Lists of the inverted file; None: four times the square root of the number of images.
+    # Lists of an inverted file; None: four times the square root of the number of images.
     ivf_lists: int | None = Field(None, ge=1)
-    ivf_probes: int = Field(32, ge=1)
+    # Lists that are searched; None: a tenth of them, at least 32.
+    ivf_probes: int | None = Field(None, ge=1)
+    # How many times the images wanted are looked at again by their stored descriptors.
+    refine: int = Field(8, ge=1)
 
 
 class MatchingSettings(Settings):

@@ -26,13 +26,22 @@ from index.settings import ShortlistSettings
 FILE = "global.faiss"
 # Magic, generation, number of images trained for, CRC-32 of everything before.
 _FOOTER = struct.Struct("<8sQQI")
-_TRAINED = ("sq8", "ivf")
+_LISTED = ("ivf", "rabitq")
+_TRAINED = ("sq8", *_LISTED)
 # Beyond this many times the images it was trained for, an index is trained anew; from fewer than
 # enough to know the descriptors' range, at every growth.
 _OUTGROWN, _ENOUGH = 2, 1000
 _MAGIC = b"DELGROWS"
-# What k-means wants at least and can use at most, for each list.
-_POINTS_PER_LIST = (39, 256)
+# What k-means wants to see for each list (39 at least), and in how many rounds.
+_POINTS_PER_LIST, _ROUNDS = 40, 6
+# What a quantiser's range wants to see.
+_POINTS_FOR_RANGE = 65_536
+# Lists that a choice by size makes at most: their training grows with the square.
+_MOST_LISTS = 4096
+# One list in so many is searched, and so many at least.
+_PROBED, _FEWEST_PROBES = 10, 32
+# So many images at most are looked at again for those wanted.
+_MOST_AGAIN = 4000
 
 Rows = NDArray[np.int64]
 
@@ -41,12 +50,12 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
     """The kind of FAISS index for that many images."""
     if settings.kind != "auto":
         return settings.kind
-    return "ivf" if count >= settings.ivf_from else "flat"
+    return "rabitq" if count >= settings.ivf_from else "flat"
 
 
 def _lists(settings: ShortlistSettings, count: int) -> int:
-    wanted = settings.ivf_lists or round(4 * math.sqrt(count))
-    return max(1, min(wanted, count // _POINTS_PER_LIST[0]))
+    wanted = settings.ivf_lists or min(_MOST_LISTS, round(4 * math.sqrt(count)))
+    return max(1, min(wanted, count // _POINTS_PER_LIST))
 
 
 class Shortlist:
@@ -54,19 +63,20 @@ class Shortlist:
 
     Args:
         faiss_index: with ids.
-        kind: "flat", "fp16", "sq8" or "ivf".
-        probes: lists searched, for "ivf".
+        kind: "flat", "fp16", "sq8", "ivf" or "rabitq".
+        probes: lists searched, for the last two; see :meth:`set_probes`.
         trained_for: number of images whose descriptors it was trained to hold.
     """
 
-    def __init__(self, faiss_index: Any, kind: str, probes: int, trained_for: int) -> None:
+    def __init__(self, faiss_index: Any, kind: str, probes: int | None, trained_for: int) -> None:
         self._index, self.kind, self._trained_for = faiss_index, kind, trained_for
         self.set_probes(probes)
 
-    def set_probes(self, probes: int) -> None:
-        """Lists searched from now on; only an inverted file has any."""
-        if self.kind == "ivf":
-            faiss.extract_index_ivf(self._index).nprobe = probes
+    def set_probes(self, probes: int | None) -> None:
+        """Lists searched from now on, or None for a tenth; only an inverted file has any."""
+        if self.kind in _LISTED:
+            lists = faiss.extract_index_ivf(self._index)
+            lists.nprobe = probes or max(_FEWEST_PROBES, lists.nlist // _PROBED)
 
     @classmethod
     def empty(
@@ -87,17 +97,32 @@ class Shortlist:
             "fp16": "IDMap2,SQfp16",
             "sq8": "IDMap2,SQ8",
             "ivf": f"IVF{_lists(settings, count)},SQ8",
+            "rabitq": f"IVF{_lists(settings, count)},RaBitQ",
         }[kind]
         index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            lists = _lists(settings, count) if kind == "ivf" else 1
-            index.train(np.ascontiguousarray(sample(_POINTS_PER_LIST[1] * max(lists, 256))))
+            lists = _lists(settings, count) if kind in _LISTED else 0
+            if lists:
+                faiss.extract_index_ivf(index).cp.niter = _ROUNDS
+            points = max(_POINTS_PER_LIST * lists, _POINTS_FOR_RANGE)
+            index.train(np.ascontiguousarray(sample(points)))
         return cls(index, kind, settings.ivf_probes, count if kind in _TRAINED else 0)
+
+    @property
+    def raw(self) -> Any:
+        """The FAISS index itself."""
+        return self._index
 
     @property
     def is_exact(self) -> bool:
         """Whether the similarities it gives are those of the descriptors put in."""
         return self.kind == "flat"
+
+    def candidates(self, count: int, settings: ShortlistSettings) -> int:
+        """How many of its answers hold the ``count`` nearest, if they are looked at again."""
+        if self.kind != "rabitq":
+            return count
+        return count + min((settings.refine - 1) * count, _MOST_AGAIN)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -111,7 +136,7 @@ class Shortlist:
 
     def rows(self) -> Rows:
         """Row numbers held, in no order."""
-        if self.kind != "ivf":
+        if self.kind not in _LISTED:
             return faiss.vector_to_array(self._index.id_map).astype(np.int64)
         lists = self._index.invlists
         parts = [
@@ -163,7 +188,7 @@ class Shortlist:
             raise DelgError(f"{path}: cannot be written: {error}") from None
 
     @classmethod
-    def load(cls, folder: Path, dim: int, probes: int) -> tuple[Shortlist, int] | None:
+    def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[Shortlist, int] | None:
         """The stored shortlist and the generation it shows; None if it is missing or damaged."""
         path = folder / FILE
         try:
@@ -194,7 +219,7 @@ def _checksum(path: Path, length: int | None = None) -> int:
 
 def _kind_of(index: Any) -> str:
     if isinstance(index, faiss.IndexIVF):
-        return "ivf"
+        return "rabitq" if isinstance(index, faiss.IndexIVFRaBitQ) else "ivf"
     inner = faiss.downcast_index(index.index)
     if isinstance(inner, faiss.IndexScalarQuantizer):
         return "fp16" if inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else "sq8"

@@ -29,6 +29,8 @@ from index.catalog import (
     insert_segment,
     put_images,
 )
+from index.held import Segments
+from index.matching import one_thread
 from index.quantiser import FEWEST, Quantiser
 from index.segments import (
     FOLDER,
@@ -77,16 +79,19 @@ class Store:
         self.overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
-        self.segments: dict[int, Segment] = {}
-        # Segment number -> what is wrong with it; its photos cannot be found until they are
-        # extracted again or the file is back.
-        self.lost: dict[int, str] = {}
+        self.segments = Segments(folder, [])
         self.refresh()
 
     def close(self) -> None:
         """Let go of the state; the object is of no use afterwards."""
         self.catalog.close()
-        self.segments.clear()
+        self.segments = Segments(self.folder, [])
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Segment number -> what is wrong with it; its photos cannot be found until they are
+        extracted again or the file is back."""
+        return self.segments.lost
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
@@ -114,14 +119,7 @@ class Store:
         self.shortlist.set_probes(self.settings.shortlist.ivf_probes)
 
     def _open_segments(self) -> None:
-        known, self.segments, self.lost = self.segments, {}, {}
-        for number in [segment.number for segment in self.catalog.segments()]:
-            try:
-                self.segments[number] = known.get(number) or Segment(
-                    segment_path(self.folder, number)
-                )
-            except SegmentError as error:
-                self.lost[number] = str(error)
+        self.segments = Segments(self.folder, self.catalog.segments(), self.segments)
 
     def _load_shortlist(self) -> None:
         """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
@@ -183,14 +181,15 @@ class Store:
             without: ids of images to leave out.
         """
         out = self._rows(without)
-        rows, similarities = self.shortlist.search(vector, count + len(out))
+        wanted = self.shortlist.candidates(count, self.settings.shortlist) + len(out)
+        rows, similarities = self.shortlist.search(vector, wanted)
         keep = ~np.isin(rows, out)
-        rows, similarities = rows[keep][:count], similarities[keep][:count]
-        if self.shortlist.is_exact:
-            return rows, similarities
-        similarities = self.global_descriptors(rows) @ vector
-        best = np.lexsort((rows, -similarities))
-        return rows[best], similarities[best]
+        rows, similarities = rows[keep], similarities[keep]
+        if not self.shortlist.is_exact:
+            similarities = self.global_descriptors(rows) @ vector
+            best = np.lexsort((rows, -similarities))
+            rows, similarities = rows[best], similarities[best]
+        return rows[:count], similarities[:count]
 
     def global_descriptors(self, rows: Rows) -> FloatArray:
         """Stored global descriptors (len(rows), D)."""
@@ -238,6 +237,8 @@ class Store:
             raise DelgError(f"{self.folder}: cannot be written to: {error.strerror}") from None
         try:
             self.refresh()
+            # Whoever writes can mend what is damaged.
+            self.segments.read_all()
             self._sweep()
             yield
         finally:
@@ -263,7 +264,7 @@ class Store:
         """Whether all segments are compact, or none is."""
         return len({segment.quantiser is None for segment in self.segments.values()}) < 2
 
-    def _write_segment(
+    def write_segment_of(
         self, ids: Sequence[str], features: Sequence[ImageFeatures], number: int
     ) -> SegmentRow:
         """Put features on disk under a number of their own; the catalog does not know them yet."""
@@ -273,13 +274,15 @@ class Store:
             replace(one, local=best(one.local, most, max(one.width, one.height)))
             for one in features
         ]
-        if spec.local_codec != "compact":
-            write_segment(path, ids, features, spec.local_codec)
-        elif (quantiser := self.quantiser or self._learn(features)) is None:
-            write_segment(path, ids, features, _CODEC_OF_FEW)
-        else:
-            packed = [Packed.of(one, quantiser) for one in features]
-            write_compact_segment(path, ids, packed, quantiser)
+        # The other cores extract meanwhile.
+        with one_thread():
+            if spec.local_codec != "compact":
+                write_segment(path, ids, features, spec.local_codec)
+            elif (quantiser := self.quantiser or self._learn(features)) is None:
+                write_segment(path, ids, features, _CODEC_OF_FEW)
+            else:
+                packed = [Packed.of(one, quantiser) for one in features]
+                write_compact_segment(path, ids, packed, quantiser)
         return _segment_row(path, number, len(ids))
 
     def _learn(self, features: Sequence[ImageFeatures]) -> Quantiser | None:
@@ -314,7 +317,7 @@ class Store:
         failed = [image for image in images if image.state != "ok"]
         old = self._rows([image.id for image in images])
         if good:
-            segment = self._write_segment(
+            segment = self.write_segment_of(
                 [one.id for one in good], features, self.catalog.next_segment()
             )
             good = [

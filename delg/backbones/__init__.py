@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from delg.backbones import lite_stages, resnet_stages
 from delg.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,18 +37,15 @@ def _efficientnet_lite(variant: int, block3_strides: bool) -> Backbone:
     if block3_strides:
         raise ModelError("block3_strides exists for the ResNet backbones only; leave it out")
     shallow, deep = efficientnet_lite.build(variant)
-    # Padding after the last pixel only puts the centre of the theoretical receptive field at 15,
-    # but matches of photos with their mirrored, turned and zoomed twins agree best on the middle
-    # of the cell: with 15 each is off by a cell, with 7.5 there is no bias.
-    return Backbone(shallow, deep, stride=16, offset=7.5)
+    return Backbone(shallow, deep, stride=lite_stages.STRIDE, offset=lite_stages.OFFSET)
 
 
 def _resnet(depth: int, block3_strides: bool) -> Backbone:
     from delg.backbones import resnet
 
     shallow, deep = resnet.build(depth, block3_strides)
-    # Symmetric padding, and stride-2 convolutions of width 1, keep cell 0 centred on pixel 0.
-    return Backbone(shallow, deep, stride=32 if block3_strides else 16, offset=0.0)
+    stride = resnet_stages.stride(block3_strides)
+    return Backbone(shallow, deep, stride=stride, offset=resnet_stages.OFFSET)
 
 
 BACKBONES: dict[str, Callable[[bool], Backbone]] = {

@@ -8,16 +8,14 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-# Blocks of conv2_x … conv5_x.
-DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_BN_EPSILON = 1.001e-5
+from delg.backbones.resnet_stages import BN_EPSILON, DEPTHS
 
 
 def _conv_norm(
     x: keras.KerasTensor, channels: int, name: str, kernel: int = 1, stride: int = 1
 ) -> keras.KerasTensor:
     x = layers.Conv2D(channels, kernel, stride, padding="same", name=f"{name}_conv")(x)
-    return layers.BatchNormalization(epsilon=_BN_EPSILON, name=f"{name}_bn")(x)
+    return layers.BatchNormalization(epsilon=BN_EPSILON, name=f"{name}_bn")(x)
 
 
 def _block(
@@ -55,7 +53,7 @@ def build(depth: int, block3_strides: bool = False) -> tuple[keras.Model, keras.
     image = keras.Input((None, None, 3), name="image")
     x = layers.ZeroPadding2D(3, name="conv1_pad")(image)
     x = layers.Conv2D(64, 7, 2, name="conv1_conv")(x)
-    x = layers.BatchNormalization(epsilon=_BN_EPSILON, name="conv1_bn")(x)
+    x = layers.BatchNormalization(epsilon=BN_EPSILON, name="conv1_bn")(x)
     x = layers.ZeroPadding2D(1, name="pool1_pad")(layers.ReLU()(x))
     x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
     x = _stage(x, 64, depths[0], "conv2", 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from delg.commands.options import PARTLY, AsJson, Config, Orientations, group
+from delg.commands.options import PARTLY, AsJson, Config, Orientations, group, read_config
 from delg.console import progress, put, report_failures, say, table
 from delg.errors import UsageError
 from delg.values import Failure
@@ -299,14 +299,14 @@ def _one_of(*others: Path | None) -> None:
 
 
 def _measure(benchmark: Benchmark, common: Common) -> Run:
-    from delg.settings import read_yaml
+    overrides = read_config(common.config)
     from eval.evaluate import Plan, measure
     from eval.run import save_run
 
     out = common.out
     plan = Plan(
         model=common.model,
-        overrides={} if common.config is None else read_yaml(common.config),
+        overrides=overrides,
         index=common.index,
         rerank=common.rerank,
         orientations=common.orientations.value,

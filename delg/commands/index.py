@@ -21,6 +21,7 @@ from delg.commands.options import (
     Sources,
     group,
     open_index,
+    read_config,
 )
 from delg.console import plural, progress, put, report_failures, say, table
 from delg.errors import UsageError
@@ -43,10 +44,11 @@ def index_build(
     as_json: AsJson = False,
 ) -> None:
     """Make an index of photos, or bring an existing one up to date."""
-    from delg.settings import parse, read_yaml
+    from delg.settings import parse
+
+    overrides = read_config(config)
     from index import ImageIndex, IndexSettings
 
-    overrides = {} if config is None else read_yaml(config)
     missing = [str(source) for source in sources if not source.exists()]
     if missing:
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
@@ -182,9 +184,8 @@ def index_check(index: IndexDir, as_json: AsJson = False) -> None:
 @app.command("compact")
 def index_compact(index: IndexDir, config: Config = None) -> None:
     """Free the space of removed images, and rebuild the shortlist as the settings ask."""
+    overrides = read_config(config)
     images = open_index(index)
     if config is not None:
-        from delg.settings import read_yaml
-
-        images.configure(read_yaml(config), str(config), record=True)
+        images.configure(overrides, str(config), record=True)
     put(f"{images.compact():,} bytes freed; the shortlist is {images.info()['shortlist']}")

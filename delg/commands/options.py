@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,15 +39,30 @@ def group(text: str) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True)
 
 
+def read_config(config: Path | None) -> Any:
+    """The plain values in a file of settings of an index, checked before anything heavy loads.
+
+    Raises:
+        UsageError: it cannot be read, or a key or a value is wrong.
+    """
+    if config is None:
+        return {}
+    from delg.settings import parse, read_yaml
+    from index.settings import IndexSettings
+
+    values = read_yaml(config)
+    parse(IndexSettings, values, str(config))
+    return values
+
+
 def open_index(index: Path, config: Path | None = None) -> ImageIndex:
     """Open an index with settings overridden; photos that are lost are a warning."""
+    overrides = read_config(config)
     from index import ImageIndex
 
     images = ImageIndex.open(index)
     for problem in images.lost():
         say(f"warning: {problem}")
     if config is not None:
-        from delg.settings import read_yaml
-
-        images.configure(read_yaml(config), str(config))
+        images.configure(overrides, str(config))
     return images

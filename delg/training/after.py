@@ -18,7 +18,7 @@ from delg.card import write_card
 from delg.console import say
 from delg.fit_lite import collect, fit_codes, fit_whitening
 from delg.model import Delg
-from delg.network import Network
+from delg.network import TensorFlowNetwork
 from delg.pyramid import level
 from delg.registry import SETTINGS_FILE, WEIGHTS_FILE, find_model
 from delg.settings import ModelSettings
@@ -173,7 +173,7 @@ def blend(
 
 def local_scores(model: Delg, store: PhotoStore, numbers: list[int]) -> np.ndarray:
     """Attention at the cells that extraction would keep, over a few photos; float32 (N,)."""
-    spec, network = model.settings.extraction, Network(model)
+    spec, network = model.settings.extraction, TensorFlowNetwork(model)
     scores = []
     for _, photo in readable(store, numbers):
         side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(photo.shape[:2]))

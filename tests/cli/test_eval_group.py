@@ -299,3 +299,28 @@ def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, light, words
     if done.stderr.startswith("error:"):
         assert done.stderr.count("\n") == 1
     assert not (landmarks / "w.csv").exists()
+
+
+def test_a_mistake_in_the_settings_is_told_before_faiss_is_loaded(tmp_path) -> None:
+    config = tmp_path / "wrong.yaml"
+    config.write_text("matching: {ration: 0.9}\n")
+    code = """
+import sys
+from delg.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 2, end.code
+assert not {"faiss", "cv2", "tensorflow", "onnxruntime"} & set(sys.modules)
+"""
+    (tmp_path / "photos" / "thing").mkdir(parents=True)
+    for name in ("one.jpg", "other.jpg"):
+        (tmp_path / "photos" / "thing" / name).touch()
+    for words in (
+        ["eval", "folders", str(tmp_path / "photos"), "--config", str(config)],
+        ["query", "q.jpg", "--index", str(tmp_path / "i"), "--config", str(config)],
+        ["index", "build", str(tmp_path / "photos"), "--index", "i", "--config", str(config)],
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"{config}: matching.ration" in done.stderr

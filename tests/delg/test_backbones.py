@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from delg.backbones import BACKBONES, Backbone, build_backbone
-from delg.backbones.efficientnet_lite import scaled_channels, stages
+from delg.backbones.lite_stages import scaled_channels, stages
 from delg.errors import ModelError
 
 # Width of the receptive field of ResNet-50's conv4_x (Noh et al., arXiv 1612.06321).

@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image
 
 from delg import Extractor, Failure, ImageError, ImageFeatures
-from delg.network import Maps
+from delg.maps import Maps
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings
 
 SMALL = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
@@ -22,12 +22,14 @@ SMALL = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 class Fake:
     """A network that notes its calls; what it says depends on the level's mean and size alone."""
 
+    photos_at_once = 2
+
     def __init__(self, seconds: float = 0) -> None:
         self.calls: list[tuple[tuple[int, int], bool]] = []
         self.seconds = seconds
         self.lock = threading.Lock()
 
-    def run(self, pixels: np.ndarray, with_global: bool) -> Maps:
+    def run(self, pixels: np.ndarray, with_global: bool, alone: bool = True) -> Maps:
         time.sleep(self.seconds)
         height, width = pixels.shape[:2]
         with self.lock:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from delg import Extractor, ImageError, ImageFeatures
 from delg.extractor import crop_to_box, turn_back
-from delg.network import Maps
+from delg.maps import Maps
 from delg.settings import ExtractionSettings, ModelSettings
 
 STRIDE, OFFSET = 16, 15

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from delg.model import Delg
-from delg.network import Network
+from delg.network import TensorFlowNetwork
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (96, 160, 3)).astype(np.uint8)
 
@@ -17,11 +17,11 @@ def model(make_small: Callable[..., Delg]) -> Delg:
 
 
 @pytest.fixture(scope="module")
-def network(model: Delg) -> Network:
-    return Network(model)
+def network(model: Delg) -> TensorFlowNetwork:
+    return TensorFlowNetwork(model)
 
 
-def test_the_frozen_network_answers_as_the_model(model: Delg, network: Network) -> None:
+def test_the_frozen_network_answers_as_the_model(model: Delg, network: TensorFlowNetwork) -> None:
     expected = {name: np.asarray(value)[0] for name, value in model(PIXELS[None]).items()}
     maps = network.run(PIXELS, with_global=True)
     rows, columns = expected["attention"].shape
@@ -31,7 +31,7 @@ def test_the_frozen_network_answers_as_the_model(model: Delg, network: Network) 
     np.testing.assert_allclose(maps.scores.reshape(rows, columns), expected["attention"], rtol=1e-3)
 
 
-def test_the_global_descriptor_is_left_out_unless_asked_for(network: Network) -> None:
+def test_the_global_descriptor_is_left_out_unless_asked_for(network: TensorFlowNetwork) -> None:
     without, with_it = network.run(PIXELS, False), network.run(PIXELS, True)
     assert without.global_descriptor is None
     assert np.linalg.norm(with_it.global_descriptor) == pytest.approx(1, abs=1e-5)
@@ -39,7 +39,7 @@ def test_the_global_descriptor_is_left_out_unless_asked_for(network: Network) ->
     np.testing.assert_allclose(without.scores, with_it.scores, rtol=1e-5)
 
 
-def test_centres_go_row_by_row_in_x_y_order(model: Delg, network: Network) -> None:
+def test_centres_go_row_by_row_in_x_y_order(model: Delg, network: TensorFlowNetwork) -> None:
     maps = network.run(PIXELS, False)
     assert maps.centres.shape == (6 * 10, 2)
     assert maps.centres.dtype == np.float32
@@ -50,7 +50,7 @@ def test_centres_go_row_by_row_in_x_y_order(model: Delg, network: Network) -> No
     assert maps.centres[-1].tolist() == [first + 9 * step, first + 5 * step]
 
 
-def test_scores_and_descriptors_belong_to_the_same_cells(network: Network) -> None:
+def test_scores_and_descriptors_belong_to_the_same_cells(network: TensorFlowNetwork) -> None:
     """A patch changes only the cells that can see it: those below it, not their mirror image."""
     grey = np.full((1024, 640, 3), 128, np.uint8)
     patched = grey.copy()
@@ -66,7 +66,7 @@ def test_scores_and_descriptors_belong_to_the_same_cells(network: Network) -> No
     assert np.abs(middle - (207.5, 783.5)).max() < 48
 
 
-def test_later_changes_of_the_model_are_not_seen(model: Delg, network: Network) -> None:
+def test_later_changes_of_the_model_are_not_seen(model: Delg, network: TensorFlowNetwork) -> None:
     before = network.run(PIXELS, True)
     saved = model.whitening.get_weights()
     model.whitening.set_weights([w + 1 for w in saved])

@@ -206,7 +206,7 @@ def test_compact_merges_short_segments_and_keeps_local_features(tmp_path: Path) 
     assert len(list((tmp_path / "i" / "segments").iterdir())) == 2
 
 
-@pytest.mark.parametrize("kind", ["flat", "fp16", "sq8", "ivf"])
+@pytest.mark.parametrize("kind", ["flat", "fp16", "sq8", "ivf", "rabitq"])
 def test_the_shortlist_can_be_changed_without_extracting(tmp_path: Path, kind: str) -> None:
     make_photos(tmp_path / "photos", 120)
     settings = IndexSettings.model_validate({"store": {"segment_images": 64}})
@@ -232,7 +232,7 @@ def test_auto_becomes_an_inverted_file_by_size(tmp_path: Path) -> None:
     settings = IndexSettings.model_validate({"shortlist": {"ivf_from": 80}})
     images = fresh(tmp_path / "i", settings)
     images.add(tmp_path / "photos")
-    assert images.info()["shortlist"] == "ivf"
+    assert images.info()["shortlist"] == "rabitq"
     images.remove([f"{number:03d}.png" for number in range(20)])
     assert images.info()["shortlist"] == "flat"
 

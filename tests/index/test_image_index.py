@@ -243,7 +243,7 @@ def test_configure_names_what_is_wrong_and_changes_nothing(make_index, record):
     assert images.settings == before == ImageIndex.open(images.path).settings
 
 
-@pytest.mark.parametrize("kind", ["fp16", "sq8", "ivf", "flat"])
+@pytest.mark.parametrize("kind", ["fp16", "sq8", "ivf", "rabitq", "flat"])
 def test_another_shortlist_is_built_from_what_is_stored(make_index, model, tmp_path, kind, reopen):
     gallery(tmp_path / "many", 100)
     images = make_index()
@@ -266,8 +266,8 @@ def test_auto_becomes_an_inverted_file_by_size_and_exact_again(make_index, tmp_p
     images.add(paths[:70])
     assert images.info()["shortlist"] == "flat"
     images.add(paths)
-    assert images.info()["shortlist"] == "ivf"
-    assert reopen(images.path).info()["shortlist"] == "ivf"
+    assert images.info()["shortlist"] == "rabitq"
+    assert reopen(images.path).info()["shortlist"] == "rabitq"
     for seed in (3, 50, 99):
         assert images.query(dots(seed).pixels(), k=1)[0].id == f"{seed:03d}.png"
     images.remove([f"{seed:03d}.png" for seed in range(30)])
@@ -275,7 +275,7 @@ def test_auto_becomes_an_inverted_file_by_size_and_exact_again(make_index, tmp_p
     assert reopen(images.path).check().problems == []
 
 
-@pytest.mark.parametrize("kind", ["fp16", "sq8", "ivf"])
+@pytest.mark.parametrize("kind", ["fp16", "sq8", "ivf", "rabitq"])
 def test_a_shortlist_that_grew_by_batches_is_as_good_as_one_built_at_once(
     make_index, tmp_path, kind
 ):

@@ -1,0 +1,132 @@
+"""The backbones as ONNX, in two halves: image -> mid-level map -> deep map.
+
+They mirror ``delg.backbones``, which has them in Keras for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from delg.backbones import lite_stages, resnet_stages
+from delg.onnx_layers import Layers
+
+# A half: layers to write with and the tensor it reads -> the tensor it gives.
+Half = Callable[[Layers, str], str]
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A backbone in two halves; see :class:`delg.backbones.Backbone`.
+
+    Attributes:
+        mid_channels, deep_channels: what each half gives.
+    """
+
+    shallow: Half
+    deep: Half
+    mid_channels: int
+    deep_channels: int
+    stride: int
+    offset: float
+
+
+def _lite_blocks(layers: Layers, x: str, variant: int, deep: bool) -> str:
+    def conv(x: str, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1) -> str:
+        return layers.conv(
+            x, f"{name}_conv", channels, kernel, stride,
+            norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=kernel > 1,
+        )  # fmt: skip
+
+    number = 0
+    for stage, blocks in enumerate(lite_stages.stages(variant)):
+        for kernel, stride, expansion, inputs, outputs in blocks:
+            name, number = f"block{number}", number + 1
+            if (stage > lite_stages.MID_STAGE) != deep:
+                continue
+            wide, y = inputs * expansion, x
+            if expansion != 1:
+                y = layers.relu6(conv(y, f"{name}_expand", (inputs, wide)))
+            y = conv(y, f"{name}_depthwise", (wide, wide), kernel, stride)
+            y = conv(layers.relu6(y), f"{name}_project", (wide, outputs))
+            x = layers.graph.add("Add", x, y) if stride == 1 and inputs == outputs else y
+    if deep:
+        return layers.relu6(conv(x, "head", (outputs, lite_stages.HEAD_CHANNELS)))
+    return x
+
+
+def _lite(variant: int) -> Halves:
+    def shallow(layers: Layers, image: str) -> str:
+        stem = layers.conv(
+            image, "stem_conv", (3, lite_stages.STEM_CHANNELS), 3, 2,
+            norm="stem_bn", epsilon=lite_stages.BN_EPSILON,
+        )  # fmt: skip
+        return _lite_blocks(layers, layers.relu6(stem), variant, deep=False)
+
+    mid = lite_stages.stages(variant)[lite_stages.MID_STAGE][-1][-1]
+    deep = partial(_lite_blocks, variant=variant, deep=True)
+    return Halves(
+        shallow, deep, mid, lite_stages.HEAD_CHANNELS, lite_stages.STRIDE, lite_stages.OFFSET
+    )
+
+
+def _resnet_conv(
+    layers: Layers, x: str, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1
+) -> str:
+    return layers.conv(
+        x, f"{name}_conv", channels, kernel, stride,
+        norm=f"{name}_bn", epsilon=resnet_stages.BN_EPSILON, bias=True,
+    )  # fmt: skip
+
+
+def _resnet_stage(
+    layers: Layers, x: str, name: str, inputs: int, channels: int, blocks: int, stride: int
+) -> str:
+    for number in range(1, blocks + 1):
+        block, step = f"{name}_block{number}", stride if number == 1 else 1
+        shortcut = x
+        if number == 1:
+            shortcut = _resnet_conv(layers, x, f"{block}_0", (inputs, 4 * channels), stride=step)
+        y = _resnet_conv(layers, x, f"{block}_1", (inputs, channels), stride=step)
+        y = _resnet_conv(layers, layers.relu(y), f"{block}_2", (channels, channels), 3)
+        y = _resnet_conv(layers, layers.relu(y), f"{block}_3", (channels, 4 * channels))
+        x = layers.relu(layers.graph.add("Add", shortcut, y))
+        inputs = 4 * channels
+    return x
+
+
+def _resnet(depth: int, block3_strides: bool) -> Halves:
+    depths = resnet_stages.DEPTHS[depth]
+
+    def shallow(layers: Layers, image: str) -> str:
+        x = layers.conv(
+            image, "conv1_conv", (3, 64), 7, 2,
+            norm="conv1_bn", epsilon=resnet_stages.BN_EPSILON, bias=True, padding=(3, 3),
+        )  # fmt: skip
+        x = layers.graph.add(
+            "MaxPool", layers.relu(x), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
+        )
+        x = _resnet_stage(layers, x, "conv2", 64, 64, depths[0], 1)
+        x = _resnet_stage(layers, x, "conv3", 256, 128, depths[1], 2)
+        x = _resnet_stage(layers, x, "conv4", 512, 256, depths[2], 2)
+        if block3_strides:
+            x = layers.graph.add("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2])
+        return x
+
+    def deep(layers: Layers, mid: str) -> str:
+        return _resnet_stage(layers, mid, "conv5", 1024, 512, depths[3], 1 if block3_strides else 2)
+
+    stride = resnet_stages.stride(block3_strides)
+    return Halves(shallow, deep, 1024, 2048, stride, resnet_stages.OFFSET)
+
+
+_LITE = {"efficientnet_lite0": 0, "efficientnet_lite1": 1, "efficientnet_lite2": 2}
+_RESNET = {"resnet50": 50, "resnet101": 101}
+
+
+def halves(name: str, block3_strides: bool) -> Halves | None:
+    """A backbone by name, or None if there is none such here."""
+    if name in _LITE and not block3_strides:
+        return _lite(_LITE[name])
+    return _resnet(_RESNET[name], block3_strides) if name in _RESNET else None

@@ -1,0 +1,118 @@
+"""A DELG model as two ONNX graphs, made from its weight file alone.
+
+    shallow   image (1, h, w, 3) uint8 RGB -> mid (1, C, rows, columns),
+              descriptors (1, rows, columns, d) and scores (1, rows, columns)
+    deep      mid -> global (1, D)
+
+They compute what :class:`delg.model.Delg` computes, so both runtimes share one fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from delg.onnx_backbones import Halves, halves
+from delg.onnx_file import UINT8, Graph
+from delg.onnx_layers import Layers, Weights
+from delg.settings import ModelSettings
+
+# As in ``delg.heads``.
+_GEM_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class OnnxModel:
+    """The two graphs, and where the cells of the mid-level map look.
+
+    Attributes:
+        shallow, deep: bytes of ONNX files; deep is None for a model with local features alone.
+        stride, offset: see :class:`delg.backbones.Backbone`.
+    """
+
+    shallow: bytes
+    deep: bytes | None
+    stride: int
+    offset: float
+
+
+def write_model(
+    settings: ModelSettings, values: Mapping[str, np.ndarray], origin: str
+) -> OnnxModel | None:
+    """Make the graphs.
+
+    Args:
+        settings: of the model.
+        values: its weights by name, as :func:`delg.weights.read_weights` gives them.
+        origin: names them in errors.
+
+    Returns:
+        The graphs, or None for a backbone that exists in Keras only.
+
+    Raises:
+        ModelError: the weights do not fit the settings.
+    """
+    backbone = halves(settings.backbone, settings.block3_strides)
+    if backbone is None:
+        return None
+    weights = Weights(values, origin)
+    shallow = _shallow(backbone, settings, weights)
+    deep = _deep(backbone, settings, weights) if settings.has_global else None
+    weights.check()
+    return OnnxModel(shallow, deep, backbone.stride, backbone.offset)
+
+
+def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
+    graph = Graph()
+    layers = Layers(graph, weights)
+    pixels = graph.input("image", [1, "height", "width", 3], UINT8)
+    mid = backbone.shallow(layers, _scaled(graph, pixels, settings))
+    dim = settings.local_head.dim
+    graph.output(mid, "mid", [1, backbone.mid_channels, "rows", "columns"])
+    codes = layers.conv(mid, "autoencoder/encoder", (backbone.mid_channels, dim), bias=True)
+    # What training reconstructs with; extraction has no use for it.
+    weights.take("autoencoder/decoder/kernel", (1, 1, dim, backbone.mid_channels))
+    weights.take("autoencoder/decoder/bias", (backbone.mid_channels,))
+    descriptors = graph.add("Transpose", layers.unit(codes), perm=[0, 2, 3, 1])
+    graph.output(descriptors, "descriptors", [1, "rows", "columns", dim])
+    graph.output(_attention(layers, mid, backbone, settings), "scores", [1, "rows", "columns"])
+    return graph.model()
+
+
+def _scaled(graph: Graph, pixels: str, settings: ModelSettings) -> str:
+    spec = settings.input
+    mean, std = (
+        graph.constant(np.array(one, np.float32)[None, :, None, None])
+        for one in (spec.mean, spec.std)
+    )
+    planes = graph.add("Transpose", pixels, perm=[0, 3, 1, 2])
+    if spec.channel_order == "bgr":
+        planes = graph.add("Gather", planes, graph.constant(np.array([2, 1, 0])), axis=1)
+    return graph.add("Div", graph.add("Sub", graph.add("Cast", planes, to=1), mean), std)
+
+
+def _attention(layers: Layers, mid: str, backbone: Halves, settings: ModelSettings) -> str:
+    if settings.local_head.attention == "norm":
+        return layers.norm(mid, keep=False)
+    hidden = settings.local_head.attention_hidden
+    x = layers.conv(
+        mid, "attention/hidden", (backbone.mid_channels, hidden), norm="attention/norm", bias=True
+    )
+    x = layers.conv(layers.relu(x), "attention/score", (hidden, 1), bias=True)
+    axis = layers.graph.constant(np.array([1]))
+    return layers.graph.add("Squeeze", layers.graph.add("Softplus", x), axis)
+
+
+def _deep(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
+    graph = Graph()
+    layers, head = Layers(graph, weights), settings.global_head
+    mid = graph.input("mid", [1, backbone.mid_channels, "rows", "columns"])
+    power = float(weights.take("gem/p", ()))
+    pooled = layers.generalised_mean(backbone.deep(layers, mid), power, _GEM_EPSILON)
+    if head.normalize_pooled:
+        pooled = layers.unit(pooled)
+    projected = layers.dense(pooled, "whitening/projection", (backbone.deep_channels, head.dim))
+    graph.output(layers.unit(projected), "global", [1, head.dim])
+    return graph.model()

@@ -1,0 +1,67 @@
+"""What runs the network: ONNX Runtime where it can, TensorFlow otherwise. Both give the same."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import numpy as np
+
+from delg.errors import ModelError, UsageError
+from delg.maps import Network
+from delg.quiet import load_tensorflow
+from delg.settings import ModelSettings
+
+RUNTIMES = ("auto", "onnxruntime", "tensorflow")
+# Chooses where nothing else does.
+VARIABLE = "DELG_RUNTIME"
+
+
+def load_network(
+    settings: ModelSettings,
+    values: dict[str, np.ndarray],
+    origin: str,
+    runtime: str | None = None,
+) -> Network:
+    """A network with its weights.
+
+    Args:
+        settings: of the model.
+        values: its weights by name.
+        origin: names them in errors.
+        runtime: of ``RUNTIMES``; by default the environment's ``DELG_RUNTIME``, or "auto", which
+            is ONNX Runtime where it is installed and knows the backbone.
+
+    Raises:
+        ModelError: the weights do not fit, or the runtime cannot run the model.
+        UsageError: there is no such runtime.
+    """
+    runtime = runtime or os.environ.get(VARIABLE) or "auto"
+    if runtime not in RUNTIMES:
+        raise UsageError(f"{VARIABLE}: no runtime {runtime!r}; there are {', '.join(RUNTIMES)}")
+    if runtime == "tensorflow":
+        return _tensorflow(settings, values, origin)
+    if find_spec("onnxruntime") is None:
+        if runtime == "auto":
+            return _tensorflow(settings, values, origin)
+        raise ModelError("onnxruntime is not installed: pip install onnxruntime")
+    from delg.light_network import LightNetwork
+    from delg.onnx_network import write_model
+
+    model = write_model(settings, values, origin)
+    if model is not None:
+        return LightNetwork(model)
+    if runtime == "auto":
+        return _tensorflow(settings, values, origin)
+    raise ModelError(f"{settings.backbone} runs in TensorFlow only ({VARIABLE}=tensorflow)")
+
+
+def _tensorflow(settings: ModelSettings, values: dict[str, np.ndarray], origin: str) -> Network:
+    load_tensorflow()
+    from delg.model import Delg
+    from delg.network import TensorFlowNetwork
+    from delg.weights import load_weights
+
+    model = Delg(settings)
+    load_weights(model, values, origin)
+    return TensorFlowNetwork(model)

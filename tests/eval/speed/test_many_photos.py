@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval.speed import opening, shortlist
+from eval.speed.harness import Bench, Row
+
+
+def rows(found) -> dict[str, Row]:
+    return {one.name: one for one in found if isinstance(one, Row)}
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path, baseline=True, quick=True, runs=2)
+
+
+def test_the_shortlist_is_measured_beside_raw_faiss(bench, monkeypatch):
+    monkeypatch.setattr(shortlist, "_QUICK_COUNT", 3000)
+    found = rows([*shortlist.exact(bench), *shortlist.million(bench)])
+    assert found["search_exact"].baseline and found["search_million"].baseline
+    assert found["search_million_recall"].median > 0.9
+    assert found["search_million_bytes"].median < 300  # Most of it the centres of the lists.
+
+
+def test_opening_is_measured_in_another_process(bench, monkeypatch):
+    monkeypatch.setattr(opening, "_QUICK_COUNT", 600)
+    monkeypatch.setattr(opening, "_RUNS", 1)
+    found = rows(opening.opening(bench))
+    assert found["open_million"].median > 0
+    assert found["open_million_memory"].unit == "MiB"
