@@ -15,7 +15,7 @@ from index.image_index import ImageIndex
 
 
 @contextmanager
-def _demo_index() -> Iterator[tuple[ImageIndex, Path]]:
+def demo_index() -> Iterator[tuple[ImageIndex, Path]]:
     """An index of the packaged photos and one of its queries."""
     with TemporaryDirectory() as folder:
         queries = make_gallery(folder)
@@ -30,7 +30,7 @@ def _demo_index() -> Iterator[tuple[ImageIndex, Path]]:
 @stage("decode", "extract", "query")
 def query(bench: Bench) -> Iterator[Result]:
     """A warm query, and its first steps."""
-    with _demo_index() as (images, photo):
+    with demo_index() as (images, photo):
         pixels = decode(photo)
         yield bench.time("decode", lambda: decode(photo))
         yield bench.time("extract", lambda: images.extractor.extract(pixels))
