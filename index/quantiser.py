@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from delg.values import FloatArray
 
@@ -54,7 +55,9 @@ class Quantiser:
         rotation = _rotation(sample, groups, width).astype(np.float16)
         coder = _coder(groups, width)
         coder.cp.niter, coder.cp.min_points_per_centroid = _ROUNDS, 1
-        coder.train(_unit(sample @ rotation.astype(np.float32)))
+        # Small steps: more threads would mostly wait for each other.
+        with threadpool_limits(1):
+            coder.train(_unit(sample @ rotation.astype(np.float32)))
         return cls(rotation, _centroids(coder, groups, width).astype(np.float16))
 
     @property
