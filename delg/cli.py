@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from delg.commands import evaluate, exchange, features, index, model, search, train
+from delg.commands import evaluate, exchange, features, index, model, search, serve, train
 from delg.commands.options import FAILED, WRONG_USE, AsJson
 from delg.console import put, say, table
 from delg.errors import DelgError, UsageError
@@ -46,6 +46,7 @@ index.app.command("import")(exchange.index_import)
 app.add_typer(index.app, name="index")
 app.command()(search.query)
 app.command()(search.match)
+app.command()(serve.serve)
 app.command()(features.extract)
 app.command()(exchange.export)
 app.add_typer(evaluate.app, name="eval")

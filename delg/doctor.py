@@ -30,6 +30,8 @@ _PACKAGES = {
     "h5py": "h5py",
     "PIL": "pillow",
     "pydantic": "pydantic",
+    "fastapi": "fastapi",
+    "uvicorn": "uvicorn",
 }
 _OPTIONAL = {"pillow_heif": "pillow-heif"}
 

@@ -8,6 +8,8 @@ and LiteRT hold the network for one level of the pyramid:
     global_descriptor  (1, D), unit length
     local_descriptors  (1, H / stride, W / stride, d), unit length
     attention          (1, H / stride, W / stride)
+
+A model without a global head gives no ``global_descriptor`` and cannot be a SavedModel.
 """
 
 from __future__ import annotations
@@ -69,6 +71,11 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
     if settings.export is not None or settings.local_head.kind != "delg":
         what = "a SavedModel already" if settings.export else "not one network alone"
         raise ModelError(f"{settings.name} is {what} and cannot be exported")
+    if kind == "savedmodel" and not settings.has_global:
+        raise ModelError(
+            f"{settings.name} has no global descriptor, which the published signature has; "
+            "export it as onnx or litert"
+        )
     if not files.has_weights:
         raise ModelError(files.missing())
     model = Delg(settings)
@@ -110,8 +117,7 @@ def _level(model: Delg) -> Any:
         autograph=False,
     )
     def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = model(image)
-        return {name: found[name] for name in OUTPUTS}
+        return {name: value for name, value in model(image).items() if name in OUTPUTS}
 
     return level
 
@@ -167,11 +173,11 @@ def _onnx(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
 def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
     whole = _level(model).get_concrete_function()
     # Variables left in the graph would find no home in LiteRT.
-    frozen = convert_variables_to_constants_v2(whole)
+    frozen, names = convert_variables_to_constants_v2(whole), sorted(whole.structured_outputs)
 
     @tf.function(input_signature=whole.structured_input_signature[0], autograph=False)
     def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(sorted(OUTPUTS), frozen(image), strict=True))
+        return dict(zip(names, frozen(image), strict=True))
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         module = tf.Module()

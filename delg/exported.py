@@ -23,11 +23,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from PIL import Image
 
-from delg.aggregation import aggregate
 from delg.decode import ImageError
 from delg.delg_files import read_datum
 from delg.errors import ModelError
-from delg.extractor import Extractor, Prepared, best
+from delg.extractor import Extractor, Prepared, aggregate_or_refuse, best
 from delg.pyramid import Level
 from delg.settings import ExportSettings, ImageSettings, ModelSettings, PcaSettings
 from delg.values import FloatArray, LocalFeatures
@@ -230,10 +229,7 @@ class ExportedExtractor(Extractor):
             whole = unit(np.asarray(found[GLOBAL_OUTPUT], np.float32)).sum(axis=0)
         else:
             assert local is not None
-            aggregated = aggregate(local.descriptors)
-            if aggregated is None:
-                raise ImageError("no local features were found, so it could never be found")
-            whole = aggregated
+            whole = aggregate_or_refuse(local.descriptors)
         self._expect("global_head.dim", whole.shape[0], self.global_dim)
         return whole, LocalFeatures.empty(self.local_dim) if local is None else local
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.aggregation import aggregate
 from delg.decode import ImageError, Source, decode
 from delg.errors import ModelError
 from delg.pyramid import Level, level
@@ -68,6 +69,18 @@ def turn_back(points: FloatArray, width: int, height: int, turns: int) -> FloatA
         3: (y, height - 1 - x),
     }[turns % 4]
     return np.stack(back, axis=1).astype(np.float32)
+
+
+def aggregate_or_refuse(descriptors: FloatArray) -> FloatArray:
+    """The aggregate of a photo's local descriptors (N, d), where it has no global one.
+
+    Raises:
+        ImageError: there are none.
+    """
+    aggregated = aggregate(descriptors)
+    if aggregated is None:
+        raise ImageError("no local features were found, so it could never be found")
+    return aggregated
 
 
 def best(scores: FloatArray, count: int) -> NDArray[np.intp]:
@@ -184,7 +197,9 @@ class Extractor:
     def _levels(self, crop: NDArray[np.uint8], side: float) -> list[Level]:
         """What the network will see of the crop, whose longest side counts as ``side``."""
         spec = self.settings.extraction
-        scales = set(spec.global_scales) | (set() if self._sift else set(spec.scales))
+        scales = set(spec.global_scales) if self.settings.has_global else set()
+        if not self._sift:
+            scales |= set(spec.scales)
         return [level(crop, scale, side) for scale in sorted(scales)]
 
     def _features(self, photo: Prepared, alone: bool) -> tuple[FloatArray, LocalFeatures]:
@@ -192,6 +207,10 @@ class Extractor:
         cores are there for it ``alone`` or for other photos too."""
         assert self._network is not None
         spec = self.settings.extraction
+        if not self.settings.has_global:
+            maps = [self._network.run(one.pixels, False, alone) for one in photo.levels]
+            local = self._select(photo.levels, maps)
+            return aggregate_or_refuse(local.descriptors), local
         maps = [
             self._network.run(one.pixels, one.scale in spec.global_scales, alone)
             for one in photo.levels

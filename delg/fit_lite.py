@@ -53,27 +53,30 @@ def _decode_or_none(path: Source) -> np.ndarray | None:
         return None
 
 
-def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray, FloatArray]:
+def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray | None, FloatArray]:
     """What the statistics are learnt from.
 
     Returns:
-        Unit-length pooled deep vectors (photos × global scales, C) and mid-level features at the
-        cells of largest norm over all scales (photos × 150, c).
+        Unit-length pooled deep vectors (photos × global scales, C), None without a global head,
+        and mid-level features at the cells of largest norm over all scales (photos × 150, c).
     """
-    spec = model.settings.extraction
+    spec, has_global = model.settings.extraction, model.settings.has_global
+    global_scales = spec.global_scales if has_global else ()
 
     @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)])
     def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mid = model.mid_level(images)
+        if not has_global:
+            return mid[0], tf.zeros([0])
         return mid[0], tf.linalg.l2_normalize(model.pooling(model.deep(mid)), axis=-1)
 
     pooled, cells = [], []
     for number, pixels in enumerate(_photos(paths), 1):
         side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(pixels.shape[:2]))
         features = []
-        for scale in sorted({*spec.scales, *spec.global_scales}):
+        for scale in sorted({*spec.scales, *global_scales}):
             maps, whole = forward(tf.constant(level(pixels, scale, side).pixels[None]))
-            if scale in spec.global_scales:
+            if scale in global_scales:
                 pooled.append(whole.numpy())
             if scale in spec.scales:
                 features.append(maps.numpy().reshape(-1, maps.shape[-1]))
@@ -84,7 +87,7 @@ def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray, FloatArra
             print(f"{number} photos", file=sys.stderr, flush=True)  # noqa: T201
     if not cells:
         raise DelgError("no photo could be read: give a folder with photos")
-    return np.concatenate(pooled), np.concatenate(cells)
+    return np.concatenate(pooled) if pooled else None, np.concatenate(cells)
 
 
 def fit_whitening(model: Delg, pooled: FloatArray, shrinkage: float = GLOBAL_SHRINKAGE) -> None:
@@ -106,6 +109,7 @@ def fit_codes(model: Delg, cells: FloatArray) -> None:
 def fit(model: Delg, paths: Iterable[Path]) -> None:
     """Learn whitening and codes from the photos and put them into the model."""
     pooled, cells = collect(model, paths)
+    assert pooled is not None  # The model has a global head.
     fit_whitening(model, pooled)
     fit_codes(model, cells)
 

@@ -22,6 +22,9 @@ class Delg(keras.Model):
         settings: architecture; extraction settings are not used here.
 
     Attributes:
+        shallow, deep: the halves of the backbone.
+        pooling, whitening, autoencoder, attention: the heads. Without a global head there are
+            neither ``deep``, ``pooling`` nor ``whitening``.
         stride, offset: pixels between cells of the mid-level map, and the pixel coordinate of the
             centre of cell (0, 0), for inputs whose sides are multiples of 32.
     """
@@ -30,19 +33,24 @@ class Delg(keras.Model):
         super().__init__(name="delg", **kwargs)
         self.settings = settings
         backbone = build_backbone(settings.backbone, settings.block3_strides)
-        self.shallow, self.deep = backbone.shallow, backbone.deep
+        self.shallow = backbone.shallow
         self.stride, self.offset = backbone.stride, backbone.offset
         head, local = settings.global_head, settings.local_head
-        self.pooling = GeM(head.gem_p, head.gem_p_trainable, name="gem")
-        self.whitening = Whitening(head.dim, head.normalize_pooled, name="whitening")
+        self.deep: Any = None
+        self.pooling: Any = None
+        self.whitening: Any = None
+        if settings.has_global:
+            self.deep = backbone.deep
+            self.pooling = GeM(head.gem_p, head.gem_p_trainable, name="gem")
+            self.whitening = Whitening(head.dim, head.normalize_pooled, name="whitening")
+            self.pooling.build(self.deep.output_shape)
+            self.whitening.build((None, self.deep.output_shape[-1]))
         self.autoencoder = Autoencoder(local.dim, local.decoder_activation, name="autoencoder")
         self.attention = (
             Attention(local.attention_hidden, name="attention")
             if local.attention == "learned"
             else NormAttention(name="attention")
         )
-        self.pooling.build(self.deep.output_shape)
-        self.whitening.build((None, self.deep.output_shape[-1]))
         self.autoencoder.build(self.shallow.output_shape)
         self.attention.build(self.shallow.output_shape)
         self.built = True
@@ -81,13 +89,12 @@ class Delg(keras.Model):
         Returns:
             ``global_descriptor`` (B, D), ``local_descriptors`` (B, H/16, W/16, d), both of unit
             length along the last axis, ``attention`` (B, H/16, W/16) and ``mid_level``
-            (B, H/16, W/16, C); stride 32 in place of 16 with ``block3_strides``.
+            (B, H/16, W/16, C); stride 32 in place of 16 with ``block3_strides``. Without a global
+            head, no ``global_descriptor``.
         """
         mid = self.mid_level(images, training)
         descriptors, scores = self.local_head(ops.stop_gradient(mid), training)
-        return {
-            "global_descriptor": self.global_head(mid, training),
-            "local_descriptors": descriptors,
-            "attention": scores,
-            "mid_level": mid,
-        }
+        found = {"local_descriptors": descriptors, "attention": scores, "mid_level": mid}
+        if self.deep is None:
+            return found
+        return {"global_descriptor": self.global_head(mid, training), **found}

@@ -27,7 +27,7 @@ class TensorFlowNetwork:
 
     def __init__(self, model: Delg) -> None:
         self._stride, self._offset = model.stride, model.offset
-        dim = model.settings.global_head.dim
+        dim, has_global = model.settings.global_head.dim, model.settings.has_global
 
         @tf.function(
             input_signature=[
@@ -39,6 +39,8 @@ class TensorFlowNetwork:
             mid = model.mid_level(images)
             descriptors, scores = model.local_head(mid)
             # The deep half of the network is run only where its answer is wanted.
+            if not has_global:
+                return descriptors[0], scores[0], tf.zeros([0])
             whole = tf.cond(with_global, lambda: model.global_head(mid), lambda: tf.zeros([1, dim]))
             return descriptors[0], scores[0], whole[0]
 

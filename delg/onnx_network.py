@@ -28,12 +28,12 @@ class OnnxModel:
     """The two graphs, and where the cells of the mid-level map look.
 
     Attributes:
-        shallow, deep: bytes of ONNX files.
+        shallow, deep: bytes of ONNX files; without a global head there is no ``deep``.
         stride, offset: see :class:`delg.backbones.Backbone`.
     """
 
     shallow: bytes
-    deep: bytes
+    deep: bytes | None
     stride: int
     offset: float
 
@@ -59,7 +59,7 @@ def write_model(
         return None
     weights = Weights(values, origin)
     shallow = _shallow(backbone, settings, weights)
-    deep = _deep(backbone, settings, weights)
+    deep = _deep(backbone, settings, weights) if settings.has_global else None
     weights.check()
     return OnnxModel(shallow, deep, backbone.stride, backbone.offset)
 

@@ -80,6 +80,9 @@ class ModelFiles:
     def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
         """The same, with the variables in the weight file if they have been read already."""
         definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
+        # Models of before there was a choice keep their fingerprints.
+        if not self.settings.local_only:
+            del definition["local_only"]
         if self.settings.export is None:
             del definition["export"]
         digest = files_digest(self.files()) if values is None else weights_digest(values)

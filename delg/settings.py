@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from delg.aggregation import aggregated_dim
 from delg.errors import UsageError
 
 Positive = Annotated[float, Field(gt=0)]
@@ -117,13 +118,29 @@ class ModelSettings(Settings):
     global_head: GlobalHeadSettings = GlobalHeadSettings()
     local_head: LocalHeadSettings = LocalHeadSettings()
     extraction: ExtractionSettings = ExtractionSettings()
+    # DELF: the network ends at the local head; the aggregate of the local descriptors stands for a
+    # global one.
+    local_only: bool = False
     # With it, the rest describes what the SavedModel gives.
     export: ExportSettings | None = None
 
     @property
     def has_global(self) -> bool:
         """Whether there is a global head; else the local descriptors are aggregated."""
-        return self.export is None or self.export.has_global
+        return not self.local_only and (self.export is None or self.export.has_global)
+
+    @model_validator(mode="after")
+    def _check_local_only(self) -> ModelSettings:
+        if self.local_only:
+            local, width = self.local_head, aggregated_dim(self.local_head.dim)
+            if self.export is not None or local.kind != "delg":
+                raise ValueError("local_only needs local_head.kind: delg and no export")
+            if self.global_head.dim != width:
+                raise ValueError(
+                    f"local_only needs global_head.dim: {width}, the width of the aggregate of "
+                    f"descriptors of width {local.dim}"
+                )
+        return self
 
 
 class ImageSettings(Settings):

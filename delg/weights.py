@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 def named_variables(model: Delg) -> Iterator[tuple[str, keras.Variable]]:
     """Every variable with a name that depends on the architecture alone: ``layer/…/variable``."""
     for part in (model.shallow, model.deep):
+        if part is None:
+            continue
         for layer in part.layers:
             for variable in layer.weights:
                 yield f"{layer.name}/{variable.name}", variable
     for head in (model.pooling, model.whitening, model.autoencoder, model.attention):
+        if head is None:
+            continue
         for variable in head.weights:
             inner = variable.path.removeprefix(f"{head.name}/")
             yield f"{head.name}/{inner}", variable

@@ -322,6 +322,27 @@ class Catalog:
         for row in self._rows(query, values):
             yield _image(row)
 
+    def select(
+        self, where: str, values: Sequence = (), limit: int = -1, offset: int = 0
+    ) -> list[ImageRow]:
+        """The images that an SQL condition over the table ``images`` picks, by id."""
+        query = f"SELECT {_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
+        return [_image(row) for row in self._rows(query, (*values, limit, offset))]
+
+    def tally(self, what: str, values: Sequence = (), limit: int = -1) -> list[tuple[str, int]]:
+        """Count rows by their first column, the most frequent first.
+
+        Args:
+            what: "EXPRESSION FROM …", an SQL query's part; rows where it is null do not count.
+            values: for its question marks.
+            limit: at most so many are returned.
+        """
+        query = (
+            f"SELECT value, count(*) AS number FROM (SELECT {what}) WHERE value IS NOT NULL "
+            "GROUP BY value ORDER BY number DESC, value LIMIT ?"
+        )
+        return list(self._rows(query, (*values, limit)))
+
     def integrity(self) -> str:
         """SQLite's own verdict: "ok" or what is damaged."""
         try:

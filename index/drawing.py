@@ -24,7 +24,7 @@ BOX_COLOUR = (255, 255, 255)
 _PAPER = (250, 248, 244)
 _INK = (24, 22, 20)
 # Taken in turn, so that colours next to each other in the list must differ clearly.
-_PALETTE = np.array(
+PALETTE = np.array(
     [
         (255, 93, 93),
         (76, 180, 255),
@@ -134,7 +134,7 @@ def match_colours(query_points: FloatArray) -> Pixels:
     order = np.lexsort((points[:, 0], points[:, 1]))
     turn = np.empty(len(points), np.intp)
     turn[order] = np.arange(len(points))
-    return _PALETTE[turn % len(_PALETTE)]
+    return PALETTE[turn % len(PALETTE)]
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:

@@ -122,3 +122,18 @@ class QueryResult:
 
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
+
+    def as_json(self, query: str, index: str) -> dict[str, Any]:
+        """The result as the command line prints it and the HTTP API answers it.
+
+        Args:
+            query, index: what the photo and the index are called.
+        """
+        return {
+            "query": query,
+            "index": index,
+            "model": self.model,
+            "orientation": self.orientation,
+            "timing_ms": self.timing_ms,
+            "hits": [hit.as_json() for hit in self],
+        }

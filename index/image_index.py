@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,8 +15,11 @@ from delg.registry import DEFAULT_MODEL, find_model, load_model
 from delg.scan import Photo
 from delg.sift import DIM as SIFT_DIM
 from delg.values import Box, ImageFeatures
+from index.browsing import Filter, Selection, browse, labels, metadata_keys, reasons
 from index.catalog import FILE as CATALOG_FILE
-from index.catalog import Catalog
+from index.catalog import Catalog, ImageRow
+from index.duplicates import Duplicates, Limits, find_duplicates
+from index.duplicates import Progress as PartDone
 from index.exchange import (
     ImportReport,
     Kind,
@@ -26,7 +29,7 @@ from index.exchange import (
 )
 from index.hits import QueryResult
 from index.ingest import AddReport, Progress, add
-from index.labels import read_labels
+from index.labels import GivenLabels, read_labels
 from index.maintenance import CheckReport, check, compact
 from index.search import Orientations, Search
 from index.settings import IndexSettings, merge
@@ -198,6 +201,11 @@ class ImageIndex:
             self._extractor = extractor
         return self._extractor
 
+    @property
+    def takes_photos(self) -> bool:
+        """Whether it was made by a model that is known here, so that photos can search it."""
+        return bool(self._store.catalog.meta("model"))
+
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.
 
@@ -252,14 +260,15 @@ class ImageIndex:
     def add(
         self,
         sources: str | Path | Iterable[str | Path | Photo],
-        labels: str | None = None,
+        labels: str | GivenLabels | None = None,
         prefix: str = "",
         progress: Progress | None = None,
     ) -> AddReport:
         """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
 
         Args:
-            labels: "folders", a CSV file with columns id, label and any others, or None.
+            labels: "folders", a CSV file with columns id, label and any others, labels by id, or
+                None.
 
         Raises:
             BusyError: another process is writing.
@@ -321,9 +330,16 @@ class ImageIndex:
         return Search(stores, self.extractor, source, box)
 
     def query_features(
-        self, features: ImageFeatures, k: int = 10, rerank: int | None = None
+        self,
+        features: ImageFeatures,
+        k: int = 10,
+        rerank: int | None = None,
+        without: Collection[str] = (),
     ) -> QueryResult:
         """Find the photos of the same thing by features of the model that made the index.
+
+        Args:
+            without: ids of images that are no candidates.
 
         Raises:
             UsageError: descriptors are of another width.
@@ -335,7 +351,7 @@ class ImageIndex:
                 f"{self.path} holds descriptors of {kind.global_dim} and {kind.local_dim} numbers "
                 f"(global and local), the query's have {widths[0]} and {widths[1]}"
             )
-        return Search([self._store], None, features).hits(k, rerank, "1")
+        return Search([self._store], None, features).hits(k, rerank, "1", without)
 
     @property
     def kind(self) -> Kind:
@@ -410,3 +426,36 @@ class ImageIndex:
     def failures(self) -> dict[str, str]:
         """Id -> reason of every photo that could not be used."""
         return {image.id: image.reason or "" for image in self._store.catalog.images("failed")}
+
+    def image(self, image_id: str) -> ImageRow | None:
+        """What is known of one image."""
+        return self._store.catalog.by_id(image_id)
+
+    def features(self, image_id: str) -> ImageFeatures:
+        """The stored features of an image.
+
+        Raises:
+            UsageError: it is not in the index.
+            DelgError: it has none, or they cannot be read.
+        """
+        row = self._store.catalog.by_id(image_id)
+        if row is None:
+            raise UsageError(f"{self.path}: has no image {image_id}")
+        return self._store.features(row)
+
+    def browse(self, wanted: Filter, limit: int, offset: int = 0) -> Selection:
+        """The images that a filter lets pass, by id; see :mod:`index.browsing`."""
+        return browse(self._store.catalog, wanted, limit, offset)
+
+    def tallies(self, most: int = 1000) -> dict[str, list[tuple[str, int]]]:
+        """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
+        the number of images."""
+        catalog = self._store.catalog
+        kinds = (("labels", labels), ("metadata", metadata_keys), ("reasons", reasons))
+        return {name: count(catalog, most) for name, count in kinds}
+
+    def duplicates(
+        self, limits: Limits | None = None, progress: PartDone = lambda part: None
+    ) -> Duplicates:
+        """Photos that are there more than once; see :mod:`index.duplicates`."""
+        return find_duplicates(self._store, limits, progress)

@@ -14,14 +14,13 @@ from delg.extractor import Extractor
 from delg.scan import Photo, scan
 from delg.values import Failure, ImageFeatures
 from index.catalog import ImageRow
-from index.labels import FileLabels, FolderLabels, Label
+from index.labels import Label, Labels
 from index.segments import file_sha256
 from index.settings import StoreSettings
 from index.store import Store
 
 # Called as progress(done, total, failed) after every photo.
 Progress = Callable[[int, int, int], None]
-Labels = FolderLabels | FileLabels | None
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,12 @@ def _same_bytes(photo: Photo, row: ImageRow, size: int) -> bool:
     return size == row.size and file_sha256(photo.path) == row.sha256
 
 
-def _relabelled(row: ImageRow, labels: Labels) -> ImageRow:
+def _relabelled(row: ImageRow, labels: Labels | None) -> ImageRow:
     found = labels.get(row.id) if labels else None
     return replace(row, label=found.label, metadata=found.metadata) if found else row
 
 
-def _plan(store: Store, photos: Iterable[Photo], labels: Labels) -> _Plan:
+def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan:
     plan = _Plan()
     for photo in photos:
         row = store.catalog.by_id(photo.id)
@@ -123,7 +122,7 @@ def add(
     store: Store,
     extractor: Callable[[], Extractor],
     sources: Iterable[str | Path | Photo],
-    labels: Labels = None,
+    labels: Labels | None = None,
     prefix: str = "",
     progress: Progress | None = None,
 ) -> AddReport:
@@ -181,7 +180,7 @@ def _extract(
     store: Store,
     extractor: Callable[[], Extractor],
     plan: _Plan,
-    labels: Labels,
+    labels: Labels | None,
     progress: Progress | None,
 ) -> dict[str, Failure]:
     """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
@@ -248,7 +247,7 @@ def _vanished(store: Store, sources: list[str | Path | Photo], present: set[str]
     ]
 
 
-def _unknown(store: Store, labels: Labels, prefix: str) -> list[str]:
+def _unknown(store: Store, labels: Labels | None, prefix: str) -> list[str]:
     if labels is None:
         return []
     return sorted(one for one in labels.ids() if store.catalog.by_id(one) is None)

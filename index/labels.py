@@ -73,8 +73,24 @@ class FileLabels:
         return set(self._labels)
 
 
-def read_labels(choice: str | None, prefix: str = "") -> FolderLabels | FileLabels | None:
-    """Labels as chosen on the command line: "folders", a CSV file, or none."""
-    if choice is None:
-        return None
+class GivenLabels:
+    """Labels by id, as a program gives them."""
+
+    def __init__(self, labels: dict[str, Label]) -> None:
+        self._labels = labels
+
+    def get(self, image_id: str) -> Label | None:
+        return self._labels.get(image_id)
+
+    def ids(self) -> set[str]:
+        return set(self._labels)
+
+
+Labels = FolderLabels | FileLabels | GivenLabels
+
+
+def read_labels(choice: str | Labels | None, prefix: str = "") -> Labels | None:
+    """Labels as chosen on the command line: "folders", a CSV file, or none; or given ones."""
+    if choice is None or not isinstance(choice, str):
+        return choice
     return FolderLabels(prefix) if choice == "folders" else FileLabels(choice)

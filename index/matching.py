@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from threadpoolctl import ThreadpoolController
 
 from delg.values import FloatArray
 from index.settings import MatchingSettings
+
+# Rows of a product that stay in a core's cache.
+_ROWS = 500
 
 
 @cache
@@ -36,38 +41,59 @@ def one_thread() -> Iterator[None]:
         yield
 
 
+@cache
+def pair_pool() -> Executor:
+    """Threads for the parts of a lone pair; candidates of a query run side by side already."""
+    return ThreadPoolExecutor(os.cpu_count(), "pair")
+
+
 def match_descriptors(
-    query: FloatArray, other: FloatArray, settings: MatchingSettings
+    query: FloatArray,
+    other: FloatArray,
+    settings: MatchingSettings,
+    pool: Executor | None = None,
 ) -> NDArray[np.int32]:
     """Nearest neighbours from the query to the other photo that pass the filters.
 
-    All distances come from one matrix product, as |a − b|² = 2 − 2 a·b for unit vectors.
+    All distances come from matrix products, as |a − b|² = 2 − 2 a·b for unit vectors.
 
     Args:
         query: float32 (N, d), unit length.
         other: float32 (M, d), unit length.
         settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
             largest distance.
+        pool: threads to share the work; products inside should take one thread each.
 
     Returns:
         int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
     """
     if len(query) == 0 or len(other) == 0:
         return np.zeros((0, 2), np.int32)
-    products = query @ other.T
-    index = np.arange(len(query))
-    nearest = products.argmax(axis=1)
-    best = products[index, nearest]
+    parts = [query[start : start + _ROWS] for start in range(0, len(query), _ROWS)]
+    spread = map if pool is None else pool.map
+    found = list(spread(partial(_neighbours, other=other), parts))
+    nearest, best, second = (np.concatenate([one[part] for one in found]) for part in range(3))
     keep = best >= 1 - settings.max_distance**2 / 2
     if settings.mutual:
         # The maximum along columns is read row by row, ten times faster than their argmax.
-        keep &= best == products.max(axis=0)[nearest]
+        keep &= best == np.max([one[3] for one in found], axis=0)[nearest]
     if settings.ratio < 1 and len(other) > 1:
-        products[index, nearest] = -np.inf
-        second = products.max(axis=1)
         keep &= (1 - best).clip(0) < settings.ratio**2 * (1 - second).clip(0)
     kept = np.flatnonzero(keep)
     if settings.mutual:
         # Of query features that are as near, the first.
         kept = np.sort(kept[np.unique(nearest[kept], return_index=True)[1]])
     return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)
+
+
+def _neighbours(
+    query: FloatArray, other: FloatArray
+) -> tuple[NDArray[np.intp], FloatArray, FloatArray, FloatArray]:
+    """Of each query feature the nearest, its product and the second best; the best by column."""
+    products = query @ other.T
+    index = np.arange(len(query))
+    nearest = products.argmax(axis=1)
+    best = products[index, nearest]
+    columns = products.max(axis=0)
+    products[index, nearest] = -np.inf
+    return nearest, best, products.max(axis=1), columns

@@ -8,6 +8,7 @@ away multiplies the inliers of a true pair, and a pair that agreed by chance fal
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -18,7 +19,7 @@ from delg.decode import ImageError
 from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
-from index.matching import match_descriptors
+from index.matching import match_descriptors, one_blas_thread, pair_pool
 from index.quantiser import Quantiser
 from index.segments import Comparable
 from index.settings import IndexSettings, VerificationSettings
@@ -70,7 +71,7 @@ def compare(
     verification: VerificationSettings | None = None,
 ) -> Verification:
     """Match and verify two photos; the transform maps the query's pixels to the other's."""
-    return compare_stored(Query(query), comparable(other), settings, verification)
+    return compare_alone(comparable(query), comparable(other), settings, verification)
 
 
 def compare_stored(
@@ -79,14 +80,34 @@ def compare_stored(
     settings: IndexSettings,
     verification: VerificationSettings | None = None,
 ) -> Verification:
-    """The same of a query and a photo as the index hands it out."""
-    own = query.beside(other)
-    matches = match_descriptors(own.descriptors, other.descriptors, settings.matching)
+    """The same of a query and a photo as the index hands it out, in this thread."""
+    return _compare(query.beside(other), other, settings, verification)
+
+
+def compare_alone(
+    one: Comparable,
+    other: Comparable,
+    settings: IndexSettings,
+    verification: VerificationSettings | None = None,
+) -> Verification:
+    """The same of two photos in one space, on all cores: for a pair that is not one of many."""
+    with one_blas_thread():
+        return _compare(one, other, settings, verification, pair_pool())
+
+
+def _compare(
+    one: Comparable,
+    other: Comparable,
+    settings: IndexSettings,
+    verification: VerificationSettings | None = None,
+    pool: Executor | None = None,
+) -> Verification:
+    matches = match_descriptors(one.descriptors, other.descriptors, settings.matching, pool)
     return verify(
-        own.keypoints,
+        one.keypoints,
         other.keypoints,
         matches,
-        own.size,
+        one.size,
         other.size,
         verification or settings.verification,
     )
@@ -129,7 +150,8 @@ def second_look(
     stricter = settings.verification.model_copy(
         update={"min_inliers": settings.second_look.min_inliers}
     )
-    return Sighting(compare_stored(Query(query), other, settings, stricter), query)
+    own = Query(query).beside(other)
+    return Sighting(compare_alone(own, other, settings, stricter), query)
 
 
 def _warp(

@@ -22,8 +22,8 @@ CENTROIDS = 256
 CODE_BYTES = 12
 _WIDTH = 5
 # It takes so many descriptors to learn from, and more than so many do not help.
-FEWEST, MOST = 4_000, 10_000
-_ROUNDS = 8
+FEWEST, MOST = 4_000, 30_000
+_ROUNDS = 25
 _TINY = 1e-12
 
 

@@ -105,7 +105,7 @@ def believable(
     Judged at the middle of the points: no mirror, no collapse, zoom and shear within
     ``max_zoom`` and ``max_anisotropy``; and no point on the far side of the horizon.
     """
-    depths = np.c_[points, np.ones(len(points))] @ transform[2]
+    depths = points @ transform[2, :2] + transform[2, 2]
     if (depths <= 0).any():
         return False
     middle = points.mean(axis=0)
@@ -123,9 +123,11 @@ def believable(
 
 def spread(points: NDArray) -> float:
     """Standard deviation of points (N, 2) along their thinnest direction, in their unit."""
-    return float(np.linalg.svd(points - points.mean(axis=0), compute_uv=False)[-1]) / np.sqrt(
-        len(points)
-    )
+    x, y = (points - points.mean(axis=0)).astype(np.float64).T
+    # The smaller eigenvalue of their covariance.
+    xx, yy, xy = x @ x, y @ y, x @ y
+    least = (xx + yy - np.hypot(xx - yy, 2 * xy)) / 2
+    return float(np.sqrt(max(least, 0.0) / len(points)))
 
 
 def _holds(

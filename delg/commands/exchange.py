@@ -26,10 +26,16 @@ def export(
     kind: Annotated[str, typer.Option("--format", help="delg, hloc, colmap, npz or hdf5.")],
     out: Annotated[Path, typer.Option(help="Folder (delg, colmap) or file to write.")],
 ) -> None:
-    """Write an index's features for other tools."""
+    """Write an index's features for other tools, as they are stored."""
     images = open_index(index)
     with progress("photos") as report:
         count = images.export(out, kind, report)
+    codec = images.settings.store.local_codec
+    if codec != "float32":
+        say(
+            f"note: {index} stores local descriptors rounded (store.local_codec: {codec}), and so "
+            "they are written; an index built with float32 holds them as the model gave them"
+        )
     put(f"features of {plural(count, 'photo')} in {out}")
 
 

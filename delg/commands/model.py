@@ -99,11 +99,17 @@ def model_info(
     model: Annotated[str, typer.Argument(help="A name or a model's folder.")] = DEFAULT_MODEL,
     as_json: AsJson = False,
 ) -> None:
-    """A model's settings, weights and fingerprint."""
+    """A model's settings, weights and fingerprint, and what its card says."""
+    from delg.card import read_card
     from delg.registry import find_model
 
     found = find_model(model)
     facts: dict[str, Any] = {"settings": json.loads(found.settings.model_dump_json())}
+    export = found.settings.export is not None
+    card = read_card(found.weights if export else found.weights.parent)
+    if card is not None:
+        # YAML reads dates as such; JSON has none.
+        facts["card"] = json.loads(json.dumps(card, default=str))
     if found.has_weights:
         size = sum(path.stat().st_size for path in found.files())
         facts = {

@@ -124,15 +124,7 @@ def _query_features(
 
 def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) -> None:
     if as_json:
-        values = {
-            "query": str(photo),
-            "index": str(index),
-            "model": result.model,
-            "orientation": result.orientation,
-            "timing_ms": result.timing_ms,
-            "hits": [hit.as_json() for hit in result],
-        }
-        put(json.dumps(values))
+        put(json.dumps(result.as_json(str(photo), str(index))))
         return
     turned = f", turned by {result.orientation}°" if result.orientation else ""
     total = sum(result.timing_ms.values())

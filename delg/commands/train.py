@@ -22,14 +22,13 @@ def train(
     ] = False,
 ) -> None:
     """Train a model; its folder is for --model afterwards."""
-    from delg.settings import read_settings
-    from delg.training.settings import TrainSettings
+    from delg.training.settings import read_train_settings
 
-    settings = read_settings(TrainSettings, config)
+    settings = read_train_settings(config)
     load_tensorflow()
-    from delg.training.run import train as run
+    from delg.training.stages import train_in_stages
 
-    put(str(run(settings, resume)))
+    put(str(train_in_stages(settings, resume)))
 
 
 @data_app.command("sample")

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.decode import ImageError
+from delg.errors import DelgError
 from delg.training.augment import View, view
 from delg.training.photos import NO_LABEL
 from delg.training.settings import AugmentSettings, LoopSettings
-from delg.training.store import PhotoStore
+from delg.training.store import PhotoStore, readable
 from delg.values import FloatArray
 
 # Streams of chance that must not be the same.
@@ -101,54 +101,54 @@ class Batches:
 
     def from_step(self, first: int, last: int) -> Iterator[Batch]:
         """Batches of the steps from ``first`` up to, not including, ``last``."""
-        ahead: deque[tuple[int, NDArray[np.int64], list[Future[list[View]]]]] = deque()
+        ahead: deque[tuple[int, list[Future[tuple[int, list[View]]]]]] = deque()
         step = first
         with ThreadPoolExecutor(self._loop.threads) as pool:
             try:
                 while step < last or ahead:
                     while step < last and len(ahead) < 3:
-                        photos = self._sampler.photos(step)
                         views = [
                             pool.submit(self._views, step, place, int(photo))
-                            for place, photo in enumerate(photos)
+                            for place, photo in enumerate(self._sampler.photos(step))
                         ]
-                        ahead.append((step, photos, views))
+                        ahead.append((step, views))
                         step += 1
-                    number, photos, views = ahead.popleft()
+                    number, views = ahead.popleft()
                     started = time.monotonic()
                     done = [future.result() for future in views]
                     self.waited += time.monotonic() - started
-                    yield self._collate(number, photos, done)
+                    yield self._collate(number, done)
             finally:
-                for _, _, views in ahead:
+                for _, views in ahead:
                     for future in views:
                         future.cancel()
 
-    def _views(self, step: int, place: int, photo: int) -> list[View]:
+    def _views(self, step: int, place: int, photo: int) -> tuple[int, list[View]]:
+        """The number of the photo that was taken, and its views."""
         rng = np.random.default_rng([self._seed, _VIEWS, step, place])
-        pixels = self._pixels(photo)
+        taken, pixels = self._pixels(photo)
         behind = None
         if self._augment.on_background or self._augment.occlusion:
-            behind = self._pixels(int(rng.integers(0, len(self._store.items))))
-        return [view(pixels, self._augment, rng, behind) for _ in range(self._augment.views)]
+            _, behind = self._pixels(int(rng.integers(0, len(self._store.items))))
+        return taken, [view(pixels, self._augment, rng, behind) for _ in range(self._augment.views)]
 
-    def _pixels(self, photo: int) -> NDArray[np.uint8]:
-        """The photo, or where it is broken the next one that is not."""
+    def _pixels(self, photo: int) -> tuple[int, NDArray[np.uint8]]:
+        """The photo, or where it is broken the next one that is not, with its number."""
         count = len(self._store.items)
-        for offset in range(count):
-            try:
-                return self._store[(photo + offset) % count]
-            except ImageError:
-                continue
-        raise ImageError("none of the photos can be read")
+        turn = (*range(photo, count), *range(photo))
+        found = next(readable(self._store, turn), None)
+        if found is None:
+            raise DelgError(f"none of the {count} photos can be read any more")
+        return found
 
-    def _collate(self, step: int, photos: NDArray[np.int64], done: Sequence[list[View]]) -> Batch:
-        by_view = [views[number] for number in range(self._augment.views) for views in done]
+    def _collate(self, step: int, done: Sequence[tuple[int, list[View]]]) -> Batch:
+        photos = np.array([taken for taken, _ in done], np.int32)
+        by_view = [views[number] for number in range(self._augment.views) for _, views in done]
         return Batch(
             step=step,
             images=np.stack([one.pixels for one in by_view]),
             labels=self._labels[photos],
-            photos=photos.astype(np.int32),
+            photos=photos,
             homographies=np.stack([one.homography for one in by_view]),
-            sizes=np.array([views[0].size for views in done], np.float32),
+            sizes=np.array([views[0].size for _, views in done], np.float32),
         )

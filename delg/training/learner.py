@@ -23,30 +23,37 @@ class Learner:
     Attributes:
         model: the network.
         centres: float32 (classes, K, D), of ArcFace; None without labels or weight.
-        classifier: float32 (C, classes) and (classes,), of the attention's cross-entropy; None
-            likewise.
+        classifier, mean_classifier: float32 (C, classes) and (classes,), of the cross-entropy of
+            the attended feature and of the plain mean feature; None likewise.
     """
 
     def __init__(self, model: Delg, settings: TrainSettings, classes: int) -> None:
         self.model, self.settings = model, settings
-        arc, attention = settings.losses.arcface, settings.losses.attention
+        arc, asked = settings.losses.arcface, settings.losses
         start = keras.initializers.RandomNormal(stddev=0.05, seed=settings.seed)
-        self.centres = self.classifier = None
+        self.centres = self.classifier = self.mean_classifier = None
         if classes and arc.weight:
-            shape = (classes, arc.centres, settings.model.global_head.dim)
-            self.centres = keras.Variable(start, shape, "float32", name="centres")
-        if classes and attention.weight:
-            channels = model.shallow.output_shape[-1]
-            self.classifier = (
-                keras.Variable(start, (channels, classes), "float32", name="kernel"),
-                keras.Variable("zeros", (classes,), "float32", name="bias"),
-            )
+            wide = (classes, arc.centres, settings.model.global_head.dim)
+            self.centres = keras.Variable(start, wide, "float32", name="centres")
+        shape = (model.shallow.output_shape[-1], classes)
+        if classes and asked.attention.weight:
+            self.classifier = _classifier(start, shape)
+        if classes and asked.descriptor.weight:
+            self.mean_classifier = _classifier(start, shape)
+        # Losses of the global descriptor are not even computed where none is asked for.
+        self._has_global_loss = self.centres is not None or asked.instance.weight > 0
         set_trainable(model, settings.trainable)
         self._freeze_idle_heads()
 
     def _freeze_idle_heads(self) -> None:
         """A head that no loss reaches must not be moved by weight decay or momentum."""
         asked = self.settings.losses
+        if not self._has_global_loss:
+            for part in (self.model.deep, self.model.pooling, self.model.whitening):
+                if part is not None:
+                    part.trainable = False
+            if self.mean_classifier is None:
+                self.model.shallow.trainable = False
         if not (asked.warps.attention_weight or asked.attention.weight):
             self.model.attention.trainable = False
         autoencoder = self.model.autoencoder
@@ -59,6 +66,9 @@ class Learner:
         """Variables that training needs and the model's file does not hold."""
         if self.centres is not None:
             yield "arcface/centres", self.centres
+        if self.mean_classifier is not None:
+            yield "mean_classifier/kernel", self.mean_classifier[0]
+            yield "mean_classifier/bias", self.mean_classifier[1]
         if self.classifier is not None:
             yield "attention_classifier/kernel", self.classifier[0]
             yield "attention_classifier/bias", self.classifier[1]
@@ -97,7 +107,9 @@ class Learner:
         views = self.settings.augment.views
         labels = tf.tile(batch["labels"], [views])
         mid = model.mid_level(batch["images"], training=train_norms)
-        descriptors = tf.cast(model.global_head(mid, training=train_norms), tf.float32)
+        descriptors = tf.zeros((tf.shape(mid)[0], self.settings.model.global_head.dim))
+        if self._has_global_loss:
+            descriptors = tf.cast(model.global_head(mid, training=train_norms), tf.float32)
         parts: dict[str, tf.Tensor] = {}
         total = tf.zeros(())
         if self.centres is not None:
@@ -114,10 +126,30 @@ class Learner:
                 first, second, batch["photos"], batch["labels"], memory, asked.instance.temperature
             )
             total += asked.instance.weight * parts["instance"]
+        if self.mean_classifier:
+            maps = tf.cast(mid, tf.float32)
+            even = tf.ones(tf.shape(maps)[:-1])
+            self._classify("descriptor", self.mean_classifier, maps, even, labels, parts)
+            total += asked.descriptor.weight * parts["descriptor"]
         # The local head learns from the map but must not shape it.
         total += self._local_loss(tf.stop_gradient(mid), batch, labels, parts)
         parts["loss"] = total
         return total, parts, descriptors
+
+    @staticmethod
+    def _classify(
+        name: str,
+        classifier: tuple[keras.Variable, keras.Variable],
+        maps: tf.Tensor,
+        weights: tf.Tensor,
+        labels: tf.Tensor,
+        parts: dict[str, tf.Tensor],
+    ) -> None:
+        """Cross-entropy and accuracy of the weighted mean feature, into ``parts``."""
+        kernel, bias = (tf.convert_to_tensor(part) for part in classifier)
+        logits = losses.attended_feature(maps, weights) @ kernel + bias
+        parts[name] = losses.cross_entropy(logits, labels)
+        parts[f"{name}_accuracy"] = losses.accuracy(logits, labels)
 
     def _local_loss(
         self,
@@ -140,10 +172,7 @@ class Learner:
         scores = model.attention(mid, training=True) if learned else model.attention(mid)
         scores = tf.cast(scores, tf.float32)[..., 0]
         if self.classifier:
-            kernel, bias = (tf.convert_to_tensor(part) for part in self.classifier)
-            logits = losses.attended_feature(maps, scores) @ kernel + bias
-            parts["attention"] = losses.cross_entropy(logits, labels)
-            parts["attention_accuracy"] = losses.accuracy(logits, labels)
+            self._classify("attention", self.classifier, maps, scores, labels, parts)
             total += asked.attention.weight * parts["attention"]
         if warps.descriptor_weight or warps.attention_weight:
             grid = maps.shape[1]
@@ -173,6 +202,13 @@ class Learner:
         return total
 
 
+def _classifier(
+    start: keras.Initializer, shape: tuple[int, int]
+) -> tuple[keras.Variable, keras.Variable]:
+    kernel = keras.Variable(start, shape, "float32", name="kernel")
+    return kernel, keras.Variable("zeros", shape[1:], "float32", name="bias")
+
+
 def _in_heads(name: str) -> bool:
     return name.split("/")[0] in ("gem", "whitening", "autoencoder", "attention")
 
@@ -183,7 +219,7 @@ def set_trainable(model: Delg, settings: TrainableSettings) -> None:
     Raises:
         UsageError: no block of the backbone has that name.
     """
-    layers = [layer for part in (model.shallow, model.deep) for layer in part.layers]
+    layers = [layer for part in (model.shallow, model.deep) if part for layer in part.layers]
     first = 0
     if settings.backbone_from == "none":
         first = len(layers)

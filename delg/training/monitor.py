@@ -21,7 +21,7 @@ from delg.pyramid import level
 from delg.training.trainer import value_of
 
 _SHOWN = ("loss", "arcface", "arcface_accuracy", "instance", "instance_accuracy", "warp_matched",
-          "images_per_s", "waiting")  # fmt: skip
+          "descriptor_accuracy", "attention_accuracy", "images_per_s", "waiting")  # fmt: skip
 _SAMPLE_SIDE = 320
 
 
@@ -85,7 +85,8 @@ class Monitor:
 
     def trained(self, step: int, values: Mapping[str, float]) -> None:
         """Record the losses of a step."""
-        values = {**values, "gem_p": float(value_of(self._model.pooling.p))}
+        if self._model.pooling is not None:
+            values = {**values, "gem_p": float(value_of(self._model.pooling.p))}
         self._record(step, "train", values)
         shown = ", ".join(f"{name} {values[name]:.3g}" for name in _SHOWN if name in values)
         say(f"step {step}: {shown}")

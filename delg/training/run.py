@@ -16,20 +16,20 @@ import tensorflow as tf
 from delg.console import progress, say
 from delg.errors import DelgError, UsageError
 from delg.model import Delg
+from delg.settings import parse
 from delg.training import checkpoint as checkpoints
 from delg.training.batches import Batches
 from delg.training.cleaning import believed
 from delg.training.learner import Learner
 from delg.training.photos import NO_LABEL, Item, Parts, list_items, split
 from delg.training.settings import TrainSettings
-from delg.training.start import load_start
-from delg.training.store import CachedStore, DiskStore, PhotoStore
-from delg.training.trainer import NotFiniteError, Trainer, value_of
-from delg.training.validate import Embedder, leave_one_out_map, twin_map, warped_twins
+from delg.training.start import load_start, start_digest
+from delg.training.store import CachedStore, DiskStore, PhotoStore, readable
+from delg.training.trainer import NotFiniteError, Trainer
+from delg.training.validate import Embedder, Validation
 from delg.values import Failure
 
-LAST, BEST = "last.h5", "best.h5"
-_VALIDATION_SIDE = 320
+CHECKPOINTS, LAST, BEST = "checkpoints", "last.h5", "best.h5"
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class Prepared:
         parts: by use, without the photos that cannot be read.
         store: pixels of the training photos; validation, held_out and twins are stores likewise.
         labels: int32, class numbers of the training photos, after cleaning.
-        failures: what could not be read.
+        failures: what could not be listed or decoded beforehand.
     """
 
     parts: Parts
@@ -50,6 +50,14 @@ class Prepared:
     validation: PhotoStore
     labels: np.ndarray
     failures: list[Failure]
+
+    def all_failures(self) -> list[Failure]:
+        """With those that turned up while training, of photos decoded afresh each time."""
+        stores = (self.store, self.validation, self.held_out, self.twins)
+        found = {(one.path, one.reason): one for one in self.failures}
+        for store in stores:
+            found.update({(one.path, one.reason): one for one in store.failures})
+        return list(found.values())
 
 
 def _open_store(items: list[Item], name: str, settings: TrainSettings) -> PhotoStore:
@@ -106,54 +114,18 @@ def clean_labels(ready: Prepared, model: Delg, settings: TrainSettings) -> int:
         with np.load(kept) as file:
             mask = file["mask"] if file["ids"].tolist() == ids else None
     if mask is None:
-        known = np.flatnonzero(ready.labels != NO_LABEL)
-        embed = Embedder(model, spec.side)
-        dim = settings.model.global_head.dim
-        descriptors = np.zeros((len(ids), dim), np.float32)
+        known = np.flatnonzero(ready.labels != NO_LABEL).tolist()
+        embed = Embedder(model, spec.side, "global" if model.settings.has_global else "mean")
+        descriptors = np.zeros((len(ids), embed.dim), np.float32)
         with progress("asking the labels") as report:
-            for done, number in enumerate(known, 1):
-                descriptors[number] = embed([ready.store[int(number)]])[0]
+            for done, (number, pixels) in enumerate(readable(ready.store, known), 1):
+                descriptors[number] = embed([pixels])[0]
                 report(done, len(known), 0)
         mask = believed(descriptors, ready.labels, spec.neighbours, spec.agreement)
         np.savez(kept, mask=mask, ids=np.array(ids))
     dropped = int(((ready.labels != NO_LABEL) & ~mask).sum())
     ready.labels[~mask] = NO_LABEL
     return dropped
-
-
-class Validation:
-    """Classification and retrieval of photos never trained on."""
-
-    def __init__(self, ready: Prepared, learner: Learner, settings: TrainSettings) -> None:
-        self._embed, self._learner = Embedder(learner.model, _VALIDATION_SIDE), learner
-        self._known = [ready.validation[i] for i in range(len(ready.validation.items))]
-        labels = ready.parts.labels
-        self._classes = np.array([labels.index(str(i.label)) for i in ready.validation.items])
-        self._held_out = [ready.held_out[i] for i in range(len(ready.held_out.items))]
-        self._labels = np.array([item.label for item in ready.held_out.items])
-        self._twins = [ready.twins[i] for i in range(len(ready.twins.items))]
-        self._warped = warped_twins(self._twins, settings.augment, settings.seed)
-
-    def measure(self) -> dict[str, float]:
-        """``accuracy`` of the classifier, ``held_out_map`` and ``twin_map``, as far as there are
-        photos for them, and the mean of them all as ``validation``."""
-        found = {}
-        if self._known and self._learner.centres is not None:
-            found["accuracy"] = self._accuracy()
-        gallery = self._embed(self._held_out) if self._held_out else None
-        if gallery is not None:
-            found["held_out_map"] = leave_one_out_map(gallery, self._labels)
-        if self._twins:
-            own = self._embed(self._twins)
-            others = own if gallery is None else np.concatenate([own, gallery])
-            found["twin_map"] = twin_map(self._embed(self._warped), others)
-        return {**found, "validation": float(np.mean(list(found.values())))} if found else {}
-
-    def _accuracy(self) -> float:
-        centres = value_of(self._learner.centres)
-        centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
-        cosines = np.einsum("bd,ckd->bck", self._embed(self._known), centres).max(axis=-1)
-        return float(np.mean(cosines.argmax(axis=1) == self._classes))
 
 
 def train(settings: TrainSettings, resume: bool = False) -> Path:
@@ -170,7 +142,7 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         UsageError: settings, photos or checkpoints do not fit what is asked.
         DelgError: a loss is not finite, or files cannot be written.
     """
-    last = settings.out / "checkpoints" / LAST
+    last = settings.out / CHECKPOINTS / LAST
     if last.exists() and not resume:
         raise UsageError(
             f"{settings.out} holds an earlier run; continue it with --resume, or choose another out"
@@ -199,20 +171,24 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         learner = Learner(model, settings, len(ready.parts.labels))
     trainer = Trainer(learner, settings, strategy)
     _tell(ready, dropped, trainer)
-    best = -math.inf
+    best, origin = -math.inf, start_digest(settings.start)
     if last is not None:
         saved = checkpoints.load(last)
-        _same_settings(settings, saved.facts, last)
+        same_settings(settings, saved.facts, last)
+        if saved.facts.get("start", origin) != origin:
+            raise DelgError(
+                f"start: {settings.start} holds other weights than when {last} was begun; put the "
+                "old ones back, or give their place"
+            )
         trainer.restore(saved, str(last))
         best = saved.facts["best"] or best
         say(f"continuing after step {trainer.step}")
     loop = settings.loop
     batches = Batches(ready.store, ready.labels, settings.augment, loop, settings.seed)
-    validation = Validation(ready, learner, settings)
+    validation = Validation(ready, settings, model, learner)
     metrics: dict[str, float] = {}
-    samples = [
-        ready.store[i] for i in range(0, len(ready.store.items), -(-len(ready.store.items) // 4))
-    ]
+    count = len(ready.store.items)
+    samples = [pixels for _, pixels in readable(ready.store, range(0, count, -(-count // 4)))]
     with Monitor(settings.out, model, samples) as monitor, progress("images") as report:
         if trainer.step == 0:
             monitor.validated(0, validation.measure())
@@ -242,7 +218,7 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
             else:
                 better = False
             if step % loop.checkpoint_every == 0 or done or better:
-                _keep(trainer, settings, best, better, step)
+                _keep(trainer, settings, best, better, step, origin)
         if not metrics:
             # Resumed after its last step, only the model's folder is made again.
             with trainer.averaged():
@@ -252,11 +228,12 @@ def _train(settings: TrainSettings, last: Path | None) -> Path:
         return finish(settings, ready, trainer, metrics)
 
 
-def _keep(trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int) -> None:
-    folder = settings.out / "checkpoints"
-    snapshot = trainer.snapshot(
-        {"best": None if best == -math.inf else best, "settings": settings.model_dump(mode="json")}
-    )
+def _keep(
+    trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int, origin: str
+) -> None:
+    folder = settings.out / CHECKPOINTS
+    facts = {"settings": settings.model_dump(mode="json"), "start": origin}
+    snapshot = trainer.snapshot({**facts, "best": None if best == -math.inf else best})
     checkpoints.save(folder / LAST, snapshot)
     if better:
         checkpoints.save(folder / BEST, snapshot)
@@ -264,14 +241,24 @@ def _keep(trainer: Trainer, settings: TrainSettings, best: float, better: bool, 
         checkpoints.save(folder / f"step-{step:07d}.h5", snapshot)
 
 
-def _same_settings(settings: TrainSettings, facts: dict[str, Any], path: Path) -> None:
-    """What a run learns must not change half-way; what it tells, and how often, may."""
-    free = ("out", "after", "photo_terms")
-    now = settings.model_dump(mode="json", exclude=set(free))
-    then = {key: value for key, value in facts["settings"].items() if key not in free}
-    for one in (now, then):
-        for key in ("log_every", "checkpoint_every", "validate_every", "keep_every", "threads"):
-            one["loop"] = {k: v for k, v in one["loop"].items() if k != key}
+def same_settings(settings: TrainSettings, facts: dict[str, Any], path: Path) -> None:
+    """What a run learns must not change half-way; what it tells, how often, and what is done to
+    the weights afterwards, may.
+
+    Args:
+        facts: with the settings that a file of the run was made with, under ``settings``.
+        path: of that file.
+
+    Raises:
+        DelgError: it was made with others.
+    """
+    # Where the starting weights lie may change as well: their hash is compared.
+    free: dict[str, Any] = dict.fromkeys(("out", "start", "after", "photo_terms"), True)
+    free["loop"] = {"log_every", "checkpoint_every", "validate_every", "keep_every", "threads"}
+    free["model"] = {"name", "description", "extraction"}
+    # What an earlier version did not know has its default.
+    before = parse(TrainSettings, facts["settings"], str(path))
+    now, then = (one.model_dump(mode="json", exclude=free) for one in (settings, before))
     changed = [key for key in now if now[key] != then.get(key)]
     if changed:
         raise DelgError(f"{path} was made with other settings of {', '.join(changed)}")

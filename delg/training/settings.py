@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from delg.settings import ModelSettings, Settings
+from delg.errors import UsageError
+from delg.settings import ModelSettings, Settings, parse, read_yaml
+
+# Of the finished model, inside ``out``.
+MODEL_FOLDER = "model"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
@@ -100,6 +104,13 @@ class InstanceSettings(Settings):
     memory: int = Field(4096, ge=0)
 
 
+class DescriptorSettings(Settings):
+    """Cross-entropy of the plain mean of the mid-level features, whose gradient reaches the
+    backbone: the first stage of DELF (arXiv 1612.06321), which the others go without."""
+
+    weight: float = Field(0.0, ge=0)
+
+
 class AttentionSettings(Settings):
     """Cross-entropy of the attention-weighted mean feature, as published."""
 
@@ -127,6 +138,7 @@ class LossSettings(Settings):
 
     arcface: ArcFaceSettings = ArcFaceSettings()
     instance: InstanceSettings = InstanceSettings()
+    descriptor: DescriptorSettings = DescriptorSettings()
     attention: AttentionSettings = AttentionSettings()
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     warps: WarpSettings = WarpSettings()
@@ -186,6 +198,8 @@ class AfterSettings(Settings):
     local_head: Literal["trained", "start"] = "trained"
     # Learn whitening (and, unless trained, codes) again by PCA from this many training photos.
     whiten_photos: int = Field(0, ge=0)
+    # Width of the descriptor so learnt, if it is to be another than ``model.global_head.dim``.
+    whiten_dim: int | None = Field(None, ge=1)
     # How far its variances are pulled towards their mean: few photos leave the faint ones noisy.
     whiten_shrinkage: Share = 0.05
     # Keep this share of the training photos' local features when setting ``min_score``; 0: leave.
@@ -195,6 +209,7 @@ class AfterSettings(Settings):
 class TrainSettings(Settings):
     """Everything ``delg train`` needs."""
 
+    # Folder of the run; with stages, they have folders of their names in it.
     out: Path
     model: ModelSettings
     # Weights to start from: a shipped model's name, a model's folder, a weight file of ours, or an
@@ -210,6 +225,34 @@ class TrainSettings(Settings):
     after: AfterSettings = AfterSettings()
     # Told on the model card: where the photos come from and under what terms.
     photo_terms: tuple[str, ...] = ()
+    # Runs that follow each other, by name, with what differs from the settings above; each starts
+    # from the model of the one before.
+    stages: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], dict[str, Any]] = Field({})
+
+    def in_stages(self) -> list[TrainSettings]:
+        """The settings of each stage, in order; without stages, these.
+
+        Raises:
+            UsageError: a stage's settings do not fit.
+        """
+        if not self.stages:
+            return [self]
+        base = self.model_dump(mode="json", exclude_unset=True, exclude={"stages"})
+        found: list[TrainSettings] = []
+        for name, changes in self.stages.items():
+            own = {"out": str(self.out / name)}
+            if found:
+                own["start"] = str(found[-1].out / MODEL_FOLDER)
+            found.append(parse(TrainSettings, merged(merged(base, changes), own), f"stages.{name}"))
+        return found
+
+    @model_validator(mode="after")
+    def _check_stages(self) -> TrainSettings:
+        try:
+            self.in_stages()
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> TrainSettings:
@@ -223,8 +266,47 @@ class TrainSettings(Settings):
                 "losses.attention and losses.warps.attention_weight need "
                 "model.local_head.attention: learned; set their weights to 0"
             )
+        if self.model.local_only and losses.arcface.weight + losses.instance.weight > 0:
+            raise ValueError(
+                "losses.arcface and losses.instance are of the global descriptor, which a model "
+                "with model.local_only has not; set their weights to 0"
+            )
+        if self.after.whiten_dim is not None and not self.after.whiten_photos:
+            raise ValueError("after.whiten_dim needs after.whiten_photos to learn from")
         if self.after.local_head == "start" and self.start is None:
             raise ValueError("after.local_head: start needs a model to start from (start)")
         if loop.batch % loop.accumulate:
             raise ValueError("loop.batch must be a multiple of loop.accumulate")
         return self
+
+
+def read_train_settings(path: Path) -> TrainSettings:
+    """Read the settings of a run; ``extends`` names a file beside it whose values hold where this
+    one says nothing.
+
+    Raises:
+        UsageError: a file is missing or a value does not fit.
+    """
+    return parse(TrainSettings, _values(path, ()), str(path))
+
+
+def _values(path: Path, seen: tuple[Path, ...]) -> Any:
+    if path in seen:
+        raise UsageError(f"{path}: extends itself")
+    values = read_yaml(path)
+    if not isinstance(values, dict) or "extends" not in values:
+        return values
+    own = {key: value for key, value in values.items() if key != "extends"}
+    base = _values(path.parent / str(values["extends"]), (*seen, path))
+    return merged(base, own) if isinstance(base, dict) else base
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``changes`` in place of its own, section by section."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = merged(old, value)
+        result[key] = value
+    return result

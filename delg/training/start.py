@@ -9,7 +9,7 @@ import numpy as np
 from delg.errors import ModelError
 from delg.model import Delg
 from delg.registry import SETTINGS_FILE, find_model, shipped_models
-from delg.weights import named_variables, read_weights
+from delg.weights import named_variables, read_weights, weights_digest
 
 _HEADS = ("gem", "whitening", "autoencoder", "attention")
 
@@ -29,10 +29,7 @@ def load_start(model: Delg, start: str | None) -> list[str]:
     """
     if start is None:
         return [name for name, _ in named_variables(model)]
-    if start in shipped_models() or (Path(start) / SETTINGS_FILE).exists():
-        path = find_model(start).weights
-    else:
-        path = Path(start)
+    path = _weights_of(start)
     values = _short_names(read_weights(path))
     fresh = []
     for name, variable in named_variables(model):
@@ -47,6 +44,20 @@ def load_start(model: Delg, start: str | None) -> list[str]:
                 "is it of another backbone than model.backbone?"
             )
     return fresh
+
+
+def start_digest(start: str | None) -> str:
+    """A hash of the weights to start from; empty if there are none.
+
+    Raises:
+        ModelError: there are no such weights.
+    """
+    return "" if start is None else weights_digest(read_weights(_weights_of(start)))
+
+
+def _weights_of(start: str) -> Path:
+    named = start in shipped_models() or (Path(start) / SETTINGS_FILE).exists()
+    return find_model(start).weights if named else Path(start)
 
 
 def _short_names(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -74,12 +74,25 @@ class PhotoStore(Protocol):
     failures: list[Failure]
 
     def __getitem__(self, number: int) -> Pixels:
-        """uint8 (H, W, 3), RGB; longest side at most the one asked for."""
+        """uint8 (H, W, 3), RGB; longest side at most the one asked for.
+
+        Raises:
+            ImageError: the photo has turned out to be broken.
+        """
+
+
+def readable(store: PhotoStore, numbers: Iterable[int]) -> Iterator[tuple[int, Pixels]]:
+    """Those of the photos that can be read, with their numbers."""
+    for number in numbers:
+        try:
+            pixels = store[number]
+        except ImageError:
+            continue
+        yield number, pixels
 
 
 class DiskStore:
-    """Decodes a photo every time it is asked for; what turns out broken is counted and replaced
-    by the next that is not."""
+    """Decodes a photo every time it is asked for; what turns out broken is counted once."""
 
     def __init__(self, items: Sequence[Item], side: int, trim: bool) -> None:
         self.items = list(items)

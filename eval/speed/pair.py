@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from pathlib import Path
 
-from delg.values import ImageFeatures
+from delg.settings import parse
 from eval.speed import published
 from eval.speed.harness import Bench, Growth, Point, Result, median_ms, stage
-from eval.speed.scenes import Scene, scene
-from index.codec import decode, encode
+from eval.speed.scenes import Scene, make_index, photo, scene
 from index.hits import Verification
-from index.matching import one_blas_thread
-from index.pair import compare
+from index.pair import compare_alone
+from index.quantiser import FEWEST
 from index.settings import IndexSettings
+from index.store import Store
 
 _RATES = (0.05, 0.1, 0.5)
 _NOISE, _MUCH_NOISE = 0.5, 1.1
@@ -22,21 +22,22 @@ _GROWTH = Growth("Verifying a pair", "features a photo", "ms")
 
 
 class _Stored:
-    """A scene's photos as an index stores them, and what verification finds."""
+    """A scene's photos in an index, with all their features, and what verification finds."""
 
-    def __init__(self, pair: Scene) -> None:
-        self.scene, self.settings = pair, IndexSettings()
-        codec = self.settings.store.local_codec
-        self._codes = [encode(one.local.descriptors, codec) for one in (pair.query, pair.other)]
+    def __init__(self, pair: Scene, folder: Path) -> None:
+        self.scene = pair
+        settings = parse(IndexSettings, {"store": {"max_features": 10**6}}, "speed")
+        self.settings = settings
+        # Others besides, for compact codes are learnt from some thousands of features.
+        count = len(pair.query.local)
+        others = [photo(count, seed=seed) for seed in range(1, 1 + -(-FEWEST // count))]
+        with make_index(folder, [pair.query, pair.other, *others], settings):
+            self.store = Store(folder)
 
     def verify(self) -> Verification:
-        """Unpack both photos, match, verify."""
-        with one_blas_thread():
-            return compare(self._unpacked(0), self._unpacked(1), self.settings)
-
-    def _unpacked(self, number: int) -> ImageFeatures:
-        photo = (self.scene.query, self.scene.other)[number]
-        return replace(photo, local=replace(photo.local, descriptors=decode(self._codes[number])))
+        """Read and unpack both photos, match, verify."""
+        one, other = (self.store.comparable(row) for row in (1, 2))
+        return compare_alone(one, other, self.settings)
 
     def published(self) -> object:
         """The published way, on float64 arrays."""
@@ -67,14 +68,14 @@ def verify_pair(bench: Bench) -> Iterator[Result]:
         "verify_pair_noisy": scene(0.5, noise=_MUCH_NOISE),
     }
     for name, one in scenes.items():
-        stored = _Stored(one)
+        stored = _Stored(one, bench.folder / name)
         yield bench.time(
             name, stored.verify, stored.published, baseline_runs=3, note=stored.note(bench.baseline)
         )
     if bench.quick:
         return
     for count in _COUNTS:
-        stored = _Stored(scene(0.5, count=count))
+        stored = _Stored(scene(0.5, count=count), bench.folder / f"{count}")
         yield Point(_GROWTH, "ours", count, median_ms(stored.verify, 5))
         if bench.baseline:
             yield Point(_GROWTH, "published", count, median_ms(stored.published, 1))

@@ -1,16 +1,26 @@
-"""Made-up photos of one scene: features of which a known part corresponds."""
+"""Made-up photos of one scene: features of which a known part corresponds; and indexes of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.values import FloatArray, ImageFeatures, LocalFeatures
+from index.catalog import ImageRow
+from index.exchange import Kind
+from index.image_index import ImageIndex
+from index.settings import IndexSettings
+from index.store import Store
 
 SIZE = (1024, 768)
 _SCALES = np.array([0.5, 0.7071, 1.0, 1.4142], np.float32)
+# Variance of descriptors along their n-th principal direction: n + 2 to this power, as measured on
+# real photos.
+_DECAY = -0.75
 # A feature's place is known to about this many pixels.
 _JITTER = 2.0
 # A photo of a wall seen from the right, from further off.
@@ -59,7 +69,7 @@ def scene(
     """
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform((0, 0), SIZE, (count, 2))
-    descriptors = _unit(rng.normal(size=(count, dim)))
+    descriptors = _descriptors(rng, count, dim)
     first = _photo(keypoints, descriptors, rng)
     rng = np.random.default_rng((seed, other))
     moved = np.c_[keypoints, np.ones(count)] @ (_PERSPECTIVE if perspective else _AFFINE).T
@@ -68,7 +78,7 @@ def scene(
     places[false] = rng.uniform((0, 0), SIZE, (len(false), 2))
     changed = _unit(descriptors + noise * _unit(rng.normal(size=(count, dim))))
     strange = false[: round((1 - alike) * count)]
-    changed[strange] = _unit(rng.normal(size=(len(strange), dim)))
+    changed[strange] = _descriptors(rng, len(strange), dim)
     order = rng.permutation(count)
     place_in_other = np.argsort(order)
     return Scene(
@@ -82,7 +92,29 @@ def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 
     """A photo of nothing in particular."""
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform((0, 0), SIZE, (count, 2))
-    return _photo(keypoints, _unit(rng.normal(size=(count, dim))), rng, global_dim)
+    return _photo(keypoints, _descriptors(rng, count, dim), rng, global_dim)
+
+
+def make_index(
+    folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
+) -> ImageIndex:
+    """An index of made-up photos."""
+    kind = Kind("made-up", len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1],
+                aggregated=False)  # fmt: skip
+    ImageIndex.create_for_features(folder, kind, settings).close()
+    store = Store(folder)
+    with store.lock():
+        size = store.settings.store.segment_images
+        for start in range(0, len(photos), size):
+            some = photos[start : start + size]
+            rows = [
+                ImageRow(f"{start + number}", "", 0, 0, "", width=one.width, height=one.height)
+                for number, one in enumerate(some)
+            ]
+            store.commit(rows, some)
+        store.save_shortlist()
+    store.close()
+    return ImageIndex.open(folder)
 
 
 def _photo(
@@ -97,6 +129,11 @@ def _photo(
     )
     whole: FloatArray = _unit(rng.normal(size=(1, global_dim)))[0].astype(np.float32)
     return ImageFeatures(whole, local, *SIZE)
+
+
+def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ turn)
 
 
 def _unit(vectors: NDArray) -> NDArray:

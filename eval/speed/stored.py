@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +10,8 @@ from delg.settings import parse
 from delg.values import ImageFeatures
 from eval.speed import published
 from eval.speed.harness import Bench, Growth, Point, Result, Row, median_ms, milliseconds, stage
-from eval.speed.scenes import photo, scene
-from index.catalog import ImageRow
-from index.exchange import Kind
-from index.image_index import ImageIndex
+from eval.speed.scenes import make_index, photo, scene
 from index.settings import IndexSettings
-from index.store import Store
 
 _CANDIDATES = 100
 _COUNTS = (10, 25, 50, 100, 200, 400)
@@ -25,28 +21,6 @@ _IMAGES = 200
 _GROWTH = Growth("Re-ranking", "candidates", "ms")
 _BYTES = Growth("An index on disk", "photos", "MiB")
 _MIB = 1 << 20
-
-
-def make_index(
-    folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
-) -> ImageIndex:
-    """An index of made-up photos."""
-    kind = Kind("made-up", len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1],
-                aggregated=False)  # fmt: skip
-    ImageIndex.create_for_features(folder, kind, settings).close()
-    store = Store(folder)
-    with store.lock():
-        size = store.settings.store.segment_images
-        for start in range(0, len(photos), size):
-            some = photos[start : start + size]
-            rows = [
-                ImageRow(f"{start + number}", "", 0, 0, "", width=one.width, height=one.height)
-                for number, one in enumerate(some)
-            ]
-            store.commit(rows, some)
-        store.save_shortlist()
-    store.close()
-    return ImageIndex.open(folder)
 
 
 def _candidates(count: int) -> list[ImageFeatures]:
@@ -91,7 +65,7 @@ def size(bench: Bench) -> Iterator[Result]:
     files = bench.folder / "files"
     files.mkdir()
     theirs = published.write_files(files, photos) / _IMAGES if bench.baseline else None
-    all_features = parse(IndexSettings, {}, "speed")
+    all_features = parse(IndexSettings, {"store": {"max_features": 1000}}, "speed")
     for name, settings, note in (
         ("bytes_an_image", all_features, "1000 local features of 128 numbers + 512 global"),
         ("bytes_an_image_default", IndexSettings(), "as many features as are kept by default"),

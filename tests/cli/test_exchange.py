@@ -13,6 +13,7 @@ def test_features_go_out_and_come_in_as_an_index_that_features_search(
 ) -> None:
     done = run("export", "--index", "i", "--format", kind, "--out", out, cwd=place)
     assert (done.returncode, done.stdout) == (0, f"features of 3 photos in {out}\n")
+    assert "i stores local descriptors rounded (store.local_codec: int8)" in done.stderr
     words = ("index", "import", out, "--index", "j", "--model", "theirs", "--json")
     done = run(*words, cwd=place)
     assert done.returncode == 0, done.stderr
@@ -23,6 +24,15 @@ def test_features_go_out_and_come_in_as_an_index_that_features_search(
     assert all(one["hits"][0]["id"] == one["query"] for one in answers)
     assert all(one["hits"][0]["verified"] for one in answers)
     assert answers[0]["model"] == "theirs"
+
+
+def test_what_is_stored_in_full_is_exported_without_a_note(run, shop, tmp_path) -> None:
+    (tmp_path / "full.yaml").write_text("store: {local_codec: float32}\n")
+    photo = shop[0] / "photos" / "rocket.jpg"
+    run("index", "build", photo, "--index", "i", "--config", "full.yaml", cwd=tmp_path)
+    done = run("export", "--index", "i", "--format", "npz", "--out", "f.npz", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "rounded" not in done.stderr
 
 
 def test_features_that_name_a_model_that_is_here_make_its_index(run, place, shop) -> None:

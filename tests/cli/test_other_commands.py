@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 KEYS = ["query", "index", "model", "orientation", "timing_ms", "hits"]
 HIT_KEYS = [
@@ -191,6 +192,21 @@ def test_the_models_as_a_table_and_in_detail(run):
     assert ["delg-r50", "needs", "weights"] in [row[:3] for row in rows]
     info = run("model", "info", "sift")
     assert info.returncode == 0 and "fingerprint:" in info.stdout and "kind: sift" in info.stdout
+
+
+def test_a_model_with_a_card_shows_what_it_says(run, tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "settings.yaml").write_text("name: mine\n")
+    assert "card" not in json.loads(run("model", "info", folder, "--json").stdout)
+    facts = {"made": "2026-01-02", "photos": 12, "validation": {"held_out_map": 0.5}}
+    (folder / "MODEL_CARD.md").write_text(f"---\n{yaml.safe_dump(facts)}---\n\n# mine\n")
+    assert json.loads(run("model", "info", folder, "--json").stdout)["card"] == facts
+    shown = run("model", "info", folder).stdout
+    assert yaml.safe_load(shown)["card"] == facts
+    (folder / "MODEL_CARD.md").write_text("# no facts\n")
+    done = run("model", "info", folder)
+    assert done.returncode == 1 and "MODEL_CARD.md: does not begin with its facts" in done.stderr
 
 
 def test_an_interruption_says_what_becomes_of_the_work(shop, tmp_path):

@@ -28,7 +28,7 @@ def make_model() -> Callable[..., Delg]:
         keras.utils.set_random_seed(seed)
         model = Delg(parse(ModelSettings, {"name": "test", **values}, "test"))
         rng = np.random.default_rng(seed)
-        for layer in model.shallow.layers + model.deep.layers:
+        for layer in model.shallow.layers + (model.deep.layers if model.deep else []):
             if layer.name.endswith("_bn"):
                 shape = layer.gamma.shape
                 scale, shift = rng.uniform(0.8, 1.5, shape), rng.normal(0, 0.2, shape)

@@ -76,6 +76,21 @@ def test_grey_becomes_three_equal_channels(kind: str) -> None:
     assert (pixels == gradient()[:, :, None]).all()
 
 
+def test_a_jpeg_comes_smaller_where_that_is_enough(coffee: np.ndarray) -> None:
+    data = encoded(coffee, "JPEG", quality=95)
+    small = decode_bytes(data, at_least=90)
+    assert small.shape == (100, 150, 3)
+    assert np.abs(small.mean(axis=(0, 1)) - coffee.mean(axis=(0, 1))).max() < 2
+    assert decode_bytes(data, at_least=300).shape == coffee.shape
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(coffee, "JPEG", exif=exif)
+    assert decode_bytes(turned, at_least=90).shape == (150, 100, 3)
+    assert decode_bytes(encoded(coffee, "PNG"), at_least=9).shape == coffee.shape
+    with pytest.raises(ImageError, match="oversized"):
+        decode_bytes(data, ImageSettings(max_pixels=1000), at_least=9)
+
+
 def test_grey_jpeg_stays_close() -> None:
     pixels = decode(encoded(gradient(), "JPEG", quality=95))
     assert is_rgb(pixels)

@@ -41,6 +41,27 @@ def test_an_export_gives_what_keras_gives(kind: str, small_folder: Path, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [KINDS[kind]]
 
 
+def test_local_features_alone_are_exported_where_the_format_lets_them(make_model, tmp_path) -> None:
+    from delg.export_model import OUTPUTS, export_model
+
+    network = make_model(
+        backbone="efficientnet_lite0",
+        local_only=True,
+        global_head={"dim": 36},
+        local_head={"dim": 8, "attention_hidden": 12},
+    )
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "settings.yaml").write_text(
+        yaml.safe_dump(network.settings.model_dump(mode="json", exclude={"export"}))
+    )
+    save_weights(network, tmp_path / "m" / "weights.h5", "float32")
+    files = find_model(str(tmp_path / "m"))
+    deviations = export_model(files, tmp_path / "m.tflite", "litert")
+    assert deviations.keys() == set(OUTPUTS) - {"global_descriptor"}
+    with pytest.raises(ModelError, match="has no global descriptor"):
+        export_model(files, tmp_path / "s", "savedmodel")
+
+
 def test_a_saved_model_of_ours_is_a_model_by_its_path(small_folder, tmp_path, coffee) -> None:
     from delg.export_model import export_model
 

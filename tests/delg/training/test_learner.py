@@ -33,6 +33,8 @@ SMALL: dict[str, Any] = {
         "instance": {"weight": 1.0, "memory": 12},
         "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
     },
+    # Fewer blocks, so that a step is traced in less time; who asks about all of them says so.
+    "trainable": {"backbone_from": "block14"},
     "optimiser": {"kind": "adamw", "learning_rate": 0.01, "average": 0.5},
     "loop": {"steps": 4, "batch": 4},
 }
@@ -67,11 +69,14 @@ def tensors(batch: Batch) -> dict[str, tf.Tensor]:
     return {k: tf.constant(v) for k, v in vars(batch).items() if k != "step"}
 
 
-def gradients(trainer: Trainer, **weights: float) -> dict[str, bool]:
-    """Name -> whether a gradient other than zero reaches that variable."""
-    named = [*trainer.learner.trainable()[0], *trainer.learner.trainable()[1]]
+def gradients(trainer: Trainer, every: bool = False) -> dict[str, bool]:
+    """Name -> whether a gradient other than zero reaches that variable, of those that learn or of
+    ``every`` one."""
+    backbone, heads = trainer.learner.trainable()
+    named = trainer.learner.variables() if every else backbone + heads
     raw = [variable.value for _, variable in named]
     with tf.GradientTape() as tape:
+        tape.watch(raw)
         loss, _, _ = trainer.learner.loss(tensors(batch_of()), trainer.memory.tensors())
     found = tape.gradient(loss, raw)
     return {
@@ -85,11 +90,14 @@ def test_local_losses_leave_the_backbone_untouched() -> None:
         losses={
             "arcface": {"weight": 0},
             "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
-        }
+        },
+        trainable={},
     )
-    reached = gradients(make(local))
+    reached = gradients(make(local), every=True)
     heads = ("autoencoder/", "attention/", "attention_classifier/")
-    assert all(hit for name, hit in reached.items() if name.startswith(heads[1:]))
+    learning = {name for part in make(local).learner.trainable() for name, _ in part}
+    assert {name for name, hit in reached.items() if hit} == learning
+    assert {"attention/score/kernel", "attention_classifier/kernel"} <= learning
     assert reached["autoencoder/encoder/kernel"]
     assert reached["autoencoder/decoder/kernel"]
     assert not any(hit for name, hit in reached.items() if not name.startswith(heads))
@@ -101,12 +109,29 @@ def test_the_global_losses_reach_the_whole_backbone_and_no_local_head() -> None:
             "attention": {"weight": 0},
             "reconstruction": {"weight": 0},
             "instance": {"weight": 1.0, "memory": 12},
-        }
+        },
+        trainable={},
     )
     reached = gradients(make(whole))
     assert all(reached.values()), [name for name, hit in reached.items() if not hit]
     assert {"gem/p", "arcface/centres", "stem_conv/kernel", "head_conv/kernel"} <= set(reached)
     assert not any(name.startswith(("autoencoder", "attention")) for name in reached)
+
+
+def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_not() -> None:
+    none = {"arcface": {"weight": 0}, "reconstruction": {"weight": 0}}
+    asked = {**none, "attention": {"weight": 0}, "descriptor": {"weight": 1}}
+    first = settings_with(losses=asked, trainable={})
+    reached = gradients(make(first), every=True)
+    assert reached["stem_conv/kernel"]
+    assert reached["block10_project_conv/kernel"]
+    assert reached["mean_classifier/kernel"]
+    assert not any(hit for name, hit in reached.items() if name.startswith("attention"))
+    second = gradients(make(settings_with(losses=none, trainable={})), every=True)
+    assert {name.split("/")[0] for name, hit in second.items() if hit} == {
+        "attention",
+        "attention_classifier",
+    }
 
 
 def test_only_what_is_asked_learns() -> None:
@@ -212,9 +237,7 @@ def test_a_step_that_is_not_finite_stops_the_run() -> None:
 
 
 def test_restoring_wants_the_same_variables() -> None:
-    trainer = make(settings_with())
-    trainer.train(batch_of())
-    saved = trainer.snapshot({})
+    saved = make(settings_with()).snapshot({})
     other = make(settings_with(optimiser={"kind": "sgd"}))
     before = [np.array(v.value) for v in other.optimiser.variables]
     with pytest.raises(DelgError, match="does not fit the settings"):

@@ -9,11 +9,11 @@ import pytest
 
 from delg.decode import ImageError, decode
 from delg.errors import DelgError, UsageError
-from delg.training.batches import Sampler
+from delg.training.batches import Batches, Sampler
 from delg.training.cleaning import believed
 from delg.training.gldv2 import read_gldv2
 from delg.training.photos import Item, list_items, split
-from delg.training.settings import DataSettings, LoopSettings
+from delg.training.settings import AugmentSettings, DataSettings, LoopSettings
 from delg.training.store import CachedStore, DiskStore, trim_borders
 from delg.training.tfrecords import list_records, read_image, write_tfrecords
 
@@ -79,6 +79,18 @@ def test_every_photo_comes_once_an_epoch_in_a_new_order() -> None:
     assert (epochs[0] != epochs[1]).mean() > 0.9
     again = Sampler(labels, LoopSettings(batch=50), seed=3)
     assert (again.photos(33) == np.split(epochs[1], 20)[13]).all()
+
+
+def test_a_broken_photo_is_replaced_by_the_next_with_its_own_label(folder: Path) -> None:
+    items, _ = list_items(DataSettings(folders=(folder,)))
+    assert items[3].id == "photos/b/broken.jpg"
+    store = DiskStore(items, 64, trim=False)
+    labels = np.arange(len(items), dtype=np.int32)
+    loop = LoopSettings(batch=len(items), threads=1)
+    [batch] = Batches(store, labels, AugmentSettings(side=32), loop, seed=0).from_step(0, 1)
+    assert sorted(batch.photos) == [0, 0, 1, 2]
+    np.testing.assert_array_equal(batch.labels, labels[batch.photos])
+    assert [failure.path for failure in store.failures] == ["photos/b/broken.jpg"]
 
 
 def test_balanced_draws_do_not_follow_the_sizes() -> None:

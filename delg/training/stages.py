@@ -1,0 +1,43 @@
+"""Training in stages, one after the other: each starts from the model that the one before made.
+
+DELF is trained so (Noh et al., arXiv 1612.06321): first the features, then, on features that no
+longer change, the attention.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from delg.console import say
+from delg.errors import UsageError
+from delg.training.after import TRAIN_FILE
+from delg.training.run import CHECKPOINTS, LAST, same_settings, train
+from delg.training.settings import MODEL_FOLDER, TrainSettings
+
+
+def train_in_stages(settings: TrainSettings, resume: bool = False) -> Path:
+    """Run all stages, or the one run there is; see :func:`delg.training.run.train`.
+
+    Resumed, finished stages are left as they are, the one that was interrupted goes on from its
+    last checkpoint, and the rest follow. If all were finished, the last one's model is made again.
+
+    Returns:
+        The folder of the last stage's model.
+    """
+    stages = settings.in_stages()
+    begun = [(stage.out / CHECKPOINTS / LAST).exists() for stage in stages]
+    if any(begun) and not resume:
+        raise UsageError(
+            f"{settings.out} holds an earlier run; continue it with --resume, or choose another out"
+        )
+    for number, stage in enumerate(stages):
+        if len(stages) > 1:
+            say(f"stage {number + 1} of {len(stages)}: {stage.out.name}")
+        record = stage.out / TRAIN_FILE
+        if number + 1 < len(stages) and record.exists():
+            same_settings(stage, json.loads(record.read_text(encoding="utf-8")), record)
+            continue
+        # Of a run that was interrupted between two stages, the next is yet to begin.
+        train(stage, resume and (begun[number] or number == 0))
+    return stages[-1].out / MODEL_FOLDER

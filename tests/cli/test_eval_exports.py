@@ -1,0 +1,47 @@
+"""``delg eval`` through SavedModels of both published kinds, by their path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import skimage.data
+from PIL import Image
+
+THINGS = ("chelsea", "coffee")
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """A folder with ``photos`` and a model's folder of each kind."""
+    from saved_models import lite_network, new_style, old_delf, old_delg
+
+    folder, network = tmp_path_factory.mktemp("exports"), lite_network()
+    for name in THINGS:
+        (folder / "photos" / name).mkdir(parents=True)
+        photo = Image.fromarray(getattr(skimage.data, name)())
+        photo.save(folder / "photos" / name / "whole.jpg", quality=90)
+        part = (30, 20, photo.width - 20, photo.height - 10)
+        photo.crop(part).save(folder / "photos" / name / "part.jpg", quality=85)
+    Image.fromarray(skimage.data.astronaut()).save(folder / "photos" / "lone.jpg")
+    for kind, make in (("signature", new_style), ("tensors", old_delg), ("delf", old_delf)):
+        make(network, folder / kind)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "dim"),
+    [("signature", "new-style", 512), ("tensors", "old-style", 512), ("delf", "delf", 300)],
+)
+def test_an_evaluation_runs_through_a_saved_model(kind, name, dim, exports, run, tmp_path) -> None:
+    words = ("--model", exports / kind, "--out", tmp_path / "run", "--json")
+    done = run("eval", "folders", exports / "photos", *words)
+    assert done.returncode == 0, done.stderr
+    [found] = map(json.loads, done.stdout.splitlines())
+    assert (found["queries"], found["gallery"]) == (4, 5)
+    assert found["metrics"]["all"]["mAP@100"] == found["metrics"]["all"]["recall@1"] == 1
+    assert found["engine"]["model"] == name
+    assert found == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    info = json.loads(run("model", "info", exports / kind, "--json").stdout)
+    assert found["engine"]["fingerprint"] == info["fingerprint"]
+    assert info["settings"]["global_head"]["dim"] == dim

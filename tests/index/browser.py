@@ -1,0 +1,45 @@
+"""Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Set where these tests must run, as in CI.
+REQUIRED = "DELG_BROWSER_TESTS"
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+def find_chromium() -> str:
+    """Its path; without one the tests are skipped, or fail where they must run."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        said = "no Chromium on this machine (apt-get install chromium): the pages are not tried"
+        if os.environ.get(REQUIRED):
+            pytest.fail(said)
+        pytest.skip(said)
+    return found
+
+
+@contextmanager
+def new_browser(profile: Path) -> Iterator[Any]:
+    """A browser whose contexts are new; ``profile`` is a folder of its own."""
+    from playwright.sync_api import sync_playwright
+
+    path = find_chromium()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, args=list(_FLAGS), env={**os.environ, "HOME": str(profile)}
+        )
+        yield browser
+        browser.close()

@@ -1,0 +1,252 @@
+"""The HTTP API, on an index of dots."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from bad_photos import BAD, encoded
+from dots import DotModel, dots
+from PIL import Image
+
+from index import ImageIndex
+
+STRANGE = "räume/a b&c?d#e%2F/x..png"
+MOVED = np.array([[1.2, 0.1, 8], [-0.1, 1.2, 12], [0, 0, 1]])
+
+
+def photo(seed: int = 3) -> bytes:
+    """Most of the dots of a photo of the index, moved."""
+    return encoded(dots(seed).moved(MOVED, (220, 180)).pixels(), "PNG")
+
+
+def ids(answer) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [hit["id"] for hit in answer.json()["hits"]]
+
+
+def address(image_id: str) -> str:
+    return f"/api/images/{quote(image_id, safe='')}"
+
+
+def without_times(answer) -> dict:
+    assert answer.status_code == 200, answer.text
+    return {**answer.json(), "timing_ms": None}
+
+
+def test_form_and_raw_bytes_answer_what_python_answers(client, dot_model_folder):
+    form = client.post("/api/query", files={"image": ("q.png", photo())}, data={"k": "4"})
+    raw = client.post(
+        "/api/query?k=4", content=photo(), headers={"content-type": "application/octet-stream"}
+    )
+    images = ImageIndex.open(client.service.shared.path)
+    images.use(DotModel(dot_model_folder))
+    wanted = images.query(photo(), k=4).as_json("q.png", str(images.path))
+    assert without_times(form) == {**wanted, "timing_ms": None}
+    assert set(form.json()["timing_ms"]) == {"extract", "search", "rerank"}
+    assert without_times(raw) == {**without_times(form), "query": "image"}
+    first = form.json()["hits"][0]
+    assert first["id"] in ("plain/003.png", "räume/again.png") and first["verified"]
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/octet-stream", None])
+def test_raw_bytes_of_any_image_type_are_taken(client, kind):
+    headers = {} if kind is None else {"content-type": kind}
+    assert ids(client.post("/api/query?k=1", content=photo(5), headers=headers)) == [
+        "plain/005.png"
+    ]
+
+
+def test_rerank_zero_verifies_nothing_and_box_looks_at_a_part(client):
+    fast = client.post("/api/query?rerank=0&k=3", content=photo())
+    assert [hit["inliers"] for hit in fast.json()["hits"]] == [0, 0, 0]
+    both = np.full((120, 340, 3), 128, np.uint8)
+    both[:, :160], both[:, 180:] = dots(7).pixels(), dots(9).pixels()
+    upload = {"image": encoded(both, "PNG")}
+    right = client.post("/api/query", files=upload, data={"box": "180,0,160,120", "k": "1"})
+    left = client.post("/api/query?box=0,0,160,120&k=1", files=upload)
+    assert (ids(left), ids(right)) == (["plain/007.png"], ["plain/009.png"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"k": "0"}, "k"), ({"k": "many"}, "k"), ({"k": "100000"}, "k"),
+        ({"rerank": "-1"}, "rerank"),
+        ({"box": "1,2,3"}, "box"), ({"box": "a,b,c,d"}, "box"), ({"box": "0,0,-5,5"}, "box"),
+        ({"box": "nan,0,5,5"}, "box"), ({"box": "0,0,inf,5"}, "box"),
+        ({"box": "5000,5000,10,10"}, "no area"), ({"orientations": "2"}, "orientations"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_is_named(client, values, said):
+    for answer in (
+        client.post("/api/query", files={"image": photo()}, data=values),
+        client.post("/api/query", params=values, content=photo()),
+    ):
+        assert answer.status_code == 422 and said in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_upload_gets_its_reason(client, name):
+    data, status, said = BAD[name]
+    for answer in (
+        client.post("/api/query", files={"image": ("x.jpg", data)}),
+        client.post("/api/query", content=data),
+    ):
+        assert answer.status_code == status, answer.text
+        assert said in answer.json()["error"] and answer.json()["error"]
+    page = client.post("/search", files={"image": ("x.jpg", data)}, headers={"hx-request": "true"})
+    assert page.status_code == status and "trouble" in page.text and "<script" not in page.text
+
+
+def test_no_photo_and_other_bodies_are_refused(client):
+    assert client.post("/api/query").status_code == 422
+    assert client.post("/api/query", files={"image": ("x.jpg", b"")}).status_code == 422
+    assert client.post("/api/query", files={"file": ("x.jpg", photo())}).status_code == 422
+    two = [("image", ("a.png", photo())), ("image", ("b.png", photo()))]
+    assert client.post("/api/query", files=two).status_code == 422
+    assert client.post("/api/query", json={"image": "file:///etc/passwd"}).status_code == 415
+    assert client.post("/api/query", data={"image": "http://127.0.0.1/x.jpg"}).status_code == 415
+    broken = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/query", content=b"--y\r\n\r\n", headers=broken).status_code == 422
+    unbounded = {"content-type": "multipart/form-data"}
+    assert client.post("/api/query", content=b"abc", headers=unbounded).status_code == 422
+
+
+def test_a_photo_of_the_index_is_looked_for_by_id_and_not_found_itself(client):
+    found = ids(client.post("/api/query", params={"id": "plain/003.png", "k": 3}))
+    assert found[0] == "räume/again.png" and "plain/003.png" not in found
+    assert client.post("/api/query?id=nothing").status_code == 404
+
+
+def test_without_its_file_an_image_is_looked_for_by_its_features(serve, tmp_path):
+    client = serve()
+    with client.service.shared.writing() as images:
+        new = tmp_path / "gone.png"
+        dots(3).save(new)
+        images.add([new])
+    new.unlink()
+    answer = client.post("/api/query", params={"id": "gone.png", "k": 2})
+    assert set(ids(answer)) == {"plain/003.png", "räume/again.png"}
+    assert client.get(address("gone.png") + "/thumb").status_code == 404
+
+
+@pytest.mark.parametrize("image_id", [STRANGE, "räume/ü.png", "thumb.png", "plain/000.png"])
+def test_any_id_leads_to_its_image(client, image_id):
+    facts = client.get(address(image_id))
+    assert facts.status_code == 200 and facts.json()["id"] == image_id
+    for ending, side in (("thumb", 360), ("photo", 1600)):
+        picture = client.get(f"{address(image_id)}/{ending}")
+        assert picture.headers["content-type"] == "image/jpeg"
+        width, height = Image.open(io.BytesIO(picture.content)).size
+        assert max(width, height) <= side and (width, height) == (160, 120)
+        tag = {"if-none-match": picture.headers["etag"]}
+        again = client.get(f"{address(image_id)}/{ending}", headers=tag)
+        assert again.status_code == 304 and not again.content
+    page = client.get("/image", params={"id": image_id})
+    assert page.status_code == 200 and "Search with this one" in page.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/images/..%2F..%2F..%2Fetc%2Fpasswd", "/api/images/%2Fetc%2Fpasswd",
+        "/api/images/..%2Fi%2Fcatalog.sqlite/photo", "/api/images/%252e%252e%252fx/thumb",
+        "/api/images/%00", "/api/images/%ff%fe", "/api/images/plain%2F..%2Fplain%2F000.png/photo",
+        "/api/images//etc/passwd/photo", "/api/images/catalog.sqlite/photo",
+        "/static/..%2f..%2fcatalog.py", "/static/%2e%2e/app.py", "/static/",
+        "/image?id=../../etc/passwd", "/image?id=%00", "/?id=..%2f..%2fx",
+    ],
+)  # fmt: skip
+def test_no_path_leads_out_of_the_index(client, path):
+    answer = client.get(path)
+    assert answer.status_code == 404, answer.text
+    assert b"root:" not in answer.content and b"SQLite" not in answer.content
+
+
+def test_stats_health_and_description(client):
+    stats = client.get("/api/stats").json()
+    assert (stats["images"], stats["failed"], stats["labels"]) == (60, 1, 2)
+    assert client.get("/health").json() == {"status": "ok"}
+    described = client.get("/openapi.json").json()
+    assert {"/api/query", "/api/images/{image_id}", "/api/stats", "/health"} <= set(
+        described["paths"]
+    )
+    assert "post" not in described["paths"].get("/api/images", {})
+    assert client.get("/docs").status_code == 404
+
+
+def test_nothing_can_be_changed_unless_asked_for(client):
+    assert client.post("/api/images", files={"image": ("n.png", photo())}).status_code == 405
+    assert client.delete(address("plain/000.png")).status_code == 405
+    assert client.get(address("plain/000.png")).status_code == 200
+
+
+def test_a_photo_is_added_found_and_removed(serve, place):
+    client = serve(writable=True)
+    new = encoded(dots(500).pixels(), "PNG")
+    fields = {"id": "neu/ü 1.png", "label": "new", "metadata": '{"room": "7"}'}
+    made = client.post("/api/images", files={"image": ("x.png", new)}, data=fields)
+    assert made.status_code == 201, made.text
+    facts = made.json()
+    assert (facts["id"], facts["label"], facts["metadata"]) == ("neu/ü 1.png", "new", {"room": "7"})
+    assert facts["sha256"] == hashlib.sha256(new).hexdigest()
+    kept = list((place / "photos").iterdir())
+    assert len(kept) == 1 and kept[0].read_bytes() == new
+    assert ids(client.post("/api/query?k=1", content=new)) == ["neu/ü 1.png"]
+    again = client.post("/api/images", files={"image": ("x.png", new)}, data=fields)
+    assert again.status_code == 409
+    assert client.delete(address("neu/ü 1.png")).json() == {"removed": "neu/ü 1.png"}
+    assert client.delete(address("neu/ü 1.png")).status_code == 404
+    assert list((place / "photos").iterdir()) == []
+    assert "neu/ü 1.png" not in ids(client.post("/api/query?k=100", content=new))
+
+
+def test_removing_leaves_photos_that_were_not_added_over_http(serve, stock):
+    client = serve(writable=True)
+    assert client.delete(address("plain/001.png")).status_code == 200
+    assert (stock / "photos/plain/001.png").exists()
+    assert client.get(address("plain/001.png")).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["text", "bomb", "small", "cut JPEG"])
+def test_a_bad_photo_leaves_nothing_behind(serve, place, name):
+    client = serve(writable=True)
+    data, status, _ = BAD[name]
+    assert client.post("/api/images?id=bad.jpg", content=data).status_code == status
+    assert client.get(address("bad.jpg")).status_code == 404
+    assert not (place / "photos").exists() or not list((place / "photos").iterdir())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "a\nb"}, {"id": ".."}, {"id": "x" * 2000}, {"id": "a\u202eb"},
+        {"metadata": "[1]", "id": "m"}, {"metadata": '{"a": 1}', "id": "m"},
+        {"metadata": "{", "id": "m"},
+    ],
+)  # fmt: skip
+def test_an_id_or_metadata_that_make_no_sense_are_refused(serve, fields):
+    answer = serve(writable=True).post("/api/images", params=fields, content=photo())
+    assert answer.status_code == 422 and next(iter(fields)) in answer.json()["error"]
+
+
+def test_ids_are_never_taken_for_paths(serve, place, tmp_path):
+    client = serve(writable=True)
+    for image_id in ("../../evil.png", "/etc/evil.png", "a/../../b.png"):
+        made = client.post("/api/images", params={"id": image_id}, content=photo(600))
+        assert made.status_code == 201 and made.json()["id"] == image_id
+    assert {one.parent for one in (place / "photos").iterdir()} == {place / "photos"}
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_another_writer_makes_a_change_wait(serve, place):
+    client = serve(writable=True)
+    other = ImageIndex.open(place)
+    with other._store.lock():
+        answer = client.post("/api/images?id=n.png", content=photo())
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert client.post("/api/images?id=n.png", content=photo()).status_code == 201

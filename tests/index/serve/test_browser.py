@@ -1,0 +1,247 @@
+"""The pages in a real browser, as people use them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import skimage.data
+from bad_photos import encoded
+from browser import new_browser
+from dots import DotModel
+from servers import at_port
+
+from index.serve.app import make_app
+from index.serve.service import Service
+from index.serve.settings import ServeSettings
+from index.serve.shared import SharedIndex
+
+TOKEN = "a-token-of-some-length"
+PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True}
+DROP = """([data, name]) => {
+  const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
+  return transfer;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    with new_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, request) -> Iterator[Any]:
+    """A page, by default of a desk's width; whatever it complains of fails the test."""
+    settings = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
+    context = browser.new_context(**settings)
+    context.set_default_timeout(20_000)
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    yield page
+    context.close()
+    # A refused upload and a missing picture are told by the page, too.
+    told = re.compile(r"status of (4|503)|Status Error Code|ERR_CONNECTION_REFUSED|^htmx:")
+    assert [one for one in troubles if not told.search(one)] == []
+
+
+@pytest.fixture(scope="module")
+def real(real_index, lite) -> Iterator[str]:
+    """The address of a server over six real photos."""
+    service = Service(SharedIndex(real_index.path, extractor=lite), ServeSettings())
+    with at_port(make_app(service)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def dotted(stock, dot_model_folder) -> Iterator[str]:
+    """The address of a server over sixty photos of dots, behind a token."""
+    shared = SharedIndex(stock / "i", extractor=DotModel(dot_model_folder))
+    with at_port(make_app(Service(shared, ServeSettings(token=TOKEN)))) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def cat(tmp_path_factory) -> Path:
+    """A photo of a part of a photo in the index."""
+    path = tmp_path_factory.mktemp("cat") / "my cat.jpg"
+    path.write_bytes(encoded(skimage.data.chelsea()[20:280, 60:420]))
+    return path
+
+
+def drop(page: Any, path: Path) -> None:
+    data = base64.b64encode(path.read_bytes()).decode()
+    transfer = page.evaluate_handle(DROP, [data, path.name])
+    for event in ("dragenter", "dragover", "drop"):
+        page.locator("#drop").dispatch_event(event, {"dataTransfer": transfer})
+
+
+def settled(page: Any) -> None:
+    page.locator("#found:not([aria-busy]) .answer").wait_for()
+
+
+def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
+    page.goto(real)
+    assert page.locator("#go").is_disabled() and page.locator(".none").is_visible()
+    drop(page, cat)
+    settled(page)
+    first = page.locator(".hit").first
+    assert "Verified" in first.inner_text() and "cat.jpg" in first.inner_text()
+    assert "my cat.jpg" in page.locator("#found header").inner_text()
+    image = first.locator("img")
+    image.evaluate("one => one.decode()")
+    assert image.evaluate("one => one.naturalWidth") > 100
+    first.locator("button.open").click()
+    view = page.locator("#match-view")
+    inliers = int(first.locator("dd").nth(2).inner_text())
+    assert view.locator(".matches g").count() == inliers > 16
+    assert view.locator("image").count() == 2
+    assert f"{inliers} matching points, verified" in page.locator("#match-note").inner_text()
+    # Zoomed by the wheel and by keys, and back.
+    whole = view.get_attribute("viewBox")
+    view.hover()
+    page.mouse.wheel(0, -300)
+    page.locator(f"#match-view:not([viewBox='{whole}'])").wait_for()
+    view.press("0")
+    assert view.get_attribute("viewBox") == whole
+    view.press("+")
+    view.press("ArrowRight")
+    x, _, width, _ = map(float, view.get_attribute("viewBox").split())
+    assert width < float(whole.split()[2]) and x > float(whole.split()[0])
+    page.check("#show-outliers")
+    page.locator("#match-note", has_text="outlier").filter(has_not_text="Looking").wait_for()
+    count = view.locator(".outliers g").count()
+    assert count > 0 and f"{count} outlier" in page.locator("#match-note").inner_text()
+    page.uncheck("#show-outliers")
+    assert not view.locator(".outliers").is_visible()
+    page.click("#match-next")
+    assert page.locator("#match-title").inner_text().startswith("No. 2:")
+    page.keyboard.press("Escape")
+    assert not page.locator("#match").is_visible()
+
+
+def test_a_box_is_drawn_or_typed_and_searched_for(page, real, cat):
+    page.goto(real)
+    page.set_input_files("#image", cat)
+    settled(page)
+    area = page.locator("#photo").bounding_box()
+    page.mouse.move(area["x"] + area["width"] * 0.25, area["y"] + area["height"] * 0.25)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 0.5, area["y"] + area["height"] * 0.6, steps=4)
+    page.mouse.move(area["x"] + area["width"] * 0.75, area["y"] + area["height"] * 0.75, steps=4)
+    with page.expect_response("**/search") as answer:
+        page.mouse.up()
+    drawn = [int(page.input_value(f"#box-{name}")) for name in "xywh"]
+    wanted = [360 * 0.25, 260 * 0.25, 360 * 0.5, 260 * 0.5]
+    assert all(abs(a - b) <= 3 for a, b in zip(drawn, wanted, strict=True))
+    assert answer.value.ok
+    page.locator("#found header", has_text=f"part {drawn[2]} × {drawn[3]}").wait_for()
+    assert page.locator("#frame-light").is_visible()
+    # The same by keys alone.
+    for name, value in zip("xywh", (10, 20, 200, 180), strict=True):
+        page.locator(f"#box-{name}").fill(str(value))
+    page.locator("#box-h").press("Enter")
+    page.locator("#found header", has_text="part 200 × 180 at 10, 20").wait_for()
+    page.locator(".hit button.open").first.click()
+    assert page.locator("#match-view rect.frame-light").count() == 1
+    page.keyboard.press("Escape")
+    page.click("#whole")
+    page.locator("#found header").filter(has_not_text="part").wait_for()
+    # A click is no box.
+    page.mouse.click(area["x"] + 50, area["y"] + 50)
+    assert page.input_value("#box-x") == ""
+
+
+def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path):
+    page.goto(real)
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no photo")
+    page.set_input_files("#image", bad)
+    page.locator(".trouble", has_text="not an image").wait_for()
+    assert page.locator("#no-preview").is_visible()
+    page.route("**/search", lambda route: route.abort("connectionrefused"))
+    page.set_input_files("#image", cat)
+    page.locator(".trouble", has_text="does not answer").wait_for()
+    page.unroute("**/search")
+    page.click("#go")
+    settled(page)
+    assert not page.locator(".trouble").count()
+
+
+def test_search_with_one_of_the_index(page, real):
+    page.goto(f"{real}/browse")
+    page.locator(".card", has_text="coins.jpg").get_by_text("Search with this one").click()
+    settled(page)
+    assert "coins.jpg" not in page.locator(".hits").inner_text()
+    page.locator("#photo").evaluate("one => one.decode()")
+    page.locator(".hit").first.get_by_text("Search with this one").click()
+    settled(page)
+    assert "id=" in page.url
+
+
+def test_everything_can_be_done_by_keyboard(page, real, cat):
+    page.goto(real)
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    page.set_input_files("#image", cat)
+    settled(page)
+    page.locator("#go").focus()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.matches('button.open')"):
+            break
+    page.keyboard.press("Enter")
+    assert page.locator("#match").is_visible()
+    assert page.evaluate("() => document.activeElement.id") == "match-view"
+    page.keyboard.press("Escape")
+    # Back where it came from.
+    assert page.evaluate("() => document.activeElement.matches('button.open')")
+
+
+@pytest.mark.parametrize("page", [PHONE], indirect=True)
+def test_nothing_is_wider_than_a_phone(page, real, cat):
+    page.goto(real)
+    page.set_input_files("#image", cat)
+    settled(page)
+    paths = ("/browse", "/image?id=cat.jpg", "/stats", "/failures", "/duplicates", "/api")
+    for path in ("", *paths):
+        if path:
+            page.goto(real + path)
+        width = page.evaluate("() => document.documentElement.scrollWidth")
+        assert width <= 390, path
+
+
+def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
+    page.goto(f"{dotted}/browse")
+    page.fill("#token", "wrong-token-here")
+    page.keyboard.press("Enter")
+    page.get_by_text("That is not the token").wait_for()
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/browse")
+    assert page.locator(".card").count() == 48
+    page.click("a[rel=next]")
+    page.get_by_text("Page 2 of 2").wait_for()
+    assert page.locator(".card").count() == 12
+    page.select_option("select[name=label]", "odd")
+    page.select_option("select[name=key]", "collection")
+    page.fill("input[name=value]", "wing 1")
+    page.keyboard.press("Enter")
+    page.get_by_text("10 photos").first.wait_for()
+    assert page.locator(".card").count() == 10
+    page.locator(".card .id a").first.click()
+    assert page.get_by_text("Search with this one").is_visible()
+    page.get_by_role("link", name="Duplicates").click()
+    page.locator("#duplicates .group-of").first.wait_for()
+    page.get_by_role("button", name="Leave").click()
+    page.wait_for_url("**/login")
+    assert page.goto(f"{dotted}/stats").url.endswith("/login?next=%2Fstats")

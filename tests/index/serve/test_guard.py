@@ -1,0 +1,160 @@
+"""Who may come in, and what browsers may do."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from delg.errors import UsageError
+from delg.settings import parse
+from index.serve.settings import ServeSettings
+
+TOKEN = "a-token-of-some-length"
+PATHS = (
+    "/",
+    "/browse",
+    "/api/stats",
+    "/api/images/plain%2F000.png/thumb",
+    "/openapi.json",
+    "/nope",
+)
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/health", "/static/app.js", "/login"])
+def test_every_answer_has_a_strict_policy(client, path):
+    headers = client.get(path).headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy
+    assert "unsafe" not in policy and "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("page", ["/", "/browse", "/duplicates", "/failures", "/stats", "/api"])
+def test_pages_load_nothing_from_outside_and_hold_no_script(client, page):
+    text = client.get(page).text
+    assert "//" not in text.replace("http://127.0.0.1", "")
+    assert " style=" not in text and " onclick" not in text
+    assert all('<script src="/static/' in part for part in text.split("\n") if "<script" in part)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "localhost@evil", "[", "10.0.0.1:80"]
+)
+def test_a_local_server_answers_only_to_local_names(client, host):
+    assert client.get("/api/stats", headers={"host": host}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:9", "[::1]:80"])
+def test_local_names_are_known(client, host):
+    assert client.get("/api/stats", headers={"host": host}).status_code == 200
+
+
+def test_further_names_can_be_allowed(serve):
+    client = serve(allow_hosts=("photos.example",))
+    assert client.get("/api/stats", headers={"host": "photos.example"}).status_code == 200
+
+
+def test_an_open_server_answers_to_addresses_and_its_own_name_alone(serve):
+    client = serve(host="0.0.0.0", no_auth=True, allow_hosts=("photos.example",))
+    for host in ("192.168.1.5:8000", "[fe80::1]", "photos.example", socket.gethostname()):
+        assert client.get("/api/stats", headers={"host": host}).status_code == 200
+    assert client.get("/api/stats", headers={"host": "evil.example"}).status_code == 403
+    behind = serve(host="0.0.0.0", token=TOKEN)
+    headers = {"host": "any.example", "authorization": f"Bearer {TOKEN}"}
+    assert behind.get("/api/stats", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"}, {"origin": "http://127.0.0.1:81"},
+    ],
+)  # fmt: skip
+def test_pages_of_other_sites_can_change_nothing(serve, headers):
+    client = serve(writable=True)
+    assert client.post("/api/images", headers=headers).status_code == 403
+    assert client.delete("/api/images/plain%2F000.png", headers=headers).status_code == 403
+    assert client.post("/search", headers=headers).status_code == 403
+    assert client.get("/api/images/plain%2F000.png").status_code == 200
+
+
+def test_its_own_pages_may_ask(client):
+    headers = {"origin": "http://127.0.0.1", "sec-fetch-site": "same-origin"}
+    assert client.post("/api/query?id=plain/003.png", headers=headers).status_code == 200
+
+
+def test_without_the_token_only_the_door_answers(serve):
+    client = serve(token=TOKEN, writable=True)
+    for path in PATHS:
+        assert client.get(path).status_code == 401
+    for wrong in ("", "x", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ü"):
+        headers = {"authorization": f"Bearer {wrong}".encode()}
+        assert client.get("/api/stats", headers=headers).status_code == 401
+        cookie = {"cookie": f"delg_token={wrong}".encode()}
+        assert client.get("/api/stats", headers=cookie).status_code == 401
+    assert client.post("/api/images", content=b"x").status_code == 401
+    assert client.delete("/api/images/plain%2F000.png").status_code == 401
+    assert client.get("/health").status_code == client.get("/static/app.css").status_code == 200
+    good = {"authorization": f"Bearer {TOKEN}"}
+    assert client.get("/api/stats", headers=good).status_code == 200
+    assert "plain/000.png" in client.get("/browse", headers=good).text
+
+
+def test_people_come_in_by_a_form_and_leave_again(serve):
+    client = serve(token=TOKEN)
+    door = client.get("/browse?q=x", headers={"accept": "text/html"}, follow_redirects=False)
+    assert door.status_code == 303 and door.headers["location"] == "/login?next=%2Fbrowse%3Fq%3Dx"
+    wrong = client.post("/login", files={"token": (None, "wrong")})
+    assert wrong.status_code == 401 and "not the token" in wrong.text and not client.cookies
+    fields = {"token": (None, TOKEN), "next": (None, "/browse?q=x")}
+    right = client.post("/login", files=fields, follow_redirects=False)
+    assert right.status_code == 303 and right.headers["location"] == "/browse?q=x"
+    cookie = right.headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie and TOKEN not in cookie
+    assert client.get("/browse").status_code == 200
+    client.post("/logout")
+    assert client.get("/browse").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "bad", ["//evil.example", "https://evil.example", "/\\evil", "evil", "/a\nb"]
+)
+def test_the_door_leads_nowhere_else(serve, bad):
+    fields = {"token": (None, TOKEN), "next": (None, bad)}
+    answer = serve(token=TOKEN).post("/login", files=fields, follow_redirects=False)
+    assert answer.headers["location"] == "/"
+
+
+def test_parts_of_pages_send_the_whole_page_to_the_door(serve):
+    answer = serve(token=TOKEN).post("/search", headers={"hx-request": "true"})
+    assert answer.status_code == 401 and answer.headers["hx-redirect"] == "/login"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "photos.example"])
+def test_a_host_that_others_reach_needs_a_token_or_a_word(host):
+    settings = parse(ServeSettings, {"host": host}, "test")
+    with pytest.raises(UsageError, match="--token"):
+        settings.check()
+    parse(ServeSettings, {"host": host, "token": TOKEN}, "test").check()
+    parse(ServeSettings, {"host": host, "no_auth": True}, "test").check()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_a_local_host_needs_none(host):
+    parse(ServeSettings, {"host": host}, "test").check()
+
+
+@pytest.mark.parametrize("token", ["", "short", "with\nline-breaks-in-it", "schlüssel-zum-haus"])
+def test_a_token_that_is_too_short_or_fits_no_header_is_refused(token):
+    with pytest.raises(UsageError, match="token"):
+        parse(ServeSettings, {"token": token}, "test").check()
+
+
+def test_too_many_requests_at_once_are_sent_away(serve):
+    client = serve(requests=1)
+    client.app._inside = 1
+    answer = client.get("/api/stats")
+    assert answer.status_code == 503 and answer.headers["retry-after"]

@@ -1,0 +1,259 @@
+"""More requests than there is room for, slow ones, and ones that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from bad_photos import encoded
+from dots import DotModel, dots, gallery
+from servers import at_port
+
+from index import ImageIndex
+from index.serve.app import make_app
+from index.serve.service import Service
+from index.serve.settings import ServeSettings
+from index.serve.shared import SharedIndex
+from index.serve.work import GoneError, TooBusyError, Workers, never
+
+PHOTO = encoded(dots(3).pixels(), "PNG")
+HEAD = "POST /api/query HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+
+
+@pytest.fixture
+def site(place, dot_model_folder):
+    """Settings -> the address of a server, its service and its model."""
+    closing = []
+
+    def start(pause: float = 0, **settings):
+        model = DotModel(dot_model_folder, pause)
+        service = Service(SharedIndex(place, extractor=model), ServeSettings(**settings))
+        running = at_port(make_app(service))
+        closing.append(running)
+        return running.__enter__(), service, model
+
+    yield start
+    for running in closing:
+        running.__exit__(None, None, None)
+
+
+def ask(address: str, **values) -> httpx.Response:
+    values.setdefault("orientations", "1")
+    return httpx.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
+
+
+def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
+    address, service, _ = site(pause=0.4, workers=1, queue=2)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: ask(address), range(8)))
+        assert httpx.get(f"{address}/health").status_code == 200
+    counts = [one.status_code for one in answers]
+    assert counts.count(200) == 3 and counts.count(503) == 5
+    refused = next(one for one in answers if one.status_code == 503)
+    assert refused.headers["retry-after"] and "again" in refused.json()["error"]
+    assert ask(address).status_code == 200
+    assert service.workers.inside == 0
+
+
+def test_the_server_answers_while_it_works(site):
+    address, _, _ = site(pause=1.0, workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(ask, address)
+        time.sleep(0.2)
+        started = time.monotonic()
+        assert httpx.get(f"{address}/health").status_code == 200
+        assert httpx.get(f"{address}/browse").status_code == 200
+        assert time.monotonic() - started < 0.7 and not slow.done()
+        assert slow.result().status_code == 200
+
+
+def test_a_query_that_takes_too_long_is_given_up(site):
+    address, service, model = site(pause=2.5, workers=1, seconds=1.0)
+    answer = ask(address)
+    assert answer.status_code == 503 and "1 s" in answer.json()["error"]
+    # Its thread ends by itself; until then its place is taken.
+    assert service.workers.inside == 1
+    model.pause = 0
+    time.sleep(2)
+    assert service.workers.inside == 0 and ask(address).status_code == 200
+
+
+def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
+    address, service, model = site(pause=0.8, workers=1, queue=8)
+    port = int(address.rpartition(":")[2])
+    head = f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+    for one in clients:
+        one.sendall(head.encode() + PHOTO)
+        time.sleep(0.05)
+    for one in clients:
+        one.close()
+    until = time.monotonic() + 5
+    while service.workers.inside and time.monotonic() < until:
+        time.sleep(0.05)
+    # One had begun and perhaps a second one; those that waited were never looked at.
+    assert service.workers.inside == 0 and model.extracted <= 2
+    assert ask(address).status_code == 200
+
+
+@pytest.mark.parametrize("sent", ["head", "half"])
+def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
+    address, service, _ = site()
+    port = int(address.rpartition(":")[2])
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as one:
+            one.sendall(HEAD.encode())
+            if sent == "half":
+                one.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
+    time.sleep(0.3)
+    assert service.receiver._inside == 0 and service.workers.inside == 0
+    assert ask(address).status_code == 200
+
+
+def test_an_upload_that_trickles_is_cut_off(site):
+    address, service, _ = site(upload_seconds=0.4)
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as one:
+        one.sendall(HEAD.encode() + b"content-length: 9999\r\n\r\nxx")
+        one.settimeout(5)
+        assert b" 503 " in one.recv(4000)
+    assert service.receiver._inside == 0
+
+
+@pytest.mark.parametrize("form", [False, True])
+@pytest.mark.parametrize("told", [False, True])
+def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
+    address, service, model = site(max_upload_mib=1)
+    body = b"x" * 1_300_000
+    headers = {}
+    if form:
+        body = (
+            b'--b\r\ncontent-disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+            + body + b"\r\n--b--\r\n"
+        )  # fmt: skip
+        headers["content-type"] = "multipart/form-data; boundary=b"
+    chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
+    answer = httpx.post(
+        f"{address}/api/query", content=body if told else chunks, headers=headers, timeout=10
+    )
+    assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
+    assert model.extracted == 0 and service.receiver._inside == 0
+
+
+def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
+    address, _, _ = site()
+    images = ImageIndex.open(place)
+    images.use(DotModel(dot_model_folder))
+    new = dots(700)
+    query = encoded(new.pixels(), "PNG")
+    new.save(tmp_path / "new" / "700.png")
+
+    def first() -> str:
+        answer = httpx.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
+        return answer.json()["hits"][0]["id"]
+
+    assert first() != "700.png"
+    images.add(tmp_path / "new")
+    assert first() == "700.png"
+    images.remove(["700.png"])
+    assert first() != "700.png"
+    images.compact()
+    assert first() != "700.png"
+    # Made anew under the same name.
+    images.close()
+    shutil.rmtree(place)
+    gallery(tmp_path / "other", 3, first=800)
+    with ImageIndex.create(place, str(dot_model_folder)) as made:
+        made.use(DotModel(dot_model_folder))
+        made.add(tmp_path / "other")
+    assert httpx.get(f"{address}/api/stats").json()["images"] == 3
+
+
+def test_an_index_that_breaks_leaves_the_last_state_readable(site, place):
+    address, _, _ = site()
+    catalog = place / "catalog.sqlite"
+    for log in place.glob("catalog.sqlite-*"):
+        log.unlink()
+    whole = catalog.read_bytes()
+    catalog.unlink()
+    catalog.write_bytes(b"damaged" * 1000)
+    assert ask(address, k=1).status_code == 200
+    catalog.unlink()
+    catalog.write_bytes(whole)
+    assert ask(address, k=1).status_code == 200
+
+
+def test_many_clients_at_once_get_what_one_gets(site):
+    address, service, _ = site(workers=2, queue=64)
+    seeds = list(range(24))
+
+    def first(seed: int) -> str:
+        answer = httpx.post(
+            f"{address}/api/query?k=2", content=encoded(dots(seed).pixels(), "PNG"), timeout=30
+        )
+        return answer.json()["hits"][0]["id"]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(first, seeds))
+    same = {"plain/003.png", "räume/again.png"}
+    for one, seed in zip(found, seeds, strict=True):
+        assert one == f"plain/{seed:03d}.png" or one in same
+    assert service.workers.inside == 0
+
+
+def test_workers_refuse_drop_and_pass_errors_on():
+    async def story() -> None:
+        workers = Workers(1, 1, 5.0)
+        release = threading.Event()
+        first = asyncio.create_task(workers.run(release.wait, never))
+        await asyncio.sleep(0.05)
+        begun: list[int] = []
+
+        async def hang_up() -> None:
+            await asyncio.sleep(0.1)
+
+        second = asyncio.create_task(workers.run(lambda: begun.append(1), hang_up))
+        await asyncio.sleep(0.02)
+        with pytest.raises(TooBusyError):
+            await workers.run(lambda: None, never)
+        with pytest.raises(GoneError):
+            await second
+        release.set()
+        assert await first is True
+        with pytest.raises(ZeroDivisionError):
+            await workers.run(lambda: 1 / 0, never)
+        assert begun == [] and workers.inside == 0
+        workers.close()
+
+    asyncio.run(story())
+
+
+def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
+    async def story() -> None:
+        workers = Workers(1, 4, 5.0)
+        begun, release = threading.Event(), threading.Event()
+
+        def work() -> str:
+            begun.set()
+            release.wait(5)
+            return "done"
+
+        first = asyncio.create_task(workers.run(work, never))
+        waiting = [asyncio.create_task(workers.run(work, never)) for _ in range(3)]
+        await asyncio.to_thread(begun.wait, 5)
+        workers.close()
+        for one in waiting:
+            with pytest.raises(TooBusyError, match="stopping"):
+                await one
+        with pytest.raises(TooBusyError, match="stopping"):
+            await workers.run(work, never)
+        release.set()
+        assert await first == "done" and workers.inside == 0
+
+    asyncio.run(story())

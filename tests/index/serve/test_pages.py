@@ -1,0 +1,165 @@
+"""Pages, as text."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from bad_photos import encoded
+from dots import DotModel, dots
+from starlette.testclient import TestClient
+
+from index import ImageIndex
+from index.serve.app import make_app
+from index.serve.pages import Turner
+from index.serve.service import Service
+from index.serve.settings import ServeSettings
+from index.serve.shared import SharedIndex
+
+HX = {"hx-request": "true"}
+
+
+def shown(text: str) -> list[str]:
+    """Ids of the cards of a page."""
+    return re.findall(r'<p class="id"><a href="/image\?id=([^"]+)"', text)
+
+
+def test_browse_turns_pages_and_keeps_its_filter(client):
+    first, second = client.get("/browse").text, client.get("/browse?page=2").text
+    assert len(shown(first)) == 48 and len(shown(second)) == 12
+    assert not set(shown(first)) & set(shown(second))
+    assert "1–48 of 60 photos" in first and 'rel="next" href="/browse?page=2"' in first
+    odd = client.get("/browse?label=odd&key=collection&value=wing+1").text
+    assert len(shown(odd)) == 10 and "10 photos" in odd
+    assert "No photo passes" in client.get("/browse?q=nothing").text
+    assert "not so many pages" in client.get("/browse?page=99").text
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "99999999999999999999"])
+def test_a_page_that_cannot_be_is_an_error_page(client, page):
+    answer = client.get(f"/browse?page={page}")
+    assert answer.status_code == 422 and "That did not work" in answer.text
+
+
+def test_texts_of_the_index_are_only_text(serve, tmp_path):
+    client = serve()
+    name = '<img src=x onerror="alert(1)">.png'
+    dots(900).save(tmp_path / "odd" / name)
+    with client.service.shared.writing() as images:
+        images.add(tmp_path / "odd")
+    for page in (client.get("/browse?q=onerror"), client.get("/image", params={"id": name})):
+        assert page.status_code == 200 and "<img src=x" not in page.text
+    found = client.post("/search", files={"image": encoded(dots(900).pixels(), "PNG")}, headers=HX)
+    assert "&lt;img src=x" in found.text and "<img src=x" not in found.text
+    assert "<img" not in client.get("/browse", params={"q": '"><img src=y>'}).text.split("<ul")[0]
+
+
+def test_results_come_as_a_part_or_as_a_page(client):
+    upload = {"image": ("q.png", encoded(dots(4).pixels(), "PNG"))}
+    part = client.post("/search", files=upload, headers=HX).text
+    page = client.post("/search", files=upload).text
+    assert "<html" not in part and "<html" in page
+    for text in (part, page):
+        assert "1 verified hit" in text and "q.png" in text and text.count('class="mat open"') == 10
+
+
+def test_outliers_are_the_matches_that_do_not_fit(client):
+    both = dots(6).pixels()
+    # A few dots of the photo, moved elsewhere.
+    moved = both[90:].copy()
+    both[90:] = moved[:, ::-1]
+    data = encoded(both, "PNG")
+    answer = client.post("/api/query?k=1&orientations=1", content=data).json()["hits"][0]
+    assert answer["id"] == "plain/006.png" and answer["transform"]
+    fields = {"hit": answer["id"], "transform": str(answer["transform"]), "orientations": "1"}
+    wrong = client.post("/outliers", files={"image": data}, data=fields).json()
+    assert len(wrong) > 3 and all(abs(y1 - y2) < 1 and y1 >= 89 for _, y1, _, y2 in wrong)
+    everything = client.post("/outliers", files={"image": data}, data={"hit": answer["id"]}).json()
+    assert len(everything) == len(wrong) + answer["inliers"]
+
+
+@pytest.mark.parametrize("value", ["x", "[1]", "[[1,2,3],[4,5,6],[7,8,NaN]]", "[[[[", '{"a":1}'])
+def test_a_transform_that_is_none_is_refused(client, value):
+    files = {"image": encoded(dots(6).pixels(), "PNG")}
+    fields = {"hit": "plain/006.png", "transform": value}
+    assert client.post("/outliers", files=files, data=fields).status_code == 422
+    assert client.post("/outliers", files=files, data={"hit": "none"}).status_code == 404
+
+
+def test_a_photo_of_the_index_starts_a_search(client):
+    page = client.get("/?id=plain/003.png").text
+    assert 'value="plain/003.png"' in page and "submit, load" in page
+    part = client.post("/search", data={}, params={"id": "plain/003.png"}, headers=HX).text
+    assert "räume/<wbr>again.png" in part
+
+
+def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
+    with client.service.shared.reading() as images:
+        images.export(tmp_path / "out.npz", "npz")
+        with ImageIndex.create_for_features(tmp_path / "f", images.kind) as made:
+            made.import_from([tmp_path / "out.npz"])
+    service = Service(SharedIndex(tmp_path / "f"), ServeSettings())
+    service.shared.warm()
+    with TestClient(make_app(service), base_url="http://127.0.0.1") as alone:
+        assert "made by a model that is not here" in alone.get("/").text
+        photo = encoded(dots(3).pixels(), "PNG")
+        refused = alone.post("/api/query", content=photo)
+        assert refused.status_code == 409 and "made elsewhere" in refused.json()["error"]
+        found = alone.post("/api/query?id=plain/003.png&k=1").json()["hits"]
+        assert found[0]["id"] == "räume/again.png" and found[0]["verified"]
+        for path in ("/browse", "/?id=plain/003.png", "/image?id=plain/003.png"):
+            assert alone.get(path).status_code == 200
+        assert alone.get("/api/images/plain%2F003.png/thumb").status_code == 404
+
+
+def test_an_empty_index_has_pages_too(tmp_path, dot_model_folder):
+    ImageIndex.create(tmp_path / "e", str(dot_model_folder)).close()
+    shared = SharedIndex(tmp_path / "e", extractor=DotModel(dot_model_folder))
+    shared.warm()
+    app = make_app(Service(shared, ServeSettings()))
+    with TestClient(app, base_url="http://127.0.0.1") as empty:
+        for path in ("/", "/browse", "/failures", "/stats", "/duplicates"):
+            assert empty.get(path).status_code == 200
+        photo = encoded(dots(3).pixels(), "PNG")
+        assert empty.post("/api/query", content=photo).json()["hits"] == []
+        part = empty.post("/search", files={"image": photo}, headers=HX).text
+        assert "No hits" in part
+
+
+def test_failures_say_why(client):
+    text = client.get("/failures").text
+    assert "broken.jpg" in text and "not an image of a known format" in text
+    assert client.get("/image?id=broken.jpg").status_code == 200
+    assert client.get("/api/images/broken.jpg/thumb").status_code == 404
+
+
+def test_duplicates_are_looked_for_in_the_background(client):
+    assert "<html" in client.get("/duplicates").text
+    until = time.monotonic() + 20
+    while "hx-trigger" in (text := client.get("/duplicates", headers=HX).text):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert "the same file" in text and "plain/003.png" in text.replace("<wbr>", "")
+    assert "<html" not in text
+
+
+def test_the_index_and_what_programs_ask(client):
+    text = client.get("/stats").text
+    assert "even" in text and "collection" in text and "dots" in text
+    assert "/api/query" in client.get("/api").text
+
+
+def test_what_is_not_there_is_said_on_a_page(client):
+    answer = client.get("/nothing")
+    assert answer.status_code == 404 and "<html" in answer.text
+    assert client.get("/image?id=nothing").status_code == 404
+    assert client.get("/image").status_code == 422
+    assert client.get("/search").status_code == 405
+
+
+def test_turner_counts():
+    turner = Turner("/x", {"q": "a b", "label": ""}, 2, 100, 48)
+    assert (turner.first, turner.final, turner.last) == (49, 96, 3)
+    assert (turner.to(1), turner.to(3)) == ("/x?q=a+b", "/x?q=a+b&page=3")
+    assert Turner("/x", {}, 1, 0, 48).first == 0 and Turner("/x", {}, 1, 0, 48).to(1) == "/x"
