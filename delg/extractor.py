@@ -207,14 +207,14 @@ class Extractor:
         cores are there for it ``alone`` or for other photos too."""
         assert self._network is not None
         spec = self.settings.extraction
-        with_global = self.settings.has_global
-        maps = [
-            self._network.run(one.pixels, with_global and one.scale in spec.global_scales, alone)
-            for one in photo.levels
-        ]
-        if not with_global:
+        if not self.settings.has_global:
+            maps = [self._network.run(one.pixels, False, alone) for one in photo.levels]
             local = self._select(photo.levels, maps)
             return aggregate_or_refuse(local.descriptors), local
+        maps = [
+            self._network.run(one.pixels, one.scale in spec.global_scales, alone)
+            for one in photo.levels
+        ]
         total = np.sum(
             [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
         )

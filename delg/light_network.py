@@ -28,11 +28,11 @@ class _Halves:
         # Waiting threads would take the cores from decoding and from other photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
-        def session(part: bytes) -> onnxruntime.InferenceSession:
+        def load(part: bytes) -> onnxruntime.InferenceSession:
             return onnxruntime.InferenceSession(part, options, providers=["CPUExecutionProvider"])
 
-        self.shallow = session(model.shallow)
-        self.deep = None if model.deep is None else session(model.deep)
+        self.shallow = load(model.shallow)
+        self.deep = None if model.deep is None else load(model.deep)
 
 
 class LightNetwork:
@@ -59,12 +59,10 @@ class LightNetwork:
     def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
         """Run one level; see :class:`delg.maps.Network`."""
         halves = self._for_one if alone else self._for_many
-        wanted = ["descriptors", "scores", *(["mid"] if with_global else [])]
+        deep = halves.deep if with_global else None
+        wanted = ["descriptors", "scores", *(["mid"] if deep else [])]
         descriptors, scores, *mid = halves.shallow.run(wanted, {"image": pixels[None]})
-        whole = None
-        if with_global:
-            assert halves.deep is not None
-            whole = halves.deep.run(None, {"mid": mid[0]})[0][0]
+        whole = deep.run(None, {"mid": mid[0]})[0][0] if deep else None
         return Maps.on_grid(
             descriptors[0], scores[0], whole, self._model.stride, self._model.offset
         )

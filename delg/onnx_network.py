@@ -28,7 +28,7 @@ class OnnxModel:
     """The two graphs, and where the cells of the mid-level map look.
 
     Attributes:
-        shallow, deep: bytes of ONNX files; deep is None for a model with local features alone.
+        shallow, deep: bytes of ONNX files; without a global head there is no ``deep``.
         stride, offset: see :class:`delg.backbones.Backbone`.
     """
 

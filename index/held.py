@@ -28,6 +28,8 @@ def _hold(path: Path, size: int) -> mmap.mmap | None:
     """
     try:
         with path.open("rb") as file:
+            # Read and not mapped: the first touch of a map brings in much more than it needs.
+            start = file.read(len(_SIGNATURE))
             held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise SegmentError(f"{path}: the segment is missing") from None
@@ -35,7 +37,7 @@ def _hold(path: Path, size: int) -> mmap.mmap | None:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             return None
         raise SegmentError(f"{path}: not a readable segment ({error})") from None
-    if len(held) < size or held[: len(_SIGNATURE)] != _SIGNATURE:
+    if len(held) < size or start != _SIGNATURE:
         raise SegmentError(f"{path}: not a readable segment (damaged or cut short)")
     return held
 

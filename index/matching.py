@@ -34,17 +34,17 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-@cache
-def pair_pool() -> Executor:
-    """Threads for the parts of a lone pair; candidates of a query run side by side already."""
-    return ThreadPoolExecutor(os.cpu_count(), "pair")
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """FAISS's threads and BLAS's too keep to one, in whatever this thread does."""
     with _blas().limit(limits=1):
         yield
+
+
+@cache
+def pair_pool() -> Executor:
+    """Threads for the parts of a lone pair; candidates of a query run side by side already."""
+    return ThreadPoolExecutor(os.cpu_count(), "pair")
 
 
 def match_descriptors(

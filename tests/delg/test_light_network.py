@@ -77,6 +77,20 @@ def test_both_runtimes_give_the_same(
     np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=1e-4)
 
 
+def test_a_model_with_local_features_alone(make_model: Callable[..., Delg]) -> None:
+    head = {"dim": 8, "attention_hidden": 12}
+    model = make_model(
+        backbone="resnet50",
+        local_only=True,
+        local_head=head,
+        global_head={"dim": aggregated_dim(8)},
+    )
+    expected, found = TensorFlowNetwork(model).run(PIXELS, False), light(model).run(PIXELS, False)
+    assert found.global_descriptor is None
+    np.testing.assert_allclose(found.descriptors, expected.descriptors, atol=1e-4)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+
+
 def test_the_global_descriptor_is_left_out_unless_asked_for(make_small: Callable) -> None:
     network = light(make_small())
     assert network.run(PIXELS, False).global_descriptor is None
