@@ -15,7 +15,7 @@ from delg.errors import UsageError
 from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
 
 # Local features kept of a photo by default.
-COMPACT_FEATURES = 450
+COMPACT_FEATURES = 1000
 
 
 class StoreSettings(Settings):

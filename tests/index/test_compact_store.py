@@ -14,11 +14,11 @@ from index.catalog import ImageRow
 from index.exchange import Kind
 from index.maintenance import check, compact
 from index.quantiser import FEWEST
-from index.settings import COMPACT_FEATURES
 from index.store import Store
 
 SIZE = (640, 480)
-ENOUGH = -(-FEWEST // COMPACT_FEATURES)
+KEPT = 450
+ENOUGH = -(-FEWEST // KEPT)
 
 
 def photo(seed: int, count: int = 600) -> ImageFeatures:
@@ -38,7 +38,7 @@ def photo(seed: int, count: int = 600) -> ImageFeatures:
 @pytest.fixture
 def make_store(tmp_path) -> Callable[..., Store]:
     def make(**store: object) -> Store:
-        settings = parse(IndexSettings, {"store": store}, "test")
+        settings = parse(IndexSettings, {"store": {"max_features": KEPT, **store}}, "test")
         kind = Kind("made-up", 64, 24, aggregated=False)
         ImageIndex.create_for_features(tmp_path / "my.index", kind, settings).close()
         return Store(tmp_path / "my.index")
@@ -111,7 +111,7 @@ def test_the_best_features_are_kept_and_few_bytes_of_each(make_store):
     store = make_store()
     put(store, range(ENOUGH * 4))
     local = store.features(store.catalog.by_id("001")).local
-    assert len(local) == COMPACT_FEATURES
+    assert len(local) == KEPT
     exact = photo(1).local
     assert np.median(local.scores) > np.median(exact.scores)
     assert bytes_on_disk(store.folder) / (ENOUGH * 4) < 12_000
@@ -122,7 +122,7 @@ def test_the_best_features_are_kept_and_few_bytes_of_each(make_store):
     [
         ({"max_features": 500}, 500),
         ({"max_features": 0}, 0),
-        ({"local_codec": "float32"}, 600),
+        ({"local_codec": "float32", "max_features": None}, 600),
         ({"local_codec": "int8", "max_features": 10}, 10),
     ],
 )
@@ -133,7 +133,7 @@ def test_how_many_features_are_kept_can_be_set(make_store, store, count):
 
 
 def test_float32_keeps_all_as_it_was(make_store):
-    store = make_store(local_codec="float32")
+    store = make_store(local_codec="float32", max_features=None)
     put(store, range(ENOUGH))
     found, exact = store.features(store.catalog.by_id("003")), photo(3)
     for part in ("keypoints", "descriptors", "scales", "scores"):
