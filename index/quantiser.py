@@ -20,7 +20,7 @@ from delg.values import FloatArray
 
 CENTROIDS = 256
 # Bytes a descriptor, and components kept for each of them, at most.
-CODE_BYTES = 12
+CODE_BYTES = 16
 _WIDTH = 5
 # It takes so many descriptors to learn from, and more than so many do not help.
 FEWEST, MOST = 4_000, 30_000

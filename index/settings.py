@@ -21,7 +21,7 @@ COMPACT_FEATURES = 1000
 class StoreSettings(Settings):
     """How features lie on disk; fixed when the index is created."""
 
-    # "compact" takes 17 bytes a feature, by codes learnt from the first photos; of too few photos
+    # "compact" takes 21 bytes a feature, by codes learnt from the first photos; of too few photos
     # for that, and of all with "int8", directions are kept to half a degree. "float32" keeps all.
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
     # The best by score are kept of each photo; None: ``COMPACT_FEATURES`` with "compact", else all.
