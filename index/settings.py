@@ -15,7 +15,7 @@ from delg.errors import UsageError
 from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
 
 # Local features kept of a photo by default.
-COMPACT_FEATURES = 1000
+COMPACT_FEATURES = 490
 
 
 class StoreSettings(Settings):
@@ -63,7 +63,7 @@ class MatchingSettings(Settings):
 
     mutual: bool = True
     # Distance to the best neighbour over distance to the second best; 1 switches it off.
-    ratio: float = Field(0.95, gt=0, le=1)
+    ratio: float = Field(0.98, gt=0, le=1)
     # Distance of unit vectors, 0 to 2.
     max_distance: float = Field(1.2, gt=0, le=2)
 
@@ -78,7 +78,7 @@ class VerificationSettings(Settings):
     reference_side: int | None = Field(1024, ge=1)
     # OpenCV's methods stop earlier where fewer trials settle it.
     max_trials: int = Field(10_000, ge=1)
-    min_inliers: int = Field(16, ge=4)
+    min_inliers: int = Field(17, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published: whatever transform they agree on.

@@ -31,7 +31,7 @@ def exports(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("kind", "name", "dim"),
-    [("signature", "new-style", 512), ("tensors", "old-style", 512), ("delf", "delf", 300)],
+    [("signature", "new-style", 768), ("tensors", "old-style", 768), ("delf", "delf", 300)],
 )
 def test_an_evaluation_runs_through_a_saved_model(kind, name, dim, exports, run, tmp_path) -> None:
     words = ("--model", exports / kind, "--out", tmp_path / "run", "--json")

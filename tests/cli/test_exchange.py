@@ -13,7 +13,7 @@ def test_features_go_out_and_come_in_as_an_index_that_features_search(
 ) -> None:
     done = run("export", "--index", "i", "--format", kind, "--out", out, cwd=place)
     assert (done.returncode, done.stdout) == (0, f"features of 3 photos in {out}\n")
-    assert "i stores local descriptors rounded (store.local_codec: int8)" in done.stderr
+    assert "i stores local descriptors rounded (store.local_codec: compact)" in done.stderr
     words = ("index", "import", out, "--index", "j", "--model", "theirs", "--json")
     done = run(*words, cwd=place)
     assert done.returncode == 0, done.stderr

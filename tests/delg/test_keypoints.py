@@ -25,7 +25,7 @@ class Brightness:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
 
-    def run(self, pixels: np.ndarray, with_global: bool) -> Maps:
+    def run(self, pixels: np.ndarray, with_global: bool, alone: bool = True) -> Maps:
         height, width = pixels.shape[:2]
         self.sizes.append((width, height))
         cells = [

@@ -71,20 +71,19 @@ def test_ported_networks_answer_as_in_pytorch(
     np.testing.assert_allclose(deep[0], expected, atol=1e-4 * max(1, expected.std()))
 
 
-def test_shipped_backbone_answers_as_the_imagenet_network(
+def test_up_to_its_middle_the_shipped_backbone_answers_as_the_imagenet_network(
     activations: dict[str, np.ndarray], image: np.ndarray, lite0: Backbone
 ) -> None:
     from delg.registry import find_model
 
     values = read_weight_file(find_model("delg-lite").weights)
-    for part in (lite0.shallow, lite0.deep):
-        for layer in part.layers:
-            for variable in layer.weights:
-                variable.assign(values[f"{layer.name}/{variable.name}"].astype(np.float32))
-    mid = lite0.shallow(image, training=False)
-    for found, name in ((mid, "mid"), (lite0.deep(mid, training=False), "deep")):
-        expected = activations[f"imagenet0_{name}"]
-        assert np.abs(np.asarray(found)[0] - expected).max() < 1e-3 * expected.std()
+    for layer in lite0.shallow.layers:
+        for variable in layer.weights:
+            variable.assign(values[f"{layer.name}/{variable.name}"].astype(np.float32))
+    # Training moved only what comes after.
+    found = np.asarray(lite0.shallow(image, training=False))[0]
+    expected = activations["imagenet0_mid"]
+    assert np.abs(found - expected).max() < 1e-3 * expected.std()
 
 
 @pytest.mark.parametrize(

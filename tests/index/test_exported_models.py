@@ -281,4 +281,4 @@ def test_one_head_of_a_model_can_be_used_alone(folders, coffee, tmp_path) -> Non
     (tmp_path / "m" / "settings.yaml").write_text(yaml.safe_dump(values))
     found = load_model(str(tmp_path / "m")).extract(coffee)
     assert len(found.local) == 0
-    assert found.global_descriptor.shape == (512,)
+    assert found.global_descriptor.shape == (768,)
