@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from bad_photos import png_header
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -40,20 +40,6 @@ def encoded(image: Image.Image | np.ndarray, kind: str, **options: object) -> by
     image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG of a few dozen bytes whose header claims that size."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return (
-        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-    )
 
 
 def is_rgb(pixels: np.ndarray) -> bool:
