@@ -13,8 +13,16 @@ import numpy as np
 from delg.wire import VARINT, write_message, write_varint
 
 _IR_VERSION, _OPSET = 8, 17
-_TYPES = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int64): 7}
-FLOAT32, UINT8 = (_TYPES[np.dtype(kind)] for kind in (np.float32, np.uint8))
+_TYPES = {
+    np.dtype(np.float32): 1,
+    np.dtype(np.uint8): 2,
+    np.dtype(np.int8): 3,
+    np.dtype(np.int32): 6,
+    np.dtype(np.int64): 7,
+}
+FLOAT32, UINT8, INT8, INT32 = (
+    _TYPES[np.dtype(kind)] for kind in (np.float32, np.uint8, np.int8, np.int32)
+)
 # Types of attributes: one whole number, or several.
 _INT, _INTS = 2, 7
 # Of a dimension that is not known beforehand; two of one name are equal.
@@ -63,15 +71,19 @@ class Graph:
         self._inputs.append(_described(name, shape, kind))
         return name
 
-    def output(self, tensor: str, name: str, shape: Sequence[Dimension]) -> None:
-        """Give a tensor out, float32, under a name."""
+    def output(
+        self, tensor: str, name: str, shape: Sequence[Dimension], kind: int = FLOAT32
+    ) -> None:
+        """Give a tensor out under a name."""
         self._node("Identity", (tensor,), name, {})
-        self._outputs.append(_described(name, shape, FLOAT32))
+        self._outputs.append(_described(name, shape, kind))
 
-    def constant(self, values: np.ndarray | float) -> str:
-        """Known numbers; floats become float32."""
+    def constant(self, values: np.ndarray | np.uint8 | float) -> str:
+        """Known numbers; floats become float32, and whole numbers but bytes int64."""
         array = np.asarray(values)
-        array = np.asarray(array, np.float32 if array.dtype.kind == "f" else np.int64, order="C")
+        if array.dtype != np.uint8:
+            array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        array = np.ascontiguousarray(array).reshape(array.shape)
         name = self._name()
         shape = b"".join(_number(1, side) for side in array.shape)
         kind = _number(2, _TYPES[array.dtype])

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from delg.values import FloatArray
+from index.products import Descriptors, Products
 from index.settings import MatchingSettings
 
 # Rows of a product that stay in a core's cache.
@@ -48,8 +48,8 @@ def pair_pool() -> Executor:
 
 
 def match_descriptors(
-    query: FloatArray,
-    other: FloatArray,
+    query: Descriptors,
+    other: Descriptors,
     settings: MatchingSettings,
     pool: Executor | None = None,
 ) -> NDArray[np.int32]:
@@ -58,8 +58,8 @@ def match_descriptors(
     All distances come from matrix products, as |a − b|² = 2 − 2 a·b for unit vectors.
 
     Args:
-        query: float32 (N, d), unit length.
-        other: float32 (M, d), unit length.
+        query, other: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
+            :mod:`index.products`).
         settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
             largest distance.
         pool: threads to share the work; products inside should take one thread each.
@@ -69,16 +69,18 @@ def match_descriptors(
     """
     if len(query) == 0 or len(other) == 0:
         return np.zeros((0, 2), np.int32)
-    parts = [query[start : start + _ROWS] for start in range(0, len(query), _ROWS)]
+    products = Products(query, other)
+    parts = [slice(start, start + _ROWS) for start in range(0, len(query), _ROWS)]
     spread = map if pool is None else pool.map
-    found = list(spread(partial(_neighbours, other=other), parts))
+    found = list(spread(partial(_neighbours, products), parts))
     nearest, best, second = (np.concatenate([one[part] for one in found]) for part in range(3))
-    keep = best >= 1 - settings.max_distance**2 / 2
+    keep = best >= products.one * (1 - settings.max_distance**2 / 2)
     if settings.mutual:
         # The maximum along columns is read row by row, ten times faster than their argmax.
         keep &= best == np.max([one[3] for one in found], axis=0)[nearest]
     if settings.ratio < 1 and len(other) > 1:
-        keep &= (1 - best).clip(0) < settings.ratio**2 * (1 - second).clip(0)
+        near, far = ((products.one - one).clip(0) for one in (best, second))
+        keep &= near < settings.ratio**2 * far
     kept = np.flatnonzero(keep)
     if settings.mutual:
         # Of query features that are as near, the first.
@@ -86,14 +88,12 @@ def match_descriptors(
     return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)
 
 
-def _neighbours(
-    query: FloatArray, other: FloatArray
-) -> tuple[NDArray[np.intp], FloatArray, FloatArray, FloatArray]:
+def _neighbours(products: Products, part: slice) -> tuple[np.ndarray, ...]:
     """Of each query feature the nearest, its product and the second best; the best by column."""
-    products = query @ other.T
-    index = np.arange(len(query))
-    nearest = products.argmax(axis=1)
-    best = products[index, nearest]
-    columns = products.max(axis=0)
-    products[index, nearest] = -np.inf
-    return nearest, best, products.max(axis=1), columns
+    found = products.rows(part)
+    index = np.arange(len(found))
+    nearest = found.argmax(axis=1)
+    best = found[index, nearest]
+    columns = found.max(axis=0)
+    found[index, nearest] = np.iinfo(np.int32).min
+    return nearest, best, found.max(axis=1), columns

@@ -20,6 +20,7 @@ from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
 from index.matching import match_descriptors, one_blas_thread, pair_pool
+from index.products import Descriptors, to_steps
 from index.quantiser import Quantiser
 from index.segments import Comparable
 from index.settings import IndexSettings, VerificationSettings
@@ -46,7 +47,7 @@ class Query:
 
     def __init__(self, features: ImageFeatures) -> None:
         self.features = features
-        self._turned: dict[Quantiser, FloatArray] = {}
+        self._turned: dict[Quantiser, Descriptors] = {}
 
     def beside(self, other: Comparable) -> Comparable:
         """The query in the other photo's space."""
@@ -54,7 +55,7 @@ class Query:
         if other.quantiser is None:
             return Comparable(local.keypoints, local.descriptors, size)
         if other.quantiser not in self._turned:
-            self._turned[other.quantiser] = other.quantiser.project(local.descriptors)
+            self._turned[other.quantiser] = to_steps(other.quantiser.project(local.descriptors))
         turned = self._turned[other.quantiser]
         return Comparable(local.keypoints, turned, size, other.quantiser)
 

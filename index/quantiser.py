@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from delg.values import FloatArray
+from index.products import STEPS
 
 CENTROIDS = 256
 # Bytes a descriptor, and components kept for each of them, at most.
@@ -70,6 +71,13 @@ class Quantiser:
         return self.rotation.astype(np.float32)
 
     @cached_property
+    def _vectors(self) -> tuple[FloatArray, NDArray[np.int64]]:
+        """All centroids in one list, and where each group's begin in it."""
+        groups, count, width = self.centroids.shape
+        flat = self.centroids.astype(np.float32).reshape(groups * count, width)
+        return flat, np.arange(0, groups * count, count)
+
+    @cached_property
     def _codes(self) -> Any:
         import faiss
 
@@ -97,9 +105,18 @@ class Quantiser:
 
     def decode(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) in the space of comparison: float32 (N, r), unit length."""
-        if not len(codes):
-            return np.zeros((0, self.rotation.shape[1]), np.float32)
-        return _unit(self._codes.decode(np.ascontiguousarray(codes)))
+        return _unit(self._look_up(codes))
+
+    def steps(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
+        """The same in whole steps, see :mod:`index.products`: int8 (N, r)."""
+        vectors = self._look_up(codes)
+        vectors *= STEPS / _norms(vectors)
+        return np.rint(vectors, out=vectors).astype(np.int8)
+
+    def _look_up(self, codes: NDArray[np.uint8]) -> FloatArray:
+        centroids, starts = self._vectors
+        places = np.take(centroids, codes + starts, axis=0)
+        return places.reshape(len(codes), self.rotation.shape[1])
 
     def expand(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) as unit vectors (N, d) again, about where they were."""
@@ -135,5 +152,9 @@ def _rotation(sample: FloatArray, groups: int, width: int) -> NDArray[np.float64
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / _norms(vectors), np.float32)
+
+
+def _norms(vectors: FloatArray) -> FloatArray:
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    return np.asarray(vectors / np.maximum(norms, _TINY), np.float32)
+    return np.asarray(np.maximum(norms, _TINY), np.float32)

@@ -4,7 +4,7 @@ Layout, for n photos with f local features in all:
 
     ids                 n UTF-8 strings, the image ids
     sizes               int32 (n, 2), width and height of the upright photo
-    global_descriptors  float32 (n, D)
+    global_descriptors  float32 (n, D), or float16
     offsets             int64 (n + 1): photo i owns local features offsets[i] … offsets[i + 1]
     descriptors         (f, d), packed by ``index.codec``
     keypoints           float32 (f, 2), (x, y)
@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 from delg.errors import DelgError
 from delg.values import FloatArray, ImageFeatures, LocalFeatures
 from index.codec import decode, encode
+from index.products import Descriptors
 from index.quantiser import CENTROIDS, Quantiser
 from index.record import EXTRA, Records, keypoints, pack, unpack
 
@@ -82,13 +83,13 @@ class Comparable:
 
     Attributes:
         keypoints: float32 (N, 2), (x, y), pixels.
-        descriptors: float32 (N, r), unit length, in the space of ``quantiser``.
+        descriptors: (N, r), unit vectors in the space of ``quantiser``, in whole steps (see
+            :mod:`index.products`); without one float32 as they were extracted.
         size: width and height of the upright photo.
-        quantiser: None if the descriptors are as they were extracted.
     """
 
     keypoints: FloatArray
-    descriptors: FloatArray
+    descriptors: Descriptors
     size: tuple[int, int]
     quantiser: Quantiser | None = None
 
@@ -116,7 +117,11 @@ def file_sha256(path: Path) -> str:
 
 
 def write_segment(
-    path: Path, ids: Sequence[str], features: Sequence[ImageFeatures], codec: str
+    path: Path,
+    ids: Sequence[str],
+    features: Sequence[ImageFeatures],
+    codec: str,
+    whole: type[np.floating] = np.float32,
 ) -> None:
     """Write a segment; afterwards it is on disk under its name, or not there at all.
 
@@ -125,13 +130,14 @@ def write_segment(
         ids: image ids.
         features: one for each id.
         codec: of the local descriptors, see :mod:`index.codec`.
+        whole: type of the global descriptors.
 
     Raises:
         DelgError: it cannot be written (no space, no permission).
     """
     local = [one.local for one in features]
     arrays = {
-        "global_descriptors": np.stack([one.global_descriptor for one in features]),
+        "global_descriptors": np.stack([one.global_descriptor.astype(whole) for one in features]),
         "descriptors": np.concatenate([encode(one.descriptors, codec) for one in local]),
         "keypoints": np.concatenate([one.keypoints for one in local]),
         "scales": np.concatenate([one.scales for one in local]),
@@ -301,7 +307,7 @@ class Segment:
             return Comparable(np.asarray(self._local["keypoints"][part]), descriptors, size)
         # One read.
         records = np.array(self._local["records"][part])
-        descriptors = self.quantiser.decode(records[:, :-EXTRA])
+        descriptors = self.quantiser.steps(records[:, :-EXTRA])
         return Comparable(keypoints(records, size), descriptors, size, self.quantiser)
 
     def packed(self, position: int, quantiser: Quantiser) -> Packed:

@@ -15,7 +15,7 @@ from delg.errors import UsageError
 from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
 
 # Local features kept of a photo by default.
-COMPACT_FEATURES = 490
+COMPACT_FEATURES = 400
 
 
 class StoreSettings(Settings):
@@ -42,13 +42,14 @@ class StoreSettings(Settings):
 class ShortlistSettings(Settings):
     """The FAISS index over the global descriptors; can be changed later.
 
-    "flat" is exact; "fp16" and "sq8" are smaller and search everything too; "ivf" searches a few
-    lists of "sq8"; "rabitq" a few lists of one bit a component, and looks at the stored descriptors
-    of what it finds.
+    "flat" is exact; "fp16" and "sq8" take two bytes a component or one, and search everything too;
+    "ivf" searches a few lists of "sq8"; "rabitq" a few lists of one bit a component. What is not
+    exact looks at the stored descriptors of what it finds.
     """
 
     kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
-    # "auto" is exact below this many images and "rabitq" from there on.
+    # "auto" is "fp16" below this many images, which is exact over a compact store, and "rabitq" from
+    # there on.
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     ivf_lists: int | None = Field(None, ge=1)
@@ -76,8 +77,9 @@ class VerificationSettings(Settings):
     threshold: float = Field(24.0, gt=0)
     # None: pixels of the photos as they are, as published.
     reference_side: int | None = Field(1024, ge=1)
-    # OpenCV's methods stop earlier where fewer trials settle it.
-    max_trials: int = Field(10_000, ge=1)
+    # Of each kind of sample, at most; "affine" and "homography" stop earlier where fewer settle it.
+    # None: as many as pay, by the method.
+    max_trials: int | None = Field(None, ge=1)
     min_inliers: int = Field(17, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)

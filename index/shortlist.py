@@ -40,6 +40,8 @@ _POINTS_FOR_RANGE = 65_536
 _MOST_LISTS = 4096
 # One list in so many is searched, and so many at least.
 _PROBED, _FEWEST_PROBES = 10, 32
+# So many times the images wanted at most, where components take a byte or two.
+_OF_BYTES = 2
 # So many images at most are looked at again for those wanted.
 _MOST_AGAIN = 4000
 
@@ -50,7 +52,7 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
     """The kind of FAISS index for that many images."""
     if settings.kind != "auto":
         return settings.kind
-    return "rabitq" if count >= settings.ivf_from else "flat"
+    return "rabitq" if count >= settings.ivf_from else "fp16"
 
 
 def _lists(settings: ShortlistSettings, count: int) -> int:
@@ -113,16 +115,21 @@ class Shortlist:
         """The FAISS index itself."""
         return self._index
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether the similarities it gives are those of the descriptors put in."""
-        return self.kind == "flat"
+    def is_exact(self, halves: bool = False) -> bool:
+        """Whether the similarities it gives are those of the descriptors put in.
+
+        Args:
+            halves: what was put in came from float16.
+        """
+        return self.kind == "flat" or (halves and self.kind == "fp16")
 
     def candidates(self, count: int, settings: ShortlistSettings) -> int:
         """How many of its answers hold the ``count`` nearest, if they are looked at again."""
-        if self.kind != "rabitq":
+        if self.is_exact():
             return count
-        return count + min((settings.refine - 1) * count, _MOST_AGAIN)
+        # Of a byte a component only neighbours change places.
+        times = settings.refine if self.kind == "rabitq" else min(settings.refine, _OF_BYTES)
+        return count + min((times - 1) * count, _MOST_AGAIN)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

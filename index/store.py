@@ -181,11 +181,14 @@ class Store:
             without: ids of images to leave out.
         """
         out = self._rows(without)
-        wanted = self.shortlist.candidates(count, self.settings.shortlist) + len(out)
+        # Compact segments keep descriptors as float16.
+        exact = self.shortlist.is_exact(self.settings.store.local_codec == "compact")
+        wanted = count if exact else self.shortlist.candidates(count, self.settings.shortlist)
+        wanted += len(out)
         rows, similarities = self.shortlist.search(vector, wanted)
         keep = ~np.isin(rows, out)
         rows, similarities = rows[keep], similarities[keep]
-        if not self.shortlist.is_exact:
+        if not exact:
             similarities = self.global_descriptors(rows) @ vector
             best = np.lexsort((rows, -similarities))
             rows, similarities = rows[best], similarities[best]
@@ -279,7 +282,7 @@ class Store:
             if spec.local_codec != "compact":
                 write_segment(path, ids, features, spec.local_codec)
             elif (quantiser := self.quantiser or self._learn(features)) is None:
-                write_segment(path, ids, features, _CODEC_OF_FEW)
+                write_segment(path, ids, features, _CODEC_OF_FEW, np.float16)
             else:
                 packed = [Packed.of(one, quantiser) for one in features]
                 write_compact_segment(path, ids, packed, quantiser)
@@ -302,7 +305,10 @@ class Store:
         if quantiser is None:
             codec = self.settings.store.local_codec
             features = [self.features(one) for one in images]
-            write_segment(path, ids, features, _CODEC_OF_FEW if codec == "compact" else codec)
+            if codec == "compact":
+                write_segment(path, ids, features, _CODEC_OF_FEW, np.float16)
+            else:
+                write_segment(path, ids, features, codec)
         else:
             packed = [self._place(one)[0].packed(self._place(one)[1], quantiser) for one in images]
             write_compact_segment(path, ids, packed, quantiser)

@@ -1,9 +1,9 @@
 """Geometric verification: do the matches of two photos agree on one believable transform?
 
 Affine by default, as DELG's own re-ranking (arXiv 2001.05027): a plane seen from elsewhere is
-nearly affine in each of its parts, and three matches fix it. OpenCV's USAC with MAGSAC scores
-(Baráth et al., arXiv 1912.05909) repeats identically; scikit-image's RANSAC is the published
-setting.
+nearly affine in each of its parts, and three matches fix it. For homographies there is OpenCV's
+USAC with MAGSAC scores (Baráth et al., arXiv 1912.05909); scikit-image's RANSAC is the published
+setting. All of them repeat identically.
 """
 
 from __future__ import annotations
@@ -15,25 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.values import FloatArray
+from index.consensus import Trials, agree
 from index.hits import Verification
 from index.settings import VerificationSettings
 
 Size = tuple[int, int]
+# Matches that fix a transform, and trials where the settings name no number.
 _SAMPLES = {"affine": 3, "homography": 4, "skimage-affine": 3}
+_TRIALS = {"affine": 4000, "homography": 10_000, "skimage-affine": 1000}
+# A pair is hit much sooner than a triple.
+_TRIPLES_TO_A_PAIR = 4
 _CONFIDENCE = 0.99
 _FEWEST_TRIALS = 50
 # Directions along which a transform must be believable: across the photo at the inliers' middle.
 _STEP = 1.0
 
 
-def trials(count: int, settings: VerificationSettings) -> int:
+def trials(count: int, settings: VerificationSettings, samples: int | None = None) -> int:
     """Trials after which ``min_inliers`` among ``count`` matches would hardly have been missed.
 
     Few matches need few trials, which is where most pairs that show different things end early.
+
+    Args:
+        samples: matches that a trial takes; None: as many as fix the transform.
     """
-    rate = min(1.0, settings.min_inliers / max(count, 1)) ** _SAMPLES[settings.method]
+    most = settings.max_trials or _TRIALS[settings.method]
+    rate = min(1.0, settings.min_inliers / max(count, 1)) ** (samples or _SAMPLES[settings.method])
     needed = np.log(1 - _CONFIDENCE) / np.log1p(-min(rate, 0.999))
-    return int(np.clip(needed, _FEWEST_TRIALS, settings.max_trials))
+    return int(np.clip(needed, _FEWEST_TRIALS, most))
 
 
 def _estimate(
@@ -42,29 +51,30 @@ def _estimate(
     """The transform (3, 3) with the most support, and which matches support it."""
     if settings.method == "skimage-affine":
         return _estimate_skimage(query, other, settings)
-    most = trials(len(query), settings)
     if settings.method == "affine":
-        found, mask = cv2.estimateAffine2D(
-            query,
-            other,
-            method=cv2.USAC_MAGSAC,
-            ransacReprojThreshold=settings.threshold,
-            maxIters=most,
-            confidence=_CONFIDENCE,
-        )
-        matrix = None if found is None else np.vstack([found, [0, 0, 1]])
-    else:
-        matrix, mask = cv2.findHomography(
-            query,
-            other,
-            cv2.USAC_MAGSAC,
-            settings.threshold,
-            maxIters=most,
-            confidence=_CONFIDENCE,
-        )
+        return agree(query, other, settings.threshold, _tries(len(query), settings))
+    matrix, mask = cv2.findHomography(
+        query,
+        other,
+        cv2.USAC_MAGSAC,
+        settings.threshold,
+        maxIters=trials(len(query), settings),
+        confidence=_CONFIDENCE,
+    )
     if matrix is None or not np.isfinite(matrix).all() or abs(matrix[2, 2]) < 1e-9:
         return None
     return np.asarray(matrix / matrix[2, 2], np.float64), np.asarray(mask).ravel() > 0
+
+
+def _tries(count: int, settings: VerificationSettings) -> Trials:
+    most = settings.max_trials or _TRIALS["affine"]
+    return Trials(
+        pairs=min(trials(count, settings, samples=2), max(1, most // _TRIPLES_TO_A_PAIR)),
+        triples=trials(count, settings),
+        max_zoom=settings.max_zoom if settings.believable else np.inf,
+        mirrored=not settings.believable,
+        seed=settings.seed,
+    )
 
 
 def _estimate_skimage(
@@ -81,7 +91,7 @@ def _estimate_skimage(
             AffineTransform,
             min_samples=3,
             residual_threshold=settings.threshold,
-            max_trials=settings.max_trials,
+            max_trials=settings.max_trials or _TRIALS[settings.method],
             rng=np.random.default_rng(settings.seed),
         )
     if model is None or mask is None or not np.isfinite(model.params).all():

@@ -49,7 +49,7 @@ class _Built:
     def nearest(self, query: FloatArray, count: int) -> Rows:
         """As :meth:`index.store.Store.nearest` does it, without the catalog."""
         rows, _ = self.shortlist.search(query, self.shortlist.candidates(count, self.settings))
-        if self.shortlist.is_exact:
+        if self.shortlist.is_exact():
             return rows
         similarities = self.exact[rows].astype(np.float32) @ query
         return rows[np.argsort(-similarities, kind="stable")[:count]]

@@ -234,7 +234,7 @@ def test_auto_becomes_an_inverted_file_by_size(tmp_path: Path) -> None:
     images.add(tmp_path / "photos")
     assert images.info()["shortlist"] == "rabitq"
     images.remove([f"{number:03d}.png" for number in range(20)])
-    assert images.info()["shortlist"] == "flat"
+    assert images.info()["shortlist"] == "fp16"
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "truncated"])

@@ -57,7 +57,7 @@ def test_info_says_what_an_index_holds(make_index, photos):
         "segments": 3,
         "dead": 2,
         "bytes_per_image": round(info["bytes"] / 10),
-        "shortlist": "flat",
+        "shortlist": "fp16",
     }
     assert info["bytes"] == pytest.approx(size, rel=0.3)
     assert info["settings"]["store"]["segment_images"] == 5
@@ -260,18 +260,18 @@ def test_another_shortlist_is_built_from_what_is_stored(make_index, model, tmp_p
     assert len(again.query(dots(3).pixels(), k=100)) == 100
 
 
-def test_auto_becomes_an_inverted_file_by_size_and_exact_again(make_index, tmp_path, reopen):
+def test_auto_becomes_an_inverted_file_by_size_and_back_again(make_index, tmp_path, reopen):
     paths = gallery(tmp_path / "many", 100)
     images = make_index(shortlist={"ivf_from": 80}, store={"segment_images": 30})
     images.add(paths[:70])
-    assert images.info()["shortlist"] == "flat"
+    assert images.info()["shortlist"] == "fp16"
     images.add(paths)
     assert images.info()["shortlist"] == "rabitq"
     assert reopen(images.path).info()["shortlist"] == "rabitq"
     for seed in (3, 50, 99):
         assert images.query(dots(seed).pixels(), k=1)[0].id == f"{seed:03d}.png"
     images.remove([f"{seed:03d}.png" for seed in range(30)])
-    assert images.info()["shortlist"] == "flat"
+    assert images.info()["shortlist"] == "fp16"
     assert reopen(images.path).check().problems == []
 
 

@@ -1,0 +1,242 @@
+"""Consensus: the affine transform on which the most matches agree.
+
+Random samples propose transforms (Fischler and Bolles, *Random sample consensus*, 1981): triples of
+matches, which fix an affine transform, and pairs, which fix a similarity; of few true matches a pair
+is hit sooner, and what it proposes is near enough to grow from. All proposals are judged at once, in
+matrix products, by the squared misses that they leave, cut off at a bound (Torr and Zisserman,
+*MLESAC*, 2000). The best few are fitted again to what agrees with them, ever more narrowly (Chum et
+al., *Locally optimized RANSAC*, 2003).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.values import FloatArray
+
+# Everything below is in units of the threshold.
+# What proposals are judged by, and how the bound narrows while they are fitted again.
+_LOOSE = 2.0
+_NARROWING = (2.0, 1.5, 1.0)
+# Sampled points lie so far apart at least, and triples span so much area.
+_APART, _AREA = 1.0, 1.0
+# So many proposals are fitted again at first, and so many to the end.
+_FITTED, _FINISHED = 12, 4
+# Matches on which proposals are judged at first, and how many of those then on all, or a tenth.
+_FEW, _PROMISING = 128, 100
+# Samples of each kind that are tried before a look at whether they are enough.
+_FIRST = 96
+# Enough is when better ones would have been drawn this surely, were there any.
+_SURE = 0.9999
+# Keeps the equations of points that lie on a line solvable.
+_RIDGE = 1e-3
+
+ComplexArray = NDArray[np.complex64]
+Affine = NDArray[np.floating]  # (K, 6): u = p0 x + p1 y + p2, v = p3 x + p4 y + p5.
+
+
+@dataclass(frozen=True)
+class Trials:
+    """How much is tried.
+
+    Attributes:
+        pairs, triples: samples of each size, at most.
+        max_zoom: similarities beyond it are not proposed.
+        mirrored: whether transforms may mirror.
+        seed: of the samples.
+    """
+
+    pairs: int
+    triples: int
+    max_zoom: float
+    mirrored: bool
+    seed: int
+
+
+def agree(
+    query: FloatArray, other: FloatArray, threshold: float, trials: Trials
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    """The affine transform that leaves the least misses; the same input gives the same answer.
+
+    Args:
+        query, other: ends of the matches, float32 (N, 2), (x, y), N > 3.
+        threshold: distance in ``other`` within which a match agrees, in the points' unit.
+
+    Returns:
+        The transform, float64 (3, 3), from ``query`` to ``other``, and bool (N,), which matches
+        agree; None if no sample proposes anything.
+    """
+    # Places beyond what squares can hold agree with nothing.
+    with np.errstate(all="ignore"):
+        return _agree(query, other, threshold, trials)
+
+
+def _agree(
+    query: FloatArray, other: FloatArray, threshold: float, trials: Trials
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+    middles = query.mean(axis=0), other.mean(axis=0)
+    a, b = ((ends - at) / np.float32(threshold) for ends, at in zip((query, other), middles))
+    terms = _terms(a, b)
+    found = _propose(a, b, terms, trials)
+    if not len(found):
+        return None
+    for number, bound in enumerate(_NARROWING):
+        if number == 1:
+            found = found[_best(_losses(found, terms, _LOOSE), _FINISHED)]
+        found = _fit(found, terms, bound)
+    misses = _misses(found, terms)
+    best = int(np.minimum(misses, 1).sum(axis=1).argmin())
+    transform = _in_pixels(found[best], middles, threshold)
+    return (transform, misses[best] < 1) if np.isfinite(transform).all() else None
+
+
+def _propose(a: FloatArray, b: FloatArray, terms: FloatArray, trials: Trials) -> Affine:
+    """The best of the sampled transforms."""
+    x, y = a.view(np.complex64)[:, 0], b.view(np.complex64)[:, 0]
+    most = max(trials.pairs, trials.triples)
+    draws = _draws(trials.seed, most)
+    few = np.ascontiguousarray(terms[:, :: -(-len(a) // _FEW)])
+    kept, losses = np.zeros((0, 6), np.float32), np.zeros(0, np.float32)
+    for part in (slice(0, _FIRST), slice(_FIRST, most)):
+        samples = _samples(draws[:, part], len(a))
+        pairs, triples = (
+            samples[:, : max(0, many - part.start)] for many in (trials.pairs, trials.triples)
+        )
+        made = np.concatenate(
+            [
+                _similarities(x, y, pairs, trials.max_zoom),
+                _affines(x, y, triples, trials.mirrored),
+            ]
+        )
+        made = made[_best(_losses(made, few, _LOOSE), max(_PROMISING, len(made) // 10))]
+        kept = np.concatenate([kept, made])
+        losses = np.concatenate([losses, _losses(made, terms, _LOOSE)])
+        best = _best(losses, _FITTED)
+        kept, losses = kept[best], losses[best]
+        # The part of the matches that the best proposal explains, from what it leaves.
+        explained = 1 - losses.min(initial=len(a)) / len(a)
+        if (1 - explained**3) ** _FIRST < 1 - _SURE:
+            break
+    return kept
+
+
+@lru_cache(maxsize=4)
+def _draws(seed: int, count: int) -> FloatArray:
+    """Uniform numbers (3, count), from which samples are taken."""
+    return np.random.default_rng(seed).random((count, 3), np.float32).T.copy()
+
+
+def _samples(draws: FloatArray, count: int) -> NDArray[np.intp]:
+    """Three different numbers below ``count`` for each draw: (3, draws)."""
+    ranges = np.array([[count], [count - 1], [count - 2]], np.float32)
+    first, second, third = (draws * ranges).astype(np.intp)
+    second = (first + 1 + second) % count
+    third = (first + 1 + third) % count
+    # The third may come out as the second; the one after it cannot, unless it is the first.
+    third += third == second
+    third %= count
+    return np.stack([first, second, (third + (third == first)) % count])
+
+
+# Places are complex numbers from here on: a transform takes z to α z + β conj(z) + γ, and β is zero
+# for a similarity.
+
+
+def _similarities(
+    x: ComplexArray, y: ComplexArray, samples: NDArray[np.intp], max_zoom: float
+) -> Affine:
+    """Turn, zoom and shift of pairs of matches."""
+    first, second = samples[:2]
+    before, after = x[second] - x[first], y[second] - y[first]
+    here, there = np.abs(before), np.abs(after)
+    good = np.flatnonzero(
+        (np.minimum(here, there) > _APART) & (there < max_zoom * here) & (here < max_zoom * there)
+    )
+    first, turn = first[good], after[good] / before[good]
+    return _real(turn, np.zeros_like(turn), y[first] - turn * x[first])
+
+
+def _affines(x: ComplexArray, y: ComplexArray, samples: NDArray[np.intp], mirrored: bool) -> Affine:
+    """The transforms of triples of matches."""
+    first, second, third = samples
+    p, q, u, v = (
+        x[second] - x[first],
+        x[third] - x[first],
+        y[second] - y[first],
+        y[third] - y[first],
+    )
+    before, after = (p.conj() * q).imag, (u.conj() * v).imag
+    good = np.minimum(np.abs(before), np.abs(after)) > _AREA
+    good &= mirrored | (before * after > 0)
+    kept = np.flatnonzero(good)
+    first, p, q, u, v = first[kept], p[kept], q[kept], u[kept], v[kept]
+    scale = np.complex64(0.5j) / before[kept]
+    turn, mirror = (u * q.conj() - v * p.conj()) * scale, (v * p - u * q) * scale
+    return _real(turn, mirror, y[first] - turn * x[first] - mirror * x[first].conj())
+
+
+def _real(turn: ComplexArray, mirror: ComplexArray, shift: ComplexArray) -> Affine:
+    across, down = turn + mirror, 1j * (turn - mirror)
+    return np.stack(
+        [across.real, down.real, shift.real, across.imag, down.imag, shift.imag], axis=1
+    )
+
+
+def _terms(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Of every match the 13 products that its squared miss is made of: float32 (13, N).
+
+    |A a + t − b|² is a sum of the places' products, weighted by what depends on A and t only.
+    """
+    (x, y), (u, v) = a.T, b.T
+    one = np.ones_like(x)
+    return np.stack(
+        [x * x, x * y, y * y, x, y, one, u * x, u * y, u, v * x, v * y, v, u * u + v * v]
+    )
+
+
+def _misses(found: Affine, terms: FloatArray) -> FloatArray:
+    """Squared distances (K, N) from where the transforms put the matches."""
+    p, q = found[:, :3].T, found[:, 3:].T
+    weights = np.empty((len(found), 13), np.float32)
+    pairs = ((0, 0, 1), (0, 1, 2), (1, 1, 1), (0, 2, 2), (1, 2, 2), (2, 2, 1))
+    for column, (one, other, times) in enumerate(pairs):
+        weights[:, column] = times * (p[one] * p[other] + q[one] * q[other])
+    weights[:, 6:12] = -2 * found
+    weights[:, 12] = 1
+    return np.asarray(weights @ terms)
+
+
+def _losses(found: Affine, terms: FloatArray, bound: float) -> FloatArray:
+    """What the transforms leave unexplained, in matches: float32 (K,)."""
+    misses = _misses(found, terms)
+    np.minimum(misses, np.float32(bound**2), out=misses)
+    return misses.sum(axis=1) / np.float32(bound**2)
+
+
+def _best(losses: FloatArray, count: int) -> NDArray[np.intp]:
+    if len(losses) <= count:
+        return np.arange(len(losses))
+    return np.argpartition(losses, count)[:count]
+
+
+def _fit(found: Affine, terms: FloatArray, bound: float) -> Affine:
+    """Least squares over what agrees within the bound, the nearer the more it counts."""
+    weights = np.maximum(1 - _misses(found, terms) / np.float32(bound**2), 0)
+    sums = (weights @ terms.T).astype(np.float64)
+    left = sums[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3) + _RIDGE * np.eye(3)
+    right = sums[:, 6:12].reshape(-1, 2, 3).transpose(0, 2, 1)
+    return np.linalg.solve(left, right).transpose(0, 2, 1).reshape(-1, 6)
+
+
+def _in_pixels(
+    found: Affine, middles: tuple[FloatArray, FloatArray], threshold: float
+) -> NDArray[np.float64]:
+    """The transform between points that are neither centred nor in units of the threshold."""
+    matrix = np.eye(3)
+    matrix[:2] = found.reshape(2, 3)
+    matrix[:2, 2] = threshold * matrix[:2, 2] + middles[1] - matrix[:2, :2] @ middles[0]
+    return matrix
