@@ -83,7 +83,7 @@ class Graph:
         array = np.asarray(values)
         if array.dtype != np.uint8:
             array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
-        array = np.ascontiguousarray(array).reshape(array.shape)
+        array = np.asarray(array, order="C")
         name = self._name()
         shape = b"".join(_number(1, side) for side in array.shape)
         kind = _number(2, _TYPES[array.dtype])

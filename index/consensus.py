@@ -1,11 +1,11 @@
 """Consensus: the affine transform on which the most matches agree.
 
 Random samples propose transforms (Fischler and Bolles, *Random sample consensus*, 1981): triples of
-matches, which fix an affine transform, and pairs, which fix a similarity; of few true matches a pair
-is hit sooner, and what it proposes is near enough to grow from. All proposals are judged at once, in
-matrix products, by the squared misses that they leave, cut off at a bound (Torr and Zisserman,
-*MLESAC*, 2000). The best few are fitted again to what agrees with them, ever more narrowly (Chum et
-al., *Locally optimized RANSAC*, 2003).
+matches, which fix an affine transform, and pairs, which fix a similarity; of few true matches a
+pair is hit sooner, and what it proposes is near enough to grow from. All proposals are judged at
+once, in matrix products, by the squared misses that they leave, cut off at a bound (Torr and
+Zisserman, *MLESAC*, 2000). The best few are fitted again to what agrees with them, ever more
+narrowly (Chum et al., *Locally optimized RANSAC*, 2003).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Trials:
         max_zoom: similarities beyond it are not proposed.
         mirrored: whether transforms may mirror.
         seed: of the samples.
+        octaves: how far the zoom that a match's scales tell may lie off the transform's.
     """
 
     pairs: int
@@ -55,16 +56,42 @@ class Trials:
     max_zoom: float
     mirrored: bool
     seed: int
+    octaves: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Matches:
+    """Matches, centred and in units of the threshold.
+
+    Attributes:
+        x, y: complex64 (N,), places in the query and in the other photo.
+        terms: see :func:`_terms`.
+        octaves: float32 (N,), the logarithms of the zoom that the scales tell, or None.
+    """
+
+    x: ComplexArray
+    y: ComplexArray
+    terms: FloatArray
+    octaves: FloatArray | None
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 def agree(
-    query: FloatArray, other: FloatArray, threshold: float, trials: Trials
+    query: FloatArray,
+    other: FloatArray,
+    threshold: float,
+    trials: Trials,
+    zooms: FloatArray | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
     """The affine transform that leaves the least misses; the same input gives the same answer.
 
     Args:
         query, other: ends of the matches, float32 (N, 2), (x, y), N > 3.
         threshold: distance in ``other`` within which a match agrees, in the points' unit.
+        zooms: float32 (N,), from the query to the other photo, as the scales of the features tell;
+            a match whose scales say otherwise does not agree.
 
     Returns:
         The transform, float64 (3, 3), from ``query`` to ``other``, and bool (N,), which matches
@@ -72,45 +99,41 @@ def agree(
     """
     # Places beyond what squares can hold agree with nothing.
     with np.errstate(all="ignore"):
-        return _agree(query, other, threshold, trials)
+        middles = query.mean(axis=0), other.mean(axis=0)
+        a, b = (
+            (ends - at) / np.float32(threshold)
+            for ends, at in zip((query, other), middles, strict=True)
+        )
+        x, y = a.view(np.complex64)[:, 0], b.view(np.complex64)[:, 0]
+        matches = _Matches(x, y, _terms(a, b), None if zooms is None else np.log2(zooms))
+        found = _propose(matches, trials)
+        if not len(found):
+            return None
+        for number, bound in enumerate(_NARROWING):
+            if number == 1:
+                best = _best(_losses(found, matches.terms, _LOOSE), _FINISHED)
+                found = found[best]
+            found = _fit(found, matches, bound, trials)
+        misses = _consistent_misses(found, matches, trials)
+        chosen = int(np.minimum(misses, 1).sum(axis=1).argmin())
+        transform = _in_pixels(found[chosen], middles, threshold)
+    return (transform, misses[chosen] < 1) if np.isfinite(transform).all() else None
 
 
-def _agree(
-    query: FloatArray, other: FloatArray, threshold: float, trials: Trials
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    middles = query.mean(axis=0), other.mean(axis=0)
-    a, b = ((ends - at) / np.float32(threshold) for ends, at in zip((query, other), middles))
-    terms = _terms(a, b)
-    found = _propose(a, b, terms, trials)
-    if not len(found):
-        return None
-    for number, bound in enumerate(_NARROWING):
-        if number == 1:
-            found = found[_best(_losses(found, terms, _LOOSE), _FINISHED)]
-        found = _fit(found, terms, bound)
-    misses = _misses(found, terms)
-    best = int(np.minimum(misses, 1).sum(axis=1).argmin())
-    transform = _in_pixels(found[best], middles, threshold)
-    return (transform, misses[best] < 1) if np.isfinite(transform).all() else None
-
-
-def _propose(a: FloatArray, b: FloatArray, terms: FloatArray, trials: Trials) -> Affine:
+def _propose(matches: _Matches, trials: Trials) -> Affine:
     """The best of the sampled transforms."""
-    x, y = a.view(np.complex64)[:, 0], b.view(np.complex64)[:, 0]
+    count, terms = len(matches), matches.terms
     most = max(trials.pairs, trials.triples)
     draws = _draws(trials.seed, most)
-    few = np.ascontiguousarray(terms[:, :: -(-len(a) // _FEW)])
+    few = np.ascontiguousarray(terms[:, :: -(-count // _FEW)])
     kept, losses = np.zeros((0, 6), np.float32), np.zeros(0, np.float32)
     for part in (slice(0, _FIRST), slice(_FIRST, most)):
-        samples = _samples(draws[:, part], len(a))
+        samples = _samples(draws[:, part], count)
         pairs, triples = (
             samples[:, : max(0, many - part.start)] for many in (trials.pairs, trials.triples)
         )
         made = np.concatenate(
-            [
-                _similarities(x, y, pairs, trials.max_zoom),
-                _affines(x, y, triples, trials.mirrored),
-            ]
+            [_similarities(matches, pairs, trials), _affines(matches, triples, trials)]
         )
         made = made[_best(_losses(made, few, _LOOSE), max(_PROMISING, len(made) // 10))]
         kept = np.concatenate([kept, made])
@@ -118,7 +141,7 @@ def _propose(a: FloatArray, b: FloatArray, terms: FloatArray, trials: Trials) ->
         best = _best(losses, _FITTED)
         kept, losses = kept[best], losses[best]
         # The part of the matches that the best proposal explains, from what it leaves.
-        explained = 1 - losses.min(initial=len(a)) / len(a)
+        explained = 1 - losses.min(initial=count) / count
         if (1 - explained**3) ** _FIRST < 1 - _SURE:
             break
     return kept
@@ -146,22 +169,22 @@ def _samples(draws: FloatArray, count: int) -> NDArray[np.intp]:
 # for a similarity.
 
 
-def _similarities(
-    x: ComplexArray, y: ComplexArray, samples: NDArray[np.intp], max_zoom: float
-) -> Affine:
+def _similarities(matches: _Matches, samples: NDArray[np.intp], trials: Trials) -> Affine:
     """Turn, zoom and shift of pairs of matches."""
+    x, y = matches.x, matches.y
     first, second = samples[:2]
     before, after = x[second] - x[first], y[second] - y[first]
-    here, there = np.abs(before), np.abs(after)
-    good = np.flatnonzero(
-        (np.minimum(here, there) > _APART) & (there < max_zoom * here) & (here < max_zoom * there)
-    )
-    first, turn = first[good], after[good] / before[good]
+    here, there, most = np.abs(before), np.abs(after), trials.max_zoom
+    good = (np.minimum(here, there) > _APART) & (there < most * here) & (here < most * there)
+    good &= _consistent(there / here, samples[:2], matches, trials)
+    kept = np.flatnonzero(good)
+    first, turn = first[kept], after[kept] / before[kept]
     return _real(turn, np.zeros_like(turn), y[first] - turn * x[first])
 
 
-def _affines(x: ComplexArray, y: ComplexArray, samples: NDArray[np.intp], mirrored: bool) -> Affine:
+def _affines(matches: _Matches, samples: NDArray[np.intp], trials: Trials) -> Affine:
     """The transforms of triples of matches."""
+    x, y = matches.x, matches.y
     first, second, third = samples
     p, q, u, v = (
         x[second] - x[first],
@@ -171,12 +194,23 @@ def _affines(x: ComplexArray, y: ComplexArray, samples: NDArray[np.intp], mirror
     )
     before, after = (p.conj() * q).imag, (u.conj() * v).imag
     good = np.minimum(np.abs(before), np.abs(after)) > _AREA
-    good &= mirrored | (before * after > 0)
+    good &= trials.mirrored | (before * after > 0)
+    good &= _consistent(np.sqrt(np.abs(after / before)), samples, matches, trials)
     kept = np.flatnonzero(good)
     first, p, q, u, v = first[kept], p[kept], q[kept], u[kept], v[kept]
     scale = np.complex64(0.5j) / before[kept]
     turn, mirror = (u * q.conj() - v * p.conj()) * scale, (v * p - u * q) * scale
     return _real(turn, mirror, y[first] - turn * x[first] - mirror * x[first].conj())
+
+
+def _consistent(
+    zooms: FloatArray, samples: NDArray[np.intp], matches: _Matches, trials: Trials
+) -> np.ndarray | bool:
+    """Whether the scales of all matches of a sample tell about its zoom."""
+    if matches.octaves is None:
+        return True
+    off = np.abs(matches.octaves[samples] - np.log2(zooms))
+    return np.asarray((off < trials.octaves).all(axis=0))
 
 
 def _real(turn: ComplexArray, mirror: ComplexArray, shift: ComplexArray) -> Affine:
@@ -223,9 +257,20 @@ def _best(losses: FloatArray, count: int) -> NDArray[np.intp]:
     return np.argpartition(losses, count)[:count]
 
 
-def _fit(found: Affine, terms: FloatArray, bound: float) -> Affine:
+def _consistent_misses(found: Affine, matches: _Matches, trials: Trials) -> FloatArray:
+    """The misses, and infinite ones where a match's scales tell another zoom."""
+    misses = _misses(found, matches.terms)
+    if matches.octaves is not None:
+        octaves = np.log2(np.abs(found[:, 0] * found[:, 4] - found[:, 1] * found[:, 3])) / 2
+        wrong = np.abs(octaves[:, None] - matches.octaves) >= trials.octaves
+        misses[wrong] = np.inf
+    return misses
+
+
+def _fit(found: Affine, matches: _Matches, bound: float, trials: Trials) -> Affine:
     """Least squares over what agrees within the bound, the nearer the more it counts."""
-    weights = np.maximum(1 - _misses(found, terms) / np.float32(bound**2), 0)
+    misses, terms = _consistent_misses(found, matches, trials), matches.terms
+    weights = np.maximum(1 - misses / np.float32(bound**2), 0)
     sums = (weights @ terms.T).astype(np.float64)
     left = sums[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3) + _RIDGE * np.eye(3)
     right = sums[:, 6:12].reshape(-1, 2, 3).transpose(0, 2, 1)

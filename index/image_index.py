@@ -90,6 +90,7 @@ class ImageIndex:
         if not files.has_weights:
             raise ModelError(files.missing())
         shipped = model == files.settings.name
+        settings = settings.of_model(files.settings)
         facts = {
             "model": model if shipped else str(Path(model).absolute()),
             "model_name": files.settings.name,
@@ -127,7 +128,7 @@ class ImageIndex:
             "global_dim": str(kind.global_dim),
             "local_dim": str(kind.local_dim),
             "aggregated": "1" if kind.aggregated else "",
-            "settings": (settings or IndexSettings()).model_dump_json(),
+            "settings": (settings or IndexSettings()).of_model(None).model_dump_json(),
         }
         return cls(_new_store(Path(path), facts))
 

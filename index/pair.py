@@ -53,16 +53,17 @@ class Query:
         """The query in the other photo's space."""
         local, size = self.features.local, (self.features.width, self.features.height)
         if other.quantiser is None:
-            return Comparable(local.keypoints, local.descriptors, size)
+            return Comparable(local.keypoints, local.descriptors, local.scales, size)
         if other.quantiser not in self._turned:
             self._turned[other.quantiser] = to_steps(other.quantiser.project(local.descriptors))
         turned = self._turned[other.quantiser]
-        return Comparable(local.keypoints, turned, size, other.quantiser)
+        return Comparable(local.keypoints, turned, local.scales, size, other.quantiser)
 
 
 def comparable(photo: ImageFeatures) -> Comparable:
     """A photo's features as they were extracted."""
-    return Comparable(photo.local.keypoints, photo.local.descriptors, (photo.width, photo.height))
+    local = photo.local
+    return Comparable(local.keypoints, local.descriptors, local.scales, (photo.width, photo.height))
 
 
 def compare(
@@ -111,6 +112,7 @@ def _compare(
         one.size,
         other.size,
         verification or settings.verification,
+        (one.scales, other.scales),
     )
 
 
@@ -147,7 +149,11 @@ def second_look(
     to_query = np.asarray(np.linalg.inv(to_warped), np.float64)
     back = transform_points(to_query, found.local.keypoints).astype(np.float32)
     height, width = pixels.shape[:2]
-    query = replace(found, local=_inside(found, back, width, height), width=width, height=height)
+    local = _inside(found, back, width, height)
+    # Scales are of the photo that the model saw; the query is that photo's size times this.
+    zoom = np.sqrt(abs(np.linalg.det(to_warped[:2, :2]))) * max(width, height) / max(size)
+    local = replace(local, scales=local.scales * np.float32(zoom))
+    query = replace(found, local=local, width=width, height=height)
     stricter = settings.verification.model_copy(
         update={"min_inliers": settings.second_look.min_inliers}
     )

@@ -69,7 +69,7 @@ class Products:
 
 
 class _Room(threading.local):
-    """Memory of a thread's own; to ask the system for new each time takes longer than to fill it."""
+    """Memory of a thread's own: to ask the system for new takes longer than to fill it."""
 
     def __init__(self) -> None:
         self.bytes = np.zeros(0, np.uint8)

@@ -10,6 +10,8 @@ Packing what was unpacked gives the same bytes.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,12 +49,17 @@ def keypoints(records: Records, size: Size) -> FloatArray:
     return ((steps + 0.5) * (np.array(size) / _STEPS) - 0.5).astype(np.float32)
 
 
+def scales(records: Records) -> FloatArray:
+    """The scales (N,)."""
+    return _from_byte(records[:, -2], *_SCALE)
+
+
 def unpack(records: Records, size: Size, quantiser: Quantiser) -> LocalFeatures:
     """The features, about as they were packed."""
     return LocalFeatures(
         keypoints=keypoints(records, size),
         descriptors=quantiser.expand(records[:, :-EXTRA]),
-        scales=_from_byte(records[:, -2], *_SCALE),
+        scales=scales(records),
         scores=_from_byte(records[:, -1], *_SCORE),
     )
 
@@ -64,5 +71,11 @@ def _to_byte(values: FloatArray, steps: int, one: int) -> NDArray[np.uint8]:
 
 
 def _from_byte(values: NDArray[np.uint8], steps: int, one: int) -> FloatArray:
-    octaves = (values.astype(np.float64) - one) / steps
-    return np.where(values == 0, 0, np.exp2(octaves)).astype(np.float32)
+    return _table(steps, one)[values]
+
+
+@cache
+def _table(steps: int, one: int) -> FloatArray:
+    """What each byte stands for."""
+    octaves = (np.arange(256) - one) / steps
+    return np.where(np.arange(256) == 0, 0, np.exp2(octaves)).astype(np.float32)

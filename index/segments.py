@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.values import FloatArray, ImageFeatures, LocalFeatures
+from index import record
 from index.codec import decode, encode
 from index.products import Descriptors
 from index.quantiser import CENTROIDS, Quantiser
-from index.record import EXTRA, Records, keypoints, pack, unpack
+from index.record import EXTRA, Records, pack, unpack
 
 FOLDER = "segments"
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
@@ -85,11 +86,13 @@ class Comparable:
         keypoints: float32 (N, 2), (x, y), pixels.
         descriptors: (N, r), unit vectors in the space of ``quantiser``, in whole steps (see
             :mod:`index.products`); without one float32 as they were extracted.
+        scales: float32 (N,), see :class:`delg.values.LocalFeatures`.
         size: width and height of the upright photo.
     """
 
     keypoints: FloatArray
     descriptors: Descriptors
+    scales: FloatArray
     size: tuple[int, int]
     quantiser: Quantiser | None = None
 
@@ -302,13 +305,23 @@ class Segment:
     def comparable(self, position: int) -> Comparable:
         """What matching and verification need of the photo at that position."""
         part, size = self._part(position), self.size(position)
+        descriptors: Descriptors
         if self.quantiser is None:
             descriptors = decode(self._local["descriptors"][part])
-            return Comparable(np.asarray(self._local["keypoints"][part]), descriptors, size)
+            places, scales = (
+                np.asarray(self._local[name][part]) for name in ("keypoints", "scales")
+            )
+            return Comparable(places, descriptors, scales, size)
         # One read.
         records = np.array(self._local["records"][part])
         descriptors = self.quantiser.steps(records[:, :-EXTRA])
-        return Comparable(keypoints(records, size), descriptors, size, self.quantiser)
+        return Comparable(
+            record.keypoints(records, size),
+            descriptors,
+            record.scales(records),
+            size,
+            self.quantiser,
+        )
 
     def packed(self, position: int, quantiser: Quantiser) -> Packed:
         """The photo at that position, packed by that quantiser; unchanged if it is this one's."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from delg.errors import UsageError
-from delg.settings import ExtractionSettings, ImageSettings, Settings, parse
+from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
 # Local features kept of a photo by default.
 COMPACT_FEATURES = 400
@@ -48,8 +48,7 @@ class ShortlistSettings(Settings):
     """
 
     kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
-    # "auto" is "fp16" below this many images, which is exact over a compact store, and "rabitq" from
-    # there on.
+    # "auto" is "fp16" below this many images, exact over a compact store, and "rabitq" from there.
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     ivf_lists: int | None = Field(None, ge=1)
@@ -80,7 +79,7 @@ class VerificationSettings(Settings):
     # Of each kind of sample, at most; "affine" and "homography" stop earlier where fewer settle it.
     # None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
-    min_inliers: int = Field(17, ge=4)
+    min_inliers: int = Field(15, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published: whatever transform they agree on.
@@ -89,6 +88,20 @@ class VerificationSettings(Settings):
     max_zoom: float = Field(8.0, gt=1)
     max_anisotropy: float = Field(4.0, gt=1)
     seed: int = 0
+    # What features' scales tell of a match's zoom, for "affine": they count where the model sees
+    # all photos at one size ("enlarged"), or small ones at their own ("shrunk"). "auto" asks the
+    # model; of features made elsewhere it knows nothing ("ignored").
+    scales: Literal["auto", "enlarged", "shrunk", "ignored"] = "auto"
+
+    def of_model(self, model: ModelSettings | None) -> VerificationSettings:
+        """With what depends on the model filled in; None: the model is not known."""
+        if self.scales != "auto":
+            return self
+        if model is None or model.local_head.kind == "sift":
+            told = "ignored"
+        else:
+            told = "enlarged" if model.extraction.enlarge else "shrunk"
+        return self.model_copy(update={"scales": told})
 
 
 class SecondLookSettings(Settings):
@@ -113,7 +126,7 @@ class RankingSettings(Settings):
     half_inliers: float = Field(50.0, gt=0)
     # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
     # lift it half of the way from its similarity to 1.
-    unproven_from: int = Field(6, ge=1)
+    unproven_from: int = Field(8, ge=1)
     half_unproven: float = Field(40.0, gt=0)
 
 
@@ -129,6 +142,10 @@ class IndexSettings(Settings):
     verification: VerificationSettings = VerificationSettings()
     second_look: SecondLookSettings = SecondLookSettings()
     ranking: RankingSettings = RankingSettings()
+
+    def of_model(self, model: ModelSettings | None) -> IndexSettings:
+        """With what depends on the model filled in; None: the model is not known."""
+        return self.model_copy(update={"verification": self.verification.of_model(model)})
 
 
 # What the stored features depend on.

@@ -27,6 +27,8 @@ _TRIALS = {"affine": 4000, "homography": 10_000, "skimage-affine": 1000}
 _TRIPLES_TO_A_PAIR = 4
 _CONFIDENCE = 0.99
 _FEWEST_TRIALS = 50
+# To this many pixels photos are shrunk where no reference says otherwise.
+_SHRUNK_TO = 1024
 # Directions along which a transform must be believable: across the photo at the inliers' middle.
 _STEP = 1.0
 
@@ -46,13 +48,16 @@ def trials(count: int, settings: VerificationSettings, samples: int | None = Non
 
 
 def _estimate(
-    query: FloatArray, other: FloatArray, settings: VerificationSettings
+    query: FloatArray,
+    other: FloatArray,
+    settings: VerificationSettings,
+    zooms: FloatArray | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
     """The transform (3, 3) with the most support, and which matches support it."""
     if settings.method == "skimage-affine":
         return _estimate_skimage(query, other, settings)
     if settings.method == "affine":
-        return agree(query, other, settings.threshold, _tries(len(query), settings))
+        return agree(query, other, settings.threshold, _tries(len(query), settings), zooms)
     matrix, mask = cv2.findHomography(
         query,
         other,
@@ -158,6 +163,33 @@ def _unit(size: Size, settings: VerificationSettings) -> float:
     return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
 
 
+def _zooms(
+    scales: tuple[FloatArray, FloatArray],
+    matches: NDArray[np.int32],
+    sizes: tuple[Size, Size],
+    settings: VerificationSettings,
+) -> FloatArray | None:
+    """The zoom that each match's scales tell, between photos in units of the reference side."""
+    # Where all have the same scale, it tells nothing.
+    told = settings.scales in ("enlarged", "shrunk") and all(
+        len(one) and one.min() < one.max() for one in scales
+    )
+    if not told:
+        return None
+    a, b = (
+        one[matches[:, side]] * np.float32(_seen_side(size, settings))
+        for side, (one, size) in enumerate(zip(scales, sizes, strict=True))
+    )
+    return np.asarray(a / b, np.float32)
+
+
+def _seen_side(size: Size, settings: VerificationSettings) -> float:
+    """How many pixels long the model sees a photo at scale 1, as far as photos differ in that."""
+    if settings.scales == "enlarged":
+        return 1.0
+    return min(max(size), settings.reference_side or _SHRUNK_TO)
+
+
 def verify(
     query: FloatArray,
     other: FloatArray,
@@ -165,6 +197,7 @@ def verify(
     query_size: Size,
     other_size: Size,
     settings: VerificationSettings,
+    scales: tuple[FloatArray, FloatArray] | None = None,
 ) -> Verification:
     """Look for one transform that explains the matches.
 
@@ -177,13 +210,16 @@ def verify(
         matches: int32 (K, 2), indices into both.
         query_size, other_size: (width, height) of the upright photos.
         settings: see :class:`index.settings.VerificationSettings`.
+        scales: of both photos' features, float32 (N,) and (M,), where ``settings.scales`` says
+            what they tell; see :class:`delg.values.LocalFeatures`.
     """
     if len(matches) <= _SAMPLES[settings.method]:
         return Verification.none()
     units = _unit(query_size, settings), _unit(other_size, settings)
     a = query[matches[:, 0]].astype(np.float32) * np.float32(units[0])
     b = other[matches[:, 1]].astype(np.float32) * np.float32(units[1])
-    estimate = _estimate(a, b, settings)
+    zooms = None if scales is None else _zooms(scales, matches, (query_size, other_size), settings)
+    estimate = _estimate(a, b, settings, zooms)
     if estimate is None:
         return Verification.none()
     matrix, mask = estimate

@@ -208,6 +208,7 @@ def match(
 
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
     extractor = load_model(model, extraction=settings.extraction, images=settings.images)
+    settings = settings.of_model(extractor.settings)
     pixels = []
     for photo in (a, b):
         try:

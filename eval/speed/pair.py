@@ -8,7 +8,7 @@ from pathlib import Path
 from delg.settings import parse
 from eval.speed import published
 from eval.speed.harness import Bench, Growth, Point, Result, median_ms, stage
-from eval.speed.scenes import Scene, make_index, photo, scene
+from eval.speed.scenes import SCALES, Scene, make_index, photo, scene
 from index.hits import Verification
 from index.pair import compare_alone
 from index.quantiser import FEWEST
@@ -26,7 +26,7 @@ class _Stored:
 
     def __init__(self, pair: Scene, folder: Path) -> None:
         self.scene = pair
-        settings = parse(IndexSettings, {"store": {"max_features": 10**6}}, "speed")
+        settings = parse(IndexSettings, {"store": {"max_features": 10**6}, **SCALES}, "speed")
         self.settings = settings
         # Others besides, for compact codes are learnt from some thousands of features.
         count = len(pair.query.local)

@@ -17,6 +17,8 @@ from index.settings import IndexSettings
 from index.store import Store
 
 SIZE = (1024, 768)
+# As with a model that sees all photos at one size.
+SCALES = {"verification": {"scales": "enlarged"}}
 _SCALES = np.array([0.5, 0.7071, 1.0, 1.4142], np.float32)
 # Variance of descriptors along their n-th principal direction: n + 2 to this power, as measured on
 # real photos.
@@ -81,11 +83,27 @@ def scene(
     changed[strange] = _descriptors(rng, len(strange), dim)
     order = rng.permutation(count)
     place_in_other = np.argsort(order)
+    scales = rng.choice(_SCALES, count)
+    scales[true] = _seen_from(first.local.scales, moved)[true]
     return Scene(
         first,
-        _photo(places[order], changed[order], rng),
+        _photo(places[order], changed[order], rng, scales=scales[order]),
         np.stack([true, place_in_other[true]], axis=1),
     )
+
+
+def _seen_from(scales: FloatArray, moved: NDArray) -> FloatArray:
+    """The levels of the pyramid at which features are found again in the other photo.
+
+    Args:
+        scales: of the features in the query.
+        moved: (N, 3), their homogeneous places in the other photo.
+    """
+    # What lies deeper is seen smaller; all of it by the affine part's zoom.
+    zooms = np.sqrt(abs(np.linalg.det(_AFFINE))) / moved[:, 2] ** 1.5
+    octaves = np.log2(scales / zooms)
+    nearest = np.abs(octaves[:, None] - np.log2(_SCALES)).argmin(axis=1)
+    return np.asarray(_SCALES[nearest], np.float32)
 
 
 def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 0) -> ImageFeatures:
@@ -118,13 +136,18 @@ def make_index(
 
 
 def _photo(
-    keypoints: NDArray, descriptors: NDArray, rng: np.random.Generator, global_dim: int = 512
+    keypoints: NDArray,
+    descriptors: NDArray,
+    rng: np.random.Generator,
+    global_dim: int = 512,
+    scales: NDArray | None = None,
 ) -> ImageFeatures:
     count = len(keypoints)
+    scales = rng.choice(_SCALES, count) if scales is None else scales
     local = LocalFeatures(
         keypoints.astype(np.float32),
         descriptors.astype(np.float32),
-        _SCALES[rng.integers(len(_SCALES), size=count)],
+        scales.astype(np.float32),
         np.sort(rng.uniform(1, 30, count))[::-1].astype(np.float32),
     )
     whole: FloatArray = _unit(rng.normal(size=(1, global_dim)))[0].astype(np.float32)

@@ -10,7 +10,7 @@ from delg.settings import parse
 from delg.values import ImageFeatures
 from eval.speed import published
 from eval.speed.harness import Bench, Growth, Point, Result, Row, median_ms, milliseconds, stage
-from eval.speed.scenes import make_index, photo, scene
+from eval.speed.scenes import SCALES, make_index, photo, scene
 from index.settings import IndexSettings
 
 _CANDIDATES = 100
@@ -22,7 +22,7 @@ _GROWTH = Growth("Re-ranking", "candidates", "ms")
 _BYTES = Growth("An index on disk", "photos", "MiB")
 _MIB = 1 << 20
 # As many as are published, for what is compared with that.
-ALL_FEATURES = parse(IndexSettings, {"store": {"max_features": 1000}}, "speed")
+ALL_FEATURES = parse(IndexSettings, {"store": {"max_features": 1000}, **SCALES}, "speed")
 
 
 def _candidates(count: int) -> list[ImageFeatures]:

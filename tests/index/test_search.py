@@ -66,7 +66,7 @@ def test_the_transform_maps_points_of_the_query_to_points_of_the_hit(images):
 
 def test_a_photo_finds_itself_without_a_change(images):
     first = images.query(dots(7).pixels(), k=1)[0]
-    assert first.id == "007.png" and first.similarity == pytest.approx(1, abs=1e-5)
+    assert first.id == "007.png" and first.similarity == pytest.approx(1, abs=1e-3)
     assert first.inliers == 40
     np.testing.assert_allclose(first.transform, np.eye(3), atol=1e-3)
 
@@ -126,7 +126,7 @@ def test_a_box_looks_at_a_part_only(images):
     assert result.box == (170, 30, 160, 120)
     assert (result.width, result.height) == (340, 160)
     assert [hit.id for hit in result if hit.verified] == ["009.png"]
-    assert result[0].similarity == pytest.approx(1, abs=1e-5)
+    assert result[0].similarity == pytest.approx(1, abs=1e-3)
     # Points and transform are in pixels of the whole query all the same.
     np.testing.assert_allclose(
         result[0].transform, [[1, 0, -170], [0, 1, -30], [0, 0, 1]], atol=0.2
