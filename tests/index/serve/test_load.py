@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import threading
@@ -34,7 +35,7 @@ def site(place, dot_model_folder):
     def start(pause: float = 0, **settings):
         model = DotModel(dot_model_folder, pause)
         service = Service(SharedIndex(place, extractor=model), ServeSettings(**settings))
-        running = at_port(make_app(service))
+        running = at_port(make_app(service), service.settings)
         closing.append(running)
         return running.__enter__(), service, model
 
@@ -74,13 +75,15 @@ def test_the_server_answers_while_it_works(site):
 
 
 def test_a_query_that_takes_too_long_is_given_up(site):
-    address, service, model = site(pause=2.5, workers=1, seconds=1.0)
+    address, service, model = site(pause=1.5, workers=1, seconds=0.8)
     answer = ask(address)
-    assert answer.status_code == 503 and "1 s" in answer.json()["error"]
+    assert answer.status_code == 503 and "0.8 s" in answer.json()["error"]
     # Its thread ends by itself; until then its place is taken.
     assert service.workers.inside == 1
     model.pause = 0
-    time.sleep(2)
+    until = time.monotonic() + 5
+    while service.workers.inside and time.monotonic() < until:
+        time.sleep(0.02)
     assert service.workers.inside == 0 and ask(address).status_code == 200
 
 
@@ -116,14 +119,91 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
     assert ask(address).status_code == 200
 
 
-def test_an_upload_that_trickles_is_cut_off(site):
-    address, service, _ = site(upload_seconds=0.4)
-    port = int(address.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)) as one:
-        one.sendall(HEAD.encode() + b"content-length: 9999\r\n\r\nxx")
-        one.settimeout(5)
-        assert b" 503 " in one.recv(4000)
+def connect(address: str) -> socket.socket:
+    one = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+    one.settimeout(5)
+    return one
+
+
+def trickle(one: socket.socket, seconds: float = 4.0) -> tuple[float, bytes]:
+    """Send a byte now and then until nobody listens: seconds that took, and what was said."""
+    began, said = time.monotonic(), b""
+    one.settimeout(0.05)
+    while time.monotonic() < began + seconds:
+        with contextlib.suppress(TimeoutError):
+            try:
+                one.sendall(b"x")
+                part = one.recv(4000)
+            except ConnectionError:
+                part = b""
+            if not part:
+                break
+            said += part
+    return time.monotonic() - began, said
+
+
+@pytest.mark.parametrize("sent", ["", "GET", "GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx: "])
+def test_a_head_that_trickles_is_cut_off(site, sent):
+    address, _, _ = site(head_seconds=0.4)
+    with connect(address) as one:
+        one.sendall(sent.encode())
+        took, said = trickle(one)
+    assert 0.3 < took < 2 and said == b""
+
+
+def test_a_connection_that_asks_nothing_or_no_second_time_is_cut_off(site):
+    address, _, _ = site(head_seconds=0.4)
+    with connect(address) as idle:
+        assert idle.recv(10) == b""
+    with connect(address) as one:
+        for _ in range(3):
+            # Longer in all than the limit, which counts for each request.
+            time.sleep(0.2)
+            one.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                said += one.recv(4000)
+        one.sendall(b"GET /hea")
+        assert trickle(one)[0] < 2
+
+
+@pytest.mark.parametrize("head", ["POST /api/query", "POST /login", "GET /health"])
+def test_a_body_that_trickles_is_cut_off(site, head):
+    address, service, _ = site(upload_seconds=0.4, head_seconds=0.4)
+    with connect(address) as one:
+        one.sendall(f"{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n".encode())
+        took, said = trickle(one)
+    assert took < 3
+    if head.startswith("POST"):
+        assert b" 503 " in said and b"too slow" in said
     assert service.receiver._inside == 0
+
+
+def test_a_slow_upload_that_goes_on_is_received(site):
+    address, _, _ = site(upload_seconds=0.2, upload_pace_kib=0.01, head_seconds=0.2)
+    step = len(PHOTO) // 6 + 1
+    with connect(address) as one:
+        head = (
+            f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
+        )
+        one.sendall(head.encode())
+        for start in range(0, len(PHOTO), step):
+            one.sendall(PHOTO[start : start + step])
+            time.sleep(0.1)
+        assert b" 200 " in one.recv(4000)
+
+
+def test_an_answer_that_nobody_takes_is_cut_off(site):
+    address, _, _ = site(answer_seconds=0.4)
+    ask_on = b"GET /static/htmx.min.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with connect(address) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        until = time.monotonic() + 4
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < until:
+                one.sendall(ask_on)
+                time.sleep(0.01)
+    assert httpx.get(f"{address}/health").status_code == 200
 
 
 @pytest.mark.parametrize("form", [False, True])
