@@ -88,7 +88,7 @@ def test_a_query_that_takes_too_long_is_given_up(site):
 
 
 def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
-    address, service, model = site(pause=0.8, workers=1, queue=8)
+    address, service, model = site(pause=0.5, workers=1, queue=8)
     port = int(address.rpartition(":")[2])
     head = f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
