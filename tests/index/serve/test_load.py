@@ -24,6 +24,8 @@ from index.serve.shared import SharedIndex
 from index.serve.work import GoneError, TooBusyError, Workers, never
 
 PHOTO = encoded(dots(3).pixels(), "PNG")
+# One for all: to make one takes longer than most requests.
+CLIENT = httpx.Client(timeout=30)
 HEAD = "POST /api/query HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 
 
@@ -46,14 +48,14 @@ def site(place, dot_model_folder):
 
 def ask(address: str, **values) -> httpx.Response:
     values.setdefault("orientations", "1")
-    return httpx.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
+    return CLIENT.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
 
 
 def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
-    address, service, _ = site(pause=0.4, workers=1, queue=2)
+    address, service, _ = site(pause=0.3, workers=1, queue=2)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(address), range(8)))
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert CLIENT.get(f"{address}/health").status_code == 200
     counts = [one.status_code for one in answers]
     assert counts.count(200) == 3 and counts.count(503) == 5
     refused = next(one for one in answers if one.status_code == 503)
@@ -68,8 +70,8 @@ def test_the_server_answers_while_it_works(site):
         slow = pool.submit(ask, address)
         time.sleep(0.2)
         started = time.monotonic()
-        assert httpx.get(f"{address}/health").status_code == 200
-        assert httpx.get(f"{address}/browse").status_code == 200
+        assert CLIENT.get(f"{address}/health").status_code == 200
+        assert CLIENT.get(f"{address}/browse").status_code == 200
         assert time.monotonic() - started < 0.7 and not slow.done()
         assert slow.result().status_code == 200
 
@@ -203,7 +205,7 @@ def test_an_answer_that_nobody_takes_is_cut_off(site):
             while time.monotonic() < until:
                 one.sendall(ask_on)
                 time.sleep(0.01)
-    assert httpx.get(f"{address}/health").status_code == 200
+    assert CLIENT.get(f"{address}/health").status_code == 200
 
 
 @pytest.mark.parametrize("form", [False, True])
@@ -219,7 +221,7 @@ def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
         )  # fmt: skip
         headers["content-type"] = "multipart/form-data; boundary=b"
     chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
-    answer = httpx.post(
+    answer = CLIENT.post(
         f"{address}/api/query", content=body if told else chunks, headers=headers, timeout=10
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
@@ -235,7 +237,7 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     new.save(tmp_path / "new" / "700.png")
 
     def first() -> str:
-        answer = httpx.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
+        answer = CLIENT.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
         return answer.json()["hits"][0]["id"]
 
     assert first() != "700.png"
@@ -252,7 +254,7 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     with ImageIndex.create(place, str(dot_model_folder)) as made:
         made.use(DotModel(dot_model_folder))
         made.add(tmp_path / "other")
-    assert httpx.get(f"{address}/api/stats").json()["images"] == 3
+    assert CLIENT.get(f"{address}/api/stats").json()["images"] == 3
 
 
 def test_an_index_that_breaks_leaves_the_last_state_readable(site, place):
@@ -274,7 +276,7 @@ def test_many_clients_at_once_get_what_one_gets(site):
     seeds = list(range(24))
 
     def first(seed: int) -> str:
-        answer = httpx.post(
+        answer = CLIENT.post(
             f"{address}/api/query?k=2", content=encoded(dots(seed).pixels(), "PNG"), timeout=30
         )
         return answer.json()["hits"][0]["id"]
