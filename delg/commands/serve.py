@@ -16,9 +16,6 @@ from delg.errors import DelgError, UsageError
 if TYPE_CHECKING:
     from index.serve.service import Service
 
-# Seconds that requests get to finish when the server is told to stop.
-_GRACE = 5
-
 
 def serve(
     index: IndexDir,
@@ -92,6 +89,8 @@ def _overrides(config: Path | None) -> dict[str, Any] | None:
 def _run(app: Any, service: Service, what: str) -> None:
     import uvicorn
 
+    from index.serve.wire import server_config
+
     settings = service.settings
 
     class Server(uvicorn.Server):
@@ -111,21 +110,7 @@ def _run(app: Any, service: Service, what: str) -> None:
             sys.stdout.flush()
             say(f"{what}; open the address above, stop with Ctrl-C")
 
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            proxy_headers=False,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=_GRACE,
-            h11_max_incomplete_event_size=64 * 1024,
-        )
-    )
+    server = Server(server_config(app, settings))
     # Once it has stopped, the server would send itself the signal again.
     before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -65,7 +65,11 @@ class Guard:
                 await self._app(scope, receive, send)
             return
 
+        without_body = scope["method"] == "HEAD"
+
         async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.body" and without_body:
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 headers = message.setdefault("headers", [])
                 known = {name.lower() for name, _ in headers}
@@ -82,6 +86,9 @@ class Guard:
         if raw.startswith(IMAGES):
             # An id may hold slashes and dots: it is taken from the path as it was sent.
             scope = {**scope, "path": raw.decode("latin-1")}
+        if without_body:
+            # The routes know GET alone.
+            scope = {**scope, "method": "GET"}
         self._inside += 1
         try:
             await self._app(scope, receive, guarded)
@@ -166,5 +173,4 @@ async def _answer(
     named = {"content-type": kind, "content-length": str(len(body.encode())), **headers}
     start["headers"] = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
     await send(start)
-    whole = b"" if scope["method"] == "HEAD" else body.encode()
-    await send({"type": "http.response.body", "body": whole})
+    await send({"type": "http.response.body", "body": body.encode()})

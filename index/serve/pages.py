@@ -23,6 +23,7 @@ from index.serve.finding import Finder
 from index.serve.guard import COOKIE, is_token, session
 from index.serve.problems import answer_to
 from index.serve.service import Service
+from index.serve.settings import MIB
 from index.serve.uploads import Asked, BadRequestError, Upload, gone
 
 PAGE = 48
@@ -98,8 +99,9 @@ class Pages:
         """An error, as a part of a page where only that was asked for."""
         part = "hx-request" in request.headers
         page = self.render(
-            request, "trouble.html" if part else "problem.html", status, reason=reason
-        )
+            request, "trouble.html" if part else "problem.html", status,
+            reason=reason, missing=status == 404,
+        )  # fmt: skip
         page.headers.update(headers)
         return page
 
@@ -161,6 +163,7 @@ class Pages:
                     "photos": len(images),
                     "takes_photos": images.takes_photos,
                     "rerank": images.settings.ranking.rerank,
+                    "most_bytes": service.settings.max_upload_mib * MIB,
                 }
             return self.render(request, "search.html", row=row, **facts)
 
@@ -173,10 +176,13 @@ class Pages:
             def work() -> Response:
                 result = service.search(upload, asked)
                 matches = {hit.rank: match_json(hit) for hit in result}
+                with service.shared.reading() as images:
+                    photos = len(images)
                 return self.render(
                     request,
                     "found.html" if part else "found_page.html",
                     result=result, asked=asked, name=asked.id or upload.name, matches=matches,
+                    photos=photos,
                 )  # fmt: skip
 
             return await service.workers.run(work, functools.partial(gone, request))

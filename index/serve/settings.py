@@ -28,9 +28,14 @@ class ServeSettings(Settings):
     # Photos can be added and removed.
     writable: bool = False
     max_upload_mib: int = Field(32, ge=1)
-    # Uploads being received at once, and how long one may take.
+    # Seconds until the head of a request is there, and until an answer has been taken.
+    head_seconds: float = Field(20.0, gt=0)
+    answer_seconds: float = Field(60.0, gt=0)
+    # Uploads being received at once.
     uploads: int = Field(16, ge=1)
-    upload_seconds: float = Field(60.0, gt=0)
+    # How long one may take, and the pace, in KiB a second, that earns it more.
+    upload_seconds: float = Field(30.0, gt=0)
+    upload_pace_kib: float = Field(32.0, gt=0)
     # Queries worked on at once, and those that may wait; beyond that the answer is 503.
     workers: int = Field(default_factory=lambda: max(1, os.cpu_count() or 1), ge=1)
     queue: int = Field(16, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -115,7 +116,8 @@ class Receiver:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._most = settings.max_upload_mib * MIB
-        self._room, self._seconds = settings.uploads, settings.upload_seconds
+        self._room = settings.uploads
+        self._seconds, self._pace = settings.upload_seconds, settings.upload_pace_kib * 1024
         self._inside = 0
 
     async def receive(self, request: Request) -> Upload:
@@ -131,9 +133,7 @@ class Receiver:
             raise TooBusyError("too many uploads at once; try again in a moment")
         self._inside += 1
         try:
-            return await asyncio.wait_for(self._read(request), self._seconds)
-        except asyncio.TimeoutError:
-            raise TooBusyError(f"the upload took more than {self._seconds:g} s") from None
+            return await self._read(request)
         finally:
             self._inside -= 1
 
@@ -152,16 +152,14 @@ class Receiver:
                 "'image', or the bytes of the photo as image/* or application/octet-stream"
             )
         body = bytearray()
-        async for chunk in request.stream():
+        async for chunk in self._chunks(request, self._most):
             body += chunk
-            if len(body) > self._most:
-                raise self._too_large()
         return Upload(bytes(body), "", given)
 
     async def _read_form(self, request: Request) -> tuple[bytes, str, dict[str, str]]:
         parser = MultiPartParser(
             request.headers,
-            self._counted(request),
+            self._chunks(request, self._most + _AROUND),
             max_files=1,
             max_fields=_FIELDS,
             max_part_size=_AROUND,
@@ -185,11 +183,22 @@ class Receiver:
             raise self._too_large()
         return data, name, fields
 
-    async def _counted(self, request: Request) -> AsyncGenerator[bytes, None]:
-        total = 0
-        async for chunk in request.stream():
+    async def _chunks(self, request: Request, most: int) -> AsyncGenerator[bytes, None]:
+        """The body, as long as it keeps its pace and has no more than ``most`` bytes."""
+        began, total, stream = time.monotonic(), 0, request.stream()
+        while True:
+            left = began + self._seconds + total / self._pace - time.monotonic()
+            try:
+                chunk = await asyncio.wait_for(anext(stream), left)
+            except StopAsyncIteration:
+                return
+            except asyncio.TimeoutError:
+                raise TooBusyError(
+                    f"the upload is too slow: {total // 1024} KiB in "
+                    f"{time.monotonic() - began:.3g} s; try a smaller photo"
+                ) from None
             total += len(chunk)
-            if total > self._most + _AROUND:
+            if total > most:
                 raise self._too_large()
             yield chunk
 

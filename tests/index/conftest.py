@@ -16,6 +16,7 @@ from dots import DotModel, gallery, model_folder
 
 from delg.settings import parse
 from index import ImageIndex, IndexSettings
+from index.drawing import encode
 
 WORKER = Path(__file__).parent / "worker.py"
 
@@ -91,14 +92,14 @@ def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
 @pytest.fixture(scope="session")
 def real_photos(tmp_path_factory) -> Path:
     """A folder of six real photos, ``cat.jpg`` and others."""
-    from index.demo_photos import make_gallery
+    from index.demo_photos import GALLERY, read_photo
 
-    folder = tmp_path_factory.mktemp("real")
-    make_gallery(folder)
-    chosen = folder / "chosen"
+    chosen = tmp_path_factory.mktemp("real") / "chosen"
     chosen.mkdir()
     for name in ("astronaut", "cat", "coins", "moon", "page", "rocket"):
-        (folder / "gallery" / f"{name}.jpg").rename(chosen / f"{name}.jpg")
+        pixels = read_photo(GALLERY[name])
+        assert pixels is not None
+        (chosen / f"{name}.jpg").write_bytes(encode(pixels, "JPEG", quality=92))
     return chosen
 
 

@@ -27,6 +27,8 @@ from index.store import Store
 
 PAPER = 128
 SIZE = (160, 120)
+# Features of a photo, as with other models: noise is dots all over.
+_MOST = 1000
 _SETTINGS = """\
 name: dots
 global_head: {dim: 64}
@@ -121,7 +123,7 @@ class DotModel:
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
         self.extracted += 1
         time.sleep(self.pause)
-        y, x = np.nonzero((crop != PAPER).any(axis=2))
+        y, x = (places[:_MOST] for places in np.nonzero((crop != PAPER).any(axis=2)))
         length = self.global_dim + self.local_dim
         words = [_word(tuple(colour), length) for colour in crop[y, x].tolist()]
         words = np.array(words).reshape(len(x), length)

@@ -9,13 +9,17 @@ import time
 from collections.abc import Iterator
 
 import uvicorn
+from starlette.types import ASGIApp
+
+from index.serve.settings import ServeSettings
+from index.serve.wire import server_config
 
 
 @contextlib.contextmanager
-def at_port(app: object) -> Iterator[str]:
+def at_port(app: ASGIApp, settings: ServeSettings | None = None) -> Iterator[str]:
     """Serve an application in a thread; gives its address."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    server = uvicorn.Server(server_config(app, settings or ServeSettings()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

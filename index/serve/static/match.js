@@ -80,17 +80,20 @@
   }
 
   function picture(frame, url) {
-    return make("image", {
-      x: frame.x, y: frame.y, width: frame.width, height: frame.height,
-      preserveAspectRatio: "none", href: url,
+    const { x, y, width, height } = frame;
+    const image = make("image", { x, y, width, height, preserveAspectRatio: "none", href: url });
+    const of = hit;
+    image.addEventListener("error", () => {
+      if (of.url === url) of.missing = true;
+      if (of === hit) tell();
     });
+    return make("g", {}, make("rect", { class: "blank", x, y, width, height }), ...(url ? [image] : []));
   }
 
   function draw() {
     layOut();
     const parts = [];
-    if (asked.url) parts.push(picture(frames[0], asked.url));
-    parts.push(picture(frames[1], hit.url));
+    parts.push(picture(frames[0], asked.url), picture(frames[1], hit.url));
     if (asked.box) {
       const [x, y, width, height] = asked.box.map((value) => value * frames[0].scale);
       for (const name of ["frame-dark", "frame-light"]) {
@@ -103,6 +106,8 @@
       ...order.map((i, turn) => line(hit.points[i], palette[turn % palette.length])));
     const outliers = make("g", { class: "outliers" }, ...(hit.outliers || []).map(strayed));
     view.replaceChildren(...parts, outliers, matches);
+    // Hundreds of lines would hide what they join.
+    matches.classList.toggle("many", hit.points.length > 100);
     matches.classList.toggle("lineless", !get("show-lines").checked);
     outliers.toggleAttribute("hidden", !get("show-outliers").checked);
     tell();
@@ -114,7 +119,8 @@
     if (get("show-outliers").checked && hit.outliers) {
       said.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
     }
-    if (!asked.url) said.push("the query cannot be shown here");
+    if (!asked.url) said.push("the query's photo cannot be shown");
+    if (hit.missing) said.push("the hit's photo cannot be shown");
     note.textContent = said.join("; ") + ".";
     view.setAttribute("aria-label", `Query and ${hit.id}: ${said.join("; ")}`);
   }

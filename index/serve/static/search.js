@@ -26,6 +26,8 @@
       get("photo-size").textContent = `${size[0]} × ${size[1]} px`;
       fields.forEach((field, i) => { field.max = size[i % 2]; });
       drawBox();
+      // It has just pushed everything down.
+      if (found.hasAttribute("aria-busy")) reveal();
     };
     photo.onerror = () => {
       stage.hidden = true;
@@ -54,12 +56,8 @@
   }
 
   function complain(reason) {
-    const part = document.createElement("div");
-    part.className = "trouble";
-    part.setAttribute("role", "alert");
-    const text = document.createElement("p");
-    text.textContent = reason;
-    part.append(text);
+    const part = get("complaint").content.firstElementChild.cloneNode(true);
+    part.querySelector("bdi").textContent = reason;
     const working = found.querySelector(".working");
     found.replaceChildren(...(working ? [working] : []), part);
   }
@@ -162,23 +160,40 @@
   photo.addEventListener("pointerup", () => finish(true));
   photo.addEventListener("pointercancel", () => finish(false));
 
+  // On a narrow window the hits lie below the form.
+  function reveal() {
+    if (found.getBoundingClientRect().top > window.innerHeight * 0.6) found.scrollIntoView({ block: "start" });
+  }
+
   // What a search is told, and told of.
   form.addEventListener("htmx:beforeRequest", () => {
     found.setAttribute("aria-busy", "true");
     get("told").textContent = "Searching";
-    // On a narrow window the hits lie below the form.
-    if (found.getBoundingClientRect().top > window.innerHeight * 0.7) found.scrollIntoView({ block: "start" });
+    reveal();
   });
   form.addEventListener("htmx:afterRequest", () => {
     found.removeAttribute("aria-busy");
-    get("told").textContent = found.querySelector(".answer h2, .trouble p")?.textContent || "";
+    reveal();
+    // A trouble tells of itself.
+    get("told").textContent = found.querySelector(".answer h2")?.textContent || "";
+  });
+  // What stands before the pages' own answers, the guard or a proxy, knows nothing of this page.
+  found.addEventListener("htmx:beforeSwap", (event) => {
+    const { xhr } = event.detail;
+    if (xhr.status < 400 || xhr.responseText.includes('class="trouble"')) return;
+    event.detail.shouldSwap = false;
+    const plain = xhr.getResponseHeader("content-type")?.startsWith("text/plain");
+    complain(plain ? xhr.responseText : `The server's answer was status ${xhr.status}.`);
   });
   form.addEventListener("htmx:sendError", () => complain("The server does not answer. Is it still running?"));
   form.addEventListener("submit", (event) => {
-    if (byId.value || input?.files.length) return;
+    const file = byId.value ? null : input?.files[0];
+    const most = Number(input?.dataset.most);
+    if (byId.value || (file && file.size <= most)) return;
     event.preventDefault();
     event.stopImmediatePropagation();
-    complain("Choose a photo first.");
+    const mib = (bytes) => (bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0);
+    complain(file ? `The file has ${mib(file.size)} MiB; this server takes up to ${mib(most)} MiB.` : "Choose a photo first.");
   }, true);
 
   // Shared with the match view.

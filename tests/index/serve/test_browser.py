@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,10 @@ def drop(page: Any, path: Path) -> None:
     transfer = page.evaluate_handle(DROP, [data, path.name])
     for event in ("dragenter", "dragover", "drop"):
         page.locator("#drop").dispatch_event(event, {"dataTransfer": transfer})
+
+
+def _fulfil(route: Any, request: Any, **answer: Any) -> None:
+    route.fulfill(**answer)
 
 
 def settled(page: Any) -> None:
@@ -171,7 +176,20 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
     page.set_input_files("#image", cat)
     page.locator(".trouble", has_text="does not answer").wait_for()
     page.unroute("**/search")
-    page.click("#go")
+    # The guard answers in words alone, a proxy with a page of its own.
+    told = {"text/plain": ("too many requests", "too many"), "text/html": ("<h1>x", "status 503")}
+    for kind, (body, said) in told.items():
+        fulfil = functools.partial(_fulfil, status=503, content_type=kind, body=body)
+        page.route("**/search", fulfil)
+        page.click("#go")
+        page.locator("#found .trouble", has_text=said).wait_for()
+        assert not page.locator("#found h1").count()
+        page.unroute("**/search")
+    with bad.open("wb") as file:
+        file.truncate(33 << 20)
+    page.set_input_files("#image", bad)
+    page.locator(".trouble", has_text="33 MiB; this server takes up to 32 MiB").wait_for()
+    page.set_input_files("#image", cat)
     settled(page)
     assert not page.locator(".trouble").count()
 
@@ -212,6 +230,10 @@ def test_nothing_is_wider_than_a_phone(page, real, cat):
     page.goto(real)
     page.set_input_files("#image", cat)
     settled(page)
+    # The hits, which lie below the form, are brought to view.
+    page.wait_for_function(
+        "() => document.querySelector('.hit').getBoundingClientRect().top < innerHeight / 2"
+    )
     paths = ("/browse", "/image?id=cat.jpg", "/stats", "/failures", "/duplicates", "/api")
     for path in ("", *paths):
         if path:
@@ -222,6 +244,7 @@ def test_nothing_is_wider_than_a_phone(page, real, cat):
 
 def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
     page.goto(f"{dotted}/browse")
+    assert not page.get_by_role("navigation").count()
     page.fill("#token", "wrong-token-here")
     page.keyboard.press("Enter")
     page.get_by_text("That is not the token").wait_for()

@@ -31,6 +31,26 @@ def test_every_answer_has_a_strict_policy(client, path):
     assert headers["x-frame-options"] == "DENY"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [*PATHS, "/stats", "/health", "/static/app.css", "/login", "/image?id=plain/003.png",
+     "/api/images/plain%2F000.png", "/duplicates?page=x"],
+)  # fmt: skip
+def test_head_is_answered_like_get_without_a_body(client, path):
+    get, head = client.get(path), client.head(path)
+    assert head.status_code == get.status_code != 405 and not head.content
+    for name in ("content-type", "etag", "cache-control", "content-security-policy"):
+        assert head.headers.get(name) == get.headers.get(name)
+    assert int(head.headers["content-length"]) > 0
+
+
+def test_head_is_refused_like_get(client, serve):
+    assert client.head("/search").status_code == 405
+    assert client.head("/", headers={"host": "evil.example"}).status_code == 403
+    refused = serve(token=TOKEN).head("/api/stats")
+    assert refused.status_code == 401 and not refused.content
+
+
 @pytest.mark.parametrize("page", ["/", "/browse", "/duplicates", "/failures", "/stats", "/api"])
 def test_pages_load_nothing_from_outside_and_hold_no_script(client, page):
     text = client.get(page).text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import socket
 import threading
@@ -23,6 +24,8 @@ from index.serve.shared import SharedIndex
 from index.serve.work import GoneError, TooBusyError, Workers, never
 
 PHOTO = encoded(dots(3).pixels(), "PNG")
+# One for all: to make one takes longer than most requests.
+CLIENT = httpx.Client(timeout=30)
 HEAD = "POST /api/query HTTP/1.1\r\nhost: 127.0.0.1\r\n"
 
 
@@ -34,7 +37,7 @@ def site(place, dot_model_folder):
     def start(pause: float = 0, **settings):
         model = DotModel(dot_model_folder, pause)
         service = Service(SharedIndex(place, extractor=model), ServeSettings(**settings))
-        running = at_port(make_app(service))
+        running = at_port(make_app(service), service.settings)
         closing.append(running)
         return running.__enter__(), service, model
 
@@ -45,14 +48,14 @@ def site(place, dot_model_folder):
 
 def ask(address: str, **values) -> httpx.Response:
     values.setdefault("orientations", "1")
-    return httpx.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
+    return CLIENT.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
 
 
 def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
-    address, service, _ = site(pause=0.4, workers=1, queue=2)
+    address, service, _ = site(pause=0.3, workers=1, queue=2)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(address), range(8)))
-        assert httpx.get(f"{address}/health").status_code == 200
+        assert CLIENT.get(f"{address}/health").status_code == 200
     counts = [one.status_code for one in answers]
     assert counts.count(200) == 3 and counts.count(503) == 5
     refused = next(one for one in answers if one.status_code == 503)
@@ -67,25 +70,27 @@ def test_the_server_answers_while_it_works(site):
         slow = pool.submit(ask, address)
         time.sleep(0.2)
         started = time.monotonic()
-        assert httpx.get(f"{address}/health").status_code == 200
-        assert httpx.get(f"{address}/browse").status_code == 200
+        assert CLIENT.get(f"{address}/health").status_code == 200
+        assert CLIENT.get(f"{address}/browse").status_code == 200
         assert time.monotonic() - started < 0.7 and not slow.done()
         assert slow.result().status_code == 200
 
 
 def test_a_query_that_takes_too_long_is_given_up(site):
-    address, service, model = site(pause=2.5, workers=1, seconds=1.0)
+    address, service, model = site(pause=1.5, workers=1, seconds=0.8)
     answer = ask(address)
-    assert answer.status_code == 503 and "1 s" in answer.json()["error"]
+    assert answer.status_code == 503 and "0.8 s" in answer.json()["error"]
     # Its thread ends by itself; until then its place is taken.
     assert service.workers.inside == 1
     model.pause = 0
-    time.sleep(2)
+    until = time.monotonic() + 5
+    while service.workers.inside and time.monotonic() < until:
+        time.sleep(0.02)
     assert service.workers.inside == 0 and ask(address).status_code == 200
 
 
 def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
-    address, service, model = site(pause=0.8, workers=1, queue=8)
+    address, service, model = site(pause=0.5, workers=1, queue=8)
     port = int(address.rpartition(":")[2])
     head = f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
@@ -116,14 +121,91 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
     assert ask(address).status_code == 200
 
 
-def test_an_upload_that_trickles_is_cut_off(site):
-    address, service, _ = site(upload_seconds=0.4)
-    port = int(address.rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port)) as one:
-        one.sendall(HEAD.encode() + b"content-length: 9999\r\n\r\nxx")
-        one.settimeout(5)
-        assert b" 503 " in one.recv(4000)
+def connect(address: str) -> socket.socket:
+    one = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+    one.settimeout(5)
+    return one
+
+
+def trickle(one: socket.socket, seconds: float = 4.0) -> tuple[float, bytes]:
+    """Send a byte now and then until nobody listens: seconds that took, and what was said."""
+    began, said = time.monotonic(), b""
+    one.settimeout(0.05)
+    while time.monotonic() < began + seconds:
+        with contextlib.suppress(TimeoutError):
+            try:
+                one.sendall(b"x")
+                part = one.recv(4000)
+            except ConnectionError:
+                part = b""
+            if not part:
+                break
+            said += part
+    return time.monotonic() - began, said
+
+
+@pytest.mark.parametrize("sent", ["", "GET", "GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx: "])
+def test_a_head_that_trickles_is_cut_off(site, sent):
+    address, _, _ = site(head_seconds=0.4)
+    with connect(address) as one:
+        one.sendall(sent.encode())
+        took, said = trickle(one)
+    assert 0.3 < took < 2 and said == b""
+
+
+def test_a_connection_that_asks_nothing_or_no_second_time_is_cut_off(site):
+    address, _, _ = site(head_seconds=0.4)
+    with connect(address) as idle:
+        assert idle.recv(10) == b""
+    with connect(address) as one:
+        for _ in range(3):
+            # Longer in all than the limit, which counts for each request.
+            time.sleep(0.2)
+            one.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            said = b""
+            while not said.endswith(b"}"):
+                said += one.recv(4000)
+        one.sendall(b"GET /hea")
+        assert trickle(one)[0] < 2
+
+
+@pytest.mark.parametrize("head", ["POST /api/query", "POST /login", "GET /health"])
+def test_a_body_that_trickles_is_cut_off(site, head):
+    address, service, _ = site(upload_seconds=0.4, head_seconds=0.4)
+    with connect(address) as one:
+        one.sendall(f"{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n".encode())
+        took, said = trickle(one)
+    assert took < 3
+    if head.startswith("POST"):
+        assert b" 503 " in said and b"too slow" in said
     assert service.receiver._inside == 0
+
+
+def test_a_slow_upload_that_goes_on_is_received(site):
+    address, _, _ = site(upload_seconds=0.2, upload_pace_kib=0.01, head_seconds=0.2)
+    step = len(PHOTO) // 6 + 1
+    with connect(address) as one:
+        head = (
+            f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
+        )
+        one.sendall(head.encode())
+        for start in range(0, len(PHOTO), step):
+            one.sendall(PHOTO[start : start + step])
+            time.sleep(0.1)
+        assert b" 200 " in one.recv(4000)
+
+
+def test_an_answer_that_nobody_takes_is_cut_off(site):
+    address, _, _ = site(answer_seconds=0.4)
+    ask_on = b"GET /static/htmx.min.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    with connect(address) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        until = time.monotonic() + 4
+        with pytest.raises(ConnectionError):
+            while time.monotonic() < until:
+                one.sendall(ask_on)
+                time.sleep(0.01)
+    assert CLIENT.get(f"{address}/health").status_code == 200
 
 
 @pytest.mark.parametrize("form", [False, True])
@@ -139,7 +221,7 @@ def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
         )  # fmt: skip
         headers["content-type"] = "multipart/form-data; boundary=b"
     chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
-    answer = httpx.post(
+    answer = CLIENT.post(
         f"{address}/api/query", content=body if told else chunks, headers=headers, timeout=10
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
@@ -155,7 +237,7 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     new.save(tmp_path / "new" / "700.png")
 
     def first() -> str:
-        answer = httpx.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
+        answer = CLIENT.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
         return answer.json()["hits"][0]["id"]
 
     assert first() != "700.png"
@@ -172,7 +254,7 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     with ImageIndex.create(place, str(dot_model_folder)) as made:
         made.use(DotModel(dot_model_folder))
         made.add(tmp_path / "other")
-    assert httpx.get(f"{address}/api/stats").json()["images"] == 3
+    assert CLIENT.get(f"{address}/api/stats").json()["images"] == 3
 
 
 def test_an_index_that_breaks_leaves_the_last_state_readable(site, place):
@@ -194,7 +276,7 @@ def test_many_clients_at_once_get_what_one_gets(site):
     seeds = list(range(24))
 
     def first(seed: int) -> str:
-        answer = httpx.post(
+        answer = CLIENT.post(
             f"{address}/api/query?k=2", content=encoded(dots(seed).pixels(), "PNG"), timeout=30
         )
         return answer.json()["hits"][0]["id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 
@@ -11,7 +12,9 @@ from dots import DotModel, dots
 from starlette.testclient import TestClient
 
 from index import ImageIndex
+from index.duplicates import Limits
 from index.serve.app import make_app
+from index.serve.finding import Finder
 from index.serve.pages import Turner
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
@@ -23,6 +26,15 @@ HX = {"hx-request": "true"}
 def shown(text: str) -> list[str]:
     """Ids of the cards of a page."""
     return re.findall(r'<p class="id"><a href="/image\?id=([^"]+)"', text)
+
+
+def finished(client: TestClient) -> str:
+    """The part about duplicates once they have been looked for."""
+    until = time.monotonic() + 20
+    while "hx-trigger" in (text := client.get("/duplicates", headers=HX).text):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return text
 
 
 def test_browse_turns_pages_and_keeps_its_filter(client):
@@ -62,6 +74,15 @@ def test_results_come_as_a_part_or_as_a_page(client):
     assert "<html" not in part and "<html" in page
     for text in (part, page):
         assert "1 verified hit" in text and "q.png" in text and text.count('class="mat open"') == 10
+        first, rest = text.split("Not verified: these look alike")
+        assert first.count("mat open") == 1 and rest.count("mat open") == 9
+
+
+def test_where_nothing_is_verified_it_is_said(client):
+    upload = {"image": ("q.png", encoded(dots(5000).pixels(), "PNG"))}
+    text = client.post("/search", files=upload, headers=HX).text
+    assert "No hit is verified" in text and "Perhaps the thing is not in the index" in text
+    assert "these look alike" not in text and text.count("mat open") == 10
 
 
 def test_outliers_are_the_matches_that_do_not_fit(client):
@@ -124,7 +145,8 @@ def test_an_empty_index_has_pages_too(tmp_path, dot_model_folder):
         photo = encoded(dots(3).pixels(), "PNG")
         assert empty.post("/api/query", content=photo).json()["hits"] == []
         part = empty.post("/search", files={"image": photo}, headers=HX).text
-        assert "No hits" in part
+        assert "No hits" in part and "The index is empty" in part
+        assert "index is empty" in finished(empty) and "is there once" not in finished(empty)
 
 
 def test_failures_say_why(client):
@@ -136,12 +158,20 @@ def test_failures_say_why(client):
 
 def test_duplicates_are_looked_for_in_the_background(client):
     assert "<html" in client.get("/duplicates").text
-    until = time.monotonic() + 20
-    while "hx-trigger" in (text := client.get("/duplicates", headers=HX).text):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    text = finished(client)
     assert "the same file" in text and "plain/003.png" in text.replace("<wbr>", "")
     assert "<html" not in text
+
+
+@pytest.mark.parametrize("photos", [5, 1000])
+def test_only_a_whole_search_for_duplicates_says_that_there_are_none(serve, monkeypatch, photos):
+    finder = functools.partial(Finder, limits=Limits(photos=photos))
+    monkeypatch.setattr("index.serve.pages.Finder", finder)
+    client = serve()
+    client.service.remove("räume/again.png")
+    text = finished(client)
+    assert "No group" in text
+    assert ("there may be more" in text) == ("is there once" not in text) == (photos == 5)
 
 
 def test_the_index_and_what_programs_ask(client):
