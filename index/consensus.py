@@ -27,13 +27,17 @@ _APART, _AREA = 1.0, 1.0
 # So many proposals are fitted again at first, and so many to the end.
 _FITTED, _FINISHED = 12, 4
 # Matches on which proposals are judged at first, and how many of those then on all, or a tenth.
-_FEW, _PROMISING = 128, 100
+_FEW, _PROMISING = 128, 40
 # Samples of each kind that are tried before a look at whether they are enough.
 _FIRST = 96
 # Enough is when better ones would have been drawn this surely, were there any.
 _SURE = 0.9999
 # Keeps the equations of points that lie on a line solvable.
-_RIDGE = 1e-3
+_RIDGE = 1e-3 * np.eye(3)
+# Which products of a transform's parts weigh the first six terms, and how often; and which sums of
+# terms make the three equations of its least squares for each coordinate.
+_PRODUCTS, _TIMES = [0, 1, 4, 2, 5, 8], np.float32([1, 2, 1, 2, 2, 1])
+_EQUATIONS = [0, 1, 3, 6, 9, 1, 2, 4, 7, 10, 3, 4, 5, 8, 11]
 
 ComplexArray = NDArray[np.complex64]
 Affine = NDArray[np.floating]  # (K, 6): u = p0 x + p1 y + p2, v = p3 x + p4 y + p5.
@@ -46,7 +50,7 @@ class Trials:
     Attributes:
         pairs, triples: samples of each size, at most.
         max_zoom: similarities beyond it are not proposed.
-        mirrored: whether transforms may mirror.
+        mirrored: whether transforms that mirror are proposed.
         seed: of the samples.
         octaves: how far the zoom that a match's scales tell may lie off the transform's.
     """
@@ -109,13 +113,14 @@ def agree(
         found = _propose(matches, trials)
         if not len(found):
             return None
+        misses = _misses(found, matches, trials)
         for number, bound in enumerate(_NARROWING):
             if number == 1:
-                best = _best(_losses(found, matches.terms, _LOOSE), _FINISHED)
-                found = found[best]
-            found = _fit(found, matches, bound, trials)
-        misses = _consistent_misses(found, matches, trials)
-        chosen = int(np.minimum(misses, 1).sum(axis=1).argmin())
+                best = _best(_left(misses, _LOOSE), _FINISHED)
+                found, misses = found[best], misses[best]
+            found = _fit(misses, matches, bound)
+            misses = _misses(found, matches, trials)
+        chosen = int(_left(misses, 1.0).argmin())
         transform = _in_pixels(found[chosen], middles, threshold)
     return (transform, misses[chosen] < 1) if np.isfinite(transform).all() else None
 
@@ -126,7 +131,7 @@ def _propose(matches: _Matches, trials: Trials) -> Affine:
     most = max(trials.pairs, trials.triples)
     draws = _draws(trials.seed, most)
     few = np.ascontiguousarray(terms[:, :: -(-count // _FEW)])
-    kept, losses = np.zeros((0, 6), np.float32), np.zeros(0, np.float32)
+    kept, left = np.zeros((0, 6), np.float32), np.zeros(0, np.float32)
     for part in (slice(0, _FIRST), slice(_FIRST, most)):
         samples = _samples(draws[:, part], count)
         pairs, triples = (
@@ -135,13 +140,14 @@ def _propose(matches: _Matches, trials: Trials) -> Affine:
         made = np.concatenate(
             [_similarities(matches, pairs, trials), _affines(matches, triples, trials)]
         )
-        made = made[_best(_losses(made, few, _LOOSE), max(_PROMISING, len(made) // 10))]
+        left_of_few = _left(_by_place(made, few), _LOOSE)
+        made = made[_best(left_of_few, max(_PROMISING, len(made) // 10))]
         kept = np.concatenate([kept, made])
-        losses = np.concatenate([losses, _losses(made, terms, _LOOSE)])
-        best = _best(losses, _FITTED)
-        kept, losses = kept[best], losses[best]
+        left = np.concatenate([left, _left(_by_place(made, terms), _LOOSE)])
+        best = _best(left, _FITTED)
+        kept, left = kept[best], left[best]
         # The part of the matches that the best proposal explains, from what it leaves.
-        explained = 1 - losses.min(initial=count) / count
+        explained = 1 - left.min(initial=count) / count
         if (1 - explained**3) ** _FIRST < 1 - _SURE:
             break
     return kept
@@ -232,48 +238,43 @@ def _terms(a: FloatArray, b: FloatArray) -> FloatArray:
     )
 
 
-def _misses(found: Affine, terms: FloatArray) -> FloatArray:
+def _by_place(found: Affine, terms: FloatArray) -> FloatArray:
     """Squared distances (K, N) from where the transforms put the matches."""
-    p, q = found[:, :3].T, found[:, 3:].T
+    halves = found.reshape(-1, 2, 3)
     weights = np.empty((len(found), 13), np.float32)
-    pairs = ((0, 0, 1), (0, 1, 2), (1, 1, 1), (0, 2, 2), (1, 2, 2), (2, 2, 1))
-    for column, (one, other, times) in enumerate(pairs):
-        weights[:, column] = times * (p[one] * p[other] + q[one] * q[other])
+    weights[:, :6] = (halves.transpose(0, 2, 1) @ halves).reshape(-1, 9)[:, _PRODUCTS] * _TIMES
     weights[:, 6:12] = -2 * found
     weights[:, 12] = 1
     return np.asarray(weights @ terms)
 
 
-def _losses(found: Affine, terms: FloatArray, bound: float) -> FloatArray:
-    """What the transforms leave unexplained, in matches: float32 (K,)."""
-    misses = _misses(found, terms)
-    np.minimum(misses, np.float32(bound**2), out=misses)
-    return misses.sum(axis=1) / np.float32(bound**2)
-
-
-def _best(losses: FloatArray, count: int) -> NDArray[np.intp]:
-    if len(losses) <= count:
-        return np.arange(len(losses))
-    return np.argpartition(losses, count)[:count]
-
-
-def _consistent_misses(found: Affine, matches: _Matches, trials: Trials) -> FloatArray:
-    """The misses, and infinite ones where a match's scales tell another zoom."""
-    misses = _misses(found, matches.terms)
+def _misses(found: Affine, matches: _Matches, trials: Trials) -> FloatArray:
+    """The same, and infinite where a match's scales tell another zoom."""
+    misses = _by_place(found, matches.terms)
     if matches.octaves is not None:
         octaves = np.log2(np.abs(found[:, 0] * found[:, 4] - found[:, 1] * found[:, 3])) / 2
-        wrong = np.abs(octaves[:, None] - matches.octaves) >= trials.octaves
+        wrong = np.abs(octaves[:, None].astype(np.float32) - matches.octaves) >= trials.octaves
         misses[wrong] = np.inf
     return misses
 
 
-def _fit(found: Affine, matches: _Matches, bound: float, trials: Trials) -> Affine:
+def _left(misses: FloatArray, bound: float) -> FloatArray:
+    """What transforms leave unexplained, in matches: float32 (K,)."""
+    return np.minimum(misses, np.float32(bound**2)).sum(axis=1) / np.float32(bound**2)
+
+
+def _best(left: FloatArray, count: int) -> NDArray[np.intp]:
+    if len(left) <= count:
+        return np.arange(len(left))
+    return np.argpartition(left, count)[:count]
+
+
+def _fit(misses: FloatArray, matches: _Matches, bound: float) -> Affine:
     """Least squares over what agrees within the bound, the nearer the more it counts."""
-    misses, terms = _consistent_misses(found, matches, trials), matches.terms
     weights = np.maximum(1 - misses / np.float32(bound**2), 0)
-    sums = (weights @ terms.T).astype(np.float64)
-    left = sums[:, [0, 1, 3, 1, 2, 4, 3, 4, 5]].reshape(-1, 3, 3) + _RIDGE * np.eye(3)
-    right = sums[:, 6:12].reshape(-1, 2, 3).transpose(0, 2, 1)
+    sums = (weights @ matches.terms.T).astype(np.float64)
+    equations = sums[:, _EQUATIONS].reshape(-1, 3, 5)
+    left, right = equations[:, :, :3] + _RIDGE, equations[:, :, 3:]
     return np.linalg.solve(left, right).transpose(0, 2, 1).reshape(-1, 6)
 
 

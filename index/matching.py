@@ -84,7 +84,9 @@ def match_descriptors(
     kept = np.flatnonzero(keep)
     if settings.mutual:
         # Of query features that are as near, the first.
-        kept = np.sort(kept[np.unique(nearest[kept], return_index=True)[1]])
+        first = np.zeros(len(other), np.intp)
+        first[nearest[kept[::-1]]] = kept[::-1]
+        kept = kept[first[nearest[kept]] == kept]
     return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)
 
 

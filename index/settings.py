@@ -79,7 +79,7 @@ class VerificationSettings(Settings):
     # Of each kind of sample, at most; "affine" and "homography" stop earlier where fewer settle it.
     # None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
-    min_inliers: int = Field(15, ge=4)
+    min_inliers: int = Field(20, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published: whatever transform they agree on.
@@ -108,9 +108,9 @@ class SecondLookSettings(Settings):
     """A closer look at the best candidates of a query for which nothing was verified."""
 
     # How many candidates; 0 switches it off.
-    candidates: int = Field(10, ge=0)
+    candidates: int = Field(5, ge=0)
     # Inliers at first sight that make it worth while.
-    from_inliers: int = Field(6, ge=4)
+    from_inliers: int = Field(9, ge=4)
     # The photos now agree in pose by construction, so proof asks for more than at first sight.
     min_inliers: int = Field(24, ge=4)
 
@@ -126,7 +126,7 @@ class RankingSettings(Settings):
     half_inliers: float = Field(50.0, gt=0)
     # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
     # lift it half of the way from its similarity to 1.
-    unproven_from: int = Field(8, ge=1)
+    unproven_from: int = Field(6, ge=1)
     half_unproven: float = Field(40.0, gt=0)
 
 

@@ -8,6 +8,7 @@ setting. All of them repeat identically.
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import cv2
@@ -29,8 +30,6 @@ _CONFIDENCE = 0.99
 _FEWEST_TRIALS = 50
 # To this many pixels photos are shrunk where no reference says otherwise.
 _SHRUNK_TO = 1024
-# Directions along which a transform must be believable: across the photo at the inliers' middle.
-_STEP = 1.0
 
 
 def trials(count: int, settings: VerificationSettings, samples: int | None = None) -> int:
@@ -123,26 +122,28 @@ def believable(
     depths = points @ transform[2, :2] + transform[2, 2]
     if (depths <= 0).any():
         return False
-    middle = points.mean(axis=0)
-    around = middle + np.array([[0, 0], [_STEP, 0], [0, _STEP]])
-    at = transform_points(transform, around)
-    jacobian = np.stack([at[1] - at[0], at[2] - at[0]], axis=1) / _STEP
-    large, small = np.linalg.svd(jacobian, compute_uv=False)
-    return bool(
-        np.linalg.det(jacobian) > 0
-        and small > 1 / settings.max_zoom
+    # The derivative there, whose singular values are the zooms along and across.
+    x, y, one = transform @ [*points.mean(axis=0), 1.0]
+    (a, b), (c, d) = (
+        (transform[:2, :2] - np.outer([x / one, y / one], transform[2, :2])) / one
+    ).tolist()
+    even, odd = math.hypot(a + d, c - b) / 2, math.hypot(a - d, c + b) / 2
+    large, small = even + odd, even - odd
+    return (
+        small > 1 / settings.max_zoom
         and large < settings.max_zoom
-        and large / small < settings.max_anisotropy
+        and large < settings.max_anisotropy * small
     )
 
 
 def spread(points: NDArray) -> float:
     """Standard deviation of points (N, 2) along their thinnest direction, in their unit."""
-    x, y = (points - points.mean(axis=0)).astype(np.float64).T
+    around = points.astype(np.float64)
+    around -= around.sum(axis=0) / len(points)
     # The smaller eigenvalue of their covariance.
-    xx, yy, xy = x @ x, y @ y, x @ y
-    least = (xx + yy - np.hypot(xx - yy, 2 * xy)) / 2
-    return float(np.sqrt(max(least, 0.0) / len(points)))
+    (xx, xy), (_, yy) = (around.T @ around).tolist()
+    least = (xx + yy - math.hypot(xx - yy, 2 * xy)) / 2
+    return math.sqrt(max(least, 0.0) / len(points))
 
 
 def _holds(
