@@ -5,11 +5,13 @@ matches, which fix an affine transform, and pairs, which fix a similarity; of fe
 pair is hit sooner, and what it proposes is near enough to grow from. All proposals are judged at
 once, in matrix products, by the squared misses that they leave, cut off at a bound (Torr and
 Zisserman, *MLESAC*, 2000). The best few are fitted again to what agrees with them, ever more
-narrowly (Chum et al., *Locally optimized RANSAC*, 2003).
+narrowly (Chum et al., *Locally optimized RANSAC*, 2003). Many pairs of photos are worked on at a
+time: what Python adds to each step is paid once for all, and other threads run meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,11 +38,14 @@ _SURE = 0.9999
 _RIDGE = 1e-3 * np.eye(3)
 # Which products of a transform's parts weigh the first six terms, and how often; and which sums of
 # terms make the three equations of its least squares for each coordinate.
-_PRODUCTS, _TIMES = [0, 1, 4, 2, 5, 8], np.float32([1, 2, 1, 2, 2, 1])
+_TERMS = 13
+_PRODUCTS, _TIMES = [0, 1, 4, 2, 5, 8], np.array([1, 2, 1, 2, 2, 1], np.float32)
 _EQUATIONS = [0, 1, 3, 6, 9, 1, 2, 4, 7, 10, 3, 4, 5, 8, 11]
 
 ComplexArray = NDArray[np.complex64]
-Affine = NDArray[np.floating]  # (K, 6): u = p0 x + p1 y + p2, v = p3 x + p4 y + p5.
+Numbers = NDArray[np.intp]
+Affine = NDArray[np.floating]  # (…, 6): u = p0 x + p1 y + p2, v = p3 x + p4 y + p5.
+Agreement = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -64,93 +69,184 @@ class Trials:
 
 
 @dataclass(frozen=True, eq=False)
-class _Matches:
-    """Matches, centred and in units of the threshold.
+class Matches:
+    """Matches of two photos.
 
     Attributes:
-        x, y: complex64 (N,), places in the query and in the other photo.
-        terms: see :func:`_terms`.
-        octaves: float32 (N,), the logarithms of the zoom that the scales tell, or None.
+        query, other: their ends, float32 (N, 2), (x, y), N > 3.
+        zooms: float32 (N,), from the query to the other photo, as the scales of the features tell;
+            a match whose scales say otherwise does not agree. None: they tell nothing.
     """
 
-    x: ComplexArray
-    y: ComplexArray
-    terms: FloatArray
-    octaves: FloatArray | None
-
-    def __len__(self) -> int:
-        return len(self.x)
+    query: FloatArray
+    other: FloatArray
+    zooms: FloatArray | None = None
 
 
 def agree(
-    query: FloatArray,
-    other: FloatArray,
-    threshold: float,
-    trials: Trials,
-    zooms: FloatArray | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    """The affine transform that leaves the least misses; the same input gives the same answer.
+    pairs: Sequence[Matches], threshold: float, trials: Sequence[Trials]
+) -> list[Agreement | None]:
+    """For each pair of photos the affine transform that leaves the least misses.
+
+    The same matches give the same answer, whichever others are asked for at the same time.
 
     Args:
-        query, other: ends of the matches, float32 (N, 2), (x, y), N > 3.
+        pairs: their matches.
         threshold: distance in ``other`` within which a match agrees, in the points' unit.
-        zooms: float32 (N,), from the query to the other photo, as the scales of the features tell;
-            a match whose scales say otherwise does not agree.
+        trials: for each pair; they differ in numbers only.
 
     Returns:
         The transform, float64 (3, 3), from ``query`` to ``other``, and bool (N,), which matches
         agree; None if no sample proposes anything.
     """
+    if not pairs:
+        return []
     # Places beyond what squares can hold agree with nothing.
     with np.errstate(all="ignore"):
-        middles = query.mean(axis=0), other.mean(axis=0)
-        a, b = (
-            (ends - at) / np.float32(threshold)
-            for ends, at in zip((query, other), middles, strict=True)
-        )
-        x, y = a.view(np.complex64)[:, 0], b.view(np.complex64)[:, 0]
-        matches = _Matches(x, y, _terms(a, b), None if zooms is None else np.log2(zooms))
-        found = _propose(matches, trials)
-        if not len(found):
-            return None
-        misses = _misses(found, matches, trials)
+        batch = _Batch(pairs, threshold, trials)
+        found, proposed = _propose(batch)
+        misses = batch.misses(found)
         for number, bound in enumerate(_NARROWING):
             if number == 1:
-                best = _best(_left(misses, _LOOSE), _FINISHED)
-                found, misses = found[best], misses[best]
-            found = _fit(misses, matches, bound)
-            misses = _misses(found, matches, trials)
-        chosen = int(_left(misses, 1.0).argmin())
-        transform = _in_pixels(found[chosen], middles, threshold)
-    return (transform, misses[chosen] < 1) if np.isfinite(transform).all() else None
+                left = batch.left(misses, _LOOSE)
+                best = np.argpartition(left, _FINISHED, axis=1)[:, :_FINISHED]
+                found = np.take_along_axis(found, best[:, :, None], axis=1)
+                misses = np.take_along_axis(misses, best[:, :, None], axis=1)
+            found = _fit(misses, batch, bound)
+            misses = batch.misses(found)
+        chosen = batch.left(misses, 1.0).argmin(axis=1)
+        answers: list[Agreement | None] = []
+        for number, best in enumerate(chosen.tolist()):
+            transform = batch.in_pixels(number, found[number, best])
+            agreeing = misses[number, best, : batch.sizes[number]] < 1
+            good = proposed[number] and np.isfinite(transform).all()
+            answers.append((transform, agreeing) if good else None)
+    return answers
 
 
-def _propose(matches: _Matches, trials: Trials) -> Affine:
-    """The best of the sampled transforms."""
-    count, terms = len(matches), matches.terms
-    most = max(trials.pairs, trials.triples)
-    draws = _draws(trials.seed, most)
-    few = np.ascontiguousarray(terms[:, :: -(-count // _FEW)])
-    kept, left = np.zeros((0, 6), np.float32), np.zeros(0, np.float32)
-    for part in (slice(0, _FIRST), slice(_FIRST, most)):
-        samples = _samples(draws[:, part], count)
-        pairs, triples = (
-            samples[:, : max(0, many - part.start)] for many in (trials.pairs, trials.triples)
+class _Batch:
+    """Matches of many pairs, one pair after the other.
+
+    Attributes:
+        trials: the first pair's; the others differ in numbers only.
+        numbers: (pairs, 2), how many pairs and triples of matches are tried.
+        sizes, starts: (pairs,), how many matches each pair has, and where they begin.
+        x, y: complex64 (matches,), places in the query and in the other photo, in units of the
+            threshold, around their middles.
+        octaves: float32 (matches,), logarithms of the zooms that scales tell; NaN: nothing.
+        terms: float32 (pairs, 13, most matches), see :func:`_terms`.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Matches], threshold: float, trials: Sequence[Trials]
+    ) -> None:
+        self.trials, self._threshold = trials[0], threshold
+        self.numbers = np.array([(one.pairs, one.triples) for one in trials])
+        self.sizes = np.array([len(one.query) for one in pairs])
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self._middles, sides = [], []
+        for ends in ([one.query for one in pairs], [one.other for one in pairs]):
+            places = np.concatenate(ends).astype(np.float32).view(np.complex64)[:, 0]
+            middles = np.array([one.mean(axis=0) for one in ends], np.float32).view(np.complex64)[
+                :, 0
+            ]
+            self._middles.append(middles)
+            sides.append((places - np.repeat(middles, self.sizes)) / np.float32(threshold))
+        self.x, self.y = sides
+        zooms = [
+            np.full(len(one.query), np.nan, np.float32) if one.zooms is None else one.zooms
+            for one in pairs
+        ]
+        self.octaves = np.log2(np.concatenate(zooms))
+        rows = np.repeat(np.arange(len(pairs)), self.sizes)
+        columns = np.arange(len(self.x)) - np.repeat(self.starts, self.sizes)
+        shape = len(pairs), int(self.sizes.max())
+        self.terms = np.zeros((shape[0], _TERMS, shape[1]), np.float32)
+        self.terms[rows, :, columns] = _terms(self.x, self.y).T
+        self._octaves = np.full((shape[0], 1, shape[1]), np.nan, np.float32)
+        self._octaves[rows, 0, columns] = self.octaves
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def own(self, number: int, step: int = 1) -> FloatArray:
+        """Every ``step``-th column of the terms of one pair."""
+        return self.terms[number, :, : self.sizes[number] : step]
+
+    def misses(self, found: Affine) -> FloatArray:
+        """Squared distances from where transforms (pairs, K, 6) put the matches, and infinite ones
+        where a match's scales tell another zoom: (pairs, K, most matches)."""
+        weights = _weights(found)
+        misses = np.full((*found.shape[:2], self.terms.shape[2]), np.inf, np.float32)
+        # One pair at a time, so that its numbers do not depend on the others'.
+        for number, size in enumerate(self.sizes.tolist()):
+            np.matmul(weights[number], self.own(number), out=misses[number, :, :size])
+        zooms = np.abs(found[..., 0] * found[..., 4] - found[..., 1] * found[..., 3])
+        octaves = (np.log2(zooms) / 2).astype(np.float32)[..., None]
+        misses[np.abs(octaves - self._octaves) >= self.trials.octaves] = np.inf
+        return misses
+
+    def left(self, misses: FloatArray, bound: float) -> FloatArray:
+        """What transforms leave unexplained, in matches: (pairs, K)."""
+        return np.stack(
+            [_left(one[:, :size], bound) for one, size in zip(misses, self.sizes, strict=True)]
         )
-        made = np.concatenate(
-            [_similarities(matches, pairs, trials), _affines(matches, triples, trials)]
+
+    def in_pixels(self, number: int, found: Affine) -> NDArray[np.float64]:
+        """A transform of one pair between points neither centred nor in units of the threshold."""
+        matrix = np.eye(3)
+        matrix[:2] = found.reshape(2, 3)
+        before, after = (complex(middles[number]) for middles in self._middles)
+        shift = self._threshold * matrix[:2, 2] + [after.real, after.imag]
+        matrix[:2, 2] = shift - matrix[:2, :2] @ [before.real, before.imag]
+        return matrix
+
+
+def _propose(batch: _Batch) -> tuple[Affine, NDArray[np.bool_]]:
+    """The best of the sampled transforms of each pair, (pairs, K, 6), and whether there is any."""
+    draws = _draws(batch.trials.seed, int(batch.numbers.max()))
+    kept = np.zeros((len(batch), _FITTED, 6), np.float32)
+    left = np.full((len(batch), _FITTED), np.inf, np.float32)
+    undecided = np.arange(len(batch))
+    for part in (slice(0, _FIRST), slice(_FIRST, draws.shape[1])):
+        similar, affine = (
+            make(batch, *_samples(batch, draws, part, undecided, kind))
+            for kind, make in enumerate((_similarities, _affines))
         )
-        left_of_few = _left(_by_place(made, few), _LOOSE)
-        made = made[_best(left_of_few, max(_PROMISING, len(made) // 10))]
-        kept = np.concatenate([kept, made])
-        left = np.concatenate([left, _left(_by_place(made, terms), _LOOSE)])
-        best = _best(left, _FITTED)
-        kept, left = kept[best], left[best]
+        made = np.concatenate([similar[0], affine[0]])
+        owners = np.concatenate([similar[1], affine[1]])
+        order = np.argsort(owners, kind="stable")
+        weights, bounds = (
+            _weights(made[order]),
+            np.searchsorted(owners[order], np.arange(len(batch) + 1)),
+        )
+        made = made[order]
+        for number in undecided.tolist():
+            here = slice(bounds[number], bounds[number + 1])
+            best, values = _promising(batch, number, weights[here])
+            both = np.concatenate([left[number], values])
+            first = np.argpartition(both, _FITTED - 1)[:_FITTED]
+            kept[number] = np.concatenate([kept[number], made[here][best]])[first]
+            left[number] = both[first]
         # The part of the matches that the best proposal explains, from what it leaves.
-        explained = 1 - left.min(initial=count) / count
-        if (1 - explained**3) ** _FIRST < 1 - _SURE:
+        explained = np.maximum(1 - left.min(axis=1) / batch.sizes, 0)
+        sure = (1 - explained**3) ** _FIRST < 1 - _SURE
+        undecided = np.flatnonzero(~sure & (batch.numbers.max(axis=1) > _FIRST))
+        if not len(undecided):
             break
-    return kept
+    return kept, np.asarray(np.isfinite(left).any(axis=1))
+
+
+def _promising(batch: _Batch, number: int, weights: FloatArray) -> tuple[Numbers, FloatArray]:
+    """Of one pair's proposals those that are worth a judgement by all matches, and what they leave
+    unexplained."""
+    step = -(-int(batch.sizes[number]) // _FEW)
+    chosen = np.arange(len(weights))
+    most = max(_PROMISING, len(weights) // 10)
+    if step > 1 and len(weights) > most:
+        few = np.ascontiguousarray(batch.own(number, step))
+        chosen = np.argpartition(_left(weights @ few, _LOOSE), most)[:most]
+    return chosen, _left(weights[chosen] @ batch.own(number), _LOOSE)
 
 
 @lru_cache(maxsize=4)
@@ -159,38 +255,49 @@ def _draws(seed: int, count: int) -> FloatArray:
     return np.random.default_rng(seed).random((count, 3), np.float32).T.copy()
 
 
-def _samples(draws: FloatArray, count: int) -> NDArray[np.intp]:
-    """Three different numbers below ``count`` for each draw: (3, draws)."""
-    ranges = np.array([[count], [count - 1], [count - 2]], np.float32)
-    first, second, third = (draws * ranges).astype(np.intp)
-    second = (first + 1 + second) % count
-    third = (first + 1 + third) % count
+def _samples(
+    batch: _Batch, draws: FloatArray, part: slice, numbers: Numbers, kind: int
+) -> tuple[Numbers, Numbers]:
+    """Three different matches (3, samples), and the pair of photos that each sample is of.
+
+    Args:
+        part: of the draws; each pair takes as many of them as its trials allow.
+        numbers: the pairs that samples are taken of.
+        kind: 0 for pairs of matches, 1 for triples.
+    """
+    many = np.clip(batch.numbers[numbers, kind], part.start, part.stop) - part.start
+    owners = np.repeat(numbers, many)
+    drawn = np.arange(len(owners)) - np.repeat(np.cumsum(many) - many, many) + part.start
+    count = batch.sizes[owners]
+    first, second, third = draws[:, drawn]
+    first = (first * count).astype(np.intp)
+    second = (first + 1 + (second * (count - 1)).astype(np.intp)) % count
+    third = (first + 1 + (third * (count - 2)).astype(np.intp)) % count
     # The third may come out as the second; the one after it cannot, unless it is the first.
-    third += third == second
-    third %= count
-    return np.stack([first, second, (third + (third == first)) % count])
+    third = (third + (third == second)) % count
+    third = (third + (third == first)) % count
+    return np.stack([first, second, third]) + batch.starts[owners], owners
 
 
 # Places are complex numbers from here on: a transform takes z to α z + β conj(z) + γ, and β is zero
 # for a similarity.
 
 
-def _similarities(matches: _Matches, samples: NDArray[np.intp], trials: Trials) -> Affine:
-    """Turn, zoom and shift of pairs of matches."""
-    x, y = matches.x, matches.y
+def _similarities(batch: _Batch, samples: Numbers, owners: Numbers) -> tuple[Affine, Numbers]:
+    """Turn, zoom and shift of pairs of matches, and whose they are."""
+    x, y, most = batch.x, batch.y, batch.trials.max_zoom
     first, second = samples[:2]
     before, after = x[second] - x[first], y[second] - y[first]
-    here, there, most = np.abs(before), np.abs(after), trials.max_zoom
+    here, there = np.abs(before), np.abs(after)
     good = (np.minimum(here, there) > _APART) & (there < most * here) & (here < most * there)
-    good &= _consistent(there / here, samples[:2], matches, trials)
-    kept = np.flatnonzero(good)
+    kept = np.flatnonzero(good & _consistent(batch, there / here, samples[:2]))
     first, turn = first[kept], after[kept] / before[kept]
-    return _real(turn, np.zeros_like(turn), y[first] - turn * x[first])
+    return _real(turn, np.zeros_like(turn), y[first] - turn * x[first]), owners[kept]
 
 
-def _affines(matches: _Matches, samples: NDArray[np.intp], trials: Trials) -> Affine:
-    """The transforms of triples of matches."""
-    x, y = matches.x, matches.y
+def _affines(batch: _Batch, samples: Numbers, owners: Numbers) -> tuple[Affine, Numbers]:
+    """The transforms of triples of matches, and whose they are."""
+    x, y = batch.x, batch.y
     first, second, third = samples
     p, q, u, v = (
         x[second] - x[first],
@@ -200,23 +307,19 @@ def _affines(matches: _Matches, samples: NDArray[np.intp], trials: Trials) -> Af
     )
     before, after = (p.conj() * q).imag, (u.conj() * v).imag
     good = np.minimum(np.abs(before), np.abs(after)) > _AREA
-    good &= trials.mirrored | (before * after > 0)
-    good &= _consistent(np.sqrt(np.abs(after / before)), samples, matches, trials)
-    kept = np.flatnonzero(good)
+    good &= batch.trials.mirrored | (before * after > 0)
+    kept = np.flatnonzero(good & _consistent(batch, np.sqrt(np.abs(after / before)), samples))
     first, p, q, u, v = first[kept], p[kept], q[kept], u[kept], v[kept]
     scale = np.complex64(0.5j) / before[kept]
     turn, mirror = (u * q.conj() - v * p.conj()) * scale, (v * p - u * q) * scale
-    return _real(turn, mirror, y[first] - turn * x[first] - mirror * x[first].conj())
+    shift = y[first] - turn * x[first] - mirror * x[first].conj()
+    return _real(turn, mirror, shift), owners[kept]
 
 
-def _consistent(
-    zooms: FloatArray, samples: NDArray[np.intp], matches: _Matches, trials: Trials
-) -> np.ndarray | bool:
-    """Whether the scales of all matches of a sample tell about its zoom."""
-    if matches.octaves is None:
-        return True
-    off = np.abs(matches.octaves[samples] - np.log2(zooms))
-    return np.asarray((off < trials.octaves).all(axis=0))
+def _consistent(batch: _Batch, zooms: FloatArray, samples: Numbers) -> NDArray[np.bool_]:
+    """Whether the scales of no match of a sample tell another zoom."""
+    off = np.abs(batch.octaves[samples] - np.log2(zooms))
+    return ~(off >= batch.trials.octaves).any(axis=0)
 
 
 def _real(turn: ComplexArray, mirror: ComplexArray, shift: ComplexArray) -> Affine:
@@ -226,63 +329,40 @@ def _real(turn: ComplexArray, mirror: ComplexArray, shift: ComplexArray) -> Affi
     )
 
 
-def _terms(a: FloatArray, b: FloatArray) -> FloatArray:
+def _terms(x: ComplexArray, y: ComplexArray) -> FloatArray:
     """Of every match the 13 products that its squared miss is made of: float32 (13, N).
 
     |A a + t − b|² is a sum of the places' products, weighted by what depends on A and t only.
     """
-    (x, y), (u, v) = a.T, b.T
-    one = np.ones_like(x)
+    a, b, u, v = x.real, x.imag, y.real, y.imag
+    one = np.ones_like(a)
     return np.stack(
-        [x * x, x * y, y * y, x, y, one, u * x, u * y, u, v * x, v * y, v, u * u + v * v]
+        [a * a, a * b, b * b, a, b, one, u * a, u * b, u, v * a, v * b, v, u * u + v * v]
     )
 
 
-def _by_place(found: Affine, terms: FloatArray) -> FloatArray:
-    """Squared distances (K, N) from where the transforms put the matches."""
-    halves = found.reshape(-1, 2, 3)
-    weights = np.empty((len(found), 13), np.float32)
-    weights[:, :6] = (halves.transpose(0, 2, 1) @ halves).reshape(-1, 9)[:, _PRODUCTS] * _TIMES
-    weights[:, 6:12] = -2 * found
-    weights[:, 12] = 1
-    return np.asarray(weights @ terms)
-
-
-def _misses(found: Affine, matches: _Matches, trials: Trials) -> FloatArray:
-    """The same, and infinite where a match's scales tell another zoom."""
-    misses = _by_place(found, matches.terms)
-    if matches.octaves is not None:
-        octaves = np.log2(np.abs(found[:, 0] * found[:, 4] - found[:, 1] * found[:, 3])) / 2
-        wrong = np.abs(octaves[:, None].astype(np.float32) - matches.octaves) >= trials.octaves
-        misses[wrong] = np.inf
-    return misses
+def _weights(found: Affine) -> FloatArray:
+    """What weighs the terms for transforms (…, 6): float32 (…, 13)."""
+    halves = found.reshape(*found.shape[:-1], 2, 3)
+    weights = np.empty((*found.shape[:-1], _TERMS), np.float32)
+    products = np.swapaxes(halves, -1, -2) @ halves
+    weights[..., :6] = products.reshape(*found.shape[:-1], 9)[..., _PRODUCTS] * _TIMES
+    weights[..., 6:12] = -2 * found
+    weights[..., 12] = 1
+    return weights
 
 
 def _left(misses: FloatArray, bound: float) -> FloatArray:
-    """What transforms leave unexplained, in matches: float32 (K,)."""
-    return np.minimum(misses, np.float32(bound**2)).sum(axis=1) / np.float32(bound**2)
+    """What transforms leave unexplained, in matches: the last axis is summed up."""
+    return np.minimum(misses, np.float32(bound**2)).sum(axis=-1) / np.float32(bound**2)
 
 
-def _best(left: FloatArray, count: int) -> NDArray[np.intp]:
-    if len(left) <= count:
-        return np.arange(len(left))
-    return np.argpartition(left, count)[:count]
-
-
-def _fit(misses: FloatArray, matches: _Matches, bound: float) -> Affine:
+def _fit(misses: FloatArray, batch: _Batch, bound: float) -> Affine:
     """Least squares over what agrees within the bound, the nearer the more it counts."""
     weights = np.maximum(1 - misses / np.float32(bound**2), 0)
-    sums = (weights @ matches.terms.T).astype(np.float64)
-    equations = sums[:, _EQUATIONS].reshape(-1, 3, 5)
-    left, right = equations[:, :, :3] + _RIDGE, equations[:, :, 3:]
-    return np.linalg.solve(left, right).transpose(0, 2, 1).reshape(-1, 6)
-
-
-def _in_pixels(
-    found: Affine, middles: tuple[FloatArray, FloatArray], threshold: float
-) -> NDArray[np.float64]:
-    """The transform between points that are neither centred nor in units of the threshold."""
-    matrix = np.eye(3)
-    matrix[:2] = found.reshape(2, 3)
-    matrix[:2, 2] = threshold * matrix[:2, 2] + middles[1] - matrix[:2, :2] @ middles[0]
-    return matrix
+    sums = np.empty((*misses.shape[:2], _TERMS))
+    for number, size in enumerate(batch.sizes.tolist()):
+        sums[number] = weights[number, :, :size] @ batch.own(number).T
+    equations = sums[..., _EQUATIONS].reshape(*sums.shape[:-1], 3, 5)
+    left, right = equations[..., :3] + _RIDGE, equations[..., 3:]
+    return np.swapaxes(np.linalg.solve(left, right), -1, -2).reshape(*sums.shape[:-1], 6)

@@ -8,6 +8,7 @@ away multiplies the inliers of a true pair, and a pair that agreed by chance fal
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -24,7 +25,7 @@ from index.products import Descriptors, to_steps
 from index.quantiser import Quantiser
 from index.segments import Comparable
 from index.settings import IndexSettings, VerificationSettings
-from index.verification import transform_points, verify
+from index.verification import Matched, transform_points, verify
 
 # What lies outside the query in the warped photo: the grey that the network sees as nothing.
 _GREY = (128, 128, 128)
@@ -77,13 +78,13 @@ def compare(
 
 
 def compare_stored(
-    query: Query,
-    other: Comparable,
-    settings: IndexSettings,
-    verification: VerificationSettings | None = None,
-) -> Verification:
-    """The same of a query and a photo as the index hands it out, in this thread."""
-    return _compare(query.beside(other), other, settings, verification)
+    query: Query, others: Iterable[Comparable], settings: IndexSettings
+) -> list[Verification]:
+    """The same of a query and each of some photos as the index hands them out, in this thread."""
+    return verify(
+        [_matched(query.beside(other), other, settings) for other in others],
+        settings.verification,
+    )
 
 
 def compare_alone(
@@ -94,25 +95,16 @@ def compare_alone(
 ) -> Verification:
     """The same of two photos in one space, on all cores: for a pair that is not one of many."""
     with one_blas_thread():
-        return _compare(one, other, settings, verification, pair_pool())
+        matched = _matched(one, other, settings, pair_pool())
+        return verify([matched], verification or settings.verification)[0]
 
 
-def _compare(
-    one: Comparable,
-    other: Comparable,
-    settings: IndexSettings,
-    verification: VerificationSettings | None = None,
-    pool: Executor | None = None,
-) -> Verification:
+def _matched(
+    one: Comparable, other: Comparable, settings: IndexSettings, pool: Executor | None = None
+) -> Matched:
     matches = match_descriptors(one.descriptors, other.descriptors, settings.matching, pool)
-    return verify(
-        one.keypoints,
-        other.keypoints,
-        matches,
-        one.size,
-        other.size,
-        verification or settings.verification,
-        (one.scales, other.scales),
+    return Matched(
+        one.keypoints, other.keypoints, matches, one.size, other.size, (one.scales, other.scales)
     )
 
 

@@ -28,6 +28,8 @@ Orientations = Literal["auto", "1", "4"]
 _Place = tuple[int, int]
 # So many times the inliers of the best upright candidate turn the order of all candidates.
 _CLEARLY_MORE = 1.5
+# So many candidates are verified at a time, in one thread.
+_AT_ONCE = 17
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
 
@@ -234,14 +236,18 @@ class Search:
         query = Query(self._features[turns])
         left = [place for place in places if (turns, place) not in self._seen]
 
-        def look(place: _Place) -> _Seen:
-            stored = self._stores[place[0]].comparable(place[1])
-            verification = compare_stored(query, stored, self._settings)
-            return _points(verification, query.features, stored)
+        def look(places: list[_Place]) -> list[_Seen]:
+            stored = [self._stores[number].comparable(row) for number, row in places]
+            found = compare_stored(query, stored, self._settings)
+            return [
+                _points(one, query.features, photo)
+                for one, photo in zip(found, stored, strict=True)
+            ]
 
+        parts = [left[start : start + _AT_ONCE] for start in range(0, len(left), _AT_ONCE)]
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for place, seen in zip(left, pool.map(look, left), strict=True):
-                self._seen[turns, place] = seen
+            for places, seen in zip(parts, pool.map(look, parts), strict=True):
+                self._seen |= {(turns, place): one for place, one in zip(places, seen, strict=True)}
 
     def _look_again(
         self, ranked: list[_Candidate], by_turn: dict[int, list[_Candidate]]

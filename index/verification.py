@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.values import FloatArray
-from index.consensus import Trials, agree
+from index.consensus import Agreement, Matches, Trials, agree
 from index.hits import Verification
 from index.settings import VerificationSettings
 
@@ -32,6 +34,64 @@ _FEWEST_TRIALS = 50
 _SHRUNK_TO = 1024
 
 
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """The points of two photos, and which of them look alike.
+
+    Attributes:
+        query, other: keypoints float32 (N, 2) and (M, 2), (x, y), pixels.
+        matches: int32 (K, 2), indices into both.
+        query_size, other_size: (width, height) of the upright photos.
+        scales: of both photos' features, float32 (N,) and (M,), where the settings say what they
+            tell; see :class:`delg.values.LocalFeatures`.
+    """
+
+    query: FloatArray
+    other: FloatArray
+    matches: NDArray[np.int32]
+    query_size: Size
+    other_size: Size
+    scales: tuple[FloatArray, FloatArray] | None = None
+
+    def units(self, settings: VerificationSettings) -> tuple[float, float]:
+        """What makes pixels of both photos pixels of the reference side."""
+        return _unit(self.query_size, settings), _unit(self.other_size, settings)
+
+    def ends(self, settings: VerificationSettings) -> Matches:
+        """The matches in pixels of the reference side."""
+        units = self.units(settings)
+        return Matches(
+            self.query[self.matches[:, 0]].astype(np.float32) * np.float32(units[0]),
+            self.other[self.matches[:, 1]].astype(np.float32) * np.float32(units[1]),
+            self._zooms(settings),
+        )
+
+    def _zooms(self, settings: VerificationSettings) -> FloatArray | None:
+        """The zoom that each match's scales tell, between photos of the reference side."""
+        if self.scales is None or settings.scales not in ("enlarged", "shrunk"):
+            return None
+        # Where all have the same scale, it tells nothing.
+        if not all(len(one) and one.min() < one.max() for one in self.scales):
+            return None
+        sizes = self.query_size, self.other_size
+        a, b = (
+            one[self.matches[:, side]] * np.float32(_seen_side(size, settings))
+            for side, (one, size) in enumerate(zip(self.scales, sizes, strict=True))
+        )
+        return np.asarray(a / b, np.float32)
+
+
+def _unit(size: Size, settings: VerificationSettings) -> float:
+    return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
+
+
+def _seen_side(size: Size, settings: VerificationSettings) -> float:
+    """How many pixels long the model sees a photo at scale 1, as far as photos differ in that."""
+    if settings.scales == "enlarged":
+        return 1.0
+    return min(max(size), settings.reference_side or _SHRUNK_TO)
+
+
 def trials(count: int, settings: VerificationSettings, samples: int | None = None) -> int:
     """Trials after which ``min_inliers`` among ``count`` matches would hardly have been missed.
 
@@ -42,21 +102,35 @@ def trials(count: int, settings: VerificationSettings, samples: int | None = Non
     """
     most = settings.max_trials or _TRIALS[settings.method]
     rate = min(1.0, settings.min_inliers / max(count, 1)) ** (samples or _SAMPLES[settings.method])
-    needed = np.log(1 - _CONFIDENCE) / np.log1p(-min(rate, 0.999))
-    return int(np.clip(needed, _FEWEST_TRIALS, most))
+    needed = math.log(1 - _CONFIDENCE) / math.log1p(-min(rate, 0.999))
+    return int(min(max(needed, _FEWEST_TRIALS), most))
 
 
 def _estimate(
-    query: FloatArray,
-    other: FloatArray,
-    settings: VerificationSettings,
-    zooms: FloatArray | None,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
-    """The transform (3, 3) with the most support, and which matches support it."""
-    if settings.method == "skimage-affine":
-        return _estimate_skimage(query, other, settings)
+    pairs: Sequence[Matches], settings: VerificationSettings
+) -> Sequence[Agreement | None]:
+    """Each pair's transform (3, 3) with the most support, and which matches support it."""
     if settings.method == "affine":
-        return agree(query, other, settings.threshold, _tries(len(query), settings), zooms)
+        tries = [_tries(len(one.query), settings) for one in pairs]
+        return agree(pairs, settings.threshold, tries)
+    estimate = _homography if settings.method == "homography" else _estimate_skimage
+    return [estimate(one.query, one.other, settings) for one in pairs]
+
+
+def _tries(count: int, settings: VerificationSettings) -> Trials:
+    most = settings.max_trials or _TRIALS["affine"]
+    return Trials(
+        pairs=min(trials(count, settings, samples=2), max(1, most // _TRIPLES_TO_A_PAIR)),
+        triples=trials(count, settings),
+        max_zoom=settings.max_zoom if settings.believable else math.inf,
+        mirrored=not settings.believable,
+        seed=settings.seed,
+    )
+
+
+def _homography(
+    query: FloatArray, other: FloatArray, settings: VerificationSettings
+) -> Agreement | None:
     matrix, mask = cv2.findHomography(
         query,
         other,
@@ -70,20 +144,9 @@ def _estimate(
     return np.asarray(matrix / matrix[2, 2], np.float64), np.asarray(mask).ravel() > 0
 
 
-def _tries(count: int, settings: VerificationSettings) -> Trials:
-    most = settings.max_trials or _TRIALS["affine"]
-    return Trials(
-        pairs=min(trials(count, settings, samples=2), max(1, most // _TRIPLES_TO_A_PAIR)),
-        triples=trials(count, settings),
-        max_zoom=settings.max_zoom if settings.believable else np.inf,
-        mirrored=not settings.believable,
-        seed=settings.seed,
-    )
-
-
 def _estimate_skimage(
     query: FloatArray, other: FloatArray, settings: VerificationSettings
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]] | None:
+) -> Agreement | None:
     from skimage.measure import ransac
     from skimage.transform import AffineTransform
 
@@ -156,79 +219,42 @@ def _holds(
     """Whether enough matches, spread wide enough, support a believable transform."""
     if mask.sum() <= max(_SAMPLES[settings.method], settings.min_inlier_rate * len(mask)):
         return False
-    thinnest = min(spread(query[mask]), spread(other[mask]))
-    return thinnest >= settings.threshold / 2 and believable(matrix, query[mask], settings)
+    query, other = query[mask], other[mask]
+    thinnest = min(spread(query), spread(other))
+    return thinnest >= settings.threshold / 2 and believable(matrix, query, settings)
 
 
-def _unit(size: Size, settings: VerificationSettings) -> float:
-    return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
-
-
-def _zooms(
-    scales: tuple[FloatArray, FloatArray],
-    matches: NDArray[np.int32],
-    sizes: tuple[Size, Size],
-    settings: VerificationSettings,
-) -> FloatArray | None:
-    """The zoom that each match's scales tell, between photos in units of the reference side."""
-    # Where all have the same scale, it tells nothing.
-    told = settings.scales in ("enlarged", "shrunk") and all(
-        len(one) and one.min() < one.max() for one in scales
-    )
-    if not told:
-        return None
-    a, b = (
-        one[matches[:, side]] * np.float32(_seen_side(size, settings))
-        for side, (one, size) in enumerate(zip(scales, sizes, strict=True))
-    )
-    return np.asarray(a / b, np.float32)
-
-
-def _seen_side(size: Size, settings: VerificationSettings) -> float:
-    """How many pixels long the model sees a photo at scale 1, as far as photos differ in that."""
-    if settings.scales == "enlarged":
-        return 1.0
-    return min(max(size), settings.reference_side or _SHRUNK_TO)
-
-
-def verify(
-    query: FloatArray,
-    other: FloatArray,
-    matches: NDArray[np.int32],
-    query_size: Size,
-    other_size: Size,
-    settings: VerificationSettings,
-    scales: tuple[FloatArray, FloatArray] | None = None,
-) -> Verification:
-    """Look for one transform that explains the matches.
+def verify(pairs: Sequence[Matched], settings: VerificationSettings) -> list[Verification]:
+    """Look for one transform that explains the matches of two photos, for many pairs at a time.
 
     Unless ``settings.believable`` is off, nothing is verified when the supporting points crowd
     along a line or in one spot, in either photo (within half the threshold any transform fits
     them), or when the transform mirrors, collapses or tears the photo.
-
-    Args:
-        query, other: keypoints float32 (N, 2) and (M, 2), (x, y), pixels.
-        matches: int32 (K, 2), indices into both.
-        query_size, other_size: (width, height) of the upright photos.
-        settings: see :class:`index.settings.VerificationSettings`.
-        scales: of both photos' features, float32 (N,) and (M,), where ``settings.scales`` says
-            what they tell; see :class:`delg.values.LocalFeatures`.
     """
-    if len(matches) <= _SAMPLES[settings.method]:
-        return Verification.none()
-    units = _unit(query_size, settings), _unit(other_size, settings)
-    a = query[matches[:, 0]].astype(np.float32) * np.float32(units[0])
-    b = other[matches[:, 1]].astype(np.float32) * np.float32(units[1])
-    zooms = None if scales is None else _zooms(scales, matches, (query_size, other_size), settings)
-    estimate = _estimate(a, b, settings, zooms)
-    if estimate is None:
-        return Verification.none()
-    matrix, mask = estimate
-    if settings.believable and not _holds(matrix, mask, a, b, settings):
+    found = [Verification.none()] * len(pairs)
+    tried = [
+        number for number, one in enumerate(pairs) if len(one.matches) > _SAMPLES[settings.method]
+    ]
+    ends = [pairs[number].ends(settings) for number in tried]
+    for number, points, estimate in zip(tried, ends, _estimate(ends, settings), strict=True):
+        if estimate is not None:
+            found[number] = _judge(pairs[number], points, *estimate, settings)
+    return found
+
+
+def _judge(
+    pair: Matched,
+    ends: Matches,
+    matrix: NDArray[np.float64],
+    mask: NDArray[np.bool_],
+    settings: VerificationSettings,
+) -> Verification:
+    if settings.believable and not _holds(matrix, mask, ends.query, ends.other, settings):
         return Verification.none()
     # Back from the reference side's unit to each photo's own pixels.
-    transform = np.diag([1 / units[1], 1 / units[1], 1]) @ matrix @ np.diag([units[0], units[0], 1])
+    query, other = pair.units(settings)
+    transform = np.diag([1 / other, 1 / other, 1]) @ matrix @ np.diag([query, query, 1])
     inliers = int(mask.sum())
     return Verification(
-        inliers, inliers >= settings.min_inliers, transform / transform[2, 2], matches[mask]
+        inliers, inliers >= settings.min_inliers, transform / transform[2, 2], pair.matches[mask]
     )

@@ -3,10 +3,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.consensus import Trials, agree
+from index.consensus import Agreement, Matches, Trials
+from index.consensus import agree as agree_many
 
 TRIALS = Trials(pairs=300, triples=1500, max_zoom=8, mirrored=False, seed=0)
 SIDE = 1000.0
+
+
+def agree(
+    query: np.ndarray,
+    other: np.ndarray,
+    threshold: float,
+    trials: Trials,
+    zooms: np.ndarray | None = None,
+) -> Agreement | None:
+    return agree_many([Matches(query, other, zooms)], threshold, [trials])[0]
 
 
 def transform(angle: float, zoom: float, shear: float, shift: tuple[float, float]) -> np.ndarray:

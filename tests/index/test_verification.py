@@ -3,7 +3,7 @@ import pytest
 
 from index.hits import Verification
 from index.settings import VerificationSettings
-from index.verification import spread, transform_points, trials, verify
+from index.verification import Matched, spread, transform_points, trials, verify
 
 METHODS = ("affine", "homography", "skimage-affine")
 # The two photos differ in size and shape, so that mixed up sides or axes show.
@@ -45,6 +45,12 @@ def homography(rng: np.random.Generator) -> np.ndarray:
     return affine(rng) @ slant
 
 
+def alone(
+    query: np.ndarray, other: np.ndarray, matches: np.ndarray, settings: VerificationSettings
+) -> Verification:
+    return verify([Matched(query, other, matches, QUERY, OTHER)], settings)[0]
+
+
 class Pair:
     """Keypoints of two photos and matches between them, some of which follow a transform.
 
@@ -79,7 +85,7 @@ class Pair:
         self.transform = transform
 
     def verify(self, settings: VerificationSettings) -> Verification:
-        return verify(self.query, self.other, self.matches, QUERY, OTHER, settings)
+        return alone(self.query, self.other, self.matches, settings)
 
 
 def same(one: Verification, other: Verification) -> bool:
@@ -295,12 +301,10 @@ def test_transforms_one_must_not_believe_are_not_verified(method, kind):
     for seed in range(3):
         query, other = degenerate(kind, np.random.default_rng(seed))
         matches = np.repeat(np.arange(50, dtype=np.int32)[:, None], 2, axis=1)
-        found = verify(
+        found = alone(
             query.astype(np.float32),
             other.astype(np.float32),
             matches,
-            QUERY,
-            OTHER,
             options(method, max_trials=300),
         )
         assert not found.verified, seed
@@ -311,11 +315,11 @@ def test_the_limits_of_belief_are_those_of_the_settings():
     query, other = degenerate("torn along", np.random.default_rng(0))
     matches = np.repeat(np.arange(50, dtype=np.int32)[:, None], 2, axis=1)
     two = query.astype(np.float32), other.astype(np.float32)
-    assert verify(*two, matches, QUERY, OTHER, options(max_anisotropy=6)).verified
+    assert alone(*two, matches, options(max_anisotropy=6)).verified
     query, other = degenerate("zoomed far out", np.random.default_rng(0))
     two = query.astype(np.float32), other.astype(np.float32)
     wide = options(max_zoom=20, threshold=4)
-    assert verify(*two, matches, QUERY, OTHER, wide).verified
+    assert alone(*two, matches, wide).verified
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
@@ -337,6 +341,52 @@ def test_the_result_repeats_identically(method):
         # What ran in between must not matter.
         Pair(np.random.default_rng(5), np.eye(3), 0, 50).verify(settings)
         assert same(pair.verify(settings), first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pairs_verified_together_are_as_each_alone(method):
+    pairs = [
+        Pair(rng := np.random.default_rng(seed), affine(rng), true, false)
+        for seed, (true, false) in enumerate([(40, 5), (3, 0), (0, 300), (30, 150), (0, 0), (9, 9)])
+    ]
+    broken = Pair(np.random.default_rng(9), np.eye(3), 40, 0)
+    broken.other[broken.matches[:5, 1]] = np.nan
+    pairs.insert(2, broken)
+    settings = options(method, max_trials=500)
+    together = verify(
+        [Matched(one.query, one.other, one.matches, QUERY, OTHER) for one in pairs], settings
+    )
+    assert sum(one.verified for one in together) >= 2
+    for one, found in zip(pairs, together, strict=True):
+        apart = one.verify(settings)
+        assert (found.transform is None) == (apart.transform is None)
+        assert found.transform is None or same(found, apart)
+    assert verify([], settings) == []
+
+
+@pytest.mark.parametrize(("scales", "small"), [("enlarged", 1), ("shrunk", 2)])
+def test_scales_are_told_as_the_model_sees_photos(scales, small):
+    """The other photo is the query at half its size: shown as it is, it is seen at half too."""
+    rng = np.random.default_rng(0)
+    query = rng.uniform(0, 1, (60, 2)).astype(np.float32) * (1000, 800)
+    matches = np.repeat(np.arange(60, dtype=np.int32)[:, None], 2, axis=1)
+    seen = rng.choice(np.float32([0.5, 1, 2]), 60)
+    sizes = (1000, 800), (500, 400)
+    right = seen, seen * np.float32(small)
+    wrong = seen, seen * np.float32(small * 4)
+
+    def inliers(told: tuple[np.ndarray, np.ndarray] | None, kind: str = scales) -> int:
+        half = (query / 2).astype(np.float32)
+        return verify([Matched(query, half, matches, *sizes, told)], options(scales=kind))[
+            0
+        ].inliers
+
+    assert (
+        inliers(right) == inliers(None) == inliers(wrong, "ignored") == inliers(wrong, "auto") == 60
+    )
+    assert inliers(wrong) < 10
+    one = np.ones(60, np.float32)
+    assert inliers((seen, one)) == 60, "photos whose scales tell nothing"
 
 
 def test_as_published_another_seed_may_draw_other_samples():
