@@ -158,13 +158,13 @@ class _Batch:
             for one in pairs
         ]
         self.octaves = np.log2(np.concatenate(zooms))
-        rows = np.repeat(np.arange(len(pairs)), self.sizes)
-        columns = np.arange(len(self.x)) - np.repeat(self.starts, self.sizes)
         shape = len(pairs), int(self.sizes.max())
         self.terms = np.zeros((shape[0], _TERMS, shape[1]), np.float32)
-        self.terms[rows, :, columns] = _terms(self.x, self.y).T
         self._octaves = np.full((shape[0], 1, shape[1]), np.nan, np.float32)
-        self._octaves[rows, 0, columns] = self.octaves
+        terms, ends = _terms(self.x, self.y), self.starts + self.sizes
+        for number, (start, end) in enumerate(zip(self.starts, ends, strict=True)):
+            self.terms[number, :, : end - start] = terms[:, start:end]
+            self._octaves[number, 0, : end - start] = self.octaves[start:end]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -209,9 +209,11 @@ def _propose(batch: _Batch) -> tuple[Affine, NDArray[np.bool_]]:
     left = np.full((len(batch), _FITTED), np.inf, np.float32)
     undecided = np.arange(len(batch))
     for part in (slice(0, _FIRST), slice(_FIRST, draws.shape[1])):
+        samples, owners, drawn = _samples(batch, draws, part, undecided)
         similar, affine = (
-            make(batch, *_samples(batch, draws, part, undecided, kind))
-            for kind, make in enumerate((_similarities, _affines))
+            make(batch, samples[:, used], owners[used])
+            for make, most in zip((_similarities, _affines), batch.numbers.T, strict=True)
+            for used in [drawn < most[owners]]
         )
         made = np.concatenate([similar[0], affine[0]])
         owners = np.concatenate([similar[1], affine[1]])
@@ -256,16 +258,16 @@ def _draws(seed: int, count: int) -> FloatArray:
 
 
 def _samples(
-    batch: _Batch, draws: FloatArray, part: slice, numbers: Numbers, kind: int
-) -> tuple[Numbers, Numbers]:
-    """Three different matches (3, samples), and the pair of photos that each sample is of.
+    batch: _Batch, draws: FloatArray, part: slice, numbers: Numbers
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Three different matches (3, samples), whose they are, and which of the draws they come from.
 
     Args:
         part: of the draws; each pair takes as many of them as its trials allow.
         numbers: the pairs that samples are taken of.
-        kind: 0 for pairs of matches, 1 for triples.
     """
-    many = np.clip(batch.numbers[numbers, kind], part.start, part.stop) - part.start
+    most = batch.numbers[numbers].max(axis=1)
+    many = np.clip(most, part.start, part.stop) - part.start
     owners = np.repeat(numbers, many)
     drawn = np.arange(len(owners)) - np.repeat(np.cumsum(many) - many, many) + part.start
     count = batch.sizes[owners]
@@ -276,7 +278,7 @@ def _samples(
     # The third may come out as the second; the one after it cannot, unless it is the first.
     third = (third + (third == second)) % count
     third = (third + (third == first)) % count
-    return np.stack([first, second, third]) + batch.starts[owners], owners
+    return np.stack([first, second, third]) + batch.starts[owners], owners, drawn
 
 
 # Places are complex numbers from here on: a transform takes z to α z + β conj(z) + γ, and β is zero

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,17 +39,10 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-@cache
-def pair_pool() -> Executor:
-    """Threads for the parts of a lone pair; candidates of a query run side by side already."""
-    return ThreadPoolExecutor(os.cpu_count(), "pair")
-
-
 def match_descriptors(
     query: Descriptors,
     other: Descriptors,
     settings: MatchingSettings,
-    pool: Executor | None = None,
 ) -> NDArray[np.int32]:
     """Nearest neighbours from the query to the other photo that pass the filters.
 
@@ -62,7 +53,6 @@ def match_descriptors(
             :mod:`index.products`).
         settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
             largest distance.
-        pool: threads to share the work; products inside should take one thread each.
 
     Returns:
         int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
@@ -71,8 +61,7 @@ def match_descriptors(
         return np.zeros((0, 2), np.int32)
     products = Products(query, other)
     parts = [slice(start, start + _ROWS) for start in range(0, len(query), _ROWS)]
-    spread = map if pool is None else pool.map
-    found = list(spread(partial(_neighbours, products), parts))
+    found = [_neighbours(products, part) for part in parts]
     nearest, best, second = (np.concatenate([one[part] for one in found]) for part in range(3))
     keep = best >= products.one * (1 - settings.max_distance**2 / 2)
     if settings.mutual:

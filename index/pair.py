@@ -9,7 +9,6 @@ away multiplies the inliers of a true pair, and a pair that agreed by chance fal
 from __future__ import annotations
 
 from collections.abc import Iterable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,7 +19,7 @@ from delg.decode import ImageError
 from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
-from index.matching import match_descriptors, one_blas_thread, pair_pool
+from index.matching import match_descriptors, one_blas_thread
 from index.products import Descriptors, to_steps
 from index.quantiser import Quantiser
 from index.segments import Comparable
@@ -93,16 +92,14 @@ def compare_alone(
     settings: IndexSettings,
     verification: VerificationSettings | None = None,
 ) -> Verification:
-    """The same of two photos in one space, on all cores: for a pair that is not one of many."""
+    """The same of two photos in one space, for a pair that is not one of many."""
     with one_blas_thread():
-        matched = _matched(one, other, settings, pair_pool())
+        matched = _matched(one, other, settings)
         return verify([matched], verification or settings.verification)[0]
 
 
-def _matched(
-    one: Comparable, other: Comparable, settings: IndexSettings, pool: Executor | None = None
-) -> Matched:
-    matches = match_descriptors(one.descriptors, other.descriptors, settings.matching, pool)
+def _matched(one: Comparable, other: Comparable, settings: IndexSettings) -> Matched:
+    matches = match_descriptors(one.descriptors, other.descriptors, settings.matching)
     return Matched(
         one.keypoints, other.keypoints, matches, one.size, other.size, (one.scales, other.scales)
     )

@@ -18,6 +18,8 @@ from index.store import Store
 _RATES = (0.05, 0.1, 0.5)
 _NOISE, _MUCH_NOISE = 0.5, 1.1
 _COUNTS = (125, 250, 500, 1000, 2000, 4000)
+# Pairs are verified one after another.
+_IN_A_ROW = 20
 _GROWTH = Growth("Verifying a pair", "features a photo", "ms")
 
 
@@ -70,7 +72,12 @@ def verify_pair(bench: Bench) -> Iterator[Result]:
     for name, one in scenes.items():
         stored = _Stored(one, bench.folder / name)
         yield bench.time(
-            name, stored.verify, stored.published, baseline_runs=3, note=stored.note(bench.baseline)
+            name,
+            stored.verify,
+            stored.published,
+            baseline_runs=3,
+            note=stored.note(bench.baseline),
+            in_a_row=_IN_A_ROW,
         )
     if bench.quick:
         return

@@ -29,6 +29,15 @@ def test_the_ratio_says_how_many_times_faster(tmp_path):
     assert row.as_json()["baseline_ms"] > row.as_json()["median_ms"] > 1
 
 
+def test_short_work_is_done_several_times_in_a_row(tmp_path):
+    calls = []
+    row = Bench(tmp_path, runs=3).time(
+        "x", lambda: (calls.append(1), time.sleep(0.002)), in_a_row=10
+    )
+    assert len(calls) == 31 and row.runs == 3
+    assert 2 <= row.median < 15
+
+
 def test_more_can_be_better():
     assert Row.of("x", [20.0], "images/s", 10.0, more_is_better=True).ratio == 2
 
