@@ -152,6 +152,8 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
     from index import IndexSettings
 
     defaults = json.loads(IndexSettings().model_dump_json())
+    # What the model fills in nobody has changed.
+    defaults["verification"]["scales"] = settings["verification"]["scales"]
     changed: dict[str, Any] = {}
     for section, values in settings.items():
         usual = defaults[section]

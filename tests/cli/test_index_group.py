@@ -126,7 +126,7 @@ def test_a_lost_shortlist_is_only_a_note(place, run, talk):
     assert (done.returncode, done.stdout) == (0, "i: sound\n")
     assert talk(done)[0].startswith("note: the stored shortlist is behind")
     done = run("index", "compact", "--index", "i", cwd=place)
-    assert done.stdout == "0 bytes freed; the shortlist is flat\n"
+    assert done.stdout == "0 bytes freed; the shortlist is fp16\n"
     assert run("index", "check", "--index", "i", cwd=place).stderr == ""
 
 

@@ -2,6 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from delg.errors import UsageError
+from delg.registry import find_model
+from delg.settings import parse
 from index.settings import IndexSettings, merge
 
 
@@ -71,3 +73,17 @@ def test_naming_a_fixed_section_as_it_is_recorded_is_no_change():
     )
     overrides = {"extraction": {"longest_side": 640}, "store": {"local_codec": "float16"}}
     assert merge(recorded, overrides, "x.yaml") == recorded
+
+
+@pytest.mark.parametrize(
+    ("name", "enlarge", "told"),
+    [("delg-lite", True, "enlarged"), ("delg-lite", False, "shrunk"), ("sift", True, "ignored")],
+)
+def test_what_scales_tell_depends_on_the_model(name, enlarge, told):
+    files = find_model(name)
+    extraction = files.settings.extraction.model_copy(update={"enlarge": enlarge})
+    model = files.settings.model_copy(update={"extraction": extraction})
+    assert IndexSettings().of_model(model).verification.scales == told
+    own = parse(IndexSettings, {"verification": {"scales": "ignored"}}, "own")
+    assert own.of_model(model) == own
+    assert IndexSettings().of_model(None).verification.scales == "ignored"
