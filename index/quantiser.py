@@ -25,7 +25,7 @@ CODE_BYTES = 16
 _WIDTH = 5
 # It takes so many descriptors to learn from, and more than so many do not help.
 FEWEST, MOST = 4_000, 30_000
-_ROUNDS = 25
+_ROUNDS = 12
 _TINY = 1e-12
 
 
@@ -77,15 +77,6 @@ class Quantiser:
         flat = self.centroids.astype(np.float32).reshape(groups * count, width)
         return flat, np.arange(0, groups * count, count)
 
-    @cached_property
-    def _codes(self) -> Any:
-        import faiss
-
-        groups, _, width = self.centroids.shape
-        coder = _coder(groups, width)
-        faiss.copy_array_to_vector(self.centroids.astype(np.float32).ravel(), coder.centroids)
-        return coder
-
     def same(self, other: Quantiser) -> bool:
         """Whether codes of the one are codes of the other."""
         return self is other or (
@@ -101,7 +92,13 @@ class Quantiser:
         """Unit vectors (N, d) as codes (N, m)."""
         if not len(descriptors):
             return np.zeros((0, self.code_bytes), np.uint8)
-        return np.asarray(self._codes.compute_codes(self.project(descriptors)))
+        centroids = self.centroids.astype(np.float32)
+        groups, _, width = centroids.shape
+        parts = self.project(descriptors).reshape(len(descriptors), groups, width)
+        # The nearest centroid c of x has the largest x·c − |c|²/2.
+        fit = parts.transpose(1, 0, 2) @ centroids.transpose(0, 2, 1)
+        fit -= (centroids**2).sum(axis=2)[:, None] / 2
+        return fit.argmax(axis=2).T.astype(np.uint8, order="C")
 
     def decode(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) in the space of comparison: float32 (N, r), unit length."""
