@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from delg.decode import decode
 from delg.errors import DelgError
+from eval.speed.build import write_photos
 from eval.speed.harness import Bench, Result, stage
+from index.catalog import ImageRow, insert_segment, put_images
 from index.demo_photos import make_gallery
 from index.image_index import ImageIndex
+from index.store import Store
+
+# Photos that differ, how often all but one are there, and which is there once; no other of these
+# shows what that one shows.
+_PHOTOS, _COPIES, _QUICK_COPIES, _ONCE = 20, 527, 20, 10
+_AT_ONCE = 12
 
 
 @contextmanager
@@ -25,6 +34,41 @@ def demo_index() -> Iterator[tuple[ImageIndex, Path]]:
         with ImageIndex.create(Path(folder) / "index") as images:
             images.add(Path(folder) / "gallery")
             yield images, chosen.path
+
+
+def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
+    """An index of thousands of real photos, in ``folder / "index"``: few, extracted once, and their
+    features over and over under other ids.
+
+    Returns:
+        A photo that is in it once, and how many there are.
+    """
+    copies = _QUICK_COPIES if quick else _COPIES
+    write_photos(folder / "photos", _PHOTOS)
+    with ImageIndex.create(folder / "index") as images:
+        images.add(folder / "photos")
+        store = images._store
+        rows = list(store.catalog.images("ok"))
+        others = [row for row in rows if row is not rows[_ONCE]]
+        with store.lock():
+            for start in range(1, copies, _AT_ONCE):
+                numbers = range(start, min(start + _AT_ONCE, copies))
+                _copy(store, [replace(row, id=f"{n}/{row.id}") for n in numbers for row in others])
+            store.refresh()
+            store.save_shortlist()
+        return folder / "photos" / rows[_ONCE].id, len(images)
+
+
+def _copy(store: Store, images: list[ImageRow]) -> None:
+    """Images under other ids, with the features that they name as they are stored."""
+    segment = store.rewrite(images, store.catalog.next_segment())
+    placed = [
+        replace(one, segment=segment.number, position=position)
+        for position, one in enumerate(images)
+    ]
+    with store.catalog.write() as db:
+        insert_segment(db, segment)
+        put_images(db, placed)
 
 
 @stage("decode", "extract", "query")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from eval.serve_speed import measure
 from eval.speed.harness import Bench, Result, Row, stage
-from eval.speed.photos import demo_index
+from eval.speed.photos import many_photos
 
 NAMES = ("serve_query", "serve_query_8_clients", "serve_throughput", "serve_memory")
 
@@ -14,10 +14,11 @@ NAMES = ("serve_query", "serve_query_8_clients", "serve_throughput", "serve_memo
 @stage(*NAMES, extra="serve")
 def serve(bench: Bench) -> Iterator[Result]:
     """Queries over HTTP, beside those of the engine alone."""
-    with demo_index() as (images, photo):
-        index = images.path
-        found = measure(index, photo, seconds=5 if bench.quick else 60, runs=bench.runs)
-    note = "17 photos, over HTTP"
+    photo, count = many_photos(bench.folder, bench.quick)
+    found = measure(
+        bench.folder / "index", photo, seconds=5 if bench.quick else 60, runs=bench.runs
+    )
+    note = f"{count:,} photos, 100 verified, over HTTP"
     yield Row.of(NAMES[0], found.alone_ms, note=f"warm, one client, {note}")
     yield Row.of(NAMES[1], found.crowded_ms, note=f"eight clients, {found.errors} errors, {note}")
     rate = f"the engine alone with as many threads: {found.engine_per_second:.2f}"
