@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -13,8 +13,10 @@ from threadpoolctl import ThreadpoolController
 from index.products import Descriptors, Products
 from index.settings import MatchingSettings
 
-# Rows of a product that stay in a core's cache.
-_ROWS = 500
+# So many products at a time, a part of the cache.
+_CELLS = 1 << 20
+# Less than any product.
+_LEAST = np.iinfo(np.int32).min
 
 
 @cache
@@ -40,51 +42,76 @@ def one_thread() -> Iterator[None]:
 
 
 def match_descriptors(
-    query: Descriptors,
-    other: Descriptors,
-    settings: MatchingSettings,
+    query: Descriptors, other: Descriptors, settings: MatchingSettings
 ) -> NDArray[np.int32]:
-    """Nearest neighbours from the query to the other photo that pass the filters.
+    """:func:`match_many` of one photo."""
+    return match_many(query, [other], settings)[0]
+
+
+def match_many(
+    query: Descriptors, others: Sequence[Descriptors], settings: MatchingSettings
+) -> list[NDArray[np.int32]]:
+    """Nearest neighbours from the query to each of the other photos that pass the filters.
 
     All distances come from matrix products, as |a − b|² = 2 − 2 a·b for unit vectors.
 
     Args:
-        query, other: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
+        query, others: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
             :mod:`index.products`).
         settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
             largest distance.
 
     Returns:
-        int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
+        For each photo int32 (K, 2), indices into ``query`` and the other, in the query's order.
     """
-    if len(query) == 0 or len(other) == 0:
-        return np.zeros((0, 2), np.int32)
-    products = Products(query, other)
-    parts = [slice(start, start + _ROWS) for start in range(0, len(query), _ROWS)]
-    found = [_neighbours(products, part) for part in parts]
+    sizes = np.array([len(one) for one in others], np.intp)
+    most = int(sizes.max(initial=0))
+    if len(query) == 0 or most == 0:
+        return [np.zeros((0, 2), np.int32)] * len(others)
+    together = np.zeros((len(others), most, query.shape[1]), query.dtype)
+    for place, one in zip(together, others, strict=True):
+        place[: len(one)] = one
+    products = Products(query, together.reshape(-1, query.shape[1]))
+    missing = np.arange(most) >= sizes[:, None]
+    rows = max(1, _CELLS // missing.size)
+    parts = [slice(start, start + rows) for start in range(0, len(query), rows)]
+    found = [_neighbours(products, part, missing) for part in parts]
     nearest, best, second = (np.concatenate([one[part] for one in found]) for part in range(3))
     keep = best >= products.one * (1 - settings.max_distance**2 / 2)
     if settings.mutual:
         # The maximum along columns is read row by row, ten times faster than their argmax.
-        keep &= best == np.max([one[3] for one in found], axis=0)[nearest]
-    if settings.ratio < 1 and len(other) > 1:
+        columns = np.max([one[3] for one in found], axis=0)
+        keep &= best == np.take_along_axis(columns.T, nearest, axis=0)
+    if settings.ratio < 1:
         near, far = ((products.one - one).clip(0) for one in (best, second))
         keep &= near < settings.ratio**2 * far
-    kept = np.flatnonzero(keep)
+    return [
+        _pairs(np.flatnonzero(kept), to, settings)
+        for kept, to in zip(keep.T, nearest.T, strict=True)
+    ]
+
+
+def _neighbours(
+    products: Products, part: slice, missing: NDArray[np.bool_]
+) -> tuple[np.ndarray, ...]:
+    """Of each query feature the nearest in each photo, its product and the second best, all of
+    them (rows, photos); and the best of each of the photos' features, (photos, most)."""
+    found = products.rows(part).reshape(-1, *missing.shape)
+    if missing.any():
+        found[:, missing] = _LEAST
+    nearest = found.argmax(axis=2)
+    best = np.take_along_axis(found, nearest[:, :, None], axis=2)[:, :, 0]
+    columns = found.max(axis=0)
+    np.put_along_axis(found, nearest[:, :, None], _LEAST, axis=2)
+    return nearest, best, found.max(axis=2), columns
+
+
+def _pairs(
+    kept: NDArray[np.intp], nearest: NDArray[np.intp], settings: MatchingSettings
+) -> NDArray[np.int32]:
     if settings.mutual:
         # Of query features that are as near, the first.
-        first = np.zeros(len(other), np.intp)
+        first = np.zeros(nearest.max() + 1, np.intp)
         first[nearest[kept[::-1]]] = kept[::-1]
         kept = kept[first[nearest[kept]] == kept]
     return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)
-
-
-def _neighbours(products: Products, part: slice) -> tuple[np.ndarray, ...]:
-    """Of each query feature the nearest, its product and the second best; the best by column."""
-    found = products.rows(part)
-    index = np.arange(len(found))
-    nearest = found.argmax(axis=1)
-    best = found[index, nearest]
-    columns = found.max(axis=0)
-    found[index, nearest] = np.iinfo(np.int32).min
-    return nearest, best, found.max(axis=1), columns

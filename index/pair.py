@@ -8,8 +8,9 @@ away multiplies the inliers of a true pair, and a pair that agreed by chance fal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from delg.decode import ImageError
 from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
-from index.matching import match_descriptors, one_blas_thread
+from index.matching import match_many, one_blas_thread
 from index.products import Descriptors, to_steps
 from index.quantiser import Quantiser
 from index.segments import Comparable
@@ -76,14 +77,16 @@ def compare(
     return compare_alone(comparable(query), comparable(other), settings, verification)
 
 
-def compare_stored(
+def match_stored(
     query: Query, others: Iterable[Comparable], settings: IndexSettings
-) -> list[Verification]:
-    """The same of a query and each of some photos as the index hands them out, in this thread."""
-    return verify(
-        [_matched(query.beside(other), other, settings) for other in others],
-        settings.verification,
-    )
+) -> list[Matched]:
+    """Match a query with photos as the index hands them out, for :func:`verify`."""
+    found: list[Matched] = []
+    # Those in one space are matched together.
+    for _, same in groupby(others, key=lambda one: id(one.quantiser)):
+        together = list(same)
+        found += _matched(query.beside(together[0]), together, settings)
+    return found
 
 
 def compare_alone(
@@ -94,15 +97,22 @@ def compare_alone(
 ) -> Verification:
     """The same of two photos in one space, for a pair that is not one of many."""
     with one_blas_thread():
-        matched = _matched(one, other, settings)
-        return verify([matched], verification or settings.verification)[0]
+        matched = _matched(one, [other], settings)
+        return verify(matched, verification or settings.verification)[0]
 
 
-def _matched(one: Comparable, other: Comparable, settings: IndexSettings) -> Matched:
-    matches = match_descriptors(one.descriptors, other.descriptors, settings.matching)
-    return Matched(
-        one.keypoints, other.keypoints, matches, one.size, other.size, (one.scales, other.scales)
+def _matched(
+    one: Comparable, others: Sequence[Comparable], settings: IndexSettings
+) -> list[Matched]:
+    matches = match_many(
+        one.descriptors, [other.descriptors for other in others], settings.matching
     )
+    return [
+        Matched(
+            one.keypoints, other.keypoints, own, one.size, other.size, (one.scales, other.scales)
+        )
+        for other, own in zip(others, matches, strict=True)
+    ]
 
 
 def second_look(

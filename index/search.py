@@ -18,17 +18,18 @@ from delg.extractor import Extractor
 from delg.values import Box, FloatArray, ImageFeatures
 from index.hits import Hit, QueryResult, Ranking, Verification
 from index.matching import one_blas_thread
-from index.pair import Query, compare_stored, second_look
+from index.pair import Query, match_stored, second_look
 from index.ranking import score
 from index.segments import Comparable
 from index.store import Store
+from index.verification import Matched, verify
 
 Orientations = Literal["auto", "1", "4"]
 # Which index and which of its rows.
 _Place = tuple[int, int]
 # So many times the inliers of the best upright candidate turn the order of all candidates.
 _CLEARLY_MORE = 1.5
-# So many candidates are verified at a time, in one thread.
+# So many candidates are matched at a time in one thread, and then verified.
 _AT_ONCE = 17
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
@@ -236,18 +237,21 @@ class Search:
         query = Query(self._features[turns])
         left = [place for place in places if (turns, place) not in self._seen]
 
-        def look(places: list[_Place]) -> list[_Seen]:
+        def match(places: list[_Place]) -> tuple[list[Comparable], list[Matched]]:
             stored = [self._stores[number].comparable(row) for number, row in places]
-            found = compare_stored(query, stored, self._settings)
-            return [
-                _points(one, query.features, photo)
-                for one, photo in zip(found, stored, strict=True)
-            ]
+            return stored, match_stored(query, stored, self._settings)
 
         parts = [left[start : start + _AT_ONCE] for start in range(0, len(left), _AT_ONCE)]
+        seen: list[_Seen] = []
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            for places, seen in zip(parts, pool.map(look, parts), strict=True):
-                self._seen |= {(turns, place): one for place, one in zip(places, seen, strict=True)}
+            # Matching is long products, which threads share well; verifying is many short steps.
+            for stored, matched in pool.map(match, parts):
+                found = verify(matched, self._settings.verification)
+                seen += [
+                    _points(one, query.features, photo)
+                    for one, photo in zip(found, stored, strict=True)
+                ]
+        self._seen |= {(turns, place): one for place, one in zip(left, seen, strict=True)}
 
     def _look_again(
         self, ranked: list[_Candidate], by_turn: dict[int, list[_Candidate]]

@@ -14,14 +14,14 @@ from eval.speed.photos import many_photos
 from index.demo_photos import make_gallery
 from index.image_index import ImageIndex
 
-_RUNS = 5
+_RUNS, _QUICK_RUNS = 5, 3
 
 
 @stage("query_cold", "query_warm", "query_warm_nothing")
 def ask(bench: Bench) -> Iterator[Result]:
     """The default model, 100 candidates verified; the baseline loads TensorFlow."""
     photo, count = many_photos(bench.folder, bench.quick)
-    index = bench.folder / "index"
+    index, runs = bench.folder / "index", _QUICK_RUNS if bench.quick else min(bench.runs, _RUNS)
     command = [sys.executable, "-m", "delg.cli", "query", str(photo)]
     command += ["--index", str(index), "--json"]
 
@@ -37,7 +37,8 @@ def ask(bench: Bench) -> Iterator[Result]:
         "query_cold",
         lambda: run("auto"),
         lambda: run("tensorflow"),
-        runs=min(bench.runs, _RUNS),
+        runs=runs,
+        baseline_runs=1 if bench.quick else None,
         note=f"{size}; the baseline: DELG_RUNTIME=tensorflow",
     )
     with ImageIndex.open(index) as images:
@@ -51,6 +52,6 @@ def ask(bench: Bench) -> Iterator[Result]:
             yield bench.time(
                 "query_warm_nothing",
                 lambda: images.query(strange),
-                runs=min(bench.runs, _RUNS),
+                runs=runs,
                 note="of something else: four orientations, second looks",
             )
