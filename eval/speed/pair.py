@@ -19,7 +19,7 @@ _RATES = (0.05, 0.1, 0.5)
 _NOISE, _MUCH_NOISE = 0.5, 1.1
 _COUNTS = (125, 250, 500, 1000, 2000, 4000)
 # Pairs are verified one after another.
-_IN_A_ROW = 20
+_IN_A_ROW = 10
 _GROWTH = Growth("Verifying a pair", "features a photo", "ms")
 
 
@@ -75,7 +75,7 @@ def verify_pair(bench: Bench) -> Iterator[Result]:
             name,
             stored.verify,
             stored.published,
-            baseline_runs=3,
+            baseline_runs=1 if bench.quick else 3,
             note=stored.note(bench.baseline),
             in_a_row=_IN_A_ROW,
         )
