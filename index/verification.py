@@ -28,6 +28,8 @@ _SAMPLES = {"affine": 3, "homography": 4, "skimage-affine": 3}
 _TRIALS = {"affine": 4000, "homography": 10_000, "skimage-affine": 1000}
 # A pair is hit much sooner than a triple.
 _TRIPLES_TO_A_PAIR = 4
+# What memory holds, where settings ask for very many trials.
+_SAMPLES_AT_ONCE = 200_000
 _CONFIDENCE = 0.99
 _FEWEST_TRIALS = 50
 # To this many pixels photos are shrunk where no reference says otherwise.
@@ -112,7 +114,13 @@ def _estimate(
     """Each pair's transform (3, 3) with the most support, and which matches support it."""
     if settings.method == "affine":
         tries = [_tries(len(one.query), settings) for one in pairs]
-        return agree(pairs, settings.threshold, tries)
+        at_once = max(1, _SAMPLES_AT_ONCE // max((one.triples for one in tries), default=1))
+        parts = [slice(start, start + at_once) for start in range(0, len(pairs), at_once)]
+        return [
+            answer
+            for part in parts
+            for answer in agree(pairs[part], settings.threshold, tries[part])
+        ]
     estimate = _homography if settings.method == "homography" else _estimate_skimage
     return [estimate(one.query, one.other, settings) for one in pairs]
 
