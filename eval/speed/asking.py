@@ -14,7 +14,7 @@ from eval.speed.photos import many_photos
 from index.demo_photos import make_gallery
 from index.image_index import ImageIndex
 
-_RUNS, _QUICK_RUNS = 5, 3
+_RUNS, _QUICK_RUNS = 5, 2
 
 
 @stage("query_cold", "query_warm", "query_warm_nothing")
