@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from index.catalog import SegmentRow
+from index.quantiser import Quantiser
 from index.segments import Segment, SegmentError, segment_path
 
 # How every HDF5 file begins.
@@ -80,8 +81,17 @@ class Segments(Mapping[int, Segment]):
         if number not in self._read:
             held = self._held[number]
             with self._lock:
-                self._read[number] = Segment(segment_path(self._folder, number), held)
+                segment = Segment(segment_path(self._folder, number), held)
+                segment.quantiser = self._shared(segment.quantiser)
+                self._read[number] = segment
         return self._read[number]
+
+    def _shared(self, quantiser: Quantiser | None) -> Quantiser | None:
+        """The same codes as one object, so that photos of many segments are matched together."""
+        known = (one.quantiser for one in self._read.values())
+        if quantiser is None:
+            return None
+        return next((one for one in known if one is not None and one.same(quantiser)), quantiser)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._held)

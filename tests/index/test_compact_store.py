@@ -81,6 +81,15 @@ def test_codes_are_learnt_when_there_are_enough_features(make_store):
     assert not check(store).problems
 
 
+def test_segments_with_the_same_codes_share_them(make_store):
+    store = make_store()
+    put(store, range(ENOUGH))
+    put(store, range(ENOUGH, ENOUGH + 3))
+    put(store, range(ENOUGH + 3, ENOUGH + 6))
+    again = Store(store.folder)
+    assert len({id(one.quantiser) for one in again.segments.values()}) == 1
+
+
 def test_another_process_reads_the_same(make_store):
     store = make_store()
     put(store, range(ENOUGH))
