@@ -24,6 +24,7 @@ _PACKAGES = {
     "keras": "keras",
     "onnxruntime": "onnxruntime",
     "faiss": "faiss-cpu",
+    "numba": "numba",
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
     "skimage": "scikit-image",

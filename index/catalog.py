@@ -278,6 +278,13 @@ class Catalog:
         found = self._by_row("segment, position", rows)
         return np.array([found[int(row)] for row in rows], np.int64).reshape(-1, 2)
 
+    def place(self, row: int) -> tuple[int, int]:
+        """Segment and position of the image under that row number, a KeyError if there is none."""
+        found = self._row("SELECT segment, position FROM images WHERE row = ?", (row,))
+        if found is None:
+            raise KeyError(row)
+        return found[0], found[1]
+
     def _by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
         """Row number -> columns; of many rows close together in one sweep, of few by key."""
         query = f"SELECT row, {columns} FROM images WHERE row "

@@ -20,7 +20,7 @@ class CheckReport:
 
     Attributes:
         problems: what is damaged; empty for a sound index.
-        notes: what is merely untidy and mends itself.
+        notes: what is merely untidy and mends itself, and what a new index would do better.
     """
 
     problems: list[str]
@@ -56,6 +56,11 @@ def check(store: Store) -> CheckReport:
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
     if not store.shortlist_current:
         notes.append("the stored shortlist is behind; the next add or compact writes it anew")
+    if store.settings.verification.scales == "auto":
+        notes.append(
+            "made before the scales of features counted in verification, which goes on without "
+            "them; build the index anew for fewer false matches"
+        )
     return CheckReport(problems, notes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from index.compiled import compiled
 from index.products import Descriptors, Products
 from index.settings import MatchingSettings
 
-# So many products at a time, a part of the cache.
+# So many products at a time, which the cache holds.
 _CELLS = 1 << 20
 # Less than any product.
 _LEAST = np.iinfo(np.int32).min
@@ -44,74 +45,111 @@ def one_thread() -> Iterator[None]:
 def match_descriptors(
     query: Descriptors, other: Descriptors, settings: MatchingSettings
 ) -> NDArray[np.int32]:
-    """:func:`match_many` of one photo."""
-    return match_many(query, [other], settings)[0]
-
-
-def match_many(
-    query: Descriptors, others: Sequence[Descriptors], settings: MatchingSettings
-) -> list[NDArray[np.int32]]:
-    """Nearest neighbours from the query to each of the other photos that pass the filters.
+    """Nearest neighbours from the query to another photo that pass the filters.
 
     All distances come from matrix products, as |a − b|² = 2 − 2 a·b for unit vectors.
 
     Args:
-        query, others: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
+        query, other: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
             :mod:`index.products`).
         settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
             largest distance.
 
     Returns:
-        For each photo int32 (K, 2), indices into ``query`` and the other, in the query's order.
+        int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
     """
-    sizes = np.array([len(one) for one in others], np.intp)
-    most = int(sizes.max(initial=0))
-    if len(query) == 0 or most == 0:
-        return [np.zeros((0, 2), np.int32)] * len(others)
-    together = np.zeros((len(others), most, query.shape[1]), query.dtype)
-    for place, one in zip(together, others, strict=True):
-        place[: len(one)] = one
-    products = Products(query, together.reshape(-1, query.shape[1]))
-    missing = np.arange(most) >= sizes[:, None]
-    rows = max(1, _CELLS // missing.size)
-    parts = [slice(start, start + rows) for start in range(0, len(query), rows)]
-    found = [_neighbours(products, part, missing) for part in parts]
-    nearest, best, second = (np.concatenate([one[part] for one in found]) for part in range(3))
-    keep = best >= products.one * (1 - settings.max_distance**2 / 2)
-    if settings.mutual:
-        # The maximum along columns is read row by row, ten times faster than their argmax.
-        columns = np.max([one[3] for one in found], axis=0)
-        keep &= best == np.take_along_axis(columns.T, nearest, axis=0)
-    if settings.ratio < 1:
-        near, far = ((products.one - one).clip(0) for one in (best, second))
-        keep &= near < settings.ratio**2 * far
-    return [
-        _pairs(np.flatnonzero(kept), to, settings)
-        for kept, to in zip(keep.T, nearest.T, strict=True)
-    ]
+    if not len(query) or not len(other):
+        return np.zeros((0, 2), np.int32)
+    products = Products(query, other)
+    nearest = np.zeros(len(query), np.int32)
+    best: np.ndarray = np.full(len(query), _LEAST, products.kind)
+    second = best.copy()
+    theirs: np.ndarray = np.empty(len(other), products.kind)
+    rows = max(2, _CELLS // len(query))
+    for start in range(0, len(other), rows):
+        _look_through(
+            products.rows(slice(start, start + rows)), start, nearest, best, second, theirs
+        )
+    return _kept(
+        nearest,
+        best,
+        second,
+        theirs,
+        products.one,
+        settings.max_distance,
+        settings.ratio,
+        settings.mutual,
+    )
 
 
-def _neighbours(
-    products: Products, part: slice, missing: NDArray[np.bool_]
-) -> tuple[np.ndarray, ...]:
-    """Of each query feature the nearest in each photo, its product and the second best, all of
-    them (rows, photos); and the best of each of the photos' features, (photos, most)."""
-    found = products.rows(part).reshape(-1, *missing.shape)
-    if missing.any():
-        found[:, missing] = _LEAST
-    nearest = found.argmax(axis=2)
-    best = np.take_along_axis(found, nearest[:, :, None], axis=2)[:, :, 0]
-    columns = found.max(axis=0)
-    np.put_along_axis(found, nearest[:, :, None], _LEAST, axis=2)
-    return nearest, best, found.max(axis=2), columns
+@compiled
+def _look_through(
+    products: np.ndarray,
+    start: int,
+    nearest: NDArray[np.int32],
+    best: np.ndarray,
+    second: np.ndarray,
+    theirs: np.ndarray,
+) -> None:
+    """Look through products (m, N) of the query's with the other's features from ``start`` on.
+
+    Args:
+        nearest: of each of the query's features the nearest so far, (N,); ``best``, ``second``: its
+            product and the second best.
+        theirs: (M,), of each of the other's features the best product.
+    """
+    rows, columns = products.shape
+    nothing = np.full(columns, _LEAST, products.dtype)
+    # Two at a time: what the query's features have so far is read and written half as often.
+    for row in range(0, rows, 2):
+        one = products[row]
+        two = products[row + 1] if row + 1 < rows else nothing
+        number = np.int32(start + row)
+        top, other_top = one[0], two[0]
+        for column in range(columns):
+            a, b, known = one[column], two[column], best[column]
+            top = a if a > top else top
+            other_top = b if b > other_top else other_top
+            ahead = a >= b
+            high, low = (a, b) if ahead else (b, a)
+            closer = high > known
+            # The best of those that are not the very best.
+            behind = known if closer else high
+            behind = behind if behind > low else low
+            second[column] = behind if behind > second[column] else second[column]
+            place = number if ahead else np.int32(number + 1)
+            nearest[column] = place if closer else nearest[column]
+            best[column] = high if closer else known
+        theirs[start + row] = top
+        if row + 1 < rows:
+            theirs[start + row + 1] = other_top
 
 
-def _pairs(
-    kept: NDArray[np.intp], nearest: NDArray[np.intp], settings: MatchingSettings
+@compiled
+def _kept(
+    nearest: NDArray[np.int32],
+    best: np.ndarray,
+    second: np.ndarray,
+    theirs: np.ndarray,
+    one: float,
+    max_distance: float,
+    ratio: float,
+    mutual: bool,
 ) -> NDArray[np.int32]:
-    if settings.mutual:
-        # Of query features that are as near, the first.
-        first = np.zeros(nearest.max() + 1, np.intp)
-        first[nearest[kept[::-1]]] = kept[::-1]
-        kept = kept[first[nearest[kept]] == kept]
-    return np.stack([kept, nearest[kept]], axis=1).astype(np.int32)
+    """The pairs (K, 2) that pass the filters."""
+    pairs = np.empty((len(nearest), 2), np.int32)
+    count, least = 0, one * (1 - max_distance**2 / 2)
+    taken = np.zeros(len(theirs), np.bool_)
+    for number in range(len(nearest)):
+        place = nearest[number]
+        if best[number] < least or (mutual and (best[number] != theirs[place] or taken[place])):
+            continue
+        near = max(one - np.float64(best[number]), 0.0)
+        far = max(one - np.float64(second[number]), 0.0)
+        if ratio < 1 and near >= ratio**2 * far:
+            continue
+        # Of the query's features that are as near, the first.
+        taken[place] = True
+        pairs[count, 0], pairs[count, 1] = number, place
+        count += 1
+    return pairs[:count].copy()

@@ -8,9 +8,7 @@ away multiplies the inliers of a true pair, and a pair that agreed by chance fal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import cv2
 import numpy as np
@@ -20,7 +18,7 @@ from delg.decode import ImageError
 from delg.extractor import Extractor, crop_to_box
 from delg.values import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.hits import Verification
-from index.matching import match_many, one_blas_thread
+from index.matching import match_descriptors, one_blas_thread
 from index.products import Descriptors, to_steps
 from index.quantiser import Quantiser
 from index.segments import Comparable
@@ -56,9 +54,11 @@ class Query:
         if other.quantiser is None:
             return Comparable(local.keypoints, local.descriptors, local.scales, size)
         if other.quantiser not in self._turned:
-            self._turned[other.quantiser] = to_steps(other.quantiser.project(local.descriptors))
-        turned = self._turned[other.quantiser]
-        return Comparable(local.keypoints, turned, local.scales, size, other.quantiser)
+            turned = to_steps(other.quantiser.project(local.descriptors))
+            # As products take them.
+            self._turned[other.quantiser] = np.asfortranarray(turned)
+        steps = self._turned[other.quantiser]
+        return Comparable(local.keypoints, steps, local.scales, size, other.quantiser)
 
 
 def comparable(photo: ImageFeatures) -> Comparable:
@@ -74,45 +74,25 @@ def compare(
     verification: VerificationSettings | None = None,
 ) -> Verification:
     """Match and verify two photos; the transform maps the query's pixels to the other's."""
-    return compare_alone(comparable(query), comparable(other), settings, verification)
+    with one_blas_thread():
+        return compare_stored(comparable(query), comparable(other), settings, verification)
 
 
-def match_stored(
-    query: Query, others: Iterable[Comparable], settings: IndexSettings
-) -> list[Matched]:
-    """Match a query with photos as the index hands them out, for :func:`verify`."""
-    found: list[Matched] = []
-    # Those in one space are matched together.
-    for _, same in groupby(others, key=lambda one: id(one.quantiser)):
-        together = list(same)
-        found += _matched(query.beside(together[0]), together, settings)
-    return found
-
-
-def compare_alone(
+def compare_stored(
     one: Comparable,
     other: Comparable,
     settings: IndexSettings,
     verification: VerificationSettings | None = None,
 ) -> Verification:
-    """The same of two photos in one space, for a pair that is not one of many."""
-    with one_blas_thread():
-        matched = _matched(one, [other], settings)
-        return verify(matched, verification or settings.verification)[0]
+    """The same of two photos in one space.
 
-
-def _matched(
-    one: Comparable, others: Sequence[Comparable], settings: IndexSettings
-) -> list[Matched]:
-    matches = match_many(
-        one.descriptors, [other.descriptors for other in others], settings.matching
+    Products of floats take as many threads as BLAS may use: one, where pairs run side by side.
+    """
+    matches = match_descriptors(one.descriptors, other.descriptors, settings.matching)
+    matched = Matched(
+        one.keypoints, other.keypoints, matches, one.size, other.size, (one.scales, other.scales)
     )
-    return [
-        Matched(
-            one.keypoints, other.keypoints, own, one.size, other.size, (one.scales, other.scales)
-        )
-        for other, own in zip(others, matches, strict=True)
-    ]
+    return verify(matched, verification or settings.verification)
 
 
 def second_look(
@@ -157,7 +137,7 @@ def second_look(
         update={"min_inliers": settings.second_look.min_inliers}
     )
     own = Query(query).beside(other)
-    return Sighting(compare_alone(own, other, settings, stricter), query)
+    return Sighting(compare_stored(own, other, settings, stricter), query)
 
 
 def _warp(

@@ -31,38 +31,42 @@ def to_steps(vectors: FloatArray) -> NDArray[np.int8]:
 
 
 class Products:
-    """Products of each descriptor of a query with each of another photo.
+    """Products of each descriptor of a photo with each of a query.
 
     Args:
         query, other: float32 or int8 (N, d) and (M, d), both of the same type; see
-            :func:`to_steps`.
+            :func:`to_steps`. A query whose columns lie in one piece is not copied.
 
     Attributes:
         one: the product of a unit vector with itself.
+        kind: what products are, int32 or float32.
     """
 
     def __init__(self, query: Descriptors, other: Descriptors) -> None:
         self._whole = query.dtype == np.int8
         self.one = float(STEPS**2) if self._whole else 1.0
+        self.kind: type = np.float32
+        self._query: np.ndarray = query.T
+        self._other: np.ndarray = other
         if self._whole and _engine() is not None:
-            self._query = (query + np.int8(_ZERO)).view(np.uint8)
-            self._other: np.ndarray = np.ascontiguousarray(other.T)
-        else:
+            self.kind = np.int32
+            self._query = np.ascontiguousarray(query.T)
+            self._other = (other + np.int8(_ZERO)).view(np.uint8)
+        elif self._whole:
             self._query, self._other = (
-                one.astype(np.float32, copy=False) for one in (query, other)
+                one.astype(np.float32) for one in (self._query, self._other)
             )
 
     def rows(self, part: slice) -> NDArray[np.float32] | NDArray[np.int32]:
-        """Those of a part of the query's: (n, M), until this thread asks for others."""
-        query, engine = self._query[part], _engine() if self._whole else None
-        count = len(self._other) if engine is None else self._other.shape[1]
-        if engine is None:
-            found = _room(len(query), count, np.float32)
-            return np.matmul(query, self._other.T, out=found)
-        found = _room(len(query), count, np.int32)
+        """Those of a part of the photo's: (m, N), until this thread asks for others."""
+        other = self._other[part]
+        found = _room(len(other), self._query.shape[1], self.kind)
+        if self.kind is np.float32:
+            return np.matmul(other, self._query, out=found)
+        engine = _engine()
         binding = engine.io_binding()
-        binding.bind_cpu_input("query", query)
-        binding.bind_cpu_input("other", self._other)
+        binding.bind_cpu_input("other", other)
+        binding.bind_cpu_input("query", self._query)
         binding.bind_output("products", "cpu", 0, np.int32, found.shape, found.ctypes.data)
         engine.run_with_iobinding(binding)
         return found
@@ -93,10 +97,10 @@ def _engine() -> Any:
     import onnxruntime
 
     graph = Graph()
-    query = graph.input("query", ["rows", "d"], UINT8)
-    other = graph.input("other", ["d", "columns"], INT8)
+    other = graph.input("other", ["rows", "d"], UINT8)
+    query = graph.input("query", ["d", "columns"], INT8)
     zero = graph.constant(np.uint8(_ZERO))
-    products = graph.add("MatMulInteger", query, other, zero)
+    products = graph.add("MatMulInteger", other, query, zero)
     graph.output(products, "products", ["rows", "columns"], INT32)
     options = onnxruntime.SessionOptions()
     # Photos, or parts of them, already run side by side.

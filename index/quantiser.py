@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from delg.values import FloatArray
+from index.compiled import compiled
 from index.products import STEPS
 
 CENTROIDS = 256
@@ -71,11 +72,10 @@ class Quantiser:
         return self.rotation.astype(np.float32)
 
     @cached_property
-    def _vectors(self) -> tuple[FloatArray, NDArray[np.int64]]:
-        """All centroids in one list, and where each group's begin in it."""
-        groups, count, width = self.centroids.shape
-        flat = self.centroids.astype(np.float32).reshape(groups * count, width)
-        return flat, np.arange(0, groups * count, count)
+    def _vectors(self) -> tuple[FloatArray, FloatArray]:
+        """The centroids in float32, and their squared lengths (m, 256)."""
+        centroids = self.centroids.astype(np.float32)
+        return centroids, (centroids**2).sum(axis=2)
 
     def same(self, other: Quantiser) -> bool:
         """Whether codes of the one are codes of the other."""
@@ -92,12 +92,12 @@ class Quantiser:
         """Unit vectors (N, d) as codes (N, m)."""
         if not len(descriptors):
             return np.zeros((0, self.code_bytes), np.uint8)
-        centroids = self.centroids.astype(np.float32)
+        centroids, lengths = self._vectors
         groups, _, width = centroids.shape
         parts = self.project(descriptors).reshape(len(descriptors), groups, width)
         # The nearest centroid c of x has the largest x·c − |c|²/2.
         fit = parts.transpose(1, 0, 2) @ centroids.transpose(0, 2, 1)
-        fit -= (centroids**2).sum(axis=2)[:, None] / 2
+        fit -= lengths[:, None] / 2
         return fit.argmax(axis=2).T.astype(np.uint8, order="C")
 
     def decode(self, codes: NDArray[np.uint8]) -> FloatArray:
@@ -106,18 +106,37 @@ class Quantiser:
 
     def steps(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
         """The same in whole steps, see :mod:`index.products`: int8 (N, r)."""
-        vectors = self._look_up(codes)
-        vectors *= STEPS / _norms(vectors)
-        return np.rint(vectors, out=vectors).astype(np.int8)
+        return _steps(codes, *self._vectors)
 
     def _look_up(self, codes: NDArray[np.uint8]) -> FloatArray:
-        centroids, starts = self._vectors
-        places = np.take(centroids, codes + starts, axis=0)
+        centroids, _ = self._vectors
+        places = centroids[np.arange(self.code_bytes), codes]
         return places.reshape(len(codes), self.rotation.shape[1])
 
     def expand(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) as unit vectors (N, d) again, about where they were."""
         return _unit(self.decode(codes) @ self._turn.T)
+
+
+@compiled
+def _steps(
+    codes: NDArray[np.uint8], centroids: FloatArray, lengths: FloatArray
+) -> NDArray[np.int8]:
+    count, groups = codes.shape
+    width = centroids.shape[2]
+    found = np.empty((count, groups * width), np.int8)
+    vector = np.empty(groups * width, np.float32)
+    for number in range(count):
+        length = np.float32(_TINY**2)
+        for group in range(groups):
+            code = codes[number, group]
+            length += lengths[group, code]
+            for part in range(width):
+                vector[group * width + part] = centroids[group, code, part]
+        steps = np.float32(STEPS) / np.sqrt(length)
+        for part in range(groups * width):
+            found[number, part] = np.int8(np.rint(vector[part] * steps))
+    return found
 
 
 def _coder(groups: int, width: int) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.values import FloatArray, LocalFeatures
+from index.compiled import compiled
 from index.quantiser import Quantiser
 
 # Bytes besides the code.
@@ -44,9 +45,7 @@ def pack(features: LocalFeatures, size: Size, quantiser: Quantiser) -> Records:
 
 def keypoints(records: Records, size: Size) -> FloatArray:
     """The places (N, 2), (x, y), pixels of a photo of that (width, height)."""
-    high, middle, low = records[:, -EXTRA:-2].T.astype(np.uint16)
-    steps = np.stack([high << 4 | middle >> 4, (middle & 15) << 8 | low], axis=1)
-    return ((steps + 0.5) * (np.array(size) / _STEPS) - 0.5).astype(np.float32)
+    return _keypoints(records, *size)
 
 
 def scales(records: Records) -> FloatArray:
@@ -62,6 +61,19 @@ def unpack(records: Records, size: Size, quantiser: Quantiser) -> LocalFeatures:
         scales=scales(records),
         scores=_from_byte(records[:, -1], *_SCORE),
     )
+
+
+@compiled
+def _keypoints(records: Records, width: int, height: int) -> FloatArray:
+    places = np.empty((len(records), 2), np.float32)
+    first = records.shape[1] - EXTRA
+    for number in range(len(records)):
+        # As wide integers: a byte moved up by four places would lose them.
+        high, middle = np.int64(records[number, first]), np.int64(records[number, first + 1])
+        x, y = high << 4 | middle >> 4, (middle & 15) << 8 | records[number, first + 2]
+        places[number, 0] = (x + 0.5) * (width / _STEPS) - 0.5
+        places[number, 1] = (y + 0.5) * (height / _STEPS) - 0.5
+    return places
 
 
 def _to_byte(values: FloatArray, steps: int, one: int) -> NDArray[np.uint8]:

@@ -18,19 +18,16 @@ from delg.extractor import Extractor
 from delg.values import Box, FloatArray, ImageFeatures
 from index.hits import Hit, QueryResult, Ranking, Verification
 from index.matching import one_blas_thread
-from index.pair import Query, match_stored, second_look
+from index.pair import Query, compare_stored, second_look
 from index.ranking import score
 from index.segments import Comparable
 from index.store import Store
-from index.verification import Matched, verify
 
 Orientations = Literal["auto", "1", "4"]
 # Which index and which of its rows.
 _Place = tuple[int, int]
 # So many times the inliers of the best upright candidate turn the order of all candidates.
 _CLEARLY_MORE = 1.5
-# So many candidates are matched at a time in one thread, and then verified.
-_AT_ONCE = 17
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
 
@@ -237,21 +234,14 @@ class Search:
         query = Query(self._features[turns])
         left = [place for place in places if (turns, place) not in self._seen]
 
-        def match(places: list[_Place]) -> tuple[list[Comparable], list[Matched]]:
-            stored = [self._stores[number].comparable(row) for number, row in places]
-            return stored, match_stored(query, stored, self._settings)
+        def seen(place: _Place) -> _Seen:
+            stored = self._stores[place[0]].comparable(place[1])
+            found = compare_stored(query.beside(stored), stored, self._settings)
+            return _points(found, query.features, stored)
 
-        parts = [left[start : start + _AT_ONCE] for start in range(0, len(left), _AT_ONCE)]
-        seen: list[_Seen] = []
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            # Matching is long products, which threads share well; verifying is many short steps.
-            for stored, matched in pool.map(match, parts):
-                found = verify(matched, self._settings.verification)
-                seen += [
-                    _points(one, query.features, photo)
-                    for one, photo in zip(found, stored, strict=True)
-                ]
-        self._seen |= {(turns, place): one for place, one in zip(left, seen, strict=True)}
+            all_seen = pool.map(seen, left)
+            self._seen |= {(turns, place): one for place, one in zip(left, all_seen, strict=True)}
 
     def _look_again(
         self, ranked: list[_Candidate], by_turn: dict[int, list[_Candidate]]

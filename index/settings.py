@@ -15,7 +15,7 @@ from delg.errors import UsageError
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
 # Local features kept of a photo by default.
-COMPACT_FEATURES = 400
+COMPACT_FEATURES = 380
 
 
 class StoreSettings(Settings):
@@ -76,8 +76,8 @@ class VerificationSettings(Settings):
     threshold: float = Field(24.0, gt=0)
     # None: pixels of the photos as they are, as published.
     reference_side: int | None = Field(1024, ge=1)
-    # Of each kind of sample, at most; "affine" and "homography" stop earlier where fewer settle it.
-    # None: as many as pay, by the method.
+    # Samples that fix a transform, at most ("affine" also tries pairs, a quarter as many); "affine"
+    # and "homography" stop earlier where fewer settle it. None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
     min_inliers: int = Field(20, ge=4)
     # Among very many matches a dozen agree by chance.

@@ -205,8 +205,8 @@ class Store:
 
     def comparable(self, row: int) -> Comparable:
         """What matching and verification need of a searchable image, by its row number."""
-        ((segment, position),) = self.catalog.places(np.array([row], np.int64))
-        return self.segments[int(segment)].comparable(int(position))
+        segment, position = self.catalog.place(row)
+        return self.segments[segment].comparable(position)
 
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image that has some."""

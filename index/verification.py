@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.values import FloatArray
+from index.compiled import compiled
 from index.consensus import Agreement, Matches, Trials, agree
 from index.hits import Verification
 from index.settings import VerificationSettings
@@ -28,8 +28,6 @@ _SAMPLES = {"affine": 3, "homography": 4, "skimage-affine": 3}
 _TRIALS = {"affine": 4000, "homography": 10_000, "skimage-affine": 1000}
 # A pair is hit much sooner than a triple.
 _TRIPLES_TO_A_PAIR = 4
-# What memory holds, where settings ask for very many trials.
-_SAMPLES_AT_ONCE = 200_000
 _CONFIDENCE = 0.99
 _FEWEST_TRIALS = 50
 # To this many pixels photos are shrunk where no reference says otherwise.
@@ -61,12 +59,13 @@ class Matched:
 
     def ends(self, settings: VerificationSettings) -> Matches:
         """The matches in pixels of the reference side."""
-        units = self.units(settings)
-        return Matches(
-            self.query[self.matches[:, 0]].astype(np.float32) * np.float32(units[0]),
-            self.other[self.matches[:, 1]].astype(np.float32) * np.float32(units[1]),
-            self._zooms(settings),
+        query, other = (
+            _taken(keypoints, self.matches[:, side], unit)
+            for side, (keypoints, unit) in enumerate(
+                zip((self.query, self.other), self.units(settings), strict=True)
+            )
         )
+        return Matches(query, other, self._zooms(settings))
 
     def _zooms(self, settings: VerificationSettings) -> FloatArray | None:
         """The zoom that each match's scales tell, between photos of the reference side."""
@@ -75,12 +74,20 @@ class Matched:
         # Where all have the same scale, it tells nothing.
         if not all(len(one) and one.min() < one.max() for one in self.scales):
             return None
-        sizes = self.query_size, self.other_size
-        a, b = (
-            one[self.matches[:, side]] * np.float32(_seen_side(size, settings))
-            for side, (one, size) in enumerate(zip(self.scales, sizes, strict=True))
-        )
-        return np.asarray(a / b, np.float32)
+        query, other = self.scales
+        sides = _seen_side(self.query_size, settings), _seen_side(self.other_size, settings)
+        zooms = query[self.matches[:, 0]] / other[self.matches[:, 1]]
+        return np.asarray(zooms * np.float32(sides[0] / sides[1]), np.float32)
+
+
+@compiled
+def _taken(points: NDArray, numbers: NDArray[np.int32], unit: float) -> FloatArray:
+    """Some of the points, times a unit."""
+    taken = np.empty((len(numbers), 2), np.float32)
+    for place in range(len(numbers)):
+        for side in range(2):
+            taken[place, side] = np.float32(points[numbers[place], side]) * np.float32(unit)
+    return taken
 
 
 def _unit(size: Size, settings: VerificationSettings) -> float:
@@ -108,21 +115,12 @@ def trials(count: int, settings: VerificationSettings, samples: int | None = Non
     return int(min(max(needed, _FEWEST_TRIALS), most))
 
 
-def _estimate(
-    pairs: Sequence[Matches], settings: VerificationSettings
-) -> Sequence[Agreement | None]:
-    """Each pair's transform (3, 3) with the most support, and which matches support it."""
+def _estimate(ends: Matches, settings: VerificationSettings) -> Agreement | None:
+    """The transform (3, 3) with the most support, and which matches support it."""
     if settings.method == "affine":
-        tries = [_tries(len(one.query), settings) for one in pairs]
-        at_once = max(1, _SAMPLES_AT_ONCE // max((one.triples for one in tries), default=1))
-        parts = [slice(start, start + at_once) for start in range(0, len(pairs), at_once)]
-        return [
-            answer
-            for part in parts
-            for answer in agree(pairs[part], settings.threshold, tries[part])
-        ]
+        return agree(ends, settings.threshold, _tries(len(ends.query), settings))
     estimate = _homography if settings.method == "homography" else _estimate_skimage
-    return [estimate(one.query, one.other, settings) for one in pairs]
+    return estimate(ends.query, ends.other, settings)
 
 
 def _tries(count: int, settings: VerificationSettings) -> Trials:
@@ -182,39 +180,49 @@ def transform_points(transform: NDArray[np.float64], points: NDArray) -> NDArray
     return mapped[:, :2] / mapped[:, 2:]
 
 
+@compiled
 def believable(
-    transform: NDArray[np.float64], points: NDArray, settings: VerificationSettings
+    transform: NDArray[np.float64], points: FloatArray, max_zoom: float, max_anisotropy: float
 ) -> bool:
-    """Whether a transform keeps the photo's handedness and shape within the limits.
+    """Whether a transform (3, 3) keeps the photo's handedness and shape within the limits.
 
-    Judged at the middle of the points: no mirror, no collapse, zoom and shear within
-    ``max_zoom`` and ``max_anisotropy``; and no point on the far side of the horizon.
+    Judged at the middle of the points (N, 2): no mirror, no collapse, zoom and shear within the
+    limits; and no point on the far side of the horizon.
     """
-    depths = points @ transform[2, :2] + transform[2, 2]
-    if (depths <= 0).any():
-        return False
+    across, down, depth = transform[2]
+    x = y = 0.0
+    for point in range(len(points)):
+        if points[point, 0] * across + points[point, 1] * down + depth <= 0:
+            return False
+        x += points[point, 0] / len(points)
+        y += points[point, 1] / len(points)
     # The derivative there, whose singular values are the zooms along and across.
-    x, y, one = transform @ [*points.mean(axis=0), 1.0]
-    (a, b), (c, d) = (
-        (transform[:2, :2] - np.outer([x / one, y / one], transform[2, :2])) / one
-    ).tolist()
+    one = x * across + y * down + depth
+    (a, b, u), (c, d, v) = transform[0], transform[1]
+    u, v = (a * x + b * y + u) / one, (c * x + d * y + v) / one
+    a, b = (a - u * across) / one, (b - u * down) / one
+    c, d = (c - v * across) / one, (d - v * down) / one
     even, odd = math.hypot(a + d, c - b) / 2, math.hypot(a - d, c + b) / 2
     large, small = even + odd, even - odd
-    return (
-        small > 1 / settings.max_zoom
-        and large < settings.max_zoom
-        and large < settings.max_anisotropy * small
-    )
+    return small > 1 / max_zoom and large < max_zoom and large < max_anisotropy * small
 
 
+@compiled
 def spread(points: NDArray) -> float:
     """Standard deviation of points (N, 2) along their thinnest direction, in their unit."""
-    around = points.astype(np.float64)
-    around -= around.sum(axis=0) / len(points)
+    count = len(points)
+    x = y = xx = xy = yy = 0.0
+    for point in range(count):
+        x += points[point, 0] / count
+        y += points[point, 1] / count
+    for point in range(count):
+        across, down = points[point, 0] - x, points[point, 1] - y
+        xx += across * across
+        xy += across * down
+        yy += down * down
     # The smaller eigenvalue of their covariance.
-    (xx, xy), (_, yy) = (around.T @ around).tolist()
     least = (xx + yy - math.hypot(xx - yy, 2 * xy)) / 2
-    return math.sqrt(max(least, 0.0) / len(points))
+    return math.sqrt(max(least, 0.0) / count)
 
 
 def _holds(
@@ -229,40 +237,30 @@ def _holds(
         return False
     query, other = query[mask], other[mask]
     thinnest = min(spread(query), spread(other))
-    return thinnest >= settings.threshold / 2 and believable(matrix, query, settings)
+    return thinnest >= settings.threshold / 2 and believable(
+        matrix, query, settings.max_zoom, settings.max_anisotropy
+    )
 
 
-def verify(pairs: Sequence[Matched], settings: VerificationSettings) -> list[Verification]:
-    """Look for one transform that explains the matches of two photos, for many pairs at a time.
+def verify(pair: Matched, settings: VerificationSettings) -> Verification:
+    """Look for one transform that explains the matches of two photos.
 
     Unless ``settings.believable`` is off, nothing is verified when the supporting points crowd
     along a line or in one spot, in either photo (within half the threshold any transform fits
     them), or when the transform mirrors, collapses or tears the photo.
     """
-    found = [Verification.none()] * len(pairs)
-    tried = [
-        number for number, one in enumerate(pairs) if len(one.matches) > _SAMPLES[settings.method]
-    ]
-    ends = [pairs[number].ends(settings) for number in tried]
-    for number, points, estimate in zip(tried, ends, _estimate(ends, settings), strict=True):
-        if estimate is not None:
-            found[number] = _judge(pairs[number], points, *estimate, settings)
-    return found
-
-
-def _judge(
-    pair: Matched,
-    ends: Matches,
-    matrix: NDArray[np.float64],
-    mask: NDArray[np.bool_],
-    settings: VerificationSettings,
-) -> Verification:
+    if len(pair.matches) <= _SAMPLES[settings.method]:
+        return Verification.none()
+    ends = pair.ends(settings)
+    estimate = _estimate(ends, settings)
+    if estimate is None:
+        return Verification.none()
+    matrix, mask = estimate
     if settings.believable and not _holds(matrix, mask, ends.query, ends.other, settings):
         return Verification.none()
     # Back from the reference side's unit to each photo's own pixels.
     query, other = pair.units(settings)
-    transform = np.diag([1 / other, 1 / other, 1]) @ matrix @ np.diag([query, query, 1])
-    inliers = int(mask.sum())
-    return Verification(
-        inliers, inliers >= settings.min_inliers, transform / transform[2, 2], pair.matches[mask]
-    )
+    transform = matrix * np.array([query, query, 1]) / np.array([[other], [other], [1]])
+    transform /= transform[2, 2]
+    matches = pair.matches[mask]
+    return Verification(len(matches), len(matches) >= settings.min_inliers, transform, matches)

@@ -10,7 +10,7 @@ from eval.speed import published
 from eval.speed.harness import Bench, Growth, Point, Result, median_ms, stage
 from eval.speed.scenes import SCALES, Scene, make_index, photo, scene
 from index.hits import Verification
-from index.pair import compare_alone
+from index.pair import compare_stored
 from index.quantiser import FEWEST
 from index.settings import IndexSettings
 from index.store import Store
@@ -39,7 +39,7 @@ class _Stored:
     def verify(self) -> Verification:
         """Read and unpack both photos, match, verify."""
         one, other = (self.store.comparable(row) for row in (1, 2))
-        return compare_alone(one, other, self.settings)
+        return compare_stored(one, other, self.settings)
 
     def published(self) -> object:
         """The published way, on float64 arrays."""

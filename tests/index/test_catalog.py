@@ -90,6 +90,9 @@ def test_rows_are_looked_up_in_the_order_asked_for_near_and_far(catalog):
     for chosen in (rows[[7, 3, 5]], rows[[39, 0]], rows[::-1], rows[:0]):
         assert catalog.ids(chosen) == [names[row - rows[0]] for row in chosen]
         assert catalog.places(chosen).tolist() == [[2, row - rows[0]] for row in chosen]
+    assert catalog.place(int(rows[5])) == (2, 5)
+    with pytest.raises(KeyError):
+        catalog.place(10**6)
 
 
 def test_unknown_images_are_none_or_an_error(catalog):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.consensus import Agreement, Matches, Trials
-from index.consensus import agree as agree_many
+from index.consensus import agree as agree_matches
 
 TRIALS = Trials(pairs=300, triples=1500, max_zoom=8, mirrored=False, seed=0)
 SIDE = 1000.0
@@ -17,7 +17,7 @@ def agree(
     trials: Trials,
     zooms: np.ndarray | None = None,
 ) -> Agreement | None:
-    return agree_many([Matches(query, other, zooms)], threshold, [trials])[0]
+    return agree_matches(Matches(query, other, zooms), threshold, trials)
 
 
 def transform(angle: float, zoom: float, shear: float, shift: tuple[float, float]) -> np.ndarray:

@@ -61,6 +61,17 @@ def test_a_sound_index_has_no_problems_and_no_notes(sound):
     assert found.problems == [] and found.notes == []
 
 
+def test_an_index_from_before_scales_counted_says_so(sound):
+    execute(
+        sound,
+        "UPDATE meta SET value = json_remove(value, '$.verification.scales') WHERE key = 'settings'",
+    )
+    with ImageIndex.open(sound) as images:
+        found = images.check()
+    assert found.problems == [] and len(found.notes) == 1
+    assert found.notes[0].startswith("made before the scales of features counted")
+
+
 def test_a_flipped_byte_in_a_segment_is_found(sound):
     path = segments(sound)[1]
     flip(path, path.stat().st_size - 9)

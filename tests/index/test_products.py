@@ -21,13 +21,13 @@ def two_photos(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def expected(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return one.astype(np.int64) @ other.T.astype(np.int64)
+    return other.astype(np.int64) @ one.T.astype(np.int64)
 
 
 @given(two_photos())
 def test_products_of_bytes_are_exact(photos):
     one, other = photos
-    found = Products(one, other).rows(slice(0, len(one)))
+    found = Products(one, other).rows(slice(0, len(other)))
     np.testing.assert_array_equal(found, expected(one, other))
 
 
@@ -36,24 +36,24 @@ def test_the_largest_products_do_not_overflow():
     for signs in (1, -1):
         one = np.full((5, width), STEPS, np.int8)
         other = np.full((7, width), signs * STEPS, np.int8)
-        found = Products(one, other).rows(slice(0, 5))
+        found = Products(one, other).rows(slice(0, 7))
         assert (found == signs * width * STEPS**2).all()
 
 
 def test_without_the_runtime_they_are_the_same(monkeypatch):
     rng = np.random.default_rng(0)
     one, other = (rng.integers(-STEPS, STEPS + 1, (n, 80)).astype(np.int8) for n in (30, 50))
-    fast = Products(one, other).rows(slice(0, 30)).copy()
+    fast = Products(one, other).rows(slice(0, 50)).copy()
     monkeypatch.setattr(products, "_engine", lambda: None)
-    np.testing.assert_array_equal(Products(one, other).rows(slice(0, 30)), fast)
+    np.testing.assert_array_equal(Products(one, other).rows(slice(0, 50)), fast)
 
 
 def test_parts_are_parts_of_the_whole():
     rng = np.random.default_rng(1)
     one, other = (rng.integers(-STEPS, STEPS + 1, (n, 24)).astype(np.int8) for n in (33, 21))
     made = Products(one, other)
-    whole = made.rows(slice(0, 33)).copy()
-    for part in (slice(0, 10), slice(10, 33)):
+    whole = made.rows(slice(0, 21)).copy()
+    for part in (slice(0, 10), slice(10, 21)):
         np.testing.assert_array_equal(made.rows(part), whole[part])
 
 
@@ -62,7 +62,7 @@ def test_floats_are_multiplied_as_they_are():
     one, other = (rng.normal(size=(n, 128)).astype(np.float32) for n in (11, 17))
     made = Products(one, other)
     assert made.one == 1
-    np.testing.assert_allclose(made.rows(slice(3, 9)), one[3:9] @ other.T, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(made.rows(slice(3, 9)), other[3:9] @ one.T, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [24, 80, 128])
@@ -71,5 +71,5 @@ def test_steps_keep_the_products_of_unit_vectors(width):
     one, other = rng.normal(size=(2, 300, width))
     one, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (one, other))
     made = Products(to_steps(one), to_steps(other))
-    off = made.rows(slice(0, 300)) / made.one - one @ other.T
+    off = made.rows(slice(0, 300)) / made.one - other @ one.T
     assert np.abs(off).max() < 0.05 and off.std() < 0.01

@@ -142,9 +142,9 @@ def test_each_photo_is_verified_once(counted, monkeypatch):
     compared = []
     from index import search as module
 
-    real = module.match_stored
+    real = module.compare_stored
     monkeypatch.setattr(
-        module, "match_stored", lambda *a, **k: (compared.extend(a[1]), real(*a, **k))[1]
+        module, "compare_stored", lambda *a, **k: (compared.append(a[1]), real(*a, **k))[1]
     )
     search = counted.search(QUERY)
     search.ranking(10, rerank=5, orientations="1")

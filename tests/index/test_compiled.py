@@ -1,0 +1,85 @@
+"""What is compiled runs the same wherever it is kept, and where it cannot be kept."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.compiled import compiled
+
+SOURCE = textwrap.dedent(
+    """
+    from index.compiled import compiled
+
+    @compiled
+    def total(numbers):
+        found = 0.0
+        for number in range(len(numbers)):
+            found += numbers[number]
+        return found
+    """
+)
+MAIN = textwrap.dedent(
+    """
+    import resource, sys
+    import numpy as np
+    from loop import total
+
+    if sys.argv[1:] == ["full"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    answer = total(np.arange(10, dtype=np.float32))
+    print(answer, sum(total.stats.cache_hits.values()))
+    """
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "loop.py").write_text(SOURCE)
+    (tmp_path / "main.py").write_text(MAIN)
+
+    def started(*words: str, **environment: str) -> list[str]:
+        command = [sys.executable, tmp_path / "main.py", *words]
+        home = Path(__file__).parents[2]
+        found = subprocess.run(
+            command,
+            env=os.environ | {"PYTHONPATH": str(home), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        return found.stdout.split()
+
+    return started
+
+
+def test_the_next_process_finds_what_was_compiled(run):
+    assert run() == ["45.0", "0"]
+    assert run() == ["45.0", "1"]
+
+
+def test_on_a_full_disk_each_process_compiles(run):
+    assert run("full") == run("full") == ["45.0", "0"]
+    assert run() == ["45.0", "0"], "nothing broken was left behind"
+
+
+def test_where_nothing_can_be_written_it_still_runs():
+    place: dict = {}
+    exec(SOURCE, place)  # Of code without a file nothing is kept.
+    assert place["total"](np.arange(4, dtype=np.float32)) == 6
+
+
+def test_infinities_and_nan_stay_what_they_are():
+    @compiled
+    def smaller(values: np.ndarray, bound: float) -> int:
+        count = 0
+        for place in range(len(values)):
+            count += values[place] < bound
+        return count
+
+    assert smaller(np.float32([1, np.nan, -np.inf, np.inf] * 9), 2.0) == 18
