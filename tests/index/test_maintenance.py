@@ -62,10 +62,8 @@ def test_a_sound_index_has_no_problems_and_no_notes(sound):
 
 
 def test_an_index_from_before_scales_counted_says_so(sound):
-    execute(
-        sound,
-        "UPDATE meta SET value = json_remove(value, '$.verification.scales') WHERE key = 'settings'",
-    )
+    before = "json_remove(value, '$.verification.scales')"
+    execute(sound, f"UPDATE meta SET value = {before} WHERE key = 'settings'")
     with ImageIndex.open(sound) as images:
         found = images.check()
     assert found.problems == [] and len(found.notes) == 1

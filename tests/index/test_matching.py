@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index import matching
 from index.matching import match_descriptors
+from index.products import STEPS, to_steps
 from index.settings import MatchingSettings
 
 OPEN = MatchingSettings(mutual=False, ratio=1, max_distance=2)
@@ -111,3 +113,44 @@ def test_matches_are_those_of_brute_force(seed, n, m, settings):
         (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32) for x in (query, other)
     )
     assert pairs(query, other, settings) == reference(query, other, settings)
+
+
+def unit_vectors(rng: np.random.Generator, n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the query's vectors are much like one of the other photo's."""
+    other = rng.normal(size=(m, 24))
+    query = rng.normal(size=(n, 24))
+    query[::2] = other[rng.integers(m, size=len(query[::2]))] + rng.normal(
+        0, 0.2, (len(query[::2]), 24)
+    )
+    query, other = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, other))
+    return query.astype(np.float32), other.astype(np.float32)
+
+
+@pytest.mark.parametrize("mutual", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_whole_steps_are_matched_by_their_exact_products(seed, mutual):
+    """Few values, so that many products are equal: of those the first counts."""
+    rng = np.random.default_rng(seed)
+    query, other = (rng.integers(-3, 4, (n, 6)).astype(np.int8) for n in (37, 53))
+    products = query.astype(int) @ other.T.astype(int)
+    expected = []
+    for i, row in enumerate(products):
+        j = int(row.argmax())
+        if not mutual or (row[j] == products[:, j].max() and j not in [two for _, two in expected]):
+            expected.append([i, j])
+    settings = OPEN.model_copy(update={"mutual": mutual})
+    assert all(product < STEPS**2 for product in products.ravel())
+    assert pairs(query, other, settings) == expected
+
+
+@pytest.mark.parametrize("cells", [1, 50, 333])
+@pytest.mark.parametrize("kind", [np.float32, np.int8])
+def test_in_parts_the_matches_are_the_same(monkeypatch, cells, kind):
+    query, other = unit_vectors(np.random.default_rng(1), 41, 67)
+    if kind is np.int8:
+        query, other = to_steps(query), to_steps(other)
+    settings = MatchingSettings(ratio=0.9)
+    whole = pairs(query, other, settings)
+    assert len(whole) > 10
+    monkeypatch.setattr(matching, "_CELLS", cells)
+    assert pairs(query, other, settings) == whole
