@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _THEME = {
 }
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 _SIZE = (4.4, 3.1)
+# Round numbers on a logarithmic axis: the first of these steps of a decade that give so few.
+_STEPS, _MOST_TICKS = ((1, 2, 5), (1, 3), (1,)), 6
 
 
 @dataclass(frozen=True)
@@ -202,9 +205,35 @@ def growth_chart(
             axes.plot(x, y, color=colour, linestyle=dashes, marker="o", markersize=3)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.minorticks_off()
+        for set_ticks, (low, high) in (
+            (axes.set_xticks, axes.get_xlim()),
+            (axes.set_yticks, axes.get_ylim()),
+        ):
+            ticks = _ticks(low, high)
+            set_ticks(ticks, [_short(tick) for tick in ticks])
 
     drawn = _figure(plot, x_name, y_name, title)
     return Chart(title, f"{y_name} by {x_name}; both axes are logarithmic.", drawn)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, at most ``_MOST_TICKS``, for a logarithmic axis."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in _STEPS:
+        found = [step * 10.0**decade for decade in decades for step in steps]
+        found = [tick for tick in found if low <= tick <= high]
+        if len(found) <= _MOST_TICKS:
+            return found
+    return found[:: -(-len(found) // _MOST_TICKS)]
+
+
+def _short(number: float) -> str:
+    """A round number in few letters: 0.2, 50, 3k, 1M."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:g}{letter}"
+    return f"{number:g}"
 
 
 def _draw(

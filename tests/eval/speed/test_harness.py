@@ -1,9 +1,11 @@
 import json
+import re
 import time
 
 import pytest
 
 from delg.errors import UsageError
+from eval.curves import growth_chart
 from eval.speed.harness import Bench, Growth, Measured, Point, Row, machine, measure, stages
 from eval.speed.report import cells, write_page
 
@@ -78,3 +80,17 @@ def test_pairs_and_disk_are_measured():
     assert [row.name for row in found.rows] == ["verify_pair", "bytes_an_image_default"]
     assert "500 of 500 true matches found" in found.rows[0].note
     assert all(row.median > 0 for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("x", "texts"),
+    [
+        ((1000, 10**6), ["1k", "10k", "100k", "1M"]),
+        ((125, 4000), ["200", "500", "1k", "2k"]),
+        ((1, 10**9), ["1", "100", "10k", "1M"]),
+    ],
+)
+def test_axes_of_growth_name_few_round_numbers(x, texts):
+    drawn = growth_chart("title", "photos", "ms", [(x, (0.2, 50))]).svg
+    shown = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert set(texts) <= set(shown) and len(shown) <= 16
