@@ -1,37 +1,67 @@
-"""Loops over single numbers, compiled (Numba), where products of matrices cannot do the work."""
+"""Loops over single numbers, compiled (Numba), where products of matrices cannot do the work.
+
+Numba is imported when the first of them runs: what only looks into an index does not pay for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-from numba import njit
-from numba.core.caching import FunctionCache
+from functools import update_wrapper
+from threading import RLock
+from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # What reorders sums, so that they are added up side by side; infinities and NaN stay what they are.
 _SUMS = {"reassoc", "contract", "nsz", "arcp"}
+_LOCK = RLock()
 
 
 def compiled(function: _Function) -> _Function:
     """Compile a function when it is first called, for the types it is called with.
 
-    It runs without Python's lock, so threads run it side by side. What has been compiled is kept
-    beside the source or in the user's cache folder; where neither can be written, each process
-    compiles anew.
+    It runs without Python's lock, so threads run it side by side. It may call others of its module
+    that are compiled. What has been compiled is kept beside the source or in the user's cache
+    folder; where neither can be written, each process compiles anew.
     """
+    return cast(_Function, _Loop(function))
+
+
+class _Loop:
+    """Stands for a function until it is called; then it and those beside it are Numba's."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self._made = function, None
+        update_wrapper(self, function)
+
+    def __call__(self, *values: Any) -> Any:
+        with _LOCK:
+            made = self._numba()
+        return made(*values)
+
+    def _numba(self) -> Any:
+        if self._made is None:
+            self._made = _made(self._function)
+            module = self._function.__globals__
+            for name, value in list(module.items()):
+                if isinstance(value, _Loop):
+                    module[name] = value._numba()
+        return self._made
+
+
+def _made(function: Callable[..., Any]) -> Any:
+    from numba import njit
+    from numba.core.caching import FunctionCache
+
+    class Kept(FunctionCache):
+        """What has been compiled, on disk; a full disk is no reason not to run it."""
+
+        def save_overload(self, sig: Any, data: Any) -> None:
+            with contextlib.suppress(OSError):
+                super().save_overload(sig, data)
+
     made: Any = njit(nogil=True, fastmath=_SUMS, error_model="numpy")(function)
     # No place to write raises a RuntimeError.
     with contextlib.suppress(RuntimeError):
-        made._cache = _Kept(function)
-    result: _Function = made
-    return result
-
-
-class _Kept(FunctionCache):
-    """What has been compiled, on disk; a full disk is no reason not to run it."""
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):
-            super().save_overload(sig, data)
+        made._cache = Kept(function)
+    return made

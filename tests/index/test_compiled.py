@@ -19,20 +19,25 @@ SOURCE = textwrap.dedent(
     def total(numbers):
         found = 0.0
         for number in range(len(numbers)):
-            found += numbers[number]
+            found = more(found, numbers[number])
         return found
+
+    @compiled
+    def more(found, number):
+        return found + number
     """
 )
 MAIN = textwrap.dedent(
     """
     import resource, sys
     import numpy as np
-    from loop import total
+    import loop
 
+    assert "numba" not in sys.modules
     if sys.argv[1:] == ["full"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-    answer = total(np.arange(10, dtype=np.float32))
-    print(answer, sum(total.stats.cache_hits.values()))
+    answer = loop.total(np.arange(10, dtype=np.float32))
+    print(answer, sum(loop.total.stats.cache_hits.values()))
     """
 )
 
