@@ -39,7 +39,8 @@ for words in walk(get_command(app), []):
     shown = CliRunner().invoke(app, [*words, "--help"])
     assert shown.exit_code == 0 and "Usage" in shown.output, words
     print(" ".join(words))
-print(sorted({"tensorflow", "keras", "faiss", "cv2", "h5py", "numba", "skimage"} & set(sys.modules)))
+heavy = {"tensorflow", "keras", "faiss", "cv2", "h5py", "numba", "skimage"}
+print(sorted(heavy & set(sys.modules)))
 """
 
 

@@ -103,7 +103,7 @@ try:
     main()
 except SystemExit as end:
     assert not end.code, end.code
-assert not {"tensorflow", "keras", "skimage", "matplotlib", "numba"} & set(sys.modules)
+assert not {"tensorflow", "keras", "skimage", "matplotlib"} & set(sys.modules)
 """
     words = ["query", str(real_photos / "cat.jpg"), "--index", str(real_index.path)]
     environment = {**os.environ, "DELG_RUNTIME": "auto"}
