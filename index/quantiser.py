@@ -8,6 +8,8 @@ al., *Optimized product quantization*, CVPR 2013). A query is rotated, but not q
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -58,7 +60,7 @@ class Quantiser:
         coder = _coder(groups, width)
         coder.cp.niter, coder.cp.min_points_per_centroid = _ROUNDS, 1
         # Small steps: more threads would mostly wait for each other.
-        with threadpool_limits(1):
+        with threadpool_limits(1), _by_products():
             coder.train(_unit(sample @ rotation.astype(np.float32)))
         return cls(rotation, _centroids(coder, groups, width).astype(np.float16))
 
@@ -137,6 +139,22 @@ def _steps(
         for part in range(groups * width):
             found[number, part] = np.int8(np.rint(vector[part] * steps))
     return found
+
+
+@contextmanager
+def _by_products() -> Iterator[None]:
+    """FAISS finds nearest neighbours by matrix products, also of few and short vectors.
+
+    Recent versions go through those one by one, which takes ten times as long here.
+    """
+    import faiss
+
+    usual = faiss.cvar.distance_compute_blas_threshold
+    faiss.cvar.distance_compute_blas_threshold = 1
+    try:
+        yield
+    finally:
+        faiss.cvar.distance_compute_blas_threshold = usual
 
 
 def _coder(groups: int, width: int) -> Any:
