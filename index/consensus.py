@@ -161,21 +161,31 @@ def _best(
     found, left = _propose(points, pairs, triples, max_zoom, mirrored, seed, octaves)
     for number in range(len(found)):
         if left[number] < np.inf:
-            found[number] = _fit(found[number], points, octaves, _NARROWING[0])
+            _fit(found[number], points, octaves, _NARROWING[0])
             left[number] = _left(found[number], points, octaves, _LOOSE)
     best, least = np.full(6, np.nan), np.inf
-    for number in np.argsort(left)[:_FINISHED]:
+    for _ in range(_FINISHED):
+        number = _place_of_least(left)
         if left[number] == np.inf:
             break
-        narrowed = found[number]
+        left[number] = np.inf
         for bound in _NARROWING[1:]:
-            narrowed = _fit(narrowed, points, octaves, bound)
-        unexplained = _left(narrowed, points, octaves, 1.0)
+            _fit(found[number], points, octaves, bound)
+        unexplained = _left(found[number], points, octaves, 1.0)
         if unexplained < least:
-            best, least = narrowed, unexplained
+            best, least = found[number], unexplained
     misses = np.empty(points.shape[1], np.float32)
     _measure(best, points, octaves, misses)
     return best, misses
+
+
+@compiled
+def _place_of_least(numbers: FloatArray) -> int:
+    least = 0
+    for place in range(len(numbers)):
+        if numbers[place] < numbers[least]:
+            least = place
+    return least
 
 
 @compiled
@@ -196,7 +206,8 @@ def _propose(
     proposed = np.empty(6)
     worst, least = 0, np.inf
     # Any but 0, and not much the same for seeds that are.
-    state = np.array([seed + 1], np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    state = np.empty(1, np.uint64)
+    state[0] = np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
     for number in range(max(pairs, triples)):
         # The part of the matches that the best proposal explains, from what it leaves.
         explained = max(1 - least / count, 0.0)
@@ -219,10 +230,11 @@ def _propose(
                 continue
             unexplained = _left(proposed, points, octaves, _LOOSE)
             if unexplained < left[worst]:
-                kept[worst] = proposed
+                for place in range(6):
+                    kept[worst, place] = proposed[place]
                 left[worst] = unexplained
                 least = min(least, unexplained)
-                worst = int(np.argmax(left))
+                worst = _place_of_least(-left)
     return kept, left
 
 
@@ -327,9 +339,9 @@ def _left(found: Affine, points: FloatArray, octaves: float, bound: float) -> fl
 
 
 @compiled
-def _fit(found: Affine, points: FloatArray, octaves: float, bound: float) -> Affine:
-    """Least squares over what agrees with a transform within the bound, the nearer the more it
-    counts."""
+def _fit(found: Affine, points: FloatArray, octaves: float, bound: float) -> None:
+    """Fit a transform again: least squares over what agrees with it within the bound, the nearer
+    the more it counts."""
     misses = np.empty(points.shape[1], np.float32)
     _measure(found, points, octaves, misses)
     x, y, u, v = points[0], points[1], points[2], points[3]
@@ -355,9 +367,7 @@ def _fit(found: Affine, points: FloatArray, octaves: float, bound: float) -> Aff
     aa, ab, ac = yy * one - sy * sy, sx * sy - xy * one, xy * sy - yy * sx
     bb, bc, cc = xx * one - sx * sx, xy * sx - xx * sy, xx * yy - xy * xy
     whole = xx * aa + xy * ab + sx * ac
-    fitted = np.empty(6)
     for row, (m, n, o) in enumerate(((ux, uy, su), (vx, vy, sv))):
-        fitted[3 * row] = (aa * m + ab * n + ac * o) / whole
-        fitted[3 * row + 1] = (ab * m + bb * n + bc * o) / whole
-        fitted[3 * row + 2] = (ac * m + bc * n + cc * o) / whole
-    return fitted
+        found[3 * row] = (aa * m + ab * n + ac * o) / whole
+        found[3 * row + 1] = (ab * m + bb * n + bc * o) / whole
+        found[3 * row + 2] = (ac * m + bc * n + cc * o) / whole
