@@ -204,14 +204,12 @@ def _propose(
     kept = np.zeros((_FITTED, 6))
     left = np.full(_FITTED, np.float32(np.inf))
     proposed = np.empty(6)
-    worst, least = 0, np.inf
+    worst, least, enough = 0, np.inf, np.inf
     # Any but 0, and not much the same for seeds that are.
     state = np.empty(1, np.uint64)
     state[0] = np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
     for number in range(max(pairs, triples)):
-        # The part of the matches that the best proposal explains, from what it leaves.
-        explained = max(1 - least / count, 0.0)
-        if number >= _FIRST and (1 - explained**3) ** number < 1 - _SURE:
+        if number >= enough:
             break
         first = _drawn(state, count)
         second = third = first
@@ -233,8 +231,12 @@ def _propose(
                 for place in range(6):
                     kept[worst, place] = proposed[place]
                 left[worst] = unexplained
-                least = min(least, unexplained)
                 worst = _place_of_least(-left)
+                if unexplained < least:
+                    least = unexplained
+                    # The part of the matches that it explains, from what it leaves.
+                    explained = min(max(1 - least / count, 1e-6), 1 - 1e-6)
+                    enough = max(_FIRST, math.log(1 - _SURE) / math.log1p(-(explained**3)))
     return kept, left
 
 
