@@ -43,9 +43,15 @@ class _Loop:
         if self._made is None:
             self._made = _made(self._function)
             module = self._function.__globals__
-            for name, value in list(module.items()):
-                if isinstance(value, _Loop):
-                    module[name] = value._numba()
+            beside = {
+                name: one
+                for name, one in list(module.items())
+                if isinstance(one, _Loop) and one._function.__globals__ is module
+            }
+            for one in beside.values():
+                one._made = one._made or _made(one._function)
+            # At once: another thread must not compile one that calls what is not Numba's yet.
+            module.update({name: one._made for name, one in beside.items()})
         return self._made
 
 

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from index import compiled as module
 from index.compiled import compiled
 
 SOURCE = textwrap.dedent(
@@ -88,3 +91,23 @@ def test_infinities_and_nan_stay_what_they_are():
         return count
 
     assert smaller(np.float32([1, np.nan, -np.inf, np.inf] * 9), 2.0) == 18
+
+
+def test_threads_that_come_first_together_all_get_an_answer(monkeypatch):
+    made = module._made
+
+    def slowly(function):
+        time.sleep(0.2)
+        return made(function)
+
+    place: dict = {}
+    exec(SOURCE, place)
+    made(place["more"]._function)(1.0, 2.0)  # The compiler itself is ready.
+    monkeypatch.setattr(module, "_made", slowly)
+
+    def late(wait: float) -> float:
+        time.sleep(wait)
+        return place["total"](np.arange(4, dtype=np.float32))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(late, (0, 0.25, 0.3))) == [6, 6, 6]
