@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from functools import update_wrapper
-from threading import RLock
+from threading import Lock
 from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # What reorders sums, so that they are added up side by side; infinities and NaN stay what they are.
 _SUMS = {"reassoc", "contract", "nsz", "arcp"}
-_LOCK = RLock()
+_LOCK = Lock()
 
 
 def compiled(function: _Function) -> _Function:

@@ -27,6 +27,8 @@ _NARROWING = (2.0, 1.5, 1.0)
 _APART, _AREA = 1.0, 1.0
 # So many proposals are fitted again at first, and so many to the end.
 _FITTED, _FINISHED = 12, 4
+# Matches that fix a transform.
+_SAMPLE = 3
 # After so many samples of each size it may be enough: when better ones would have been drawn this
 # surely, were there any.
 _FIRST, _SURE = 96, 0.9999
@@ -64,7 +66,7 @@ class Matches:
     """Matches of two photos.
 
     Attributes:
-        query, other: their ends, float32 (N, 2), (x, y), N > 3.
+        query, other: their ends, float32 (N, 2), (x, y).
         zooms: float32 (N,), from the query to the other photo, as the scales of the features tell;
             a match whose scales say otherwise does not agree. None: they tell nothing.
     """
@@ -82,8 +84,10 @@ def agree(matches: Matches, threshold: float, trials: Trials) -> Agreement | Non
 
     Returns:
         The transform, float64 (3, 3), from ``query`` to ``other``, and bool (N,), which matches
-        agree; None if no sample proposes anything.
+        agree; None if no sample proposes anything, and of fewer than three matches.
     """
+    if len(matches.query) < _SAMPLE:
+        return None
     matrix, agreeing = _consensus(
         matches.query,
         matches.other,

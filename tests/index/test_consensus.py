@@ -126,6 +126,12 @@ def test_scales_that_tell_the_zoom_find_it_among_more(zoom):
     assert agreeing[:14].sum() >= 13 and off(found, matrix) < 40
 
 
+@pytest.mark.parametrize("count", range(4))
+def test_too_few_matches_end_at_once(count):
+    query, other = matches(np.random.default_rng(7), np.eye(3), count, 0)
+    assert (agree(query, other, 24, TRIALS) is None) == (count < 3)
+
+
 @pytest.mark.parametrize("count", [4, 5, 30])
 def test_points_in_one_place_propose_nothing(count):
     same = np.full((count, 2), 7, np.float32)
