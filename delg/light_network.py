@@ -13,26 +13,27 @@ from delg.maps import Maps
 from delg.onnx_network import OnnxModel
 
 # More photos at a time would cost memory and hardly be faster.
-_MOST_AT_ONCE = 8
+MOST_AT_ONCE = 8
 # Warnings about graphs are of no use to people who did not make them.
 _ERRORS_ONLY = 3
+
+
+def load_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A graph, run with so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    # Waiting threads would take the cores from decoding and from other photos.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class _Halves:
     """Both halves, with so many threads in each run."""
 
     def __init__(self, model: OnnxModel, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = _ERRORS_ONLY
-        # Waiting threads would take the cores from decoding and from other photos.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-
-        def load(part: bytes) -> onnxruntime.InferenceSession:
-            return onnxruntime.InferenceSession(part, options, providers=["CPUExecutionProvider"])
-
-        self.shallow = load(model.shallow)
-        self.deep = None if model.deep is None else load(model.deep)
+        self.shallow = load_session(model.shallow, threads)
+        self.deep = None if model.deep is None else load_session(model.deep, threads)
 
 
 class LightNetwork:
@@ -45,7 +46,7 @@ class LightNetwork:
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
         self._cores = os.cpu_count() or 1
-        self.photos_at_once = min(self._cores, _MOST_AT_ONCE)
+        self.photos_at_once = min(self._cores, MOST_AT_ONCE)
 
     @cached_property
     def _for_one(self) -> _Halves:

@@ -1,19 +1,53 @@
-"""The backbones as ONNX, in two halves: image -> mid-level map -> deep map.
+"""The backbones in layers, in two halves: image -> mid-level map -> deep map.
 
-They mirror ``delg.backbones``, which has them in Keras for training.
+They mirror ``delg.backbones``, which has them in Keras for training. What writes the layers decides
+what they become: ONNX (``delg.onnx_layers``) or fixed point (``delg.fixed_layers``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, TypeVar
 
 from delg.backbones import lite_stages, resnet_stages
-from delg.onnx_layers import Layers
 
-# A half: layers to write with and the tensor it reads -> the tensor it gives.
-Half = Callable[[Layers, str], str]
+# What stands for a map while layers are written.
+Tensor = TypeVar("Tensor")
+
+
+class Layers(Protocol[Tensor]):
+    """What writes layers; see :class:`delg.onnx_layers.Layers`."""
+
+    def conv(
+        self,
+        x: Tensor,
+        name: str,
+        channels: tuple[int, int],
+        kernel: int = 1,
+        stride: int = 1,
+        norm: str | None = None,
+        epsilon: float = 1e-3,
+        bias: bool = False,
+        depthwise: bool = False,
+        padding: tuple[int, int] | None = None,
+    ) -> Tensor: ...
+
+    def relu(self, x: Tensor) -> Tensor: ...
+
+    def relu6(self, x: Tensor) -> Tensor: ...
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor: ...
+
+    def largest_of_nine(self, x: Tensor) -> Tensor: ...
+
+    def every_second(self, x: Tensor) -> Tensor: ...
+
+
+class Half(Protocol):
+    """Layers to write with and the tensor it reads -> the tensor it gives."""
+
+    def __call__(self, layers: Layers[Tensor], x: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -22,6 +56,7 @@ class Halves:
 
     Attributes:
         mid_channels, deep_channels: what each half gives.
+        fixed_point: whether all its layers are among those of ``delg.fixed_layers``.
     """
 
     shallow: Half
@@ -30,10 +65,13 @@ class Halves:
     deep_channels: int
     stride: int
     offset: float
+    fixed_point: bool = False
 
 
-def _lite_blocks(layers: Layers, x: str, variant: int, deep: bool) -> str:
-    def conv(x: str, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1) -> str:
+def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) -> Tensor:
+    def conv(
+        x: Tensor, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1
+    ) -> Tensor:
         return layers.conv(
             x, f"{name}_conv", channels, kernel, stride,
             norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=kernel > 1,
@@ -50,14 +88,14 @@ def _lite_blocks(layers: Layers, x: str, variant: int, deep: bool) -> str:
                 y = layers.relu6(conv(y, f"{name}_expand", (inputs, wide)))
             y = conv(y, f"{name}_depthwise", (wide, wide), kernel, stride)
             y = conv(layers.relu6(y), f"{name}_project", (wide, outputs))
-            x = layers.graph.add("Add", x, y) if stride == 1 and inputs == outputs else y
+            x = layers.add(x, y) if stride == 1 and inputs == outputs else y
     if deep:
         return layers.relu6(conv(x, "head", (outputs, lite_stages.HEAD_CHANNELS)))
     return x
 
 
 def _lite(variant: int) -> Halves:
-    def shallow(layers: Layers, image: str) -> str:
+    def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
         stem = layers.conv(
             image, "stem_conv", (3, lite_stages.STEM_CHANNELS), 3, 2,
             norm="stem_bn", epsilon=lite_stages.BN_EPSILON,
@@ -72,8 +110,13 @@ def _lite(variant: int) -> Halves:
 
 
 def _resnet_conv(
-    layers: Layers, x: str, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1
-) -> str:
+    layers: Layers[Tensor],
+    x: Tensor,
+    name: str,
+    channels: tuple[int, int],
+    kernel: int = 1,
+    stride: int = 1,
+) -> Tensor:
     return layers.conv(
         x, f"{name}_conv", channels, kernel, stride,
         norm=f"{name}_bn", epsilon=resnet_stages.BN_EPSILON, bias=True,
@@ -81,8 +124,14 @@ def _resnet_conv(
 
 
 def _resnet_stage(
-    layers: Layers, x: str, name: str, inputs: int, channels: int, blocks: int, stride: int
-) -> str:
+    layers: Layers[Tensor],
+    x: Tensor,
+    name: str,
+    inputs: int,
+    channels: int,
+    blocks: int,
+    stride: int,
+) -> Tensor:
     for number in range(1, blocks + 1):
         block, step = f"{name}_block{number}", stride if number == 1 else 1
         shortcut = x
@@ -91,7 +140,7 @@ def _resnet_stage(
         y = _resnet_conv(layers, x, f"{block}_1", (inputs, channels), stride=step)
         y = _resnet_conv(layers, layers.relu(y), f"{block}_2", (channels, channels), 3)
         y = _resnet_conv(layers, layers.relu(y), f"{block}_3", (channels, 4 * channels))
-        x = layers.relu(layers.graph.add("Add", shortcut, y))
+        x = layers.relu(layers.add(shortcut, y))
         inputs = 4 * channels
     return x
 
@@ -99,26 +148,24 @@ def _resnet_stage(
 def _resnet(depth: int, block3_strides: bool) -> Halves:
     depths = resnet_stages.DEPTHS[depth]
 
-    def shallow(layers: Layers, image: str) -> str:
+    def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
         x = layers.conv(
             image, "conv1_conv", (3, 64), 7, 2,
             norm="conv1_bn", epsilon=resnet_stages.BN_EPSILON, bias=True, padding=(3, 3),
         )  # fmt: skip
-        x = layers.graph.add(
-            "MaxPool", layers.relu(x), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]
-        )
+        x = layers.largest_of_nine(layers.relu(x))
         x = _resnet_stage(layers, x, "conv2", 64, 64, depths[0], 1)
         x = _resnet_stage(layers, x, "conv3", 256, 128, depths[1], 2)
         x = _resnet_stage(layers, x, "conv4", 512, 256, depths[2], 2)
         if block3_strides:
-            x = layers.graph.add("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2])
+            x = layers.every_second(x)
         return x
 
-    def deep(layers: Layers, mid: str) -> str:
+    def deep(layers: Layers[Tensor], mid: Tensor) -> Tensor:
         return _resnet_stage(layers, mid, "conv5", 1024, 512, depths[3], 1 if block3_strides else 2)
 
     stride = resnet_stages.stride(block3_strides)
-    return Halves(shallow, deep, 1024, 2048, stride, resnet_stages.OFFSET)
+    return Halves(shallow, deep, 1024, 2048, stride, resnet_stages.OFFSET, fixed_point=True)
 
 
 _LITE = {"efficientnet_lite0": 0, "efficientnet_lite1": 1, "efficientnet_lite2": 2}

@@ -46,6 +46,37 @@ class Weights:
         self._taken.add(name)
         return value.astype(np.float32)
 
+    def convolution(
+        self,
+        name: str,
+        channels: tuple[int, int],
+        kernel: int,
+        norm: str | None = None,
+        epsilon: float = 1e-3,
+        bias: bool = False,
+        depthwise: bool = False,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Kernel (out, in, height, width) and bias (out,) of a convolution that does its batch
+        norm's work; arguments as for :meth:`Layers.conv`.
+
+        Raises:
+            ModelError: they are of another shape.
+        """
+        inputs, outputs = channels
+        shape = (kernel, kernel, inputs, 1 if depthwise else outputs)
+        # Height, width, in, out -> out, in, height, width.
+        order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
+        values = self.take(f"{name}/kernel", shape).transpose(order)
+        offset = self.take(f"{name}/bias", (outputs,)) if bias else np.zeros(outputs, "f4")
+        if norm is None:
+            return values, offset
+        gamma, beta, mean, variance = (
+            self.take(f"{norm}/{one}", offset.shape)
+            for one in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        scale = gamma / np.sqrt(variance + np.float32(epsilon))
+        return values * scale[:, None, None, None], (offset - mean) * scale + beta
+
     def check(self) -> None:
         """Make sure that all fitted.
 
@@ -65,17 +96,6 @@ class Layers:
 
     def __init__(self, graph: Graph, weights: Weights) -> None:
         self.graph, self.weights = graph, weights
-
-    def _fold(
-        self, kernel: FloatArray, bias: FloatArray, norm: str, epsilon: float
-    ) -> tuple[FloatArray, FloatArray]:
-        """Kernel (out, …) and bias (out,) of a convolution that does its batch norm's work."""
-        gamma, beta, mean, variance = (
-            self.weights.take(f"{norm}/{name}", bias.shape)
-            for name in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
-        scale = gamma / np.sqrt(variance + np.float32(epsilon))
-        return kernel * scale[:, None, None, None], (bias - mean) * scale + beta
 
     def conv(
         self,
@@ -101,14 +121,9 @@ class Layers:
             depthwise: each channel has a kernel of its own.
             padding: pixels before and after; by default as much as keeps the size.
         """
-        inputs, outputs = channels
-        shape = (kernel, kernel, inputs, 1 if depthwise else outputs)
-        # Height, width, in, out -> out, in, height, width.
-        order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-        values = self.weights.take(f"{name}/kernel", shape).transpose(order)
-        offset = self.weights.take(f"{name}/bias", (outputs,)) if bias else np.zeros(outputs, "f4")
-        if norm is not None:
-            values, offset = self._fold(values, offset, norm, epsilon)
+        values, offset = self.weights.convolution(
+            name, channels, kernel, norm, epsilon, bias, depthwise
+        )
         around = max(kernel - stride, 0)
         before, after = padding or (around // 2, around - around // 2)
         return self.graph.add(
@@ -119,7 +134,7 @@ class Layers:
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[before, before, after, after],
-            group=outputs if depthwise else 1,
+            group=channels[1] if depthwise else 1,
         )
 
     def relu(self, x: str) -> str:
@@ -129,6 +144,18 @@ class Layers:
     def relu6(self, x: str) -> str:
         """x between 0 and 6."""
         return self.graph.add("Clip", x, self.graph.constant(0.0), self.graph.constant(6.0))
+
+    def add(self, x: str, y: str) -> str:
+        """x + y."""
+        return self.graph.add("Add", x, y)
+
+    def largest_of_nine(self, x: str) -> str:
+        """The largest of 3×3 cells, at every second cell of every second row."""
+        return self.graph.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+
+    def every_second(self, x: str) -> str:
+        """Every second cell of every second row."""
+        return self.graph.add("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2])
 
     def norm(self, x: str, keep: bool) -> str:
         """L2 norm over the channels; ``keep`` them as one."""

@@ -4,7 +4,8 @@
               descriptors (1, rows, columns, d) and scores (1, rows, columns)
     deep      mid -> global (1, D)
 
-They compute what :class:`delg.model.Delg` computes, so both runtimes share one fingerprint.
+They compute what :class:`delg.model.Delg` computes, so both runtimes share one fingerprint. Where
+something else runs the backbone, ``shallow`` reads ``mid``, and ``deep`` the deep map.
 """
 
 from __future__ import annotations
@@ -38,6 +39,27 @@ class OnnxModel:
     offset: float
 
 
+def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> OnnxModel:
+    """The graphs without the backbone: mid -> descriptors and scores, deep map -> global.
+
+    Args:
+        settings: of the model.
+        backbone: its halves, which are run elsewhere.
+        weights: of the model; those of the heads are taken.
+
+    Raises:
+        ModelError: the weights do not fit the settings.
+    """
+    local, whole = Graph(), Graph()
+    mid = local.input("mid", [1, backbone.mid_channels, "rows", "columns"])
+    _local_head(Layers(local, weights), mid, backbone, settings)
+    if not settings.has_global:
+        return OnnxModel(local.model(), None, backbone.stride, backbone.offset)
+    deep = whole.input("deep", [1, backbone.deep_channels, "rows", "columns"])
+    _global_head(Layers(whole, weights), deep, backbone, settings)
+    return OnnxModel(local.model(), whole.model(), backbone.stride, backbone.offset)
+
+
 def write_model(
     settings: ModelSettings, values: Mapping[str, np.ndarray], origin: str
 ) -> OnnxModel | None:
@@ -69,8 +91,13 @@ def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> byt
     layers = Layers(graph, weights)
     pixels = graph.input("image", [1, "height", "width", 3], UINT8)
     mid = backbone.shallow(layers, _scaled(graph, pixels, settings))
-    dim = settings.local_head.dim
     graph.output(mid, "mid", [1, backbone.mid_channels, "rows", "columns"])
+    _local_head(layers, mid, backbone, settings)
+    return graph.model()
+
+
+def _local_head(layers: Layers, mid: str, backbone: Halves, settings: ModelSettings) -> None:
+    graph, weights, dim = layers.graph, layers.weights, settings.local_head.dim
     codes = layers.conv(mid, "autoencoder/encoder", (backbone.mid_channels, dim), bias=True)
     # What training reconstructs with; extraction has no use for it.
     weights.take("autoencoder/decoder/kernel", (1, 1, dim, backbone.mid_channels))
@@ -78,7 +105,6 @@ def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> byt
     descriptors = graph.add("Transpose", layers.unit(codes), perm=[0, 2, 3, 1])
     graph.output(descriptors, "descriptors", [1, "rows", "columns", dim])
     graph.output(_attention(layers, mid, backbone, settings), "scores", [1, "rows", "columns"])
-    return graph.model()
 
 
 def _scaled(graph: Graph, pixels: str, settings: ModelSettings) -> str:
@@ -107,12 +133,17 @@ def _attention(layers: Layers, mid: str, backbone: Halves, settings: ModelSettin
 
 def _deep(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
     graph = Graph()
-    layers, head = Layers(graph, weights), settings.global_head
+    layers = Layers(graph, weights)
     mid = graph.input("mid", [1, backbone.mid_channels, "rows", "columns"])
-    power = float(weights.take("gem/p", ()))
-    pooled = layers.generalised_mean(backbone.deep(layers, mid), power, _GEM_EPSILON)
+    _global_head(layers, backbone.deep(layers, mid), backbone, settings)
+    return graph.model()
+
+
+def _global_head(layers: Layers, deep: str, backbone: Halves, settings: ModelSettings) -> None:
+    head = settings.global_head
+    power = float(layers.weights.take("gem/p", ()))
+    pooled = layers.generalised_mean(deep, power, _GEM_EPSILON)
     if head.normalize_pooled:
         pooled = layers.unit(pooled)
     projected = layers.dense(pooled, "whitening/projection", (backbone.deep_channels, head.dim))
-    graph.output(layers.unit(projected), "global", [1, head.dim])
-    return graph.model()
+    layers.graph.output(layers.unit(projected), "global", [1, head.dim])

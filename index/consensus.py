@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.compiled import compiled
 from delg.values import FloatArray
-from index.compiled import compiled
 
 # Everything below is in units of the threshold.
 # What proposals are judged by, and how the bound narrows while they are fitted again.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from index.compiled import compiled
+from delg.compiled import compiled
 from index.products import Descriptors, Products
 from index.settings import MatchingSettings
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from delg.compiled import compiled
 from delg.values import FloatArray
-from index.compiled import compiled
 from index.products import STEPS
 
 CENTROIDS = 256

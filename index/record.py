@@ -15,8 +15,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.compiled import compiled
 from delg.values import FloatArray, LocalFeatures
-from index.compiled import compiled
 from index.quantiser import Quantiser
 
 # Bytes besides the code.

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.compiled import compiled
 from delg.values import FloatArray
-from index.compiled import compiled
 from index.consensus import Agreement, Matches, Trials, agree
 from index.hits import Verification
 from index.settings import VerificationSettings

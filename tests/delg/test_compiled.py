@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index import compiled as module
-from index.compiled import compiled
+from delg import compiled as module
+from delg.compiled import compiled
 
 SOURCE = textwrap.dedent(
     """
-    from index.compiled import compiled
+    from delg.compiled import compiled
 
     @compiled
     def total(numbers):

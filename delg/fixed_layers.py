@@ -1,0 +1,237 @@
+"""Layers in fixed point: what a backbone is made of, written down once and run on every level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.fixed_point import (
+    BLOCK,
+    CHUNK,
+    STEM_CHANNELS,
+    STEM_COLUMNS,
+    STEM_UNIT,
+    TILE,
+    FixedMap,
+    convolve,
+    convolve_image,
+    largest_of_nine,
+    look_up,
+    split_weights,
+)
+from delg.onnx_layers import Weights
+from delg.settings import InputSettings
+from delg.values import FloatArray
+
+# What an output without an activation may not be below.
+_ANYTHING = np.float32(np.finfo(np.float32).min)
+# Height, width, channels.
+Size = tuple[int, int, int]
+# Runs a loop from 0 to a number, in parts if it likes: the loop, its first arguments, the number.
+Run = Callable[[Callable[..., None], tuple[Any, ...], int], None]
+
+
+@dataclass
+class _Conv:
+    """A convolution of stride 1, 1×1 or 3×3, and what is done with its output at once."""
+
+    kernel: FloatArray
+    bias: FloatArray
+    least: np.float32 = _ANYTHING
+    added: int | None = None
+    _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        outputs, inputs, height, _ = self.kernel.shape
+        if inputs % CHUNK or height not in (1, 3):
+            raise NotImplementedError(f"a convolution {self.kernel.shape} in fixed point")
+        self._reach = height // 2
+        self._split = split_weights(self.kernel.transpose(2, 3, 1, 0).reshape(-1, outputs), CHUNK)
+
+    def size(self, x: FixedMap) -> Size:
+        return x.height, x.width, len(self.bias)
+
+    def fill(self, out: FixedMap, x: FixedMap, added: FixedMap | None, run: Run) -> None:
+        around = range(-self._reach, self._reach + 1)
+        taps = np.array([dy * x.step + dx for dy in around for dx in around])
+        more = FixedMap(0, 0, 0) if added is None else added
+        arguments = (
+            x.pixels, x.scales, taps, *self._split, self.bias, more.pixels, more.scales,
+            self.least, out.pixels, out.scales, x.step, x.margin, x.count,
+        )  # fmt: skip
+        run(convolve, arguments, -(-x.count // BLOCK))
+
+
+@dataclass
+class _Stem:
+    """The first convolution, of an image, of stride 2."""
+
+    kernel: FloatArray
+    bias: FloatArray
+    spec: InputSettings
+    before: int
+    least: np.float32 = _ANYTHING
+    _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        outputs, inputs, height, width = self.kernel.shape
+        rows = np.zeros((height, STEM_COLUMNS, STEM_CHANNELS, outputs), np.float32)
+        std = np.array(self.spec.std, np.float32)
+        rows[:, :width, :inputs] = self.kernel.transpose(2, 3, 1, 0) / std[:, None]
+        self._split = split_weights(rows.reshape(-1, outputs), STEM_COLUMNS * STEM_CHANNELS)
+        middle = np.array(self.spec.mean, np.float32)[:, None]
+        self._tables = np.rint((np.arange(256) - middle) / STEM_UNIT).astype(np.int16)
+
+    def size(self, image: NDArray[np.uint8]) -> Size:
+        return image.shape[0] // 2, image.shape[1] // 2, len(self.bias)
+
+    def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
+        height, width = image.shape[:2]
+        kernel = self.kernel.shape[2]
+        # Behind the last column, what a tile looks at for outputs that are not there.
+        padded = np.zeros(
+            (height + kernel, width + kernel + 2 * TILE + STEM_COLUMNS, STEM_CHANNELS), np.int16
+        )
+        inside = padded[self.before : self.before + height, self.before : self.before + width]
+        look_up(image[..., :: -1 if self.spec.channel_order == "bgr" else 1], self._tables, inside)
+        arguments = (
+            padded, kernel, *self._split, self.bias, self.least, out.pixels, out.scales,
+            out.width, out.margin,
+        )  # fmt: skip
+        run(convolve_image, arguments, out.height)
+
+
+class _LargestOfNine:
+    def size(self, x: FixedMap) -> Size:
+        return x.height // 2, x.width // 2, x.channels
+
+    def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
+        arguments = (
+            x.pixels, x.scales, x.step, x.margin, out.pixels, out.scales, out.width, out.margin,
+        )  # fmt: skip
+        run(largest_of_nine, arguments, out.height)
+
+
+class _EverySecond:
+    def size(self, x: FixedMap) -> Size:
+        return x.height // 2, x.width // 2, x.channels
+
+    def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
+        out.keep_every_second(x)
+
+
+class FixedLayers:
+    """Writes a half of a backbone, as :class:`delg.onnx_backbones.Layers`, and runs it.
+
+    A tensor is the number of the step that makes it; 0 is the input.
+
+    Args:
+        weights: taken by name.
+        spec: how an input image is scaled.
+    """
+
+    def __init__(self, weights: Weights, spec: InputSettings) -> None:
+        self._weights, self._spec = weights, spec
+        # Each step with the tensor it reads.
+        self._steps: list[tuple[_Conv | _Stem | _LargestOfNine | _EverySecond, int]] = []
+        self._halved: dict[int, int] = {}
+        # Tensor -> the last step that reads it.
+        self._last_read: dict[int, int] = {}
+
+    def _step(self, step: _Conv | _Stem | _LargestOfNine | _EverySecond, x: int) -> int:
+        self._steps.append((step, x))
+        self._last_read[x] = len(self._steps)
+        return len(self._steps)
+
+    def _last(self, x: int) -> _Conv | _Stem:
+        """The convolution just written, which does the work of what follows it."""
+        step = self._steps[-1][0]
+        if x != len(self._steps) or not isinstance(step, _Conv | _Stem) or step.least == 0:
+            raise NotImplementedError("fixed point, other than just behind a convolution")
+        return step
+
+    def conv(
+        self,
+        x: int,
+        name: str,
+        channels: tuple[int, int],
+        kernel: int = 1,
+        stride: int = 1,
+        norm: str | None = None,
+        epsilon: float = 1e-3,
+        bias: bool = False,
+        depthwise: bool = False,
+        padding: tuple[int, int] | None = None,
+    ) -> int:
+        """A convolution and its batch norm; see :meth:`delg.onnx_layers.Layers.conv`."""
+        values, offset = self._weights.convolution(
+            name, channels, kernel, norm, epsilon, bias, depthwise
+        )
+        if padding:
+            return self._step(_Stem(values, offset, self._spec, padding[0]), x)
+        if stride == 2:
+            x = self.every_second(x)
+        return self._step(_Conv(values, offset), x)
+
+    def relu(self, x: int) -> int:
+        """max(x, 0)."""
+        self._last(x).least = np.float32(0)
+        return x
+
+    def relu6(self, x: int) -> int:
+        """Not among the layers that run in fixed point."""
+        raise NotImplementedError
+
+    def add(self, x: int, y: int) -> int:
+        """x + y."""
+        step = self._last(y)
+        assert isinstance(step, _Conv)
+        step.added = x
+        self._last_read[x] = y
+        return y
+
+    def largest_of_nine(self, x: int) -> int:
+        """The largest of 3×3 cells, at every second cell of every second row."""
+        return self._step(_LargestOfNine(), x)
+
+    def every_second(self, x: int) -> int:
+        """Every second cell of every second row."""
+        if x not in self._halved:
+            self._halved[x] = self._step(_EverySecond(), x)
+        return self._halved[x]
+
+    def run(self, x: Any, run: Run) -> FixedMap:
+        """The last tensor.
+
+        Args:
+            x: the input, an image (uint8 (h, w, 3)) or a map.
+            run: runs the loops.
+        """
+        made: dict[int, Any] = {0: x}
+        # Maps nobody reads any more, to write on: fresh memory costs as much as the convolution.
+        spare: list[FixedMap] = []
+        for number, (step, read) in enumerate(self._steps, 1):
+            added = step.added if isinstance(step, _Conv) else None
+            if added is not None and self._last_read[added] == number:
+                # Each of its pixels is read just before it is written.
+                out = made[added]
+            else:
+                out = _map_of(step.size(made[read]), spare)
+            step.fill(out, made[read], None if added is None else made[added], run)
+            made[number] = out
+            for done in [one for one in made if one and self._last_read.get(one) == number]:
+                gone = made.pop(done)
+                if gone is not out:
+                    spare.append(gone)
+        return made[len(self._steps)]
+
+
+def _map_of(size: Size, spare: list[FixedMap]) -> FixedMap:
+    for number, one in enumerate(spare):
+        if (one.height, one.width, one.channels) == size:
+            return spare.pop(number)
+    return FixedMap(*size)

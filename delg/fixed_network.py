@@ -1,0 +1,89 @@
+"""A backbone in fixed point, its heads in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.fixed_layers import FixedLayers
+from delg.light_network import MOST_AT_ONCE, load_session
+from delg.maps import Maps
+from delg.onnx_backbones import Halves
+from delg.onnx_layers import Weights
+from delg.onnx_network import write_heads
+from delg.settings import ModelSettings
+
+# Parts of a loop for each thread: so many that none waits long for another.
+_PARTS = 4
+
+
+def _at_once(loop: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+    loop(*arguments, 0, count)
+
+
+class FixedNetwork:
+    """A DELG model whose convolutions run in fixed point; see :mod:`delg.fixed_point`.
+
+    Args:
+        settings: of the model.
+        backbone: of the model, with all layers among those of :mod:`delg.fixed_layers`.
+        values: its weights by name.
+        origin: names them in errors.
+
+    Raises:
+        ModelError: the weights do not fit the settings.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        backbone: Halves,
+        values: Mapping[str, np.ndarray],
+        origin: str,
+    ) -> None:
+        weights = Weights(values, origin)
+        self._shallow = FixedLayers(weights, settings.input)
+        backbone.shallow(self._shallow, 0)
+        self._deep = None
+        if settings.has_global:
+            self._deep = FixedLayers(weights, settings.input)
+            backbone.deep(self._deep, 0)
+        self._heads = write_heads(settings, backbone, weights)
+        weights.check()
+        self._cores = os.cpu_count() or 1
+        self.photos_at_once = min(self._cores, MOST_AT_ONCE)
+        self._threads = ThreadPoolExecutor(self._cores)
+        self._local = load_session(self._heads.shallow, 1)
+        whole = self._heads.deep
+        self._global = None if whole is None else load_session(whole, 1)
+
+    def _side_by_side(
+        self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int
+    ) -> None:
+        bounds = np.linspace(0, count, min(count, _PARTS * self._cores) + 1).astype(int).tolist()
+        parts = [
+            self._threads.submit(loop, *arguments, first, last) for first, last in pairwise(bounds)
+        ]
+        for part in parts:
+            part.result()
+
+    def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
+        """Run one level; see :class:`delg.maps.Network`."""
+        spread = self._side_by_side if alone and self._cores > 1 else _at_once
+        mid = self._shallow.run(pixels, spread)
+        descriptors, scores = self._local.run(
+            ["descriptors", "scores"], {"mid": mid.planes()[None]}
+        )
+        whole = None
+        if with_global and self._deep is not None and self._global is not None:
+            deep = self._deep.run(mid, spread)
+            whole = self._global.run(None, {"deep": deep.planes()[None]})[0][0]
+        return Maps.on_grid(
+            descriptors[0], scores[0], whole, self._heads.stride, self._heads.offset
+        )
