@@ -24,19 +24,14 @@ def compiled(function: _Function) -> _Function:
     that are compiled. What has been compiled is kept beside the source or in the user's cache
     folder; where neither can be written, each process compiles anew.
     """
-    return cast(_Function, _Loop(function, _SUMS))
-
-
-def compiled_finite(function: _Function) -> _Function:
-    """As :func:`compiled`, where nothing is ever NaN: only so are maxima found side by side."""
-    return cast(_Function, _Loop(function, _SUMS | {"nnan"}))
+    return cast(_Function, _Loop(function))
 
 
 class _Loop:
     """Stands for a function until it is called; then it and those beside it are Numba's."""
 
-    def __init__(self, function: Callable[..., Any], fastmath: set[str]) -> None:
-        self._function, self._fastmath, self._made = function, fastmath, None
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self._made = function, None
         update_wrapper(self, function)
 
     def __call__(self, *values: Any) -> Any:
@@ -46,7 +41,7 @@ class _Loop:
 
     def _numba(self) -> Any:
         if self._made is None:
-            self._made = _made(self._function, self._fastmath)
+            self._made = _made(self._function)
             module = self._function.__globals__
             beside = {
                 name: one
@@ -54,13 +49,13 @@ class _Loop:
                 if isinstance(one, _Loop) and one._function.__globals__ is module
             }
             for one in beside.values():
-                one._made = one._made or _made(one._function, one._fastmath)
+                one._made = one._made or _made(one._function)
             # At once: another thread must not compile one that calls what is not Numba's yet.
             module.update({name: one._made for name, one in beside.items()})
         return self._made
 
 
-def _made(function: Callable[..., Any], fastmath: set[str]) -> Any:
+def _made(function: Callable[..., Any]) -> Any:
     from numba import njit
     from numba.core.caching import FunctionCache
 
@@ -71,7 +66,7 @@ def _made(function: Callable[..., Any], fastmath: set[str]) -> Any:
             with contextlib.suppress(OSError):
                 super().save_overload(sig, data)
 
-    made: Any = njit(nogil=True, fastmath=fastmath, error_model="numpy")(function)
+    made: Any = njit(nogil=True, fastmath=_SUMS, error_model="numpy")(function)
     # No place to write raises a RuntimeError.
     with contextlib.suppress(RuntimeError):
         made._cache = Kept(function)

@@ -58,7 +58,9 @@ class FixedNetwork:
         weights.check()
         self._cores = os.cpu_count() or 1
         self.photos_at_once = min(self._cores, MOST_AT_ONCE)
-        self._threads = ThreadPoolExecutor(self._cores)
+        # Beside the thread that asks.
+        self._others = ThreadPoolExecutor(max(1, self._cores - 1))
+        self._local_alone = load_session(self._heads.shallow, self._cores)
         self._local = load_session(self._heads.shallow, 1)
         whole = self._heads.deep
         self._global = None if whole is None else load_session(whole, 1)
@@ -67,19 +69,24 @@ class FixedNetwork:
         self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int
     ) -> None:
         bounds = np.linspace(0, count, min(count, _PARTS * self._cores) + 1).astype(int).tolist()
-        parts = [
-            self._threads.submit(loop, *arguments, first, last) for first, last in pairwise(bounds)
-        ]
-        for part in parts:
-            part.result()
+        parts = pairwise(bounds)
+
+        def work() -> None:
+            # Whoever is done with a part takes the next.
+            for first, last in parts:
+                loop(*arguments, first, last)
+
+        others = [self._others.submit(work) for _ in range(self._cores - 1)]
+        work()
+        for other in others:
+            other.result()
 
     def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
         """Run one level; see :class:`delg.maps.Network`."""
         spread = self._side_by_side if alone and self._cores > 1 else _at_once
         mid = self._shallow.run(pixels, spread)
-        descriptors, scores = self._local.run(
-            ["descriptors", "scores"], {"mid": mid.planes()[None]}
-        )
+        local = self._local_alone if alone else self._local
+        descriptors, scores = local.run(["descriptors", "scores"], {"mid": mid.planes()[None]})
         whole = None
         if with_global and self._deep is not None and self._global is not None:
             deep = self._deep.run(mid, spread)

@@ -15,7 +15,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from delg.compiled import compiled_finite
+from delg.compiled import compiled
 from delg.values import FloatArray
 
 # The largest number a map holds; with it the bound of a chunk leaves weights as many bits.
@@ -32,8 +32,11 @@ STEM_COLUMNS, STEM_CHANNELS = 8, 4
 STEM_UNIT = 1 / 64
 
 _VECTOR = 16
+# Bytes of a cache line.
+_LINE = 64
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_F32, _VECTOR)
+_SHORTS = ir.VectorType(ir.IntType(16), _VECTOR)
 _PAIRS = ir.VectorType(ir.IntType(16), 2 * _VECTOR)
 
 
@@ -188,47 +191,119 @@ def _products(
     return types.void(*[types.int64] * 8), generate
 
 
-_tile: Any = intrinsic(_products)
+def _fetching(context: Any, start: Any, lines: Any) -> Any:
+    """Have cache lines fetched from an address on, while something else is worked on."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        start, lines = values
+        place = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [place, _I32, _I32, _I32])
+        fetch = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
+        with cgutils.for_range(build, lines) as loop:
+            at = build.inttoptr(build.add(start, build.mul(loop.index, _I64(_LINE))), place)
+            # To be read, into all caches, data.
+            build.call(fetch, [at, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
 
 
-@compiled_finite
-def _finish(row: Any, units: Any, bias: Any, least: Any) -> Any:
-    """Sums of a pixel to its output, none below ``least``.
-
-    Returns:
-        Its largest absolute value, float32.
-    """
-    most = np.float32(0)
-    for c in range(len(units)):
-        value = max(row[c] * units[c] + bias[c], least)
-        row[c] = value
-        most = max(most, abs(value))
-    return most
+def _larger(build: Any, x: Any, y: Any) -> Any:
+    return build.select(build.fcmp_ordered(">", x, y), x, y)
 
 
-@compiled_finite
-def _finish_with(row: Any, units: Any, bias: Any, pixel: Any, scale: Any, least: Any) -> Any:
-    """As ``_finish``, with a pixel of another map added first."""
-    most = np.float32(0)
-    for c in range(len(units)):
-        value = max(row[c] * units[c] + bias[c] + np.float32(pixel[c]) * scale, least)
-        row[c] = value
-        most = max(most, abs(value))
-    return most
+def _absolute(build: Any, x: Any) -> Any:
+    kind = ir.FunctionType(_FLOATS, [_FLOATS])
+    name = "llvm.fabs.v16f32"
+    return build.call(cgutils.get_or_insert_function(build.module, kind, name), [x])
 
 
-@compiled_finite
-def _keep(row: Any, channels: int, most: Any, kept: Any) -> Any:
-    """Numbers of at most ``most`` as a pixel of a map; returns the pixel's scale."""
-    most = max(most, np.float32(1e-20))
-    times = np.float32(LARGEST) / most
-    for c in range(channels):
+def _finishing(
+    context: Any, row: Any, units: Any, bias: Any, added: Any, scale: Any, least: Any, vectors: Any
+) -> Any:
+    """Sums of a pixel to its output, where they lie: times ``units``, plus ``bias``, plus the
+    numbers at ``added`` times ``scale`` if that is not 0, none below ``least``. Addresses of
+    ``vectors`` times 16 numbers, two float32; gives the largest absolute value, float32."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, units, bias, added, scale, least, vectors = values
+        most = cgutils.alloca_once_value(build, ir.Constant(_FLOATS, None))
+        build.store(ir.Constant(_FLOATS, None), most)
+        low, scale = (_everywhere(build, one, _FLOATS) for one in (least, scale))
+
+        def write(adding: bool) -> None:
+            with cgutils.for_range(build, vectors) as loop:
+                step = build.mul(loop.index, _I64(4 * _VECTOR))
+                place, unit, offset = (
+                    _pointer(build, build.add(one, step), _FLOATS) for one in (row, units, bias)
+                )
+                value = build.load(place, align=4)
+                value = build.fmul(value, build.load(unit, align=4), flags=("contract",))
+                value = build.fadd(value, build.load(offset, align=4), flags=("contract",))
+                if adding:
+                    at = build.add(added, build.mul(loop.index, _I64(2 * _VECTOR)))
+                    more = build.load(_pointer(build, at, _SHORTS), align=2)
+                    more = build.sitofp(build.sext(more, _INTS), _FLOATS)
+                    more = build.fmul(more, scale, flags=("contract",))
+                    value = build.fadd(value, more, flags=("contract",))
+                value = _larger(build, value, low)
+                build.store(value, place, align=4)
+                build.store(_larger(build, _absolute(build, value), build.load(most)), most)
+
+        with build.if_else(build.icmp_signed("!=", added, _I64(0))) as (more, alone):
+            with more:
+                write(True)
+            with alone:
+                write(False)
+        found = build.load(most)
+        for half in (8, 4, 2, 1):
+            order = [(lane + half) % _VECTOR for lane in range(_VECTOR)]
+            turned = build.shuffle_vector(found, found, ir.Constant(_INTS, order))
+            found = _larger(build, found, turned)
+        return build.extract_element(found, ir.Constant(_I32, 0))
+
+    whole, number = [types.int64] * 4, [types.float32] * 2
+    return types.float32(*whole, *number, types.int64), generate
+
+
+def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> Any:
+    """Float32 at ``row``, times ``times``, rounded to int16 at ``pixel``."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, times, pixel, vectors = values
+        times = _everywhere(build, times, _FLOATS)
         # Cut off above zero is rounded.
-        kept[c] = np.int16(np.int32(row[c] * times + np.float32(LARGEST + 1.5)) - (LARGEST + 1))
-    return most / np.float32(LARGEST)
+        above = ir.Constant(_FLOATS, [LARGEST + 1.5] * _VECTOR)
+        back = ir.Constant(_INTS, [LARGEST + 1] * _VECTOR)
+        with cgutils.for_range(build, vectors) as loop:
+            at = build.add(row, build.mul(loop.index, _I64(4 * _VECTOR)))
+            value = build.load(_pointer(build, at, _FLOATS), align=4)
+            value = build.fmul(value, times, flags=("contract",))
+            value = build.fptosi(build.fadd(value, above, flags=("contract",)), _INTS)
+            value = build.trunc(build.sub(value, back), _SHORTS)
+            to = build.add(pixel, build.mul(loop.index, _I64(2 * _VECTOR)))
+            build.store(value, _pointer(build, to, _SHORTS), align=2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32, types.int64, types.int64), generate
 
 
-@compiled_finite
+_tile: Any = intrinsic(_products)
+_finished: Any = intrinsic(_finishing)
+_kept: Any = intrinsic(_keeping)
+_fetch: Any = intrinsic(_fetching)
+
+
+@compiled
+def _keep(row: int, most: Any, pixels: Any, scales: Any, p: int) -> None:
+    """Numbers at the address ``row``, of at most ``most``, as pixel ``p`` of a map."""
+    most, channels = max(most, np.float32(1e-20)), pixels.shape[1]
+    times = np.float32(LARGEST) / most
+    _kept(row, times, pixels.ctypes.data + 2 * p * channels, channels // _VECTOR)
+    scales[p] = most / np.float32(LARGEST)
+
+
+@compiled
 def convolve(
     pixels: Any,
     scales: Any,
@@ -258,16 +333,27 @@ def convolve(
         least: float32, what no output may be below.
         out, out_scales: of the output's map.
     """
-    channels, outputs = pixels.shape[1], len(units)
+    channels = pixels.shape[1]
     panels = weights.shape[0]
     wide = panels * PANEL
     rows = np.empty((BLOCK, wide), np.float32)
+    tiles = BLOCK // TILE * panels
+    lines_added = -(-2 * BLOCK * added.shape[1] // (_LINE * tiles))
+    lines_next = -(-2 * BLOCK * channels // (_LINE * tiles))
     at_pixels, at_scales, at_rows = pixels.ctypes.data, scales.ctypes.data, rows.ctypes.data
+    at_units, at_bias, vectors = units.ctypes.data, bias.ctypes.data, len(units) // _VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
         filled = min(BLOCK, margin + count - start)
+        # What finishing needs of this block, and the next block's input: some with every tile.
+        at_added = added.ctypes.data + 2 * start * added.shape[1]
+        at_next = at_pixels + 2 * channels * (start + BLOCK + step + 1)
         for panel in range(panels):
             for tile in range(0, filled, TILE):
+                _fetch(at_added, lines_added)
+                _fetch(at_next, lines_next)
+                at_added += _LINE * lines_added
+                at_next += _LINE * lines_next
                 to = at_rows + 4 * (tile * wide + panel * PANEL)
                 at_weights = weights[panel].ctypes.data
                 fresh = 0
@@ -285,15 +371,14 @@ def convolve(
             if (p - margin) % step == step - 1:
                 out_scales[p] = 0
             else:
-                row = rows[r]
+                row, more, scale = at_rows + 4 * wide * r, 0, least
                 if added.shape[1]:
-                    most = _finish_with(row, units, bias, added[p], added_scales[p], least)
-                else:
-                    most = _finish(row, units, bias, least)
-                out_scales[p] = _keep(row, outputs, most, out[p])
+                    more, scale = added.ctypes.data + 2 * p * added.shape[1], added_scales[p]
+                most = _finished(row, at_units, at_bias, more, scale, least, vectors)
+                _keep(row, most, out, out_scales, p)
 
 
-@compiled_finite
+@compiled
 def convolve_image(
     image: Any,
     kernel_rows: int,
@@ -336,12 +421,15 @@ def convolve_image(
                     at_weights += 2 * line * PANEL
             start = margin + y * (width + 1) + x
             for r in range(min(TILE, width - x)):
-                most = _finish(rows[r], units, bias, least)
-                out_scales[start + r] = _keep(rows[r], len(units), most, out[start + r])
+                row = at_rows + 4 * wide * r
+                most = _finished(
+                    row, units.ctypes.data, bias.ctypes.data, 0, least, least, len(units) // _VECTOR
+                )
+                _keep(row, most, out, out_scales, start + r)
         out_scales[margin + y * (width + 1) + width] = 0
 
 
-@compiled_finite
+@compiled
 def largest_of_nine(
     pixels: Any,
     scales: Any,
@@ -367,11 +455,11 @@ def largest_of_nine(
                     pixel, scale = pixels[p], scales[p]
                     for c in range(channels):
                         row[c] = max(row[c], np.float32(pixel[c]) * scale)
-            out_scales[start + x] = _keep(row, channels, row.max(), out[start + x])
+            _keep(row.ctypes.data, row.max(), out, out_scales, start + x)
         out_scales[start + width] = 0
 
 
-@compiled_finite
+@compiled
 def to_planes(pixels: Any, scales: Any, step: int, margin: int, out: Any) -> None:
     """The numbers of a map as float32 (channels, height, width)."""
     channels, height, width = out.shape
@@ -384,7 +472,7 @@ def to_planes(pixels: Any, scales: Any, step: int, margin: int, out: Any) -> Non
                     out[c, y, x] = np.float32(pixels[start + x, c]) * scales[start + x]
 
 
-@compiled_finite
+@compiled
 def look_up(image: Any, tables: Any, out: Any) -> None:
     """uint8 (h, w, 3) to ``tables`` (3, 256) of it, into the first channels of (h, w, 4)."""
     height, width, channels = image.shape
