@@ -16,12 +16,15 @@ from delg.fixed_point import (
     STEM_COLUMNS,
     STEM_UNIT,
     TILE,
+    VECTOR,
     FixedMap,
     convolve,
     convolve_image,
+    filled,
     largest_of_nine,
     look_up,
     split_weights,
+    to_planes,
 )
 from delg.onnx_layers import Weights
 from delg.settings import InputSettings
@@ -41,6 +44,7 @@ class _Conv:
 
     kernel: FloatArray
     bias: FloatArray
+    positive: bool
     least: np.float32 = _ANYTHING
     added: int | None = None
     _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
@@ -50,7 +54,12 @@ class _Conv:
         if inputs % CHUNK or height not in (1, 3):
             raise NotImplementedError(f"a convolution {self.kernel.shape} in fixed point")
         self._reach = height // 2
-        self._split = split_weights(self.kernel.transpose(2, 3, 1, 0).reshape(-1, outputs), CHUNK)
+        # What is written is whole registers; the channels too many are 0.
+        whole = np.zeros((filled(outputs, VECTOR), *self.kernel.shape[1:]), np.float32)
+        whole[:outputs] = self.kernel
+        self.bias = np.append(self.bias, np.zeros(len(whole) - outputs, np.float32))
+        rows = whole.transpose(2, 3, 1, 0).reshape(-1, len(whole))
+        self._split = split_weights(rows, CHUNK, self.positive)
 
     def size(self, x: FixedMap) -> Size:
         return x.height, x.width, len(self.bias)
@@ -132,15 +141,19 @@ class FixedLayers:
     Args:
         weights: taken by name.
         spec: how an input image is scaled.
+        positive: whether no number of the input is below zero.
     """
 
-    def __init__(self, weights: Weights, spec: InputSettings) -> None:
+    def __init__(self, weights: Weights, spec: InputSettings, positive: bool = False) -> None:
         self._weights, self._spec = weights, spec
+        # Tensors without numbers below zero.
+        self._positive = {0} if positive else set()
         # Each step with the tensor it reads.
         self._steps: list[tuple[_Conv | _Stem | _LargestOfNine | _EverySecond, int]] = []
         self._halved: dict[int, int] = {}
         # Tensor -> the last step that reads it.
         self._last_read: dict[int, int] = {}
+        self._kept: tuple[int, ...] = ()
 
     def _step(self, step: _Conv | _Stem | _LargestOfNine | _EverySecond, x: int) -> int:
         self._steps.append((step, x))
@@ -175,11 +188,12 @@ class FixedLayers:
             return self._step(_Stem(values, offset, self._spec, padding[0]), x)
         if stride == 2:
             x = self.every_second(x)
-        return self._step(_Conv(values, offset), x)
+        return self._step(_Conv(values, offset, x in self._positive), x)
 
     def relu(self, x: int) -> int:
         """max(x, 0)."""
         self._last(x).least = np.float32(0)
+        self._positive.add(x)
         return x
 
     def relu6(self, x: int) -> int:
@@ -196,16 +210,25 @@ class FixedLayers:
 
     def largest_of_nine(self, x: int) -> int:
         """The largest of 3×3 cells, at every second cell of every second row."""
-        return self._step(_LargestOfNine(), x)
+        return self._same_sign(self._step(_LargestOfNine(), x), x)
 
     def every_second(self, x: int) -> int:
         """Every second cell of every second row."""
         if x not in self._halved:
-            self._halved[x] = self._step(_EverySecond(), x)
+            self._halved[x] = self._same_sign(self._step(_EverySecond(), x), x)
         return self._halved[x]
 
-    def run(self, x: Any, run: Run) -> FixedMap:
-        """The last tensor.
+    def _same_sign(self, made: int, x: int) -> int:
+        if x in self._positive:
+            self._positive.add(made)
+        return made
+
+    def keep(self, *tensors: int) -> None:
+        """Say which tensors :meth:`run` gives."""
+        self._kept = tensors
+
+    def run(self, x: Any, run: Run) -> list[FixedMap]:
+        """The tensors that are kept, with up to 15 channels of zeros behind their own.
 
         Args:
             x: the input, an image (uint8 (h, w, 3)) or a map.
@@ -216,18 +239,22 @@ class FixedLayers:
         spare: list[FixedMap] = []
         for number, (step, read) in enumerate(self._steps, 1):
             added = step.added if isinstance(step, _Conv) else None
-            if added is not None and self._last_read[added] == number:
+            if added is not None and self._is_done(added, number):
                 # Each of its pixels is read just before it is written.
                 out = made[added]
             else:
                 out = _map_of(step.size(made[read]), spare)
             step.fill(out, made[read], None if added is None else made[added], run)
             made[number] = out
-            for done in [one for one in made if one and self._last_read.get(one) == number]:
+            for done in [one for one in made if self._is_done(one, number)]:
                 gone = made.pop(done)
                 if gone is not out:
                     spare.append(gone)
-        return made[len(self._steps)]
+        return [made[one] for one in self._kept]
+
+    def _is_done(self, x: int, step: int) -> bool:
+        """Whether nothing after that step wants a tensor, which is not the caller's either."""
+        return x > 0 and self._last_read.get(x) == step and x not in self._kept
 
 
 def _map_of(size: Size, spare: list[FixedMap]) -> FixedMap:
@@ -235,3 +262,10 @@ def _map_of(size: Size, spare: list[FixedMap]) -> FixedMap:
         if (one.height, one.width, one.channels) == size:
             return spare.pop(number)
     return FixedMap(*size)
+
+
+def planes(x: FixedMap, channels: int, run: Run) -> FloatArray:
+    """The first channels of a map, float32 (1, channels, height, width)."""
+    out = np.empty((channels, x.height, x.width), np.float32)
+    run(to_planes, (x.pixels, x.scales, x.step, x.margin, out), x.height)
+    return out[None]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_layers import FixedLayers
+from delg.fixed_layers import FixedLayers, planes
 from delg.light_network import MOST_AT_ONCE, load_session
 from delg.maps import Maps
 from delg.onnx_backbones import Halves
 from delg.onnx_layers import Weights
-from delg.onnx_network import write_heads
+from delg.onnx_network import local_maps, write_heads
 from delg.settings import ModelSettings
 
 # Parts of a loop for each thread: so many that none waits long for another.
@@ -49,18 +49,19 @@ class FixedNetwork:
     ) -> None:
         weights = Weights(values, origin)
         self._shallow = FixedLayers(weights, settings.input)
-        backbone.shallow(self._shallow, 0)
+        mid = backbone.shallow(self._shallow, 0)
+        self._shallow.keep(mid, *local_maps(self._shallow, mid, backbone, settings))
         self._deep = None
         if settings.has_global:
-            self._deep = FixedLayers(weights, settings.input)
-            backbone.deep(self._deep, 0)
+            # What the first half ends with is cut off at zero.
+            self._deep = FixedLayers(weights, settings.input, positive=True)
+            self._deep.keep(backbone.deep(self._deep, 0))
         self._heads = write_heads(settings, backbone, weights)
         weights.check()
         self._cores = os.cpu_count() or 1
         self.photos_at_once = min(self._cores, MOST_AT_ONCE)
         # Beside the thread that asks.
         self._others = ThreadPoolExecutor(max(1, self._cores - 1))
-        self._local_alone = load_session(self._heads.shallow, self._cores)
         self._local = load_session(self._heads.shallow, 1)
         whole = self._heads.deep
         self._global = None if whole is None else load_session(whole, 1)
@@ -69,7 +70,7 @@ class FixedNetwork:
         self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int
     ) -> None:
         bounds = np.linspace(0, count, min(count, _PARTS * self._cores) + 1).astype(int).tolist()
-        parts = pairwise(bounds)
+        parts = iter(list(pairwise(bounds)))
 
         def work() -> None:
             # Whoever is done with a part takes the next.
@@ -84,13 +85,17 @@ class FixedNetwork:
     def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
         """Run one level; see :class:`delg.maps.Network`."""
         spread = self._side_by_side if alone and self._cores > 1 else _at_once
-        mid = self._shallow.run(pixels, spread)
-        local = self._local_alone if alone else self._local
-        descriptors, scores = local.run(["descriptors", "scores"], {"mid": mid.planes()[None]})
+        mid, *maps = self._shallow.run(pixels, spread)
+        inputs = {
+            one.name: planes(found, one.shape[1], spread)
+            for one, found in zip(self._local.get_inputs(), maps, strict=True)
+        }
+        descriptors, scores = self._local.run(["descriptors", "scores"], inputs)
         whole = None
         if with_global and self._deep is not None and self._global is not None:
-            deep = self._deep.run(mid, spread)
-            whole = self._global.run(None, {"deep": deep.planes()[None]})[0][0]
+            (deep,) = self._deep.run(mid, spread)
+            (reads,) = self._global.get_inputs()
+            whole = self._global.run(None, {reads.name: planes(deep, reads.shape[1], spread)})[0][0]
         return Maps.on_grid(
             descriptors[0], scores[0], whole, self._heads.stride, self._heads.offset
         )

@@ -31,13 +31,13 @@ STEM_COLUMNS, STEM_CHANNELS = 8, 4
 # The stem's input counts in these.
 STEM_UNIT = 1 / 64
 
-_VECTOR = 16
+VECTOR = 16
 # Bytes of a cache line.
 _LINE = 64
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
-_INTS, _FLOATS = ir.VectorType(_I32, _VECTOR), ir.VectorType(_F32, _VECTOR)
-_SHORTS = ir.VectorType(ir.IntType(16), _VECTOR)
-_PAIRS = ir.VectorType(ir.IntType(16), 2 * _VECTOR)
+_INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
+_SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
+_PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
 
 
 def supported() -> bool:
@@ -79,12 +79,6 @@ class FixedMap:
         grid = (self.height, self.step)
         return self.pixels[inside].reshape(*grid, -1), self.scales[inside].reshape(grid)
 
-    def planes(self) -> FloatArray:
-        """The numbers, float32 (channels, height, width)."""
-        out = np.empty((self.channels, self.height, self.width), np.float32)
-        to_planes(self.pixels, self.scales, self.step, self.margin, out)
-        return out
-
     def keep_every_second(self, other: FixedMap) -> None:
         """Become every second pixel of every second row of another, twice as high and wide."""
         pixels, scales = self._rows()
@@ -94,22 +88,32 @@ class FixedMap:
         scales[:, self.width] = 0
 
 
-def split_weights(kernel: FloatArray, rows: int) -> tuple[NDArray[np.int16], FloatArray]:
+def filled(number: int, by: int) -> int:
+    """The next multiple."""
+    return -(-number // by) * by
+
+
+def split_weights(
+    kernel: FloatArray, rows: int, positive: bool = False
+) -> tuple[NDArray[np.int16], FloatArray]:
     """Weights as the loops read them.
 
     Args:
         kernel: (K, outputs), K the rows of as many chunks as there are, ``rows`` (even) each.
+        positive: whether no input is below zero, which leaves the weights one bit more.
 
     Returns:
         int16 (panels, K / 2, 32, 2), and what one of it counts in each output (outputs,), float32.
         No chunk's sum can leave 32 bits.
     """
     inputs, outputs = kernel.shape
-    sums = np.abs(kernel).reshape(-1, rows, outputs).sum(axis=1).max(axis=0)
+    chunks = kernel.reshape(-1, rows, outputs)
+    up, down = chunks.clip(min=0).sum(axis=1), -chunks.clip(max=0).sum(axis=1)
+    sums = (np.maximum(up, down) if positive else up + down).max(axis=0)
     # A thousandth less, for what rounding adds.
     bound = 0.999 * 2**31 / LARGEST
     unit = np.maximum(np.maximum(sums / bound, np.abs(kernel).max(axis=0) / 32767), 1e-30)
-    whole = np.zeros((inputs, -(-outputs // PANEL) * PANEL), np.int16)
+    whole = np.zeros((inputs, filled(outputs, PANEL)), np.int16)
     whole[:, :outputs] = np.rint(kernel / unit)
     panels = whole.reshape(inputs // 2, 2, -1, PANEL).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(panels), unit.astype(np.float32)
@@ -233,7 +237,7 @@ def _finishing(
 
         def write(adding: bool) -> None:
             with cgutils.for_range(build, vectors) as loop:
-                step = build.mul(loop.index, _I64(4 * _VECTOR))
+                step = build.mul(loop.index, _I64(4 * VECTOR))
                 place, unit, offset = (
                     _pointer(build, build.add(one, step), _FLOATS) for one in (row, units, bias)
                 )
@@ -241,7 +245,7 @@ def _finishing(
                 value = build.fmul(value, build.load(unit, align=4), flags=("contract",))
                 value = build.fadd(value, build.load(offset, align=4), flags=("contract",))
                 if adding:
-                    at = build.add(added, build.mul(loop.index, _I64(2 * _VECTOR)))
+                    at = build.add(added, build.mul(loop.index, _I64(2 * VECTOR)))
                     more = build.load(_pointer(build, at, _SHORTS), align=2)
                     more = build.sitofp(build.sext(more, _INTS), _FLOATS)
                     more = build.fmul(more, scale, flags=("contract",))
@@ -257,7 +261,7 @@ def _finishing(
                 write(False)
         found = build.load(most)
         for half in (8, 4, 2, 1):
-            order = [(lane + half) % _VECTOR for lane in range(_VECTOR)]
+            order = [(lane + half) % VECTOR for lane in range(VECTOR)]
             turned = build.shuffle_vector(found, found, ir.Constant(_INTS, order))
             found = _larger(build, found, turned)
         return build.extract_element(found, ir.Constant(_I32, 0))
@@ -273,15 +277,15 @@ def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> An
         row, times, pixel, vectors = values
         times = _everywhere(build, times, _FLOATS)
         # Cut off above zero is rounded.
-        above = ir.Constant(_FLOATS, [LARGEST + 1.5] * _VECTOR)
-        back = ir.Constant(_INTS, [LARGEST + 1] * _VECTOR)
+        above = ir.Constant(_FLOATS, [LARGEST + 1.5] * VECTOR)
+        back = ir.Constant(_INTS, [LARGEST + 1] * VECTOR)
         with cgutils.for_range(build, vectors) as loop:
-            at = build.add(row, build.mul(loop.index, _I64(4 * _VECTOR)))
+            at = build.add(row, build.mul(loop.index, _I64(4 * VECTOR)))
             value = build.load(_pointer(build, at, _FLOATS), align=4)
             value = build.fmul(value, times, flags=("contract",))
             value = build.fptosi(build.fadd(value, above, flags=("contract",)), _INTS)
             value = build.trunc(build.sub(value, back), _SHORTS)
-            to = build.add(pixel, build.mul(loop.index, _I64(2 * _VECTOR)))
+            to = build.add(pixel, build.mul(loop.index, _I64(2 * VECTOR)))
             build.store(value, _pointer(build, to, _SHORTS), align=2)
         return context.get_dummy_value()
 
@@ -299,7 +303,7 @@ def _keep(row: int, most: Any, pixels: Any, scales: Any, p: int) -> None:
     """Numbers at the address ``row``, of at most ``most``, as pixel ``p`` of a map."""
     most, channels = max(most, np.float32(1e-20)), pixels.shape[1]
     times = np.float32(LARGEST) / most
-    _kept(row, times, pixels.ctypes.data + 2 * p * channels, channels // _VECTOR)
+    _kept(row, times, pixels.ctypes.data + 2 * p * channels, channels // VECTOR)
     scales[p] = most / np.float32(LARGEST)
 
 
@@ -341,15 +345,15 @@ def convolve(
     lines_added = -(-2 * BLOCK * added.shape[1] // (_LINE * tiles))
     lines_next = -(-2 * BLOCK * channels // (_LINE * tiles))
     at_pixels, at_scales, at_rows = pixels.ctypes.data, scales.ctypes.data, rows.ctypes.data
-    at_units, at_bias, vectors = units.ctypes.data, bias.ctypes.data, len(units) // _VECTOR
+    at_units, at_bias, vectors = units.ctypes.data, bias.ctypes.data, len(units) // VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
-        filled = min(BLOCK, margin + count - start)
+        there = min(BLOCK, margin + count - start)
         # What finishing needs of this block, and the next block's input: some with every tile.
         at_added = added.ctypes.data + 2 * start * added.shape[1]
         at_next = at_pixels + 2 * channels * (start + BLOCK + step + 1)
         for panel in range(panels):
-            for tile in range(0, filled, TILE):
+            for tile in range(0, there, TILE):
                 _fetch(at_added, lines_added)
                 _fetch(at_next, lines_next)
                 at_added += _LINE * lines_added
@@ -366,7 +370,7 @@ def convolve(
                         )  # fmt: skip
                         at_weights += 2 * CHUNK * PANEL
                         fresh = 1
-        for r in range(filled):
+        for r in range(there):
             p = start + r
             if (p - margin) % step == step - 1:
                 out_scales[p] = 0
@@ -423,7 +427,7 @@ def convolve_image(
             for r in range(min(TILE, width - x)):
                 row = at_rows + 4 * wide * r
                 most = _finished(
-                    row, units.ctypes.data, bias.ctypes.data, 0, least, least, len(units) // _VECTOR
+                    row, units.ctypes.data, bias.ctypes.data, 0, least, least, len(units) // VECTOR
                 )
                 _keep(row, most, out, out_scales, start + r)
         out_scales[margin + y * (width + 1) + width] = 0
@@ -460,10 +464,12 @@ def largest_of_nine(
 
 
 @compiled
-def to_planes(pixels: Any, scales: Any, step: int, margin: int, out: Any) -> None:
-    """The numbers of a map as float32 (channels, height, width)."""
-    channels, height, width = out.shape
-    for y in range(height):
+def to_planes(
+    pixels: Any, scales: Any, step: int, margin: int, out: Any, first: int, last: int
+) -> None:
+    """Rows ``first`` to ``last`` of the first channels of a map, as float32 (channels, h, w)."""
+    channels, _, width = out.shape
+    for y in range(first, last):
         start = margin + y * step
         # So many channels at a time that all pixels of the row stay in the cache.
         for low in range(0, channels, PANEL):

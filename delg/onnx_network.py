@@ -4,8 +4,7 @@
               descriptors (1, rows, columns, d) and scores (1, rows, columns)
     deep      mid -> global (1, D)
 
-They compute what :class:`delg.model.Delg` computes, so both runtimes share one fingerprint. Where
-something else runs the backbone, ``shallow`` reads ``mid``, and ``deep`` the deep map.
+They compute what :class:`delg.model.Delg` computes, so both runtimes share one fingerprint.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delg.onnx_backbones import Halves, halves
+from delg.onnx_backbones import Halves, Tensor, halves
+from delg.onnx_backbones import Layers as AnyLayers
 from delg.onnx_file import UINT8, Graph
 from delg.onnx_layers import Layers, Weights
 from delg.settings import ModelSettings
@@ -39,20 +39,38 @@ class OnnxModel:
     offset: float
 
 
+def local_maps(
+    layers: AnyLayers[Tensor], mid: Tensor, backbone: Halves, settings: ModelSettings
+) -> tuple[Tensor, Tensor]:
+    """The convolutions of the local head: the codes, and what attention looks at."""
+    inputs, head = backbone.mid_channels, settings.local_head
+    codes = layers.conv(mid, "autoencoder/encoder", (inputs, head.dim), bias=True)
+    if head.attention == "norm":
+        return codes, mid
+    channels = (inputs, head.attention_hidden)
+    hidden = layers.conv(mid, "attention/hidden", channels, norm="attention/norm", bias=True)
+    return codes, layers.relu(hidden)
+
+
 def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> OnnxModel:
-    """The graphs without the backbone: mid -> descriptors and scores, deep map -> global.
+    """What is left of the graphs where something else runs the backbone and :func:`local_maps`.
+
+    ``shallow`` reads both as ``codes`` and ``attended``, ``deep`` the deep map as ``deep``.
 
     Args:
         settings: of the model.
-        backbone: its halves, which are run elsewhere.
+        backbone: its halves.
         weights: of the model; those of the heads are taken.
 
     Raises:
         ModelError: the weights do not fit the settings.
     """
     local, whole = Graph(), Graph()
-    mid = local.input("mid", [1, backbone.mid_channels, "rows", "columns"])
-    _local_head(Layers(local, weights), mid, backbone, settings)
+    head = settings.local_head
+    attended = backbone.mid_channels if head.attention == "norm" else head.attention_hidden
+    codes = local.input("codes", [1, head.dim, "rows", "columns"])
+    attends = local.input("attended", [1, attended, "rows", "columns"])
+    _local_head(Layers(local, weights), codes, attends, backbone, settings)
     if not settings.has_global:
         return OnnxModel(local.model(), None, backbone.stride, backbone.offset)
     deep = whole.input("deep", [1, backbone.deep_channels, "rows", "columns"])
@@ -92,19 +110,21 @@ def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> byt
     pixels = graph.input("image", [1, "height", "width", 3], UINT8)
     mid = backbone.shallow(layers, _scaled(graph, pixels, settings))
     graph.output(mid, "mid", [1, backbone.mid_channels, "rows", "columns"])
-    _local_head(layers, mid, backbone, settings)
+    codes, attended = local_maps(layers, mid, backbone, settings)
+    _local_head(layers, codes, attended, backbone, settings)
     return graph.model()
 
 
-def _local_head(layers: Layers, mid: str, backbone: Halves, settings: ModelSettings) -> None:
+def _local_head(
+    layers: Layers, codes: str, attended: str, backbone: Halves, settings: ModelSettings
+) -> None:
     graph, weights, dim = layers.graph, layers.weights, settings.local_head.dim
-    codes = layers.conv(mid, "autoencoder/encoder", (backbone.mid_channels, dim), bias=True)
     # What training reconstructs with; extraction has no use for it.
     weights.take("autoencoder/decoder/kernel", (1, 1, dim, backbone.mid_channels))
     weights.take("autoencoder/decoder/bias", (backbone.mid_channels,))
     descriptors = graph.add("Transpose", layers.unit(codes), perm=[0, 2, 3, 1])
     graph.output(descriptors, "descriptors", [1, "rows", "columns", dim])
-    graph.output(_attention(layers, mid, backbone, settings), "scores", [1, "rows", "columns"])
+    graph.output(_attention(layers, attended, settings), "scores", [1, "rows", "columns"])
 
 
 def _scaled(graph: Graph, pixels: str, settings: ModelSettings) -> str:
@@ -119,14 +139,11 @@ def _scaled(graph: Graph, pixels: str, settings: ModelSettings) -> str:
     return graph.add("Div", graph.add("Sub", graph.add("Cast", planes, to=1), mean), std)
 
 
-def _attention(layers: Layers, mid: str, backbone: Halves, settings: ModelSettings) -> str:
+def _attention(layers: Layers, attended: str, settings: ModelSettings) -> str:
     if settings.local_head.attention == "norm":
-        return layers.norm(mid, keep=False)
-    hidden = settings.local_head.attention_hidden
-    x = layers.conv(
-        mid, "attention/hidden", (backbone.mid_channels, hidden), norm="attention/norm", bias=True
-    )
-    x = layers.conv(layers.relu(x), "attention/score", (hidden, 1), bias=True)
+        return layers.norm(attended, keep=False)
+    channels = (settings.local_head.attention_hidden, 1)
+    x = layers.conv(attended, "attention/score", channels, bias=True)
     axis = layers.graph.constant(np.array([1]))
     return layers.graph.add("Squeeze", layers.graph.add("Softplus", x), axis)
 
