@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from delg.fixed_point import (
     BLOCK,
     CHUNK,
-    STEM_CHANNELS,
-    STEM_COLUMNS,
+    LARGEST,
     STEM_UNIT,
     TILE,
     VECTOR,
@@ -88,12 +87,16 @@ class _Stem:
 
     def __post_init__(self) -> None:
         outputs, inputs, height, width = self.kernel.shape
-        rows = np.zeros((height, STEM_COLUMNS, STEM_CHANNELS, outputs), np.float32)
+        numbers = width * inputs
+        rows = np.zeros((height, filled(numbers, 2), outputs), np.float32)
         std = np.array(self.spec.std, np.float32)
-        rows[:, :width, :inputs] = self.kernel.transpose(2, 3, 1, 0) / std[:, None]
-        self._split = split_weights(rows.reshape(-1, outputs), STEM_COLUMNS * STEM_CHANNELS)
+        values = self.kernel.transpose(2, 3, 1, 0) / std[:, None]
+        rows[:, :numbers] = values.reshape(height, numbers, outputs)
+        self._split = split_weights(rows.reshape(-1, outputs), rows.shape[1])
         middle = np.array(self.spec.mean, np.float32)[:, None]
-        self._tables = np.rint((np.arange(256) - middle) / STEM_UNIT).astype(np.int16)
+        inputs_at = np.arange(256) - middle
+        self._unit = np.float32(max(STEM_UNIT, np.abs(inputs_at).max() / LARGEST))
+        self._tables = np.rint(inputs_at / self._unit).astype(np.int16)
 
     def size(self, image: NDArray[np.uint8]) -> Size:
         return image.shape[0] // 2, image.shape[1] // 2, len(self.bias)
@@ -102,13 +105,12 @@ class _Stem:
         height, width = image.shape[:2]
         kernel = self.kernel.shape[2]
         # Behind the last column, what a tile looks at for outputs that are not there.
-        padded = np.zeros(
-            (height + kernel, width + kernel + 2 * TILE + STEM_COLUMNS, STEM_CHANNELS), np.int16
-        )
+        padded = np.zeros((height + kernel, width + kernel + 2 * TILE, 3), np.int16)
         inside = padded[self.before : self.before + height, self.before : self.before + width]
-        look_up(image[..., :: -1 if self.spec.channel_order == "bgr" else 1], self._tables, inside)
+        order = -1 if self.spec.channel_order == "bgr" else 1
+        run(look_up, (image[..., ::order], self._tables, inside), height)
         arguments = (
-            padded, kernel, *self._split, self.bias, self.least, out.pixels, out.scales,
+            padded, self._unit, kernel, *self._split, self.bias, self.least, out.pixels, out.scales,
             out.width, out.margin,
         )  # fmt: skip
         run(convolve_image, arguments, out.height)

@@ -26,14 +26,10 @@ CHUNK = 64
 TILE, PANEL = 12, 32
 # Pixels of a block, which is finished while it is in the cache.
 BLOCK = 48
-# Columns a row of the stem's kernel looks at, and numbers a pixel of its input has.
-STEM_COLUMNS, STEM_CHANNELS = 8, 4
-# The stem's input counts in these.
+# What the stem's input counts in, if it can.
 STEM_UNIT = 1 / 64
 
 VECTOR = 16
-# Bytes of a cache line.
-_LINE = 64
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
 _SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
@@ -195,23 +191,6 @@ def _products(
     return types.void(*[types.int64] * 8), generate
 
 
-def _fetching(context: Any, start: Any, lines: Any) -> Any:
-    """Have cache lines fetched from an address on, while something else is worked on."""
-
-    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-        start, lines = values
-        place = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [place, _I32, _I32, _I32])
-        fetch = cgutils.get_or_insert_function(build.module, kind, "llvm.prefetch.p0")
-        with cgutils.for_range(build, lines) as loop:
-            at = build.inttoptr(build.add(start, build.mul(loop.index, _I64(_LINE))), place)
-            # To be read, into all caches, data.
-            build.call(fetch, [at, _I32(0), _I32(3), _I32(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), generate
-
-
 def _larger(build: Any, x: Any, y: Any) -> Any:
     return build.select(build.fcmp_ordered(">", x, y), x, y)
 
@@ -295,7 +274,6 @@ def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> An
 _tile: Any = intrinsic(_products)
 _finished: Any = intrinsic(_finishing)
 _kept: Any = intrinsic(_keeping)
-_fetch: Any = intrinsic(_fetching)
 
 
 @compiled
@@ -341,23 +319,13 @@ def convolve(
     panels = weights.shape[0]
     wide = panels * PANEL
     rows = np.empty((BLOCK, wide), np.float32)
-    tiles = BLOCK // TILE * panels
-    lines_added = -(-2 * BLOCK * added.shape[1] // (_LINE * tiles))
-    lines_next = -(-2 * BLOCK * channels // (_LINE * tiles))
     at_pixels, at_scales, at_rows = pixels.ctypes.data, scales.ctypes.data, rows.ctypes.data
     at_units, at_bias, vectors = units.ctypes.data, bias.ctypes.data, len(units) // VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
         there = min(BLOCK, margin + count - start)
-        # What finishing needs of this block, and the next block's input: some with every tile.
-        at_added = added.ctypes.data + 2 * start * added.shape[1]
-        at_next = at_pixels + 2 * channels * (start + BLOCK + step + 1)
         for panel in range(panels):
             for tile in range(0, there, TILE):
-                _fetch(at_added, lines_added)
-                _fetch(at_next, lines_next)
-                at_added += _LINE * lines_added
-                at_next += _LINE * lines_next
                 to = at_rows + 4 * (tile * wide + panel * PANEL)
                 at_weights = weights[panel].ctypes.data
                 fresh = 0
@@ -385,6 +353,7 @@ def convolve(
 @compiled
 def convolve_image(
     image: Any,
+    unit: Any,
     kernel_rows: int,
     weights: Any,
     units: Any,
@@ -400,29 +369,32 @@ def convolve_image(
     """Rows ``first`` to ``last`` of the first convolution, of stride 2.
 
     Args:
-        image: int16 (h, w, 4), padded, in ``STEM_UNIT``; the kernel's top-left pixel for the output
-            (y, x) is (2 y, 2 x).
-        kernel_rows: of the kernel, each 8 pixels wide.
-        weights, units: of :func:`split_weights`, K = kernel_rows * 32.
+        image: int16 (h, w, 3), padded; the kernel's top-left pixel for the output (y, x) is
+            (2 y, 2 x).
+        unit: float32, what one of the image's numbers counts.
+        kernel_rows: of the kernel.
+        weights, units: of :func:`split_weights`, K a multiple of ``kernel_rows``, as each row has
+            one number more where that makes pairs of them.
         bias, least, out, out_scales, margin: as for :func:`convolve`.
         width: of the output.
     """
     panels = weights.shape[0]
     wide = panels * PANEL
     rows = np.empty((TILE, wide), np.float32)
-    ones = np.full(TILE, np.float32(STEM_UNIT))
+    ones = np.full(TILE, unit)
     at_rows, at_ones = rows.ctypes.data, ones.ctypes.data
-    line = STEM_COLUMNS * STEM_CHANNELS
+    pairs = weights.shape[1] // kernel_rows
+    apart = 2 * 2 * image.shape[2]
     for y in range(first, last):
         for x in range(0, width, TILE):
             for panel in range(panels):
                 at_weights = weights[panel].ctypes.data
                 for k in range(kernel_rows):
                     _tile(
-                        image[2 * y + k].ctypes.data + 4 * STEM_CHANNELS * x, 4 * STEM_CHANNELS,
-                        at_weights, line // 2, at_ones, at_rows + 4 * panel * PANEL, 4 * wide, k,
+                        image[2 * y + k].ctypes.data + apart * x, apart,
+                        at_weights, pairs, at_ones, at_rows + 4 * panel * PANEL, 4 * wide, k,
                     )  # fmt: skip
-                    at_weights += 2 * line * PANEL
+                    at_weights += 4 * pairs * PANEL
             start = margin + y * (width + 1) + x
             for r in range(min(TILE, width - x)):
                 row = at_rows + 4 * wide * r
@@ -479,10 +451,10 @@ def to_planes(
 
 
 @compiled
-def look_up(image: Any, tables: Any, out: Any) -> None:
-    """uint8 (h, w, 3) to ``tables`` (3, 256) of it, into the first channels of (h, w, 4)."""
-    height, width, channels = image.shape
-    for y in range(height):
+def look_up(image: Any, tables: Any, out: Any, first: int, last: int) -> None:
+    """Rows ``first`` to ``last`` of uint8 (h, w, 3) to what ``tables`` (3, 256) say of it."""
+    _, width, channels = image.shape
+    for y in range(first, last):
         for x in range(width):
             for c in range(channels):
                 out[y, x, c] = tables[c, image[y, x, c]]
