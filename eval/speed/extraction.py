@@ -110,4 +110,6 @@ def r50(bench: Bench) -> Iterator[Result]:
     deviation = _deviation(ours, pixels, outputs)
     if not deviation <= _SAME:
         raise DelgError(f"extract_r50: outputs deviate by {deviation:.2g}, not {_SAME:g}")
-    yield Row.of("extract_r50_deviation", [1e6 * deviation], "ppm", note="at most, from the baseline's")
+    yield Row.of(
+        "extract_r50_deviation", [1e6 * deviation], "ppm", note="at most, from the baseline's"
+    )
