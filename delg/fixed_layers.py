@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,21 +41,21 @@ Run = Callable[[Callable[..., None], tuple[Any, ...], int], None]
 class _Conv:
     """A convolution of stride 1, 1×1 or 3×3, and what is done with its output at once."""
 
-    kernel: FloatArray
+    kernel: InitVar[FloatArray]
     bias: FloatArray
     positive: bool
     least: np.float32 = _ANYTHING
     added: int | None = None
     _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
 
-    def __post_init__(self) -> None:
-        outputs, inputs, height, _ = self.kernel.shape
+    def __post_init__(self, kernel: FloatArray) -> None:
+        outputs, inputs, height, _ = kernel.shape
         if inputs % CHUNK or height not in (1, 3):
-            raise NotImplementedError(f"a convolution {self.kernel.shape} in fixed point")
+            raise NotImplementedError(f"a convolution {kernel.shape} in fixed point")
         self._reach = height // 2
         # What is written is whole registers; the channels too many are 0.
-        whole = np.zeros((filled(outputs, VECTOR), *self.kernel.shape[1:]), np.float32)
-        whole[:outputs] = self.kernel
+        whole = np.zeros((filled(outputs, VECTOR), *kernel.shape[1:]), np.float32)
+        whole[:outputs] = kernel
         self.bias = np.append(self.bias, np.zeros(len(whole) - outputs, np.float32))
         rows = whole.transpose(2, 3, 1, 0).reshape(-1, len(whole))
         self._split = split_weights(rows, CHUNK, self.positive)
@@ -78,19 +78,20 @@ class _Conv:
 class _Stem:
     """The first convolution, of an image, of stride 2."""
 
-    kernel: FloatArray
+    kernel: InitVar[FloatArray]
     bias: FloatArray
     spec: InputSettings
     before: int
     least: np.float32 = _ANYTHING
     _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
 
-    def __post_init__(self) -> None:
-        outputs, inputs, height, width = self.kernel.shape
+    def __post_init__(self, kernel: FloatArray) -> None:
+        outputs, inputs, height, width = kernel.shape
+        self._size = height
         numbers = width * inputs
         rows = np.zeros((height, filled(numbers, 2), outputs), np.float32)
         std = np.array(self.spec.std, np.float32)
-        values = self.kernel.transpose(2, 3, 1, 0) / std[:, None]
+        values = kernel.transpose(2, 3, 1, 0) / std[:, None]
         rows[:, :numbers] = values.reshape(height, numbers, outputs)
         self._split = split_weights(rows.reshape(-1, outputs), rows.shape[1])
         middle = np.array(self.spec.mean, np.float32)[:, None]
@@ -103,15 +104,14 @@ class _Stem:
 
     def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         height, width = image.shape[:2]
-        kernel = self.kernel.shape[2]
         # Behind the last column, what a tile looks at for outputs that are not there.
-        padded = np.zeros((height + kernel, width + kernel + 2 * TILE, 3), np.int16)
+        padded = np.zeros((height + self._size, width + self._size + 2 * TILE, 3), np.int16)
         inside = padded[self.before : self.before + height, self.before : self.before + width]
         order = -1 if self.spec.channel_order == "bgr" else 1
         run(look_up, (image[..., ::order], self._tables, inside), height)
         arguments = (
-            padded, self._unit, kernel, *self._split, self.bias, self.least, out.pixels, out.scales,
-            out.width, out.margin,
+            padded, self._unit, self._size, *self._split, self.bias, self.least, out.pixels,
+            out.scales, out.width, out.margin,
         )  # fmt: skip
         run(convolve_image, arguments, out.height)
 

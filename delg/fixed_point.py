@@ -29,6 +29,7 @@ BLOCK = 48
 # What the stem's input counts in, if it can.
 STEM_UNIT = 1 / 64
 
+# Numbers of 32 bits in a register.
 VECTOR = 16
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
@@ -319,14 +320,15 @@ def convolve(
     panels = weights.shape[0]
     wide = panels * PANEL
     rows = np.empty((BLOCK, wide), np.float32)
-    at_pixels, at_scales, at_rows = pixels.ctypes.data, scales.ctypes.data, rows.ctypes.data
+    at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias, vectors = units.ctypes.data, bias.ctypes.data, len(units) // VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
         there = min(BLOCK, margin + count - start)
         for panel in range(panels):
             for tile in range(0, there, TILE):
-                to = at_rows + 4 * (tile * wide + panel * PANEL)
+                # Named in the loop, or Numba frees it before.
+                to = rows.ctypes.data + 4 * (tile * wide + panel * PANEL)
                 at_weights = weights[panel].ctypes.data
                 fresh = 0
                 for tap in taps:
@@ -343,7 +345,7 @@ def convolve(
             if (p - margin) % step == step - 1:
                 out_scales[p] = 0
             else:
-                row, more, scale = at_rows + 4 * wide * r, 0, least
+                row, more, scale = rows.ctypes.data + 4 * wide * r, 0, least
                 if added.shape[1]:
                     more, scale = added.ctypes.data + 2 * p * added.shape[1], added_scales[p]
                 most = _finished(row, at_units, at_bias, more, scale, least, vectors)
@@ -382,7 +384,6 @@ def convolve_image(
     wide = panels * PANEL
     rows = np.empty((TILE, wide), np.float32)
     ones = np.full(TILE, unit)
-    at_rows, at_ones = rows.ctypes.data, ones.ctypes.data
     pairs = weights.shape[1] // kernel_rows
     apart = 2 * 2 * image.shape[2]
     for y in range(first, last):
@@ -390,14 +391,14 @@ def convolve_image(
             for panel in range(panels):
                 at_weights = weights[panel].ctypes.data
                 for k in range(kernel_rows):
-                    _tile(
-                        image[2 * y + k].ctypes.data + apart * x, apart,
-                        at_weights, pairs, at_ones, at_rows + 4 * panel * PANEL, 4 * wide, k,
-                    )  # fmt: skip
+                    # Both named in the loop, or Numba frees them before.
+                    at_ones, to = ones.ctypes.data, rows.ctypes.data + 4 * panel * PANEL
+                    at_image = image[2 * y + k].ctypes.data + apart * x
+                    _tile(at_image, apart, at_weights, pairs, at_ones, to, 4 * wide, k)
                     at_weights += 4 * pairs * PANEL
             start = margin + y * (width + 1) + x
             for r in range(min(TILE, width - x)):
-                row = at_rows + 4 * wide * r
+                row = rows.ctypes.data + 4 * wide * r
                 most = _finished(
                     row, units.ctypes.data, bias.ctypes.data, 0, least, least, len(units) // VECTOR
                 )
