@@ -38,10 +38,13 @@ _PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
 
 
 def supported() -> bool:
-    """Whether this processor is faster so."""
+    """Whether this processor can do it, and Numba may compile."""
     from llvmlite.binding import get_host_cpu_features
+    from numba import config
 
-    return all(get_host_cpu_features().get(one) for one in ("avx512bw", "avx512vnni"))
+    features, numba_settings = get_host_cpu_features(), vars(config)
+    wanted = ("avx512bw", "avx512vnni")
+    return not numba_settings["DISABLE_JIT"] and all(features.get(one) for one in wanted)
 
 
 class FixedMap:
