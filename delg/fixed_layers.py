@@ -25,7 +25,7 @@ from delg.fixed_point import (
     split_weights,
     to_planes,
 )
-from delg.onnx_layers import Weights
+from delg.onnx_layers import Convolution, Weights
 from delg.settings import InputSettings
 from delg.values import FloatArray
 
@@ -116,10 +116,12 @@ class _Stem:
         run(convolve_image, arguments, out.height)
 
 
-class _LargestOfNine:
+class _Halving:
     def size(self, x: FixedMap) -> Size:
         return x.height // 2, x.width // 2, x.channels
 
+
+class _LargestOfNine(_Halving):
     def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
         arguments = (
             x.pixels, x.scales, x.step, x.margin, out.pixels, out.scales, out.width, out.margin,
@@ -127,10 +129,7 @@ class _LargestOfNine:
         run(largest_of_nine, arguments, out.height)
 
 
-class _EverySecond:
-    def size(self, x: FixedMap) -> Size:
-        return x.height // 2, x.width // 2, x.channels
-
+class _EverySecond(_Halving):
     def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
         out.keep_every_second(x)
 
@@ -169,26 +168,12 @@ class FixedLayers:
             raise NotImplementedError("fixed point, other than just behind a convolution")
         return step
 
-    def conv(
-        self,
-        x: int,
-        name: str,
-        channels: tuple[int, int],
-        kernel: int = 1,
-        stride: int = 1,
-        norm: str | None = None,
-        epsilon: float = 1e-3,
-        bias: bool = False,
-        depthwise: bool = False,
-        padding: tuple[int, int] | None = None,
-    ) -> int:
-        """A convolution and its batch norm; see :meth:`delg.onnx_layers.Layers.conv`."""
-        values, offset = self._weights.convolution(
-            name, channels, kernel, norm, epsilon, bias, depthwise
-        )
-        if padding:
-            return self._step(_Stem(values, offset, self._spec, padding[0]), x)
-        if stride == 2:
+    def conv(self, x: int, spec: Convolution) -> int:
+        """A convolution and its batch norm."""
+        values, offset = self._weights.convolution(spec)
+        if spec.padding:
+            return self._step(_Stem(values, offset, self._spec, spec.padding[0]), x)
+        if spec.stride == 2:
             x = self.every_second(x)
         return self._step(_Conv(values, offset, x in self._positive), x)
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from delg.backbones import lite_stages, resnet_stages
+from delg.onnx_layers import Convolution
 
 # What stands for a map while layers are written.
 Tensor = TypeVar("Tensor")
@@ -19,19 +20,7 @@ Tensor = TypeVar("Tensor")
 class Layers(Protocol[Tensor]):
     """What writes layers; see :class:`delg.onnx_layers.Layers`."""
 
-    def conv(
-        self,
-        x: Tensor,
-        name: str,
-        channels: tuple[int, int],
-        kernel: int = 1,
-        stride: int = 1,
-        norm: str | None = None,
-        epsilon: float = 1e-3,
-        bias: bool = False,
-        depthwise: bool = False,
-        padding: tuple[int, int] | None = None,
-    ) -> Tensor: ...
+    def conv(self, x: Tensor, spec: Convolution) -> Tensor: ...
 
     def relu(self, x: Tensor) -> Tensor: ...
 
@@ -72,10 +61,11 @@ def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) ->
     def conv(
         x: Tensor, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1
     ) -> Tensor:
-        return layers.conv(
-            x, f"{name}_conv", channels, kernel, stride,
+        spec = Convolution(
+            f"{name}_conv", channels, kernel, stride,
             norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=kernel > 1,
         )  # fmt: skip
+        return layers.conv(x, spec)
 
     number = 0
     for stage, blocks in enumerate(lite_stages.stages(variant)):
@@ -96,11 +86,12 @@ def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) ->
 
 def _lite(variant: int) -> Halves:
     def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
-        stem = layers.conv(
-            image, "stem_conv", (3, lite_stages.STEM_CHANNELS), 3, 2,
+        stem = Convolution(
+            "stem_conv", (3, lite_stages.STEM_CHANNELS), 3, 2,
             norm="stem_bn", epsilon=lite_stages.BN_EPSILON,
         )  # fmt: skip
-        return _lite_blocks(layers, layers.relu6(stem), variant, deep=False)
+        x = layers.relu6(layers.conv(image, stem))
+        return _lite_blocks(layers, x, variant, deep=False)
 
     mid = lite_stages.stages(variant)[lite_stages.MID_STAGE][-1][-1]
     deep = partial(_lite_blocks, variant=variant, deep=True)
@@ -117,10 +108,11 @@ def _resnet_conv(
     kernel: int = 1,
     stride: int = 1,
 ) -> Tensor:
-    return layers.conv(
-        x, f"{name}_conv", channels, kernel, stride,
+    spec = Convolution(
+        f"{name}_conv", channels, kernel, stride,
         norm=f"{name}_bn", epsilon=resnet_stages.BN_EPSILON, bias=True,
     )  # fmt: skip
+    return layers.conv(x, spec)
 
 
 def _resnet_stage(
@@ -149,11 +141,11 @@ def _resnet(depth: int, block3_strides: bool) -> Halves:
     depths = resnet_stages.DEPTHS[depth]
 
     def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
-        x = layers.conv(
-            image, "conv1_conv", (3, 64), 7, 2,
+        stem = Convolution(
+            "conv1_conv", (3, 64), 7, 2,
             norm="conv1_bn", epsilon=resnet_stages.BN_EPSILON, bias=True, padding=(3, 3),
         )  # fmt: skip
-        x = layers.largest_of_nine(layers.relu(x))
+        x = layers.largest_of_nine(layers.relu(layers.conv(image, stem)))
         x = _resnet_stage(layers, x, "conv2", 64, 64, depths[0], 1)
         x = _resnet_stage(layers, x, "conv3", 256, 128, depths[1], 2)
         x = _resnet_stage(layers, x, "conv4", 512, 256, depths[2], 2)

@@ -6,6 +6,7 @@ Maps are (1, channels, height, width). Batch norms are folded into the convoluti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,31 @@ from delg.weights import some
 
 # Below this a vector counts as zero, as in ``delg.heads``.
 _TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution, with the batch norm behind it.
+
+    Attributes:
+        name: of the layer in the weight file.
+        channels: in and out.
+        kernel, stride: the same in both directions.
+        norm: name of the batch norm, and its ``epsilon``.
+        bias: whether the layer has one.
+        depthwise: each channel has a kernel of its own.
+        padding: pixels before and after; by default as much as keeps the size.
+    """
+
+    name: str
+    channels: tuple[int, int]
+    kernel: int = 1
+    stride: int = 1
+    norm: str | None = None
+    epsilon: float = 1e-3
+    bias: bool = False
+    depthwise: bool = False
+    padding: tuple[int, int] | None = None
 
 
 class Weights:
@@ -46,35 +72,28 @@ class Weights:
         self._taken.add(name)
         return value.astype(np.float32)
 
-    def convolution(
-        self,
-        name: str,
-        channels: tuple[int, int],
-        kernel: int,
-        norm: str | None = None,
-        epsilon: float = 1e-3,
-        bias: bool = False,
-        depthwise: bool = False,
-    ) -> tuple[FloatArray, FloatArray]:
+    def convolution(self, spec: Convolution) -> tuple[FloatArray, FloatArray]:
         """Kernel (out, in, height, width) and bias (out,) of a convolution that does its batch
-        norm's work; arguments as for :meth:`Layers.conv`.
+        norm's work.
 
         Raises:
             ModelError: they are of another shape.
         """
-        inputs, outputs = channels
-        shape = (kernel, kernel, inputs, 1 if depthwise else outputs)
+        inputs, outputs = spec.channels
+        shape = (spec.kernel, spec.kernel, inputs, 1 if spec.depthwise else outputs)
         # Height, width, in, out -> out, in, height, width.
-        order = (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-        values = self.take(f"{name}/kernel", shape).transpose(order)
-        offset = self.take(f"{name}/bias", (outputs,)) if bias else np.zeros(outputs, "f4")
-        if norm is None:
+        order = (2, 3, 0, 1) if spec.depthwise else (3, 2, 0, 1)
+        values = self.take(f"{spec.name}/kernel", shape).transpose(order)
+        offset = np.zeros(outputs, "f4")
+        if spec.bias:
+            offset = self.take(f"{spec.name}/bias", (outputs,))
+        if spec.norm is None:
             return values, offset
         gamma, beta, mean, variance = (
-            self.take(f"{norm}/{one}", offset.shape)
+            self.take(f"{spec.norm}/{one}", offset.shape)
             for one in ("gamma", "beta", "moving_mean", "moving_variance")
         )
-        scale = gamma / np.sqrt(variance + np.float32(epsilon))
+        scale = gamma / np.sqrt(variance + np.float32(spec.epsilon))
         return values * scale[:, None, None, None], (offset - mean) * scale + beta
 
     def check(self) -> None:
@@ -97,44 +116,20 @@ class Layers:
     def __init__(self, graph: Graph, weights: Weights) -> None:
         self.graph, self.weights = graph, weights
 
-    def conv(
-        self,
-        x: str,
-        name: str,
-        channels: tuple[int, int],
-        kernel: int = 1,
-        stride: int = 1,
-        norm: str | None = None,
-        epsilon: float = 1e-3,
-        bias: bool = False,
-        depthwise: bool = False,
-        padding: tuple[int, int] | None = None,
-    ) -> str:
-        """A convolution, with the batch norm behind it.
-
-        Args:
-            x: its input, sides multiples of the stride.
-            name: of the layer in the weight file.
-            channels: in and out.
-            norm: name of the batch norm, and its ``epsilon``.
-            bias: whether the layer has one.
-            depthwise: each channel has a kernel of its own.
-            padding: pixels before and after; by default as much as keeps the size.
-        """
-        values, offset = self.weights.convolution(
-            name, channels, kernel, norm, epsilon, bias, depthwise
-        )
-        around = max(kernel - stride, 0)
-        before, after = padding or (around // 2, around - around // 2)
+    def conv(self, x: str, spec: Convolution) -> str:
+        """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
+        values, offset = self.weights.convolution(spec)
+        around = max(spec.kernel - spec.stride, 0)
+        before, after = spec.padding or (around // 2, around - around // 2)
         return self.graph.add(
             "Conv",
             x,
             self.graph.constant(values),
             self.graph.constant(offset),
-            kernel_shape=[kernel, kernel],
-            strides=[stride, stride],
+            kernel_shape=[spec.kernel, spec.kernel],
+            strides=[spec.stride, spec.stride],
             pads=[before, before, after, after],
-            group=channels[1] if depthwise else 1,
+            group=spec.channels[1] if spec.depthwise else 1,
         )
 
     def relu(self, x: str) -> str:

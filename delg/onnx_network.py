@@ -17,7 +17,7 @@ import numpy as np
 from delg.onnx_backbones import Halves, Tensor, halves
 from delg.onnx_backbones import Layers as AnyLayers
 from delg.onnx_file import UINT8, Graph
-from delg.onnx_layers import Layers, Weights
+from delg.onnx_layers import Convolution, Layers, Weights
 from delg.settings import ModelSettings
 
 # As in ``delg.heads``.
@@ -44,12 +44,12 @@ def local_maps(
 ) -> tuple[Tensor, Tensor]:
     """The convolutions of the local head: the codes, and what attention looks at."""
     inputs, head = backbone.mid_channels, settings.local_head
-    codes = layers.conv(mid, "autoencoder/encoder", (inputs, head.dim), bias=True)
+    codes = layers.conv(mid, Convolution("autoencoder/encoder", (inputs, head.dim), bias=True))
     if head.attention == "norm":
         return codes, mid
     channels = (inputs, head.attention_hidden)
-    hidden = layers.conv(mid, "attention/hidden", channels, norm="attention/norm", bias=True)
-    return codes, layers.relu(hidden)
+    hidden = Convolution("attention/hidden", channels, norm="attention/norm", bias=True)
+    return codes, layers.relu(layers.conv(mid, hidden))
 
 
 def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> OnnxModel:
@@ -143,7 +143,7 @@ def _attention(layers: Layers, attended: str, settings: ModelSettings) -> str:
     if settings.local_head.attention == "norm":
         return layers.norm(attended, keep=False)
     channels = (settings.local_head.attention_hidden, 1)
-    x = layers.conv(attended, "attention/score", channels, bias=True)
+    x = layers.conv(attended, Convolution("attention/score", channels, bias=True))
     axis = layers.graph.constant(np.array([1]))
     return layers.graph.add("Squeeze", layers.graph.add("Softplus", x), axis)
 

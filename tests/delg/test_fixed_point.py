@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from delg.errors import ModelError
 from delg.model import Delg
 from delg.network import TensorFlowNetwork
-from delg.onnx_layers import Weights
+from delg.onnx_layers import Convolution, Weights
 from delg.runtime import load_network
 from delg.settings import InputSettings
 from delg.weights import named_variables
@@ -115,7 +115,7 @@ def test_a_convolution_is_off_by_a_thousandth_at_most(
     weights = written((inputs, outputs), size, rng)
     values = np.abs(values) if positive else values
     network = layers.FixedLayers(Weights(weights, "w"), InputSettings(), positive)
-    made = network.conv(0, "one", (inputs, outputs), size, bias=True)
+    made = network.conv(0, Convolution("one", (inputs, outputs), size, bias=True))
     network.keep(network.relu(made) if relu else made)
     x = float_map(values)
     expected = convolved(values, weights["one/kernel"], weights["one/bias"])
@@ -141,7 +141,7 @@ def test_the_largest_products_do_not_overflow(positive: bool, sign: int) -> None
         InputSettings(),
         positive,
     )
-    network.keep(network.conv(0, "one", (64, 32), 3, bias=True))
+    network.keep(network.conv(0, Convolution("one", (64, 32), 3, bias=True)))
     (found,) = network.run(float_map(values), at_once)
     expected = convolved(values, kernel, np.zeros(32))
     np.testing.assert_allclose(numbers(found, 32), expected, rtol=1e-3)
@@ -152,8 +152,10 @@ def test_a_map_that_is_added_is_only_written_on_when_nobody_wants_it_any_more() 
     weights = written((64, 64), 1, rng)
     weights |= {name.replace("one", "two"): 2 * value for name, value in weights.items()}
     network = layers.FixedLayers(Weights(weights, "w"), InputSettings())
-    first = network.relu(network.conv(0, "one", (64, 64), bias=True))
-    network.keep(first, network.add(first, network.conv(first, "two", (64, 64), bias=True)))
+    first = network.relu(network.conv(0, Convolution("one", (64, 64), bias=True)))
+    network.keep(
+        first, network.add(first, network.conv(first, Convolution("two", (64, 64), bias=True)))
+    )
     values = rng.normal(size=(5, 6, 64)).astype(np.float32)
     x = float_map(values)
     before = x.pixels.copy()
