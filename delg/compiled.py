@@ -20,9 +20,9 @@ _LOCK = Lock()
 def compiled(function: _Function) -> _Function:
     """Compile a function when it is first called, for the types it is called with.
 
-    It runs without Python's lock, so threads run it side by side. It may call others of its module
-    that are compiled. What has been compiled is kept beside the source or in the user's cache
-    folder; where neither can be written, each process compiles anew.
+    It runs without Python's lock, so threads run it side by side. It may call others that are
+    compiled, as names of its module. What has been compiled is kept beside the source or in the
+    user's cache folder; where neither can be written, each process compiles anew.
     """
     return cast(_Function, _Loop(function))
 
@@ -43,15 +43,10 @@ class _Loop:
         if self._made is None:
             self._made = _made(self._function)
             module = self._function.__globals__
-            beside = {
-                name: one
-                for name, one in list(module.items())
-                if isinstance(one, _Loop) and one._function.__globals__ is module
-            }
-            for one in beside.values():
-                one._made = one._made or _made(one._function)
+            named = {name: one for name, one in list(module.items()) if isinstance(one, _Loop)}
+            made = {name: one._numba() for name, one in named.items()}
             # At once: another thread must not compile one that calls what is not Numba's yet.
-            module.update({name: one._made for name, one in beside.items()})
+            module.update(made)
         return self._made
 
 

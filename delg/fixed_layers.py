@@ -9,28 +9,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.fixed_blocks import BlockFactors, inverted_residual
+from delg.fixed_kernels import LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
-    CHUNK,
-    LARGEST,
     STEM_UNIT,
-    TILE,
-    VECTOR,
+    Factors,
     FixedMap,
+    chunk_of,
     convolve,
     convolve_image,
     filled,
     largest_of_nine,
     look_up,
+    panel_vectors,
     split_weights,
     to_planes,
+    whole_panels,
 )
-from delg.onnx_layers import Convolution, Weights
+from delg.onnx_layers import Convolution, InvertedResidual, Weights
 from delg.settings import InputSettings
 from delg.values import FloatArray
 
-# What an output without an activation may not be below.
-_ANYTHING = np.float32(np.finfo(np.float32).min)
+# What an output without an activation may not be below and above.
+_LOWEST, _HIGHEST = np.float32(np.finfo(np.float32).min), np.float32(np.finfo(np.float32).max)
 # Height, width, channels.
 Size = tuple[int, int, int]
 # Runs a loop from 0 to a number, in parts if it likes: the loop, its first arguments, the number.
@@ -38,82 +40,120 @@ Run = Callable[[Callable[..., None], tuple[Any, ...], int], None]
 
 
 @dataclass
-class _Conv:
+class _Limits:
+    """What a step's output may not be below and above."""
+
+    least: np.float32 = field(default=_LOWEST, kw_only=True)
+    most: np.float32 = field(default=_HIGHEST, kw_only=True)
+
+
+@dataclass
+class _Conv(_Limits):
     """A convolution of stride 1, 1×1 or 3×3, and what is done with its output at once."""
 
     kernel: InitVar[FloatArray]
-    bias: FloatArray
+    bias: InitVar[FloatArray]
     positive: bool
-    least: np.float32 = _ANYTHING
     added: int | None = None
-    _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
+    _factors: Factors = field(init=False)
 
-    def __post_init__(self, kernel: FloatArray) -> None:
-        outputs, inputs, height, _ = kernel.shape
-        if inputs % CHUNK or height not in (1, 3):
-            raise NotImplementedError(f"a convolution {kernel.shape} in fixed point")
+    def __post_init__(self, kernel: FloatArray, bias: FloatArray) -> None:
+        self._outputs, self._inputs, height, _ = kernel.shape
         self._reach = height // 2
-        # What is written is whole registers; the channels too many are 0.
-        whole = np.zeros((filled(outputs, VECTOR), *kernel.shape[1:]), np.float32)
-        whole[:outputs] = kernel
-        self.bias = np.append(self.bias, np.zeros(len(whole) - outputs, np.float32))
-        rows = whole.transpose(2, 3, 1, 0).reshape(-1, len(whole))
-        self._split = split_weights(rows, CHUNK, self.positive)
+        self._factors = _factors_of(kernel, bias, self.positive)
 
     def size(self, x: FixedMap) -> Size:
-        return x.height, x.width, len(self.bias)
+        return x.height, x.width, filled(self._outputs, VECTOR)
 
     def fill(self, out: FixedMap, x: FixedMap, added: FixedMap | None, run: Run) -> None:
         around = range(-self._reach, self._reach + 1)
         taps = np.array([dy * x.step + dx for dy in around for dx in around])
         more = FixedMap(0, 0, 0) if added is None else added
         arguments = (
-            x.pixels, x.scales, taps, *self._split, self.bias, more.pixels, more.scales,
-            self.least, out.pixels, out.scales, x.step, x.margin, x.count,
+            x.pixels, x.scales, taps, self._inputs, self._factors, more.pixels, more.scales,
+            self.least, self.most, out.pixels, out.scales, x.step, x.margin, x.count,
         )  # fmt: skip
         run(convolve, arguments, -(-x.count // BLOCK))
 
 
+def _factors_of(kernel: FloatArray, bias: FloatArray, positive: bool) -> Factors:
+    """Of a kernel (out, in, height, width)."""
+    outputs, inputs = kernel.shape[:2]
+    rows = kernel.transpose(2, 3, 1, 0).reshape(-1, outputs)
+    return split_weights(rows, bias, chunk_of(inputs), positive)
+
+
 @dataclass
-class _Stem:
+class _Stem(_Limits):
     """The first convolution, of an image, of stride 2."""
 
     kernel: InitVar[FloatArray]
-    bias: FloatArray
+    bias: InitVar[FloatArray]
     spec: InputSettings
     before: int
-    least: np.float32 = _ANYTHING
-    _split: tuple[NDArray[np.int16], FloatArray] = field(init=False)
+    _factors: Factors = field(init=False)
 
-    def __post_init__(self, kernel: FloatArray) -> None:
-        outputs, inputs, height, width = kernel.shape
-        self._size = height
+    def __post_init__(self, kernel: FloatArray, bias: FloatArray) -> None:
+        self._outputs, inputs, self._size, width = kernel.shape
         numbers = width * inputs
-        rows = np.zeros((height, filled(numbers, 2), outputs), np.float32)
+        rows = np.zeros((self._size, filled(numbers, 2), self._outputs), np.float32)
         std = np.array(self.spec.std, np.float32)
         values = kernel.transpose(2, 3, 1, 0) / std[:, None]
-        rows[:, :numbers] = values.reshape(height, numbers, outputs)
-        self._split = split_weights(rows.reshape(-1, outputs), rows.shape[1])
+        rows[:, :numbers] = values.reshape(self._size, numbers, self._outputs)
+        self._factors = split_weights(rows.reshape(-1, self._outputs), bias, rows.shape[1])
         middle = np.array(self.spec.mean, np.float32)[:, None]
         inputs_at = np.arange(256) - middle
         self._unit = np.float32(max(STEM_UNIT, np.abs(inputs_at).max() / LARGEST))
         self._tables = np.rint(inputs_at / self._unit).astype(np.int16)
 
     def size(self, image: NDArray[np.uint8]) -> Size:
-        return image.shape[0] // 2, image.shape[1] // 2, len(self.bias)
+        return image.shape[0] // 2, image.shape[1] // 2, filled(self._outputs, VECTOR)
 
     def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         height, width = image.shape[:2]
         # Behind the last column, what a tile looks at for outputs that are not there.
-        padded = np.zeros((height + self._size, width + self._size + 2 * TILE, 3), np.int16)
+        padded = np.zeros((height + self._size, width + self._size + 2 * SUMS, 3), np.int16)
         inside = padded[self.before : self.before + height, self.before : self.before + width]
         order = -1 if self.spec.channel_order == "bgr" else 1
         run(look_up, (image[..., ::order], self._tables, inside), height)
         arguments = (
-            padded, self._unit, self._size, *self._split, self.bias, self.least, out.pixels,
+            padded, self._unit, self._size, self._factors, self.least, self.most, out.pixels,
             out.scales, out.width, out.margin,
         )  # fmt: skip
         run(convolve_image, arguments, out.height)
+
+
+class _Block:
+    """An inverted residual block."""
+
+    def __init__(self, spec: InvertedResidual, weights: Weights) -> None:
+        # Of no panels where nothing is expanded.
+        nothing = np.empty(0, np.float32)
+        expand = Factors(np.empty((0, 0, VECTOR, 2), np.int16), nothing, nothing, 2)
+        if spec.expand is not None:
+            expand = _factors_of(*weights.convolution(spec.expand), positive=False)
+        kernel, bias = weights.convolution(spec.depthwise)
+        vectors = panel_vectors(len(bias))
+        taps = whole_panels(kernel.reshape(len(bias), -1).T, vectors)
+        taps = taps.reshape(len(taps), -1, VECTOR * vectors).swapaxes(0, 1)
+        project = _factors_of(*weights.convolution(spec.project), positive=True)
+        self._factors = BlockFactors(
+            expand, np.ascontiguousarray(taps), whole_panels(bias, vectors), project
+        )
+        self._size, self._stride = spec.depthwise.kernel, spec.depthwise.stride
+        self._before, self._residual = spec.depthwise.around[0], spec.residual
+        self._outputs = filled(spec.project.channels[1], VECTOR)
+
+    def size(self, x: FixedMap) -> Size:
+        return x.height // self._stride, x.width // self._stride, self._outputs
+
+    def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
+        arguments = (
+            x.pixels, x.scales, x.height, x.width, x.margin, self._factors, self._size,
+            self._stride, self._before, self._residual, out.pixels, out.scales, out.width,
+            out.margin,
+        )  # fmt: skip
+        run(inverted_residual, arguments, out.height)
 
 
 class _Halving:
@@ -134,6 +174,9 @@ class _EverySecond(_Halving):
         out.keep_every_second(x)
 
 
+_Step = _Conv | _Stem | _Block | _LargestOfNine | _EverySecond
+
+
 class FixedLayers:
     """Writes a half of a backbone, as :class:`delg.onnx_backbones.Layers`, and runs it.
 
@@ -150,29 +193,29 @@ class FixedLayers:
         # Tensors without numbers below zero.
         self._positive = {0} if positive else set()
         # Each step with the tensor it reads.
-        self._steps: list[tuple[_Conv | _Stem | _LargestOfNine | _EverySecond, int]] = []
+        self._steps: list[tuple[_Step, int]] = []
         self._halved: dict[int, int] = {}
         # Tensor -> the last step that reads it.
         self._last_read: dict[int, int] = {}
         self._kept: tuple[int, ...] = ()
 
-    def _step(self, step: _Conv | _Stem | _LargestOfNine | _EverySecond, x: int) -> int:
+    def _step(self, step: _Step, x: int) -> int:
         self._steps.append((step, x))
         self._last_read[x] = len(self._steps)
         return len(self._steps)
 
-    def _last(self, x: int) -> _Conv | _Stem:
+    def _last(self, x: int) -> _Limits:
         """The convolution just written, which does the work of what follows it."""
         step = self._steps[-1][0]
-        if x != len(self._steps) or not isinstance(step, _Conv | _Stem) or step.least == 0:
+        if x != len(self._steps) or not isinstance(step, _Limits) or step.least == 0:
             raise NotImplementedError("fixed point, other than just behind a convolution")
         return step
 
     def conv(self, x: int, spec: Convolution) -> int:
         """A convolution and its batch norm."""
         values, offset = self._weights.convolution(spec)
-        if spec.padding:
-            return self._step(_Stem(values, offset, self._spec, spec.padding[0]), x)
+        if spec.stride == 2 and spec.kernel > 1:
+            return self._step(_Stem(values, offset, self._spec, spec.around[0]), x)
         if spec.stride == 2:
             x = self.every_second(x)
         return self._step(_Conv(values, offset, x in self._positive), x)
@@ -184,8 +227,13 @@ class FixedLayers:
         return x
 
     def relu6(self, x: int) -> int:
-        """Not among the layers that run in fixed point."""
-        raise NotImplementedError
+        """x between 0 and 6."""
+        self._last(x).most = np.float32(6)
+        return self.relu(x)
+
+    def inverted_residual(self, x: int, spec: InvertedResidual) -> int:
+        """An inverted residual block."""
+        return self._step(_Block(spec, self._weights), x)
 
     def add(self, x: int, y: int) -> int:
         """x + y."""
@@ -209,6 +257,10 @@ class FixedLayers:
         if x in self._positive:
             self._positive.add(made)
         return made
+
+    def is_positive(self, x: int) -> bool:
+        """Whether no number of a tensor is below zero."""
+        return x in self._positive
 
     def keep(self, *tensors: int) -> None:
         """Say which tensors :meth:`run` gives."""

@@ -53,8 +53,8 @@ class FixedNetwork:
         self._shallow.keep(mid, *local_maps(self._shallow, mid, backbone, settings))
         self._deep = None
         if settings.has_global:
-            # What the first half ends with is cut off at zero.
-            self._deep = FixedLayers(weights, settings.input, positive=True)
+            positive = self._shallow.is_positive(mid)
+            self._deep = FixedLayers(weights, settings.input, positive)
             self._deep.keep(backbone.deep(self._deep, 0))
         self._heads = write_heads(settings, backbone, weights)
         weights.check()

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from delg.backbones import lite_stages, resnet_stages
-from delg.onnx_layers import Convolution
+from delg.onnx_layers import Convolution, InvertedResidual
 
 # What stands for a map while layers are written.
 Tensor = TypeVar("Tensor")
@@ -25,6 +25,8 @@ class Layers(Protocol[Tensor]):
     def relu(self, x: Tensor) -> Tensor: ...
 
     def relu6(self, x: Tensor) -> Tensor: ...
+
+    def inverted_residual(self, x: Tensor, spec: InvertedResidual) -> Tensor: ...
 
     def add(self, x: Tensor, y: Tensor) -> Tensor: ...
 
@@ -58,14 +60,11 @@ class Halves:
 
 
 def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) -> Tensor:
-    def conv(
-        x: Tensor, name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1
-    ) -> Tensor:
-        spec = Convolution(
+    def conv(name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1) -> Convolution:
+        return Convolution(
             f"{name}_conv", channels, kernel, stride,
             norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=kernel > 1,
         )  # fmt: skip
-        return layers.conv(x, spec)
 
     number = 0
     for stage, blocks in enumerate(lite_stages.stages(variant)):
@@ -73,14 +72,15 @@ def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) ->
             name, number = f"block{number}", number + 1
             if (stage > lite_stages.MID_STAGE) != deep:
                 continue
-            wide, y = inputs * expansion, x
-            if expansion != 1:
-                y = layers.relu6(conv(y, f"{name}_expand", (inputs, wide)))
-            y = conv(y, f"{name}_depthwise", (wide, wide), kernel, stride)
-            y = conv(layers.relu6(y), f"{name}_project", (wide, outputs))
-            x = layers.add(x, y) if stride == 1 and inputs == outputs else y
+            wide = inputs * expansion
+            block = InvertedResidual(
+                conv(f"{name}_expand", (inputs, wide)) if expansion != 1 else None,
+                conv(f"{name}_depthwise", (wide, wide), kernel, stride),
+                conv(f"{name}_project", (wide, outputs)),
+            )
+            x = layers.inverted_residual(x, block)
     if deep:
-        return layers.relu6(conv(x, "head", (outputs, lite_stages.HEAD_CHANNELS)))
+        return layers.relu6(layers.conv(x, conv("head", (outputs, lite_stages.HEAD_CHANNELS))))
     return x
 
 
@@ -96,7 +96,13 @@ def _lite(variant: int) -> Halves:
     mid = lite_stages.stages(variant)[lite_stages.MID_STAGE][-1][-1]
     deep = partial(_lite_blocks, variant=variant, deep=True)
     return Halves(
-        shallow, deep, mid, lite_stages.HEAD_CHANNELS, lite_stages.STRIDE, lite_stages.OFFSET
+        shallow,
+        deep,
+        mid,
+        lite_stages.HEAD_CHANNELS,
+        lite_stages.STRIDE,
+        lite_stages.OFFSET,
+        fixed_point=True,
     )
 
 

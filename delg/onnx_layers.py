@@ -43,6 +43,33 @@ class Convolution:
     depthwise: bool = False
     padding: tuple[int, int] | None = None
 
+    @property
+    def around(self) -> tuple[int, int]:
+        """Pixels of padding before and after."""
+        around = max(self.kernel - self.stride, 0)
+        return self.padding or (around // 2, around - around // 2)
+
+
+@dataclass(frozen=True)
+class InvertedResidual:
+    """A block of convolutions, ReLU6 between them (Sandler et al., MobileNetV2, arXiv 1801.04381).
+
+    Attributes:
+        expand: 1×1, or None where the block is as wide as its input.
+        depthwise: on the wide map.
+        project: 1×1, back to a narrow one.
+    """
+
+    expand: Convolution | None
+    depthwise: Convolution
+    project: Convolution
+
+    @property
+    def residual(self) -> bool:
+        """Whether the input is added to the output: where both are of one size."""
+        inputs = (self.expand or self.depthwise).channels[0]
+        return self.depthwise.stride == 1 and inputs == self.project.channels[1]
+
 
 class Weights:
     """Variables of a weight file, taken strictly: none missing, none left over.
@@ -119,8 +146,7 @@ class Layers:
     def conv(self, x: str, spec: Convolution) -> str:
         """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
         values, offset = self.weights.convolution(spec)
-        around = max(spec.kernel - spec.stride, 0)
-        before, after = spec.padding or (around // 2, around - around // 2)
+        before, after = spec.around
         return self.graph.add(
             "Conv",
             x,
@@ -139,6 +165,12 @@ class Layers:
     def relu6(self, x: str) -> str:
         """x between 0 and 6."""
         return self.graph.add("Clip", x, self.graph.constant(0.0), self.graph.constant(6.0))
+
+    def inverted_residual(self, x: str, spec: InvertedResidual) -> str:
+        """An inverted residual block."""
+        y = x if spec.expand is None else self.relu6(self.conv(x, spec.expand))
+        y = self.conv(self.relu6(self.conv(y, spec.depthwise)), spec.project)
+        return self.add(x, y) if spec.residual else y
 
     def add(self, x: str, y: str) -> str:
         """x + y."""

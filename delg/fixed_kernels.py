@@ -1,0 +1,289 @@
+"""The innermost loops of fixed point, in registers of 16 numbers (LLVM's language).
+
+They read and write at addresses, check nothing, and are called from compiled loops only. Sums of a
+tile are kept in 24 registers: 8 pixels of 48 channels, 12 of 32 or 24 of 16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+# Numbers of 32 bits in a register, and registers that hold the sums of a tile.
+VECTOR, SUMS = 16, 24
+# The largest number a map holds; with it the bound of a chunk leaves weights as many bits.
+LARGEST = 16383
+
+_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+_INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
+_SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
+_PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
+# Bytes of a register.
+_BYTES = 4 * VECTOR
+
+
+def _pointer(build: Any, address: Any, kind: Any) -> Any:
+    return build.inttoptr(address, kind.as_pointer())
+
+
+def _load(build: Any, address: Any, kind: Any, align: int = 4) -> Any:
+    return build.load(_pointer(build, address, kind), align=align)
+
+
+def _store(build: Any, value: Any, address: Any, align: int = 4) -> None:
+    build.store(value, _pointer(build, address, value.type), align=align)
+
+
+def _at(build: Any, address: Any, index: Any, step: Any) -> Any:
+    """``address + index * step``; both may be numbers."""
+    index, step = (_I64(one) if isinstance(one, int) else one for one in (index, step))
+    return build.add(address, build.mul(index, step))
+
+
+def _everywhere(build: Any, value: Any, kind: Any) -> Any:
+    unset = ir.Constant(kind, ir.Undefined)
+    first = build.insert_element(unset, value, ir.Constant(_I32, 0))
+    return build.shuffle_vector(first, unset, ir.Constant(_INTS, None))
+
+
+def _times_plus(build: Any, x: Any, y: Any, z: Any) -> Any:
+    product = build.fmul(x, y, flags=("contract",))
+    return build.fadd(product, z, flags=("contract",))
+
+
+def _larger(build: Any, x: Any, y: Any) -> Any:
+    return build.select(build.fcmp_ordered(">", x, y), x, y)
+
+
+def _smaller(build: Any, x: Any, y: Any) -> Any:
+    return build.select(build.fcmp_ordered("<", x, y), x, y)
+
+
+def _absolute(build: Any, x: Any) -> Any:
+    kind = ir.FunctionType(_FLOATS, [_FLOATS])
+    name = "llvm.fabs.v16f32"
+    return build.call(cgutils.get_or_insert_function(build.module, kind, name), [x])
+
+
+def _sums(build: Any, vectors: int, kind: Any) -> list[list[Any]]:
+    """The sums of a tile, 0: one list a pixel."""
+    rows = [
+        [cgutils.alloca_once(build, kind) for _ in range(vectors)] for _ in range(SUMS // vectors)
+    ]
+    for one in (one for row in rows for one in row):
+        build.store(ir.Constant(kind, None), one)
+    return rows
+
+
+def _products(vectors: int) -> Any:
+    def products(
+        context: Any,
+        a: Any,
+        apart: Any,
+        w: Any,
+        pairs: Any,
+        scales: Any,
+        out: Any,
+        wide: Any,
+        add: Any,
+    ) -> Any:
+        """Products of one chunk: pixels at ``a``, ``apart`` bytes apart, with the weights at ``w``
+        (``pairs`` of channels), times the pixels' ``scales``, to float32 at ``out``, rows ``wide``
+        bytes apart; added to what is there if ``add`` is not 0. All are addresses or counts."""
+
+        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+            a, apart, w, pairs, scales, out, wide, add = values
+            kind = ir.FunctionType(_INTS, [_PAIRS, _PAIRS])
+            # With the addition behind it, this becomes one VPDPWSSD.
+            multiply = cgutils.get_or_insert_function(
+                build.module, kind, "llvm.x86.avx512.pmaddw.d.512"
+            )
+            sums = _sums(build, vectors, _INTS)
+            with cgutils.for_range(build, pairs) as loop:
+                at_w = _at(build, w, loop.index, _BYTES * vectors)
+                at_a = _at(build, a, loop.index, 4)
+                columns = [
+                    _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
+                    for v in range(vectors)
+                ]
+                for r, row in enumerate(sums):
+                    both = _load(build, _at(build, at_a, r, apart), _I32, 2)
+                    pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
+                    for one, column in zip(row, columns, strict=True):
+                        product = build.call(multiply, [pixel, column])
+                        build.store(build.add(build.load(one), product), one)
+
+            def write(adding: bool) -> None:
+                for r, row in enumerate(sums):
+                    scale = _load(build, build.add(scales, _I64(4 * r)), _F32)
+                    scale = _everywhere(build, scale, _FLOATS)
+                    for v, one in enumerate(row):
+                        at = build.add(_at(build, out, r, wide), _I64(_BYTES * v))
+                        value = build.sitofp(build.load(one), _FLOATS)
+                        value = build.fmul(value, scale, flags=("contract",))
+                        if adding:
+                            there = _load(build, at, _FLOATS)
+                            value = build.fadd(value, there, flags=("contract",))
+                        _store(build, value, at)
+
+            with build.if_else(build.icmp_signed("!=", add, _I64(0))) as (more, first):
+                with more:
+                    write(True)
+                with first:
+                    write(False)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 8), generate
+
+    return intrinsic(products)
+
+
+def _products_by_channel(vectors: int) -> Any:
+    def products(
+        context: Any, rows: Any, at: Any, size: Any, apart: Any, w: Any, out: Any, wide: Any
+    ) -> Any:
+        """Depthwise: each channel's pixels with its own weights, all float32.
+
+        ``rows`` is where the addresses of ``size`` rows are (int64), ``at`` the bytes from them to
+        the first pixel; ``apart`` bytes lie between what two outputs look at, ``wide`` between
+        them. Pixels and the weights of the ``size`` × ``size`` taps at ``w`` lie densely."""
+
+        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+            rows, at, size, apart, w, out, wide = values
+            sums = _sums(build, vectors, _FLOATS)
+            with cgutils.for_range(build, size) as down:
+                row_at = _load(build, _at(build, rows, down.index, 8), _I64, 8)
+                row_at = build.add(row_at, at)
+                row_w = _at(build, w, down.index, build.mul(size, _I64(_BYTES * vectors)))
+                with cgutils.for_range(build, size) as along:
+                    tap = _at(build, row_at, along.index, _BYTES * vectors)
+                    tap_w = _at(build, row_w, along.index, _BYTES * vectors)
+                    columns = [
+                        _load(build, build.add(tap_w, _I64(_BYTES * v)), _FLOATS)
+                        for v in range(vectors)
+                    ]
+                    for r, row in enumerate(sums):
+                        pixel = _at(build, tap, r, apart)
+                        for v, one in enumerate(row):
+                            value = _load(build, build.add(pixel, _I64(_BYTES * v)), _FLOATS)
+                            value = _times_plus(build, value, columns[v], build.load(one))
+                            build.store(value, one)
+            for r, row in enumerate(sums):
+                place = _at(build, out, r, wide)
+                for v, one in enumerate(row):
+                    _store(build, build.load(one), build.add(place, _I64(_BYTES * v)))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
+
+    return intrinsic(products)
+
+
+def _clipping(vectors: int) -> Any:
+    def clip(context: Any, tile: Any, units: Any, bias: Any, least: Any, most: Any) -> Any:
+        """A tile that lies densely, where it lies: times ``units``, plus ``bias``, none below
+        ``least`` or above ``most``. Three addresses, two float32."""
+
+        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+            tile, units, bias, least, most = values
+            low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
+            unit, offset = (
+                [_load(build, build.add(one, _I64(_BYTES * v)), _FLOATS) for v in range(vectors)]
+                for one in (units, bias)
+            )
+            for number in range(SUMS):
+                at, v = build.add(tile, _I64(_BYTES * number)), number % vectors
+                value = _times_plus(build, _load(build, at, _FLOATS), unit[v], offset[v])
+                _store(build, _smaller(build, _larger(build, value, low), high), at)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 3, *[types.float32] * 2), generate
+
+    return intrinsic(clip)
+
+
+def _finishing(
+    context: Any,
+    row: Any,
+    units: Any,
+    bias: Any,
+    added: Any,
+    scale: Any,
+    least: Any,
+    most: Any,
+    vectors: Any,
+) -> Any:
+    """Sums of a pixel to its output, where they lie: times ``units``, plus ``bias``, plus the
+    numbers at ``added`` times ``scale`` if that is not 0, none below ``least`` or above ``most``.
+    Addresses of ``vectors`` times 16 numbers, three float32; gives the largest absolute value,
+    float32."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, units, bias, added, scale, least, most, vectors = values
+        found = cgutils.alloca_once(build, _FLOATS)
+        build.store(ir.Constant(_FLOATS, None), found)
+        low, high, scale = (_everywhere(build, one, _FLOATS) for one in (least, most, scale))
+
+        def write(adding: bool) -> None:
+            with cgutils.for_range(build, vectors) as loop:
+                place, unit, offset = (
+                    _at(build, one, loop.index, _BYTES) for one in (row, units, bias)
+                )
+                value = _times_plus(
+                    build,
+                    _load(build, place, _FLOATS),
+                    _load(build, unit, _FLOATS),
+                    _load(build, offset, _FLOATS),
+                )
+                if adding:
+                    more = _load(build, _at(build, added, loop.index, 2 * VECTOR), _SHORTS, 2)
+                    more = build.sitofp(build.sext(more, _INTS), _FLOATS)
+                    value = _times_plus(build, more, scale, value)
+                value = _smaller(build, _larger(build, value, low), high)
+                _store(build, value, place)
+                build.store(_larger(build, _absolute(build, value), build.load(found)), found)
+
+        with build.if_else(build.icmp_signed("!=", added, _I64(0))) as (more, alone):
+            with more:
+                write(True)
+            with alone:
+                write(False)
+        largest = build.load(found)
+        for half in (8, 4, 2, 1):
+            order = [(lane + half) % VECTOR for lane in range(VECTOR)]
+            turned = build.shuffle_vector(largest, largest, ir.Constant(_INTS, order))
+            largest = _larger(build, largest, turned)
+        return build.extract_element(largest, ir.Constant(_I32, 0))
+
+    whole, number = [types.int64] * 4, [types.float32] * 3
+    return types.float32(*whole, *number, types.int64), generate
+
+
+def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> Any:
+    """Float32 at ``row``, times ``times``, rounded to int16 at ``pixel``."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, times, pixel, vectors = values
+        times = _everywhere(build, times, _FLOATS)
+        # Cut off above zero is rounded.
+        above = ir.Constant(_FLOATS, [LARGEST + 1.5] * VECTOR)
+        back = ir.Constant(_INTS, [LARGEST + 1] * VECTOR)
+        with cgutils.for_range(build, vectors) as loop:
+            value = _load(build, _at(build, row, loop.index, _BYTES), _FLOATS)
+            value = build.fptosi(_times_plus(build, value, times, above), _INTS)
+            value = build.trunc(build.sub(value, back), _SHORTS)
+            _store(build, value, _at(build, pixel, loop.index, 2 * VECTOR), 2)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32, types.int64, types.int64), generate
+
+
+# By how many registers of channels they take.
+products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3))
+by_channel_1, by_channel_2, by_channel_3 = (_products_by_channel(one) for one in (1, 2, 3))
+clip_1, clip_2, clip_3 = (_clipping(vectors) for vectors in (1, 2, 3))
+finish: Any = intrinsic(_finishing)
+keep_row: Any = intrinsic(_keeping)
