@@ -12,21 +12,25 @@ import numpy as np
 
 from delg.compiled import compiled
 from delg.fixed_kernels import (
+    DEPTHWISE_SUMS,
     SUMS,
     VECTOR,
-    by_channel_1,
-    by_channel_2,
-    by_channel_3,
     clip_1,
     clip_2,
     clip_3,
+    depthwise_3,
+    depthwise_3_by_2,
+    depthwise_5,
+    depthwise_5_by_2,
     finish,
 )
-from delg.fixed_point import Factors, add_products, keep
+from delg.fixed_point import Factors, add_products, floats, keep
 from delg.values import FloatArray
 
+# Columns of zeros a kernel may see behind a map.
+_MOST_BEHIND = 4
 # Wide numbers lie between 0 and this (ReLU6).
-_SIX = np.float32(6)
+SIX = np.float32(6)
 # What a narrow number may not be below and above.
 _LOWEST, _HIGHEST = np.finfo(np.float32).min, np.finfo(np.float32).max
 
@@ -35,11 +39,10 @@ class BlockFactors(NamedTuple):
     """Weights of a block as the loop reads them.
 
     Attributes:
-        expand: of no panels where the block does not expand.
-        taps: of the depthwise convolution, float32 (panels, size * size, 16 v), panels as of
-            ``expand``.
-        bias: float32 (panels * 16 v,).
-        project: its inputs are never negative.
+        expand: 1×1; or, in the first block, what the stem does.
+        taps: of the depthwise convolution, float32 (wide / 16, size * size, 16).
+        bias: float32 (wide,).
+        project: 1×1, of inputs that are never negative.
     """
 
     expand: Factors
@@ -49,62 +52,76 @@ class BlockFactors(NamedTuple):
 
 
 @compiled
-def _clip(vectors: int, tile: int, units: int, bias: int) -> None:
+def _clip(vectors: int, tile: int, across: int, units: int, bias: int) -> None:
     zero = np.float32(0)
     if vectors == 3:
-        clip_3(tile, units, bias, zero, _SIX)
+        clip_3(tile, across, units, bias, zero, SIX)
     elif vectors == 2:
-        clip_2(tile, units, bias, zero, _SIX)
+        clip_2(tile, across, units, bias, zero, SIX)
     else:
-        clip_1(tile, units, bias, zero, _SIX)
+        clip_1(tile, across, units, bias, zero, SIX)
 
 
 @compiled
-def _by_channel(
-    vectors: int, rows: int, at: int, size: int, apart: int, w: int, out: int, wide: int
-) -> None:
-    if vectors == 3:
-        by_channel_3(rows, at, size, apart, w, out, wide)
-    elif vectors == 2:
-        by_channel_2(rows, at, size, apart, w, out, wide)
+def _depthwise(size: int, stride: int, rows: int, at: int, w: int, out: int, wide: int) -> None:
+    if size == 3 and stride == 1:
+        depthwise_3(rows, at, w, out, wide)
+    elif size == 3:
+        depthwise_3_by_2(rows, at, w, out, wide)
+    elif stride == 1:
+        depthwise_5(rows, at, w, out, wide)
     else:
-        by_channel_1(rows, at, size, apart, w, out, wide)
+        depthwise_5_by_2(rows, at, w, out, wide)
 
 
 @compiled
 def _expand(pixels: Any, scales: Any, p: int, width: int, factors: Any, row: Any, at: int) -> None:
-    """The row of the input that begins at pixel ``p``, to float32 (panels, columns, 16 v) from
-    column ``at`` on; the columns before are 0, those behind become so."""
-    channels, chunk = pixels.shape[1], factors.chunk
-    panels, columns, panel_wide = row.shape
+    """The row of the input that begins at pixel ``p``, to float32 (wide / 16, columns, 16) from
+    column ``at`` on; the columns behind become 0."""
+    channels, chunk, panel_wide = pixels.shape[1], factors.chunk, factors.weights.shape[2]
     vectors, inputs = panel_wide // VECTOR, 2 * factors.weights.shape[1]
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    for panel in range(panels):
-        to = row.ctypes.data + 4 * panel_wide * (panel * columns + at)
+    across = 4 * VECTOR * row.shape[1]
+    for panel in range(factors.weights.shape[0]):
+        to = row.ctypes.data + across * vectors * panel + 4 * VECTOR * at
         offset = 4 * panel_wide * panel
         for x in range(p, p + width, SUMS // vectors):
             at_weights = factors.weights[panel].ctypes.data
             for channel in range(0, inputs, chunk):
                 add_products(
                     vectors, at_pixels + 2 * (x * channels + channel), 2 * channels, at_weights,
-                    chunk // 2, at_scales + 4 * x, to, 4 * panel_wide, channel,
+                    chunk // 2, at_scales + 4 * x, to, 4 * VECTOR, across, channel,
                 )  # fmt: skip
                 at_weights += 2 * chunk * panel_wide
-            _clip(vectors, to, at_units + offset, at_bias + offset)
-            to += 4 * VECTOR * SUMS
-        row[panel, at + width :] = 0
+            _clip(vectors, to, across, at_units + offset, at_bias + offset)
+            to += 4 * VECTOR * (SUMS // vectors)
+    row[:, at + width : at + width + _MOST_BEHIND] = 0
 
 
 @compiled
-def _widen(pixels: Any, scales: Any, p: int, width: int, row: Any, at: int) -> None:
-    """As :func:`_expand`, where a block does not: the numbers themselves."""
-    panels, _, panel_wide = row.shape
-    for panel in range(panels):
-        low = panel * panel_wide
-        for x in range(width):
-            for c in range(min(panel_wide, pixels.shape[1] - low)):
-                row[panel, at + x, c] = np.float32(pixels[p + x, low + c]) * scales[p + x]
+def _expand_image(
+    image: Any, unit: Any, y: int, width: int, factors: Any, row: Any, at: int
+) -> None:
+    """As :func:`_expand`, row ``y`` of the stem; see :func:`delg.fixed_point.convolve_image`."""
+    pairs, panel_wide = factors.chunk // 2, factors.weights.shape[2]
+    vectors, kernel_rows = panel_wide // VECTOR, factors.weights.shape[1] // pairs
+    at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
+    across, apart = 4 * VECTOR * row.shape[1], 2 * 2 * image.shape[2]
+    for panel in range(factors.weights.shape[0]):
+        to = row.ctypes.data + across * vectors * panel + 4 * VECTOR * at
+        offset = 4 * panel_wide * panel
+        for x in range(0, width, SUMS // vectors):
+            at_weights = factors.weights[panel].ctypes.data
+            for k in range(kernel_rows):
+                add_products(
+                    vectors, image[2 * y + k].ctypes.data + apart * x, apart, at_weights, pairs,
+                    unit.ctypes.data, to, 4 * VECTOR, across, k,
+                )  # fmt: skip
+                at_weights += 4 * pairs * panel_wide
+            _clip(vectors, to, across, at_units + offset, at_bias + offset)
+            to += 4 * VECTOR * (SUMS // vectors)
+    row[:, at + width : at + width + _MOST_BEHIND] = 0
 
 
 @compiled
@@ -130,29 +147,31 @@ def inverted_residual(
 
     Args:
         pixels, scales: the input, as in :class:`delg.fixed_point.FixedMap`; ``height``, ``width``
-            and ``margin`` too.
+            and ``margin`` too. For the first block an image, int16 (h, w, 3) as for
+            :func:`delg.fixed_point.convolve_image`, as many times what one of its numbers counts
+            as a tile has pixels, and the size of the map the stem makes of it.
         factors: :class:`BlockFactors`.
         size, stride, before: of the depthwise convolution; ``before`` are the zeros it sees above
             and left of the map.
         residual: whether the input is added to the output.
         out, out_scales, out_width, out_margin: of the output's map.
     """
-    expand, taps, project = factors.expand, factors.taps, factors.project
-    panels, _, panel_wide = taps.shape
-    vectors, wide = panel_wide // VECTOR, panels * panel_wide
-    # Tiles write behind the last pixel, and look at what is there.
-    columns = before + width + size + (stride + 1) * SUMS
-    rows = np.zeros((size, panels, columns, panel_wide), np.float32)
+    taps, project = factors.taps, factors.project
+    across, wide = taps.shape[0], taps.shape[0] * VECTOR
+    # Tiles write and look behind the last pixel.
+    columns = max(before + width, stride * out_width) + size + (stride + 1) * SUMS
+    rows = floats(size * across * columns * VECTOR).reshape((size, across, columns, VECTOR))
     held = np.full(size, -size)
     addresses = np.empty(size, np.int64)
-    sums = np.empty((out_width + SUMS, wide), np.float32)
-    middle = np.zeros((out_width + SUMS, wide), np.int16)
-    middle_scales = np.zeros(out_width + SUMS, np.float32)
-    ones = np.ones(wide, np.float32)
+    sums = floats((out_width + SUMS) * wide)
+    middle = floats((out_width + SUMS) * wide // 2).view(np.int16).reshape((-1, wide))
+    middle_scales = floats(out_width + SUMS)
+    ones = floats(wide)
+    ones[:] = 1
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
-    narrow = np.empty((SUMS, out_wide), np.float32)
+    narrow = floats(SUMS * out_wide)
     tile = SUMS // out_vectors
     for y in range(first, last):
         for down in range(size):
@@ -162,24 +181,22 @@ def inverted_residual(
                 held[slot] = r
                 if r < 0 or r >= height:
                     rows[slot] = 0
-                elif expand.weights.shape[0]:
-                    p = margin + r * (width + 1)
-                    _expand(pixels, scales, p, width, expand, rows[slot], before)
+                elif pixels.ndim == 3:
+                    _expand_image(pixels, scales, r, width, factors.expand, rows[slot], before)
                 else:
-                    _widen(pixels, scales, margin + r * (width + 1), width, rows[slot], before)
+                    p = margin + r * (width + 1)
+                    _expand(pixels, scales, p, width, factors.expand, rows[slot], before)
             addresses[down] = rows[slot].ctypes.data
-        for panel in range(panels):
-            for x in range(0, out_width, SUMS // vectors):
-                _by_channel(
-                    vectors, addresses.ctypes.data,
-                    4 * panel_wide * (panel * columns + stride * x), size,
-                    4 * panel_wide * stride, taps[panel].ctypes.data,
-                    sums.ctypes.data + 4 * (x * wide + panel * panel_wide), 4 * wide,
+        for v in range(across):
+            for x in range(0, out_width, DEPTHWISE_SUMS):
+                _depthwise(
+                    size, stride, addresses.ctypes.data, 4 * VECTOR * (v * columns + stride * x),
+                    taps[v].ctypes.data, sums.ctypes.data + 4 * (x * wide + v * VECTOR), 4 * wide,
                 )  # fmt: skip
         for x in range(out_width):
             row, bias = sums.ctypes.data + 4 * wide * x, factors.bias.ctypes.data
             zero = np.float32(0)
-            largest = finish(row, ones.ctypes.data, bias, 0, zero, zero, _SIX, wide // VECTOR)
+            largest = finish(row, ones.ctypes.data, bias, 0, zero, zero, SIX, wide // VECTOR)
             keep(row, largest, middle, middle_scales, x)
         for x in range(0, out_width, tile):
             for panel in range(out_panels):
@@ -189,13 +206,13 @@ def inverted_residual(
                     add_products(
                         out_vectors, middle.ctypes.data + 2 * (x * wide + channel), 2 * wide,
                         at_weights, chunk // 2, middle_scales.ctypes.data + 4 * x, to,
-                        4 * out_wide, channel,
+                        4 * out_wide, 4 * VECTOR, channel,
                     )  # fmt: skip
                     at_weights += 2 * chunk * out_panel
             for r in range(min(tile, out_width - x)):
                 p = out_margin + y * (out_width + 1) + x + r
                 more, scale = 0, lowest
-                if residual:
+                if pixels.ndim == 2 and residual:
                     more, scale = pixels.ctypes.data + 2 * p * pixels.shape[1], scales[p]
                 row = narrow.ctypes.data + 4 * out_wide * r
                 largest = finish(

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import initialize_native_asmparser
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-# Numbers of 32 bits in a register, and registers that hold the sums of a tile.
-VECTOR, SUMS = 16, 24
+# Numbers of 32 bits in a register, registers that hold the sums of a tile, and of a depthwise one.
+VECTOR, SUMS, DEPTHWISE_SUMS = 16, 24, 12
 # The largest number a map holds; with it the bound of a chunk leaves weights as many bits.
 LARGEST = 16383
 
@@ -23,6 +24,8 @@ _SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
 _PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
 # Bytes of a register.
 _BYTES = 4 * VECTOR
+# Reads the one instruction that is written as such.
+initialize_native_asmparser()
 
 
 def _pointer(build: Any, address: Any, kind: Any) -> Any:
@@ -68,11 +71,9 @@ def _absolute(build: Any, x: Any) -> Any:
     return build.call(cgutils.get_or_insert_function(build.module, kind, name), [x])
 
 
-def _sums(build: Any, vectors: int, kind: Any) -> list[list[Any]]:
+def _sums(build: Any, pixels: int, vectors: int, kind: Any) -> list[list[Any]]:
     """The sums of a tile, 0: one list a pixel."""
-    rows = [
-        [cgutils.alloca_once(build, kind) for _ in range(vectors)] for _ in range(SUMS // vectors)
-    ]
+    rows = [[cgutils.alloca_once(build, kind) for _ in range(vectors)] for _ in range(pixels)]
     for one in (one for row in rows for one in row):
         build.store(ir.Constant(kind, None), one)
     return rows
@@ -88,20 +89,20 @@ def _products(vectors: int) -> Any:
         scales: Any,
         out: Any,
         wide: Any,
+        across: Any,
         add: Any,
     ) -> Any:
         """Products of one chunk: pixels at ``a``, ``apart`` bytes apart, with the weights at ``w``
-        (``pairs`` of channels), times the pixels' ``scales``, to float32 at ``out``, rows ``wide``
-        bytes apart; added to what is there if ``add`` is not 0. All are addresses or counts."""
+        (``pairs`` of channels), times the pixels' ``scales``, to float32 at ``out``, its pixels
+        ``wide`` bytes apart and registers of one ``across``; added to what is there if ``add`` is
+        not 0. All are addresses or counts."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            a, apart, w, pairs, scales, out, wide, add = values
-            kind = ir.FunctionType(_INTS, [_PAIRS, _PAIRS])
-            # With the addition behind it, this becomes one VPDPWSSD.
-            multiply = cgutils.get_or_insert_function(
-                build.module, kind, "llvm.x86.avx512.pmaddw.d.512"
-            )
-            sums = _sums(build, vectors, _INTS)
+            a, apart, w, pairs, scales, out, wide, across, add = values
+            kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
+            # As an intrinsic, LLVM takes it apart into two for some processors.
+            add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
+            sums = _sums(build, SUMS // vectors, vectors, _INTS)
             with cgutils.for_range(build, pairs) as loop:
                 at_w = _at(build, w, loop.index, _BYTES * vectors)
                 at_a = _at(build, a, loop.index, 4)
@@ -113,15 +114,15 @@ def _products(vectors: int) -> Any:
                     both = _load(build, _at(build, at_a, r, apart), _I32, 2)
                     pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
                     for one, column in zip(row, columns, strict=True):
-                        product = build.call(multiply, [pixel, column])
-                        build.store(build.add(build.load(one), product), one)
+                        total = build.call(add_product, [build.load(one), pixel, column])
+                        build.store(total, one)
 
             def write(adding: bool) -> None:
                 for r, row in enumerate(sums):
                     scale = _load(build, build.add(scales, _I64(4 * r)), _F32)
                     scale = _everywhere(build, scale, _FLOATS)
                     for v, one in enumerate(row):
-                        at = build.add(_at(build, out, r, wide), _I64(_BYTES * v))
+                        at = _at(build, _at(build, out, r, wide), v, across)
                         value = build.sitofp(build.load(one), _FLOATS)
                         value = build.fmul(value, scale, flags=("contract",))
                         if adding:
@@ -136,71 +137,65 @@ def _products(vectors: int) -> Any:
                     write(False)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), generate
+        return types.void(*[types.int64] * 9), generate
 
     return intrinsic(products)
 
 
-def _products_by_channel(vectors: int) -> Any:
-    def products(
-        context: Any, rows: Any, at: Any, size: Any, apart: Any, w: Any, out: Any, wide: Any
-    ) -> Any:
-        """Depthwise: each channel's pixels with its own weights, all float32.
+def _depthwise(size: int, stride: int) -> Any:
+    def depthwise(context: Any, rows: Any, at: Any, w: Any, out: Any, wide: Any) -> Any:
+        """12 pixels of 16 channels, each with the weights of its own channel, all float32.
 
-        ``rows`` is where the addresses of ``size`` rows are (int64), ``at`` the bytes from them to
-        the first pixel; ``apart`` bytes lie between what two outputs look at, ``wide`` between
-        them. Pixels and the weights of the ``size`` × ``size`` taps at ``w`` lie densely."""
+        ``rows`` is where the addresses of the kernel's rows are (int64), ``at`` the bytes from them
+        to the first pixel; outputs lie ``wide`` bytes apart, inputs and weights densely."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            rows, at, size, apart, w, out, wide = values
-            sums = _sums(build, vectors, _FLOATS)
-            with cgutils.for_range(build, size) as down:
-                row_at = _load(build, _at(build, rows, down.index, 8), _I64, 8)
-                row_at = build.add(row_at, at)
-                row_w = _at(build, w, down.index, build.mul(size, _I64(_BYTES * vectors)))
-                with cgutils.for_range(build, size) as along:
-                    tap = _at(build, row_at, along.index, _BYTES * vectors)
-                    tap_w = _at(build, row_w, along.index, _BYTES * vectors)
-                    columns = [
-                        _load(build, build.add(tap_w, _I64(_BYTES * v)), _FLOATS)
-                        for v in range(vectors)
-                    ]
-                    for r, row in enumerate(sums):
-                        pixel = _at(build, tap, r, apart)
-                        for v, one in enumerate(row):
-                            value = _load(build, build.add(pixel, _I64(_BYTES * v)), _FLOATS)
-                            value = _times_plus(build, value, columns[v], build.load(one))
-                            build.store(value, one)
-            for r, row in enumerate(sums):
-                place = _at(build, out, r, wide)
-                for v, one in enumerate(row):
-                    _store(build, build.load(one), build.add(place, _I64(_BYTES * v)))
+            rows, at, w, out, wide = values
+            sums = [row[0] for row in _sums(build, DEPTHWISE_SUMS, 1, _FLOATS)]
+            with cgutils.for_range(build, _I64(size)) as loop:
+                row = build.add(_load(build, _at(build, rows, loop.index, 8), _I64, 8), at)
+                row_w = _at(build, w, loop.index, size * _BYTES)
+                taps = [
+                    _load(build, build.add(row_w, _I64(_BYTES * tap)), _FLOATS)
+                    for tap in range(size)
+                ]
+                for column in range((DEPTHWISE_SUMS - 1) * stride + size):
+                    pixel = _load(build, build.add(row, _I64(_BYTES * column)), _FLOATS)
+                    for x, one in enumerate(sums):
+                        if 0 <= column - x * stride < size:
+                            tap = taps[column - x * stride]
+                            build.store(_times_plus(build, pixel, tap, build.load(one)), one)
+            for x, one in enumerate(sums):
+                _store(build, build.load(one), _at(build, out, x, wide))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), generate
+        return types.void(*[types.int64] * 5), generate
 
-    return intrinsic(products)
+    return intrinsic(depthwise)
 
 
 def _clipping(vectors: int) -> Any:
-    def clip(context: Any, tile: Any, units: Any, bias: Any, least: Any, most: Any) -> Any:
-        """A tile that lies densely, where it lies: times ``units``, plus ``bias``, none below
-        ``least`` or above ``most``. Three addresses, two float32."""
+    def clip(
+        context: Any, tile: Any, across: Any, units: Any, bias: Any, least: Any, most: Any
+    ) -> Any:
+        """A tile whose pixels lie densely, registers of one ``across`` bytes apart, where it lies:
+        times ``units``, plus ``bias``, none below ``least`` or above ``most`` (float32)."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            tile, units, bias, least, most = values
+            tile, across, units, bias, least, most = values
             low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
-            unit, offset = (
-                [_load(build, build.add(one, _I64(_BYTES * v)), _FLOATS) for v in range(vectors)]
-                for one in (units, bias)
-            )
-            for number in range(SUMS):
-                at, v = build.add(tile, _I64(_BYTES * number)), number % vectors
-                value = _times_plus(build, _load(build, at, _FLOATS), unit[v], offset[v])
-                _store(build, _smaller(build, _larger(build, value, low), high), at)
+            for v in range(vectors):
+                unit, offset = (
+                    _load(build, build.add(one, _I64(_BYTES * v)), _FLOATS) for one in (units, bias)
+                )
+                first = _at(build, tile, v, across)
+                for r in range(SUMS // vectors):
+                    at = build.add(first, _I64(_BYTES * r))
+                    value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
+                    _store(build, _smaller(build, _larger(build, value, low), high), at)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 3, *[types.float32] * 2), generate
+        return types.void(*[types.int64] * 4, *[types.float32] * 2), generate
 
     return intrinsic(clip)
 
@@ -283,7 +278,10 @@ def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> An
 
 # By how many registers of channels they take.
 products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3))
-by_channel_1, by_channel_2, by_channel_3 = (_products_by_channel(one) for one in (1, 2, 3))
 clip_1, clip_2, clip_3 = (_clipping(vectors) for vectors in (1, 2, 3))
+# By the sides of the kernel and the stride.
+depthwise_3, depthwise_5, depthwise_3_by_2, depthwise_5_by_2 = (
+    _depthwise(size, stride) for stride in (1, 2) for size in (3, 5)
+)
 finish: Any = intrinsic(_finishing)
 keep_row: Any = intrinsic(_keeping)

@@ -9,23 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_blocks import BlockFactors, inverted_residual
+from delg.fixed_blocks import SIX, BlockFactors, inverted_residual
 from delg.fixed_kernels import LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
     STEM_UNIT,
     Factors,
     FixedMap,
+    aligned,
     chunk_of,
     convolve,
     convolve_image,
     filled,
     largest_of_nine,
     look_up,
-    panel_vectors,
     split_weights,
     to_planes,
-    whole_panels,
 )
 from delg.onnx_layers import Convolution, InvertedResidual, Weights
 from delg.settings import InputSettings
@@ -91,7 +90,8 @@ class _Stem(_Limits):
     bias: InitVar[FloatArray]
     spec: InputSettings
     before: int
-    _factors: Factors = field(init=False)
+    factors: Factors = field(init=False)
+    unit: np.float32 = field(init=False)
 
     def __post_init__(self, kernel: FloatArray, bias: FloatArray) -> None:
         self._outputs, inputs, self._size, width = kernel.shape
@@ -100,60 +100,87 @@ class _Stem(_Limits):
         std = np.array(self.spec.std, np.float32)
         values = kernel.transpose(2, 3, 1, 0) / std[:, None]
         rows[:, :numbers] = values.reshape(self._size, numbers, self._outputs)
-        self._factors = split_weights(rows.reshape(-1, self._outputs), bias, rows.shape[1])
+        self.factors = split_weights(rows.reshape(-1, self._outputs), bias, rows.shape[1])
         middle = np.array(self.spec.mean, np.float32)[:, None]
         inputs_at = np.arange(256) - middle
-        self._unit = np.float32(max(STEM_UNIT, np.abs(inputs_at).max() / LARGEST))
-        self._tables = np.rint(inputs_at / self._unit).astype(np.int16)
+        self.unit = np.float32(max(STEM_UNIT, np.abs(inputs_at).max() / LARGEST))
+        self._tables = np.rint(inputs_at / self.unit).astype(np.int16)
 
     def size(self, image: NDArray[np.uint8]) -> Size:
         return image.shape[0] // 2, image.shape[1] // 2, filled(self._outputs, VECTOR)
 
-    def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
+    def padded(self, image: NDArray[np.uint8], run: Run) -> NDArray[np.int16]:
+        """The image as the loops read it, in ``unit``."""
         height, width = image.shape[:2]
         # Behind the last column, what a tile looks at for outputs that are not there.
         padded = np.zeros((height + self._size, width + self._size + 2 * SUMS, 3), np.int16)
         inside = padded[self.before : self.before + height, self.before : self.before + width]
         order = -1 if self.spec.channel_order == "bgr" else 1
         run(look_up, (image[..., ::order], self._tables, inside), height)
+        return padded
+
+    def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         arguments = (
-            padded, self._unit, self._size, self._factors, self.least, self.most, out.pixels,
-            out.scales, out.width, out.margin,
+            self.padded(image, run), self.unit, self._size, self.factors, self.least, self.most,
+            out.pixels, out.scales, out.width, out.margin,
         )  # fmt: skip
         run(convolve_image, arguments, out.height)
 
 
-class _Block:
-    """An inverted residual block."""
+class _BlockLoop:
+    """What all blocks share: the weights, and the loop."""
 
-    def __init__(self, spec: InvertedResidual, weights: Weights) -> None:
-        # Of no panels where nothing is expanded.
-        nothing = np.empty(0, np.float32)
-        expand = Factors(np.empty((0, 0, VECTOR, 2), np.int16), nothing, nothing, 2)
-        if spec.expand is not None:
-            expand = _factors_of(*weights.convolution(spec.expand), positive=False)
+    def __init__(self, spec: InvertedResidual, expand: Factors, weights: Weights) -> None:
         kernel, bias = weights.convolution(spec.depthwise)
-        vectors = panel_vectors(len(bias))
-        taps = whole_panels(kernel.reshape(len(bias), -1).T, vectors)
-        taps = taps.reshape(len(taps), -1, VECTOR * vectors).swapaxes(0, 1)
+        self._kernel, self._stride = spec.depthwise.kernel, spec.depthwise.stride
+        if self._kernel not in (3, 5) or self._stride not in (1, 2):
+            raise NotImplementedError(f"{spec.depthwise} in fixed point")
+        # As wide as what is expanded, with the channels that fill it.
+        wide = len(expand.bias)
+        taps = np.zeros((self._kernel**2, wide), np.float32)
+        taps[:, : len(bias)] = kernel.reshape(len(bias), -1).T
+        taps = taps.reshape(len(taps), -1, VECTOR).swapaxes(0, 1)
+        bias = np.pad(bias, (0, wide - len(bias)))
         project = _factors_of(*weights.convolution(spec.project), positive=True)
-        self._factors = BlockFactors(
-            expand, np.ascontiguousarray(taps), whole_panels(bias, vectors), project
-        )
-        self._size, self._stride = spec.depthwise.kernel, spec.depthwise.stride
+        self._factors = BlockFactors(expand, aligned(taps), aligned(bias), project)
         self._before, self._residual = spec.depthwise.around[0], spec.residual
         self._outputs = filled(spec.project.channels[1], VECTOR)
 
-    def size(self, x: FixedMap) -> Size:
-        return x.height // self._stride, x.width // self._stride, self._outputs
+    def _size_of(self, height: int, width: int) -> Size:
+        return height // self._stride, width // self._stride, self._outputs
 
-    def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
+    def _fill(self, out: FixedMap, source: tuple[Any, ...], run: Run) -> None:
         arguments = (
-            x.pixels, x.scales, x.height, x.width, x.margin, self._factors, self._size,
-            self._stride, self._before, self._residual, out.pixels, out.scales, out.width,
-            out.margin,
+            *source, self._factors, self._kernel, self._stride, self._before, self._residual,
+            out.pixels, out.scales, out.width, out.margin,
         )  # fmt: skip
         run(inverted_residual, arguments, out.height)
+
+
+class _Block(_BlockLoop):
+    """An inverted residual block."""
+
+    def size(self, x: FixedMap) -> Size:
+        return self._size_of(x.height, x.width)
+
+    def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
+        self._fill(out, (x.pixels, x.scales, x.height, x.width, x.margin), run)
+
+
+class _FirstBlock(_BlockLoop):
+    """The stem, and the block behind it, which does not expand."""
+
+    def __init__(self, spec: InvertedResidual, stem: _Stem, weights: Weights) -> None:
+        super().__init__(spec, stem.factors, weights)
+        self._stem = stem
+
+    def size(self, image: NDArray[np.uint8]) -> Size:
+        return self._size_of(*self._stem.size(image)[:2])
+
+    def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
+        height, width, _ = self._stem.size(image)
+        source = (self._stem.padded(image, run), np.full(SUMS, self._stem.unit), height, width, 0)
+        self._fill(out, source, run)
 
 
 class _Halving:
@@ -174,7 +201,7 @@ class _EverySecond(_Halving):
         out.keep_every_second(x)
 
 
-_Step = _Conv | _Stem | _Block | _LargestOfNine | _EverySecond
+_Step = _Conv | _Stem | _Block | _FirstBlock | _LargestOfNine | _EverySecond
 
 
 class FixedLayers:
@@ -228,12 +255,21 @@ class FixedLayers:
 
     def relu6(self, x: int) -> int:
         """x between 0 and 6."""
-        self._last(x).most = np.float32(6)
+        self._last(x).most = SIX
         return self.relu(x)
 
     def inverted_residual(self, x: int, spec: InvertedResidual) -> int:
         """An inverted residual block."""
-        return self._step(_Block(spec, self._weights), x)
+        if spec.expand is None:
+            stem = self._steps.pop()[0]
+            if not isinstance(stem, _Stem) or stem.most != SIX or x != 1:
+                raise NotImplementedError("a block that does not expand, but behind the stem")
+            # The stem's number becomes the block's, whose output may be negative.
+            self._positive.discard(x)
+            return self._step(_FirstBlock(spec, stem, self._weights), 0)
+        values, offset = self._weights.convolution(spec.expand)
+        expand = _factors_of(values, offset, x in self._positive)
+        return self._step(_Block(spec, expand, self._weights), x)
 
     def add(self, x: int, y: int) -> int:
         """x + y."""

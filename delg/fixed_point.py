@@ -27,6 +27,8 @@ from delg.values import FloatArray
 
 # Input channels whose products are added up in 32 bits, at most.
 _CHUNK = 64
+# Bytes of a line of the cache.
+_LINE = 64
 # Pixels of a block, which is finished while it is in the cache: whole tiles.
 BLOCK = 48
 # What the stem's input counts in, if it can.
@@ -111,9 +113,11 @@ def chunk_of(channels: int) -> int:
 
 
 def panel_vectors(outputs: int) -> int:
-    """Registers of output channels a tile takes, so that few are left empty."""
+    """Registers of output channels a tile takes: so that few are left empty, but the fewer there
+    are the more often pixels are loaded."""
     vectors = filled(outputs, VECTOR) // VECTOR
-    return min((3, 2, 1), key=lambda one: filled(vectors, one))
+    cost = {3: 1.0, 2: 1.1, 1: 1.75}
+    return min(cost, key=lambda one: filled(vectors, one) * cost[one])
 
 
 def whole_panels(values: FloatArray, vectors: int) -> FloatArray:
@@ -142,8 +146,25 @@ def split_weights(
     unit = np.maximum(np.maximum(sums / bound, np.abs(kernel).max(axis=0) / 32767), 1e-30)
     whole = whole_panels(np.rint(kernel / unit), vectors).astype(np.int16)
     panels = whole.reshape(inputs // 2, 2, -1, VECTOR * vectors).transpose(2, 0, 3, 1)
-    units, offset = (whole_panels(one.astype(np.float32), vectors) for one in (unit, bias))
-    return Factors(np.ascontiguousarray(panels), units, offset, chunk)
+    units, offset = (aligned(whole_panels(one.astype("f4"), vectors)) for one in (unit, bias))
+    return Factors(aligned(panels), units, offset, chunk)
+
+
+def aligned(values: NDArray[Any]) -> NDArray[Any]:
+    """A copy that begins where a line of the cache does, so that no register lies in two."""
+    raw = np.empty(values.nbytes + _LINE, np.uint8)
+    first = -raw.ctypes.data % _LINE
+    copy = raw[first : first + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
+@compiled
+def floats(count: int) -> Any:
+    """Float32 (count,), 0, from where a register's share of the cache begins."""
+    raw = np.zeros(count + VECTOR, np.float32)
+    first = (-raw.ctypes.data % _LINE) // 4
+    return raw[first : first + count]
 
 
 @compiled
@@ -156,15 +177,16 @@ def add_products(
     scales: int,
     out: int,
     wide: int,
+    across: int,
     add: int,
 ) -> None:
     """The products of :mod:`delg.fixed_kernels`, with so many registers of output channels."""
     if vectors == 3:
-        products_3(a, apart, w, pairs, scales, out, wide, add)
+        products_3(a, apart, w, pairs, scales, out, wide, across, add)
     elif vectors == 2:
-        products_2(a, apart, w, pairs, scales, out, wide, add)
+        products_2(a, apart, w, pairs, scales, out, wide, across, add)
     else:
-        products_1(a, apart, w, pairs, scales, out, wide, add)
+        products_1(a, apart, w, pairs, scales, out, wide, across, add)
 
 
 @compiled
@@ -209,7 +231,7 @@ def convolve(
     channels, chunk, weights = pixels.shape[1], factors.chunk, factors.weights
     panels, panel_wide = weights.shape[0], weights.shape[2]
     vectors, wide = panel_wide // VECTOR, panels * panel_wide
-    rows = np.empty((BLOCK, wide), np.float32)
+    rows = floats(BLOCK * wide)
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     for block in range(first, last):
@@ -226,7 +248,8 @@ def convolve(
                     for channel in range(0, inputs, chunk):
                         add_products(
                             vectors, at_pixels + 2 * (p * channels + channel), 2 * channels,
-                            at_weights, chunk // 2, at_scales + 4 * p, to, 4 * wide, fresh,
+                            at_weights, chunk // 2, at_scales + 4 * p, to, 4 * wide,
+                            4 * VECTOR, fresh,
                         )  # fmt: skip
                         at_weights += 2 * chunk * panel_wide
                         fresh = 1
@@ -275,7 +298,7 @@ def convolve_image(
     panels, panel_wide = weights.shape[0], weights.shape[2]
     vectors, wide = panel_wide // VECTOR, panels * panel_wide
     tile = SUMS // vectors
-    rows = np.empty((tile, wide), np.float32)
+    rows = floats(tile * wide)
     ones = np.full(tile, unit)
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     apart = 2 * 2 * image.shape[2]
@@ -288,8 +311,9 @@ def convolve_image(
                     at_ones, to = ones.ctypes.data, rows.ctypes.data + 4 * panel * panel_wide
                     at_image = image[2 * y + k].ctypes.data + apart * x
                     add_products(
-                        vectors, at_image, apart, at_weights, pairs, at_ones, to, 4 * wide, k
-                    )
+                        vectors, at_image, apart, at_weights, pairs, at_ones, to, 4 * wide,
+                        4 * VECTOR, k,
+                    )  # fmt: skip
                     at_weights += 4 * pairs * panel_wide
             start = margin + y * (width + 1) + x
             for r in range(min(tile, width - x)):
