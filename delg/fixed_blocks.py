@@ -13,6 +13,7 @@ import numpy as np
 from delg.compiled import compiled
 from delg.fixed_kernels import (
     DEPTHWISE_SUMS,
+    HIGHEST,
     SUMS,
     VECTOR,
     clip_1,
@@ -63,15 +64,17 @@ def _clip(vectors: int, tile: int, across: int, units: int, bias: int) -> None:
 
 
 @compiled
-def _depthwise(size: int, stride: int, rows: int, at: int, w: int, out: int, wide: int) -> None:
+def _depthwise(
+    size: int, stride: int, rows: int, at: int, w: int, bias: int, out: int, wide: int
+) -> None:
     if size == 3 and stride == 1:
-        depthwise_3(rows, at, w, out, wide)
+        depthwise_3(rows, at, w, bias, SIX, out, wide)
     elif size == 3:
-        depthwise_3_by_2(rows, at, w, out, wide)
+        depthwise_3_by_2(rows, at, w, bias, SIX, out, wide)
     elif stride == 1:
-        depthwise_5(rows, at, w, out, wide)
+        depthwise_5(rows, at, w, bias, SIX, out, wide)
     else:
-        depthwise_5_by_2(rows, at, w, out, wide)
+        depthwise_5_by_2(rows, at, w, bias, SIX, out, wide)
 
 
 @compiled
@@ -161,18 +164,16 @@ def inverted_residual(
     # Tiles write and look behind the last pixel.
     columns = max(before + width, stride * out_width) + size + (stride + 1) * SUMS
     rows = floats(size * across * columns * VECTOR).reshape((size, across, columns, VECTOR))
+    # What the kernel may see beside the map; what lies further is of no matter.
+    rows[:, :, :before] = 0
     held = np.full(size, -size)
     addresses = np.empty(size, np.int64)
-    sums = floats((out_width + SUMS) * wide)
-    middle = floats((out_width + SUMS) * wide // 2).view(np.int16).reshape((-1, wide))
-    middle_scales = floats(out_width + SUMS)
-    ones = floats(wide)
-    ones[:] = 1
+    middle = floats((out_width + SUMS) * wide // 2)
+    scale = np.full(SUMS, SIX / np.float32(HIGHEST))
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
-    narrow = floats(SUMS * out_wide)
-    tile = SUMS // out_vectors
+    narrow = floats((out_width + SUMS) * out_wide)
     for y in range(first, last):
         for down in range(size):
             r = stride * y - before + down
@@ -191,33 +192,30 @@ def inverted_residual(
             for x in range(0, out_width, DEPTHWISE_SUMS):
                 _depthwise(
                     size, stride, addresses.ctypes.data, 4 * VECTOR * (v * columns + stride * x),
-                    taps[v].ctypes.data, sums.ctypes.data + 4 * (x * wide + v * VECTOR), 4 * wide,
+                    taps[v].ctypes.data, factors.bias.ctypes.data + 4 * VECTOR * v,
+                    middle.ctypes.data + 2 * (x * wide + v * VECTOR), 2 * wide,
                 )  # fmt: skip
-        for x in range(out_width):
-            row, bias = sums.ctypes.data + 4 * wide * x, factors.bias.ctypes.data
-            zero = np.float32(0)
-            largest = finish(row, ones.ctypes.data, bias, 0, zero, zero, SIX, wide // VECTOR)
-            keep(row, largest, middle, middle_scales, x)
-        for x in range(0, out_width, tile):
-            for panel in range(out_panels):
-                at_weights = project.weights[panel].ctypes.data
-                to = narrow.ctypes.data + 4 * panel * out_panel
-                for channel in range(0, inputs, chunk):
+        for panel in range(out_panels):
+            at_weights = project.weights[panel].ctypes.data
+            # A chunk's weights stay in the nearest cache for the whole row.
+            for channel in range(0, inputs, chunk):
+                for x in range(0, out_width, SUMS // out_vectors):
                     add_products(
                         out_vectors, middle.ctypes.data + 2 * (x * wide + channel), 2 * wide,
-                        at_weights, chunk // 2, middle_scales.ctypes.data + 4 * x, to,
-                        4 * out_wide, 4 * VECTOR, channel,
+                        at_weights, chunk // 2, scale.ctypes.data,
+                        narrow.ctypes.data + 4 * (x * out_wide + panel * out_panel), 4 * out_wide,
+                        4 * VECTOR, channel,
                     )  # fmt: skip
-                    at_weights += 2 * chunk * out_panel
-            for r in range(min(tile, out_width - x)):
-                p = out_margin + y * (out_width + 1) + x + r
-                more, scale = 0, lowest
-                if pixels.ndim == 2 and residual:
-                    more, scale = pixels.ctypes.data + 2 * p * pixels.shape[1], scales[p]
-                row = narrow.ctypes.data + 4 * out_wide * r
-                largest = finish(
-                    row, project.units.ctypes.data, project.bias.ctypes.data, more, scale, lowest,
-                    np.float32(_HIGHEST), out.shape[1] // VECTOR,
-                )  # fmt: skip
-                keep(row, largest, out, out_scales, p)
+                at_weights += 2 * chunk * out_panel
+        for x in range(out_width):
+            p = out_margin + y * (out_width + 1) + x
+            more, more_scale = 0, lowest
+            if pixels.ndim == 2 and residual:
+                more, more_scale = pixels.ctypes.data + 2 * p * pixels.shape[1], scales[p]
+            row = narrow.ctypes.data + 4 * out_wide * x
+            largest = finish(
+                row, project.units.ctypes.data, project.bias.ctypes.data, more, more_scale, lowest,
+                np.float32(_HIGHEST), out.shape[1] // VECTOR,
+            )  # fmt: skip
+            keep(row, largest, out, out_scales, p)
         out_scales[out_margin + y * (out_width + 1) + out_width] = 0

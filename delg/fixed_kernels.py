@@ -17,6 +17,8 @@ from numba.extending import intrinsic
 VECTOR, SUMS, DEPTHWISE_SUMS = 16, 24, 12
 # The largest number a map holds; with it the bound of a chunk leaves weights as many bits.
 LARGEST = 16383
+# The same where none is negative and all have one scale.
+HIGHEST = 32767
 
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
@@ -143,14 +145,17 @@ def _products(vectors: int) -> Any:
 
 
 def _depthwise(size: int, stride: int) -> Any:
-    def depthwise(context: Any, rows: Any, at: Any, w: Any, out: Any, wide: Any) -> Any:
-        """12 pixels of 16 channels, each with the weights of its own channel, all float32.
+    def depthwise(
+        context: Any, rows: Any, at: Any, w: Any, bias: Any, most: Any, out: Any, wide: Any
+    ) -> Any:
+        """12 pixels of 16 channels, each with the weights of its own channel, all float32; plus
+        ``bias``, none below 0 or above ``most`` (float32), to int16 in ``most / HIGHEST``.
 
         ``rows`` is where the addresses of the kernel's rows are (int64), ``at`` the bytes from them
         to the first pixel; outputs lie ``wide`` bytes apart, inputs and weights densely."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            rows, at, w, out, wide = values
+            rows, at, w, bias, most, out, wide = values
             sums = [row[0] for row in _sums(build, DEPTHWISE_SUMS, 1, _FLOATS)]
             with cgutils.for_range(build, _I64(size)) as loop:
                 row = build.add(_load(build, _at(build, rows, loop.index, 8), _I64, 8), at)
@@ -165,11 +170,19 @@ def _depthwise(size: int, stride: int) -> Any:
                         if 0 <= column - x * stride < size:
                             tap = taps[column - x * stride]
                             build.store(_times_plus(build, pixel, tap, build.load(one)), one)
+            offset, low = _load(build, bias, _FLOATS), ir.Constant(_FLOATS, None)
+            times = build.fdiv(ir.Constant(_F32, float(HIGHEST)), most)
+            high, times = (_everywhere(build, one, _FLOATS) for one in (most, times))
+            half = ir.Constant(_FLOATS, [0.5] * VECTOR)
             for x, one in enumerate(sums):
-                _store(build, build.load(one), _at(build, out, x, wide))
+                value = build.fadd(build.load(one), offset, flags=("contract",))
+                value = _smaller(build, _larger(build, value, low), high)
+                value = build.fptosi(_times_plus(build, value, times, half), _INTS)
+                _store(build, build.trunc(value, _SHORTS), _at(build, out, x, wide), 2)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 5), generate
+        kinds = [types.int64] * 4 + [types.float32] + [types.int64] * 2
+        return types.void(*kinds), generate
 
     return intrinsic(depthwise)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.fixed_blocks import SIX, BlockFactors, inverted_residual
-from delg.fixed_kernels import LARGEST, SUMS, VECTOR
+from delg.fixed_kernels import HIGHEST, LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
     STEM_UNIT,
@@ -22,7 +22,7 @@ from delg.fixed_point import (
     convolve_image,
     filled,
     largest_of_nine,
-    look_up,
+    scale_image,
     split_weights,
     to_planes,
 )
@@ -75,11 +75,13 @@ class _Conv(_Limits):
         run(convolve, arguments, -(-x.count // BLOCK))
 
 
-def _factors_of(kernel: FloatArray, bias: FloatArray, positive: bool) -> Factors:
+def _factors_of(
+    kernel: FloatArray, bias: FloatArray, positive: bool, largest: int = LARGEST
+) -> Factors:
     """Of a kernel (out, in, height, width)."""
     outputs, inputs = kernel.shape[:2]
     rows = kernel.transpose(2, 3, 1, 0).reshape(-1, outputs)
-    return split_weights(rows, bias, chunk_of(inputs), positive)
+    return split_weights(rows, bias, chunk_of(inputs), positive, largest)
 
 
 @dataclass
@@ -96,28 +98,32 @@ class _Stem(_Limits):
     def __post_init__(self, kernel: FloatArray, bias: FloatArray) -> None:
         self._outputs, inputs, self._size, width = kernel.shape
         numbers = width * inputs
+        # Pixels come in red, green and blue.
+        order = slice(None, None, -1 if self.spec.channel_order == "bgr" else 1)
         rows = np.zeros((self._size, filled(numbers, 2), self._outputs), np.float32)
         std = np.array(self.spec.std, np.float32)
-        values = kernel.transpose(2, 3, 1, 0) / std[:, None]
+        values = (kernel.transpose(2, 3, 1, 0) / std[:, None])[:, :, order]
         rows[:, :numbers] = values.reshape(self._size, numbers, self._outputs)
         self.factors = split_weights(rows.reshape(-1, self._outputs), bias, rows.shape[1])
-        middle = np.array(self.spec.mean, np.float32)[:, None]
-        inputs_at = np.arange(256) - middle
-        self.unit = np.float32(max(STEM_UNIT, np.abs(inputs_at).max() / LARGEST))
-        self._tables = np.rint(inputs_at / self.unit).astype(np.int16)
+        self._middle = np.array(self.spec.mean, np.float32)[order]
+        largest = np.abs([self._middle, 255 - self._middle]).max()
+        self.unit = np.float32(max(STEM_UNIT, largest / LARGEST))
 
     def size(self, image: NDArray[np.uint8]) -> Size:
         return image.shape[0] // 2, image.shape[1] // 2, filled(self._outputs, VECTOR)
 
     def padded(self, image: NDArray[np.uint8], run: Run) -> NDArray[np.int16]:
         """The image as the loops read it, in ``unit``."""
-        height, width = image.shape[:2]
+        height, width, channels = image.shape
         # Behind the last column, what a tile looks at for outputs that are not there.
-        padded = np.zeros((height + self._size, width + self._size + 2 * SUMS, 3), np.int16)
-        inside = padded[self.before : self.before + height, self.before : self.before + width]
-        order = -1 if self.spec.channel_order == "bgr" else 1
-        run(look_up, (image[..., ::order], self._tables, inside), height)
-        return padded
+        columns = width + self._size + 2 * SUMS
+        padded = np.zeros((height + self._size, columns * channels), np.int16)
+        arguments = (
+            np.ascontiguousarray(image).reshape(height, -1), np.tile(self._middle, width),
+            1 / self.unit, padded, self.before, self.before * channels,
+        )  # fmt: skip
+        run(scale_image, arguments, height)
+        return padded.reshape(len(padded), columns, channels)
 
     def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         arguments = (
@@ -141,7 +147,7 @@ class _BlockLoop:
         taps[:, : len(bias)] = kernel.reshape(len(bias), -1).T
         taps = taps.reshape(len(taps), -1, VECTOR).swapaxes(0, 1)
         bias = np.pad(bias, (0, wide - len(bias)))
-        project = _factors_of(*weights.convolution(spec.project), positive=True)
+        project = _factors_of(*weights.convolution(spec.project), True, HIGHEST)
         self._factors = BlockFactors(expand, aligned(taps), aligned(bias), project)
         self._before, self._residual = spec.depthwise.around[0], spec.residual
         self._outputs = filled(spec.project.channels[1], VECTOR)

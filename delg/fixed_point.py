@@ -127,7 +127,11 @@ def whole_panels(values: FloatArray, vectors: int) -> FloatArray:
 
 
 def split_weights(
-    kernel: FloatArray, bias: FloatArray, chunk: int, positive: bool = False
+    kernel: FloatArray,
+    bias: FloatArray,
+    chunk: int,
+    positive: bool = False,
+    largest: int = LARGEST,
 ) -> Factors:
     """Weights as the loops read them. No chunk's sum can leave 32 bits.
 
@@ -135,6 +139,7 @@ def split_weights(
         kernel: (K, outputs), K the rows of as many chunks as there are, of ``chunk`` (even) each.
         bias: (outputs,).
         positive: whether no input is below zero, which leaves the weights one bit more.
+        largest: the largest number the inputs hold.
     """
     inputs, outputs = kernel.shape
     vectors = panel_vectors(outputs)
@@ -142,7 +147,7 @@ def split_weights(
     up, down = chunks.clip(min=0).sum(axis=1), -chunks.clip(max=0).sum(axis=1)
     sums = (np.maximum(up, down) if positive else up + down).max(axis=0)
     # A thousandth less, for what rounding adds.
-    bound = 0.999 * 2**31 / LARGEST
+    bound = 0.999 * 2**31 / largest
     unit = np.maximum(np.maximum(sums / bound, np.abs(kernel).max(axis=0) / 32767), 1e-30)
     whole = whole_panels(np.rint(kernel / unit), vectors).astype(np.int16)
     panels = whole.reshape(inputs // 2, 2, -1, VECTOR * vectors).transpose(2, 0, 3, 1)
@@ -161,8 +166,8 @@ def aligned(values: NDArray[Any]) -> NDArray[Any]:
 
 @compiled
 def floats(count: int) -> Any:
-    """Float32 (count,), 0, from where a register's share of the cache begins."""
-    raw = np.zeros(count + VECTOR, np.float32)
+    """Float32 (count,), not set, from where a line of the cache begins."""
+    raw = np.empty(count + VECTOR, np.float32)
     first = (-raw.ctypes.data % _LINE) // 4
     return raw[first : first + count]
 
@@ -363,18 +368,24 @@ def to_planes(
     channels, _, width = out.shape
     for y in range(first, last):
         start = margin + y * step
+        row, row_scales = pixels[start : start + width], scales[start : start + width]
         # So many channels at a time that all pixels of the row stay in the cache.
         for low in range(0, channels, 2 * VECTOR):
             for c in range(low, min(low + 2 * VECTOR, channels)):
+                plane, channel = out[c, y], row[:, c]
                 for x in range(width):
-                    out[c, y, x] = np.float32(pixels[start + x, c]) * scales[start + x]
+                    plane[x] = np.float32(channel[x]) * row_scales[x]
 
 
 @compiled
-def look_up(image: Any, tables: Any, out: Any, first: int, last: int) -> None:
-    """Rows ``first`` to ``last`` of uint8 (h, w, 3) to what ``tables`` (3, 256) say of it."""
-    _, width, channels = image.shape
+def scale_image(
+    image: Any, middle: Any, times: Any, out: Any, top: int, left: int, first: int, last: int
+) -> None:
+    """Rows ``first`` to ``last`` of uint8 (h, n), less ``middle`` (n,), ``times`` as much, to int16
+    from the number ``left`` of row ``top`` on."""
+    # Cut off above zero is rounded.
+    above = np.float32(LARGEST + 1.5) - middle * times
     for y in range(first, last):
-        for x in range(width):
-            for c in range(channels):
-                out[y, x, c] = tables[c, image[y, x, c]]
+        row, made = image[y], out[top + y, left : left + len(middle)]
+        for i in range(len(middle)):
+            made[i] = np.int16(np.int32(np.float32(row[i]) * times + above[i]) - (LARGEST + 1))
