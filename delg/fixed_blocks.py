@@ -85,12 +85,12 @@ def _expand(pixels: Any, scales: Any, p: int, width: int, factors: Any, row: Any
     vectors, inputs = panel_wide // VECTOR, 2 * factors.weights.shape[1]
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    across = 4 * VECTOR * row.shape[1]
+    first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
+    across = row.strides[0]
     for panel in range(factors.weights.shape[0]):
-        to = row.ctypes.data + across * vectors * panel + 4 * VECTOR * at
-        offset = 4 * panel_wide * panel
+        to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
         for x in range(p, p + width, SUMS // vectors):
-            at_weights = factors.weights[panel].ctypes.data
+            at_weights = first_weights + factors.weights.strides[0] * panel
             for channel in range(0, inputs, chunk):
                 add_products(
                     vectors, at_pixels + 2 * (x * channels + channel), 2 * channels, at_weights,
@@ -109,17 +109,18 @@ def _expand_image(
     """As :func:`_expand`, row ``y`` of the stem; see :func:`delg.fixed_point.convolve_image`."""
     pairs, panel_wide = factors.chunk // 2, factors.weights.shape[2]
     vectors, kernel_rows = panel_wide // VECTOR, factors.weights.shape[1] // pairs
+    at_image, at_unit = image.ctypes.data + image.strides[0] * 2 * y, unit.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    across, apart = 4 * VECTOR * row.shape[1], 2 * 2 * image.shape[2]
+    first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
+    across, apart = row.strides[0], 2 * image.strides[1]
     for panel in range(factors.weights.shape[0]):
-        to = row.ctypes.data + across * vectors * panel + 4 * VECTOR * at
-        offset = 4 * panel_wide * panel
+        to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
         for x in range(0, width, SUMS // vectors):
-            at_weights = factors.weights[panel].ctypes.data
+            at_weights = first_weights + factors.weights.strides[0] * panel
             for k in range(kernel_rows):
                 add_products(
-                    vectors, image[2 * y + k].ctypes.data + apart * x, apart, at_weights, pairs,
-                    unit.ctypes.data, to, 4 * VECTOR, across, k,
+                    vectors, at_image + image.strides[0] * k + apart * x, apart, at_weights, pairs,
+                    at_unit, to, 4 * VECTOR, across, k,
                 )  # fmt: skip
                 at_weights += 4 * pairs * panel_wide
             _clip(vectors, to, across, at_units + offset, at_bias + offset)
@@ -174,6 +175,16 @@ def inverted_residual(
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
     narrow = floats((out_width + SUMS) * out_wide)
+    out_channels = out.shape[1]
+    at_pixels, at_out = pixels.ctypes.data, out.ctypes.data
+    at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
+    first_weights, at_scale = project.weights.ctypes.data, scale.ctypes.data
+    at_units, at_offsets = project.units.ctypes.data, project.bias.ctypes.data
+    at_addresses, at_middle, at_narrow = (
+        addresses.ctypes.data,
+        middle.ctypes.data,
+        narrow.ctypes.data,
+    )
     for y in range(first, last):
         for down in range(size):
             r = stride * y - before + down
@@ -187,35 +198,35 @@ def inverted_residual(
                 else:
                     p = margin + r * (width + 1)
                     _expand(pixels, scales, p, width, factors.expand, rows[slot], before)
-            addresses[down] = rows[slot].ctypes.data
+            addresses[down] = rows.ctypes.data + rows.strides[0] * slot
         for v in range(across):
             for x in range(0, out_width, DEPTHWISE_SUMS):
                 _depthwise(
-                    size, stride, addresses.ctypes.data, 4 * VECTOR * (v * columns + stride * x),
-                    taps[v].ctypes.data, factors.bias.ctypes.data + 4 * VECTOR * v,
-                    middle.ctypes.data + 2 * (x * wide + v * VECTOR), 2 * wide,
+                    size, stride, at_addresses, 4 * VECTOR * (v * columns + stride * x),
+                    at_taps + taps.strides[0] * v, at_bias + 4 * VECTOR * v,
+                    at_middle + 2 * (x * wide + v * VECTOR), 2 * wide,
                 )  # fmt: skip
         for panel in range(out_panels):
-            at_weights = project.weights[panel].ctypes.data
+            at_weights = first_weights + project.weights.strides[0] * panel
             # A chunk's weights stay in the nearest cache for the whole row.
             for channel in range(0, inputs, chunk):
                 for x in range(0, out_width, SUMS // out_vectors):
                     add_products(
-                        out_vectors, middle.ctypes.data + 2 * (x * wide + channel), 2 * wide,
-                        at_weights, chunk // 2, scale.ctypes.data,
-                        narrow.ctypes.data + 4 * (x * out_wide + panel * out_panel), 4 * out_wide,
-                        4 * VECTOR, channel,
+                        out_vectors, at_middle + 2 * (x * wide + channel), 2 * wide, at_weights,
+                        chunk // 2, at_scale, at_narrow + 4 * (x * out_wide + panel * out_panel),
+                        4 * out_wide, 4 * VECTOR, channel,
                     )  # fmt: skip
                 at_weights += 2 * chunk * out_panel
         for x in range(out_width):
             p = out_margin + y * (out_width + 1) + x
             more, more_scale = 0, lowest
             if pixels.ndim == 2 and residual:
-                more, more_scale = pixels.ctypes.data + 2 * p * pixels.shape[1], scales[p]
-            row = narrow.ctypes.data + 4 * out_wide * x
+                more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
+            row, highest = at_narrow + 4 * out_wide * x, np.float32(_HIGHEST)
             largest = finish(
-                row, project.units.ctypes.data, project.bias.ctypes.data, more, more_scale, lowest,
-                np.float32(_HIGHEST), out.shape[1] // VECTOR,
-            )  # fmt: skip
-            keep(row, largest, out, out_scales, p)
+                row, at_units, at_offsets, more, more_scale, lowest, highest, out_channels // VECTOR
+            )
+            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
         out_scales[out_margin + y * (out_width + 1) + out_width] = 0
+    # Until here, as Numba frees what is not named any more.
+    rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0] = 0

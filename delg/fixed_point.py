@@ -195,12 +195,12 @@ def add_products(
 
 
 @compiled
-def keep(row: int, most: Any, pixels: Any, scales: Any, p: int) -> None:
-    """Numbers at the address ``row``, of at most ``most``, as pixel ``p`` of a map."""
-    most, channels = max(most, np.float32(1e-20)), pixels.shape[1]
-    times = np.float32(LARGEST) / most
-    keep_row(row, times, pixels.ctypes.data + 2 * p * channels, channels // VECTOR)
-    scales[p] = most / np.float32(LARGEST)
+def keep(row: int, most: Any, pixel: int, channels: int) -> Any:
+    """Numbers at the address ``row``, of at most ``most``, as a map has them, at that of ``pixel``;
+    gives its scale, float32."""
+    most = max(most, np.float32(1e-20))
+    keep_row(row, np.float32(LARGEST) / most, pixel, channels // VECTOR)
+    return most / np.float32(LARGEST)
 
 
 @compiled
@@ -239,14 +239,15 @@ def convolve(
     rows = floats(BLOCK * wide)
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
+    at_rows, first_weights = rows.ctypes.data, weights.ctypes.data
+    at_added, at_out, out_channels = added.ctypes.data, out.ctypes.data, out.shape[1]
     for block in range(first, last):
         start = margin + block * BLOCK
         there = min(BLOCK, margin + count - start)
         for panel in range(panels):
             for tile in range(0, there, SUMS // vectors):
-                # Named in the loop, or Numba frees it before.
-                to = rows.ctypes.data + 4 * (tile * wide + panel * panel_wide)
-                at_weights = weights[panel].ctypes.data
+                to = at_rows + 4 * (tile * wide + panel * panel_wide)
+                at_weights = first_weights + weights.strides[0] * panel
                 fresh = 0
                 for tap in taps:
                     p = start + tile + tap
@@ -263,13 +264,15 @@ def convolve(
             if (p - margin) % step == step - 1:
                 out_scales[p] = 0
             else:
-                row, more, scale = rows.ctypes.data + 4 * wide * r, 0, least
+                row, more, scale = at_rows + 4 * wide * r, 0, least
                 if added.shape[1]:
-                    more, scale = added.ctypes.data + 2 * p * added.shape[1], added_scales[p]
+                    more, scale = at_added + 2 * p * added.shape[1], added_scales[p]
                 largest = finish(
-                    row, at_units, at_bias, more, scale, least, most, out.shape[1] // VECTOR
+                    row, at_units, at_bias, more, scale, least, most, out_channels // VECTOR
                 )
-                keep(row, largest, out, out_scales, p)
+                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
+    # Until here, as Numba frees what is not named any more.
+    rows[0] = 0
 
 
 @compiled
@@ -306,28 +309,30 @@ def convolve_image(
     rows = floats(tile * wide)
     ones = np.full(tile, unit)
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    apart = 2 * 2 * image.shape[2]
+    at_image, apart = image.ctypes.data, 2 * image.strides[1]
+    at_rows, at_ones, first_weights = rows.ctypes.data, ones.ctypes.data, weights.ctypes.data
+    at_out, out_channels = out.ctypes.data, out.shape[1]
     for y in range(first, last):
         for x in range(0, width, tile):
             for panel in range(panels):
-                at_weights = weights[panel].ctypes.data
+                at_weights = first_weights + weights.strides[0] * panel
                 for k in range(kernel_rows):
-                    # Both named in the loop, or Numba frees them before.
-                    at_ones, to = ones.ctypes.data, rows.ctypes.data + 4 * panel * panel_wide
-                    at_image = image[2 * y + k].ctypes.data + apart * x
                     add_products(
-                        vectors, at_image, apart, at_weights, pairs, at_ones, to, 4 * wide,
+                        vectors, at_image + image.strides[0] * (2 * y + k) + apart * x, apart,
+                        at_weights, pairs, at_ones, at_rows + 4 * panel * panel_wide, 4 * wide,
                         4 * VECTOR, k,
                     )  # fmt: skip
                     at_weights += 4 * pairs * panel_wide
             start = margin + y * (width + 1) + x
             for r in range(min(tile, width - x)):
-                row = rows.ctypes.data + 4 * wide * r
+                row, p = at_rows + 4 * wide * r, start + r
                 largest = finish(
-                    row, at_units, at_bias, 0, least, least, most, out.shape[1] // VECTOR
+                    row, at_units, at_bias, 0, least, least, most, out_channels // VECTOR
                 )
-                keep(row, largest, out, out_scales, start + r)
+                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
         out_scales[margin + y * (width + 1) + width] = 0
+    # Until here, as Numba frees what is not named any more.
+    rows[0], ones[0] = 0, 0
 
 
 @compiled
@@ -356,7 +361,8 @@ def largest_of_nine(
                     pixel, scale = pixels[p], scales[p]
                     for c in range(channels):
                         row[c] = max(row[c], np.float32(pixel[c]) * scale)
-            keep(row.ctypes.data, row.max(), out, out_scales, start + x)
+            to = out.ctypes.data + 2 * channels * (start + x)
+            out_scales[start + x] = keep(row.ctypes.data, row.max(), to, channels)
         out_scales[start + width] = 0
 
 
