@@ -16,9 +16,7 @@ from delg.fixed_kernels import (
     HIGHEST,
     SUMS,
     VECTOR,
-    clip_1,
-    clip_2,
-    clip_3,
+    clip,
     depthwise_3,
     depthwise_3_by_2,
     depthwise_5,
@@ -28,6 +26,8 @@ from delg.fixed_kernels import (
 from delg.fixed_point import Factors, add_products, floats, keep
 from delg.values import FloatArray
 
+# Pixels that are projected together, at least.
+_TOGETHER = 48
 # Columns of zeros a kernel may see behind a map.
 _MOST_BEHIND = 4
 # Wide numbers lie between 0 and this (ReLU6).
@@ -53,28 +53,24 @@ class BlockFactors(NamedTuple):
 
 
 @compiled
-def _clip(vectors: int, tile: int, across: int, units: int, bias: int) -> None:
-    zero = np.float32(0)
-    if vectors == 3:
-        clip_3(tile, across, units, bias, zero, SIX)
-    elif vectors == 2:
-        clip_2(tile, across, units, bias, zero, SIX)
+def _depthwise(
+    size: int, stride: int, rows: int, at: int, w: int, bias: int, out: int, wide: int, tiles: int
+) -> None:
+    if size == 3 and stride == 1:
+        depthwise_3(rows, at, w, bias, SIX, out, wide, tiles)
+    elif size == 3:
+        depthwise_3_by_2(rows, at, w, bias, SIX, out, wide, tiles)
+    elif stride == 1:
+        depthwise_5(rows, at, w, bias, SIX, out, wide, tiles)
     else:
-        clip_1(tile, across, units, bias, zero, SIX)
+        depthwise_5_by_2(rows, at, w, bias, SIX, out, wide, tiles)
 
 
 @compiled
-def _depthwise(
-    size: int, stride: int, rows: int, at: int, w: int, bias: int, out: int, wide: int
-) -> None:
-    if size == 3 and stride == 1:
-        depthwise_3(rows, at, w, bias, SIX, out, wide)
-    elif size == 3:
-        depthwise_3_by_2(rows, at, w, bias, SIX, out, wide)
-    elif stride == 1:
-        depthwise_5(rows, at, w, bias, SIX, out, wide)
-    else:
-        depthwise_5_by_2(rows, at, w, bias, SIX, out, wide)
+def _clip_panel(vectors: int, row: int, across: int, units: int, bias: int, width: int) -> None:
+    for v in range(vectors):
+        at = 4 * VECTOR * v
+        clip(row + across * v, units + at, bias + at, np.float32(0), SIX, width)
 
 
 @compiled
@@ -87,18 +83,17 @@ def _expand(pixels: Any, scales: Any, p: int, width: int, factors: Any, row: Any
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
     across = row.strides[0]
+    tiles = -(-width // (SUMS // vectors))
     for panel in range(factors.weights.shape[0]):
         to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
-        for x in range(p, p + width, SUMS // vectors):
-            at_weights = first_weights + factors.weights.strides[0] * panel
-            for channel in range(0, inputs, chunk):
-                add_products(
-                    vectors, at_pixels + 2 * (x * channels + channel), 2 * channels, at_weights,
-                    chunk // 2, at_scales + 4 * x, to, 4 * VECTOR, across, channel,
-                )  # fmt: skip
-                at_weights += 2 * chunk * panel_wide
-            _clip(vectors, to, across, at_units + offset, at_bias + offset)
-            to += 4 * VECTOR * (SUMS // vectors)
+        at_weights = first_weights + factors.weights.strides[0] * panel
+        for channel in range(0, inputs, chunk):
+            add_products(
+                vectors, at_pixels + 2 * (p * channels + channel), 2 * channels, at_weights,
+                chunk // 2, at_scales + 4 * p, 4, to, 4 * VECTOR, across, channel, tiles,
+            )  # fmt: skip
+            at_weights += 2 * chunk * panel_wide
+        _clip_panel(vectors, to, across, at_units + offset, at_bias + offset, width)
     row[:, at + width : at + width + _MOST_BEHIND] = 0
 
 
@@ -113,18 +108,17 @@ def _expand_image(
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
     across, apart = row.strides[0], 2 * image.strides[1]
+    tiles = -(-width // (SUMS // vectors))
     for panel in range(factors.weights.shape[0]):
         to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
-        for x in range(0, width, SUMS // vectors):
-            at_weights = first_weights + factors.weights.strides[0] * panel
-            for k in range(kernel_rows):
-                add_products(
-                    vectors, at_image + image.strides[0] * k + apart * x, apart, at_weights, pairs,
-                    at_unit, to, 4 * VECTOR, across, k,
-                )  # fmt: skip
-                at_weights += 4 * pairs * panel_wide
-            _clip(vectors, to, across, at_units + offset, at_bias + offset)
-            to += 4 * VECTOR * (SUMS // vectors)
+        at_weights = first_weights + factors.weights.strides[0] * panel
+        for k in range(kernel_rows):
+            add_products(
+                vectors, at_image + image.strides[0] * k, apart, at_weights, pairs, at_unit, 0, to,
+                4 * VECTOR, across, k, tiles,
+            )  # fmt: skip
+            at_weights += 4 * pairs * panel_wide
+        _clip_panel(vectors, to, across, at_units + offset, at_bias + offset, width)
     row[:, at + width : at + width + _MOST_BEHIND] = 0
 
 
@@ -151,9 +145,8 @@ def inverted_residual(
 
     Args:
         pixels, scales: the input, as in :class:`delg.fixed_point.FixedMap`; ``height``, ``width``
-            and ``margin`` too. For the first block an image, int16 (h, w, 3) as for
-            :func:`delg.fixed_point.convolve_image`, as many times what one of its numbers counts
-            as a tile has pixels, and the size of the map the stem makes of it.
+            and ``margin`` too. For the first block an image and its unit, as for
+            :func:`delg.fixed_point.convolve_image`, and the size of the map the stem makes of it.
         factors: :class:`BlockFactors`.
         size, stride, before: of the depthwise convolution; ``before`` are the zeros it sees above
             and left of the map.
@@ -169,12 +162,14 @@ def inverted_residual(
     rows[:, :, :before] = 0
     held = np.full(size, -size)
     addresses = np.empty(size, np.int64)
-    middle = floats((out_width + SUMS) * wide // 2)
-    scale = np.full(SUMS, SIX / np.float32(HIGHEST))
+    # Rows that are projected together, so that few tiles are left empty.
+    together = min(last - first, -(-_TOGETHER // out_width))
+    middle = floats((together * out_width + SUMS) * wide // 2)
+    scale = np.full(1, SIX / np.float32(HIGHEST))
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
-    narrow = floats((out_width + SUMS) * out_wide)
+    narrow = floats((together * out_width + SUMS) * out_wide)
     out_channels = out.shape[1]
     at_pixels, at_out = pixels.ctypes.data, out.ctypes.data
     at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
@@ -185,48 +180,53 @@ def inverted_residual(
         middle.ctypes.data,
         narrow.ctypes.data,
     )
-    for y in range(first, last):
-        for down in range(size):
-            r = stride * y - before + down
-            slot = (r + size) % size
-            if held[slot] != r:
-                held[slot] = r
-                if r < 0 or r >= height:
-                    rows[slot] = 0
-                elif pixels.ndim == 3:
-                    _expand_image(pixels, scales, r, width, factors.expand, rows[slot], before)
-                else:
-                    p = margin + r * (width + 1)
-                    _expand(pixels, scales, p, width, factors.expand, rows[slot], before)
-            addresses[down] = rows.ctypes.data + rows.strides[0] * slot
-        for v in range(across):
-            for x in range(0, out_width, DEPTHWISE_SUMS):
+    for start in range(first, last, together):
+        end = min(start + together, last)
+        for y in range(start, end):
+            for down in range(size):
+                r = stride * y - before + down
+                slot = (r + size) % size
+                if held[slot] != r:
+                    held[slot] = r
+                    if r < 0 or r >= height:
+                        rows[slot] = 0
+                    elif pixels.ndim == 3:
+                        _expand_image(pixels, scales, r, width, factors.expand, rows[slot], before)
+                    else:
+                        p = margin + r * (width + 1)
+                        _expand(pixels, scales, p, width, factors.expand, rows[slot], before)
+                addresses[down] = rows.ctypes.data + rows.strides[0] * slot
+            at_row = at_middle + 2 * (y - start) * out_width * wide
+            for v in range(across):
                 _depthwise(
-                    size, stride, at_addresses, 4 * VECTOR * (v * columns + stride * x),
-                    at_taps + taps.strides[0] * v, at_bias + 4 * VECTOR * v,
-                    at_middle + 2 * (x * wide + v * VECTOR), 2 * wide,
+                    size, stride, at_addresses, rows.strides[1] * v, at_taps + taps.strides[0] * v,
+                    at_bias + 4 * VECTOR * v, at_row + 2 * VECTOR * v, 2 * wide,
+                    -(-out_width // DEPTHWISE_SUMS),
                 )  # fmt: skip
+        count = (end - start) * out_width
         for panel in range(out_panels):
             at_weights = first_weights + project.weights.strides[0] * panel
-            # A chunk's weights stay in the nearest cache for the whole row.
             for channel in range(0, inputs, chunk):
-                for x in range(0, out_width, SUMS // out_vectors):
-                    add_products(
-                        out_vectors, at_middle + 2 * (x * wide + channel), 2 * wide, at_weights,
-                        chunk // 2, at_scale, at_narrow + 4 * (x * out_wide + panel * out_panel),
-                        4 * out_wide, 4 * VECTOR, channel,
-                    )  # fmt: skip
+                add_products(
+                    out_vectors, at_middle + 2 * channel, 2 * wide, at_weights, chunk // 2,
+                    at_scale, 0, at_narrow + 4 * panel * out_panel, 4 * out_wide, 4 * VECTOR,
+                    channel, -(-count // (SUMS // out_vectors)),
+                )  # fmt: skip
                 at_weights += 2 * chunk * out_panel
-        for x in range(out_width):
-            p = out_margin + y * (out_width + 1) + x
-            more, more_scale = 0, lowest
-            if pixels.ndim == 2 and residual:
-                more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
-            row, highest = at_narrow + 4 * out_wide * x, np.float32(_HIGHEST)
-            largest = finish(
-                row, at_units, at_offsets, more, more_scale, lowest, highest, out_channels // VECTOR
-            )
-            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
-        out_scales[out_margin + y * (out_width + 1) + out_width] = 0
+        row = at_narrow
+        for y in range(start, end):
+            p = out_margin + y * (out_width + 1)
+            for _ in range(out_width):
+                more, more_scale = 0, lowest
+                if pixels.ndim == 2 and residual:
+                    more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
+                largest = finish(
+                    row, at_units, at_offsets, more, more_scale, lowest, np.float32(_HIGHEST),
+                    out_channels // VECTOR,
+                )  # fmt: skip
+                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
+                row += 4 * out_wide
+                p += 1
+            out_scales[p] = 0
     # Until here, as Numba frees what is not named any more.
     rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0] = 0

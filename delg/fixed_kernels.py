@@ -89,39 +89,44 @@ def _products(vectors: int) -> Any:
         w: Any,
         pairs: Any,
         scales: Any,
+        scales_apart: Any,
         out: Any,
         wide: Any,
         across: Any,
         add: Any,
+        tiles: Any,
     ) -> Any:
-        """Products of one chunk: pixels at ``a``, ``apart`` bytes apart, with the weights at ``w``
-        (``pairs`` of channels), times the pixels' ``scales``, to float32 at ``out``, its pixels
-        ``wide`` bytes apart and registers of one ``across``; added to what is there if ``add`` is
-        not 0. All are addresses or counts."""
+        """Products of one chunk of channels, for a row of ``tiles``.
+
+        Pixels at ``a``, ``apart`` bytes apart, with the weights at ``w`` (``pairs`` of channels),
+        times the pixels' ``scales``, ``scales_apart``, to float32 at ``out``, its pixels ``wide``
+        bytes apart and registers of one ``across``; added to what is there if ``add`` is not 0. All
+        are addresses or counts."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            a, apart, w, pairs, scales, out, wide, across, add = values
+            a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles = values
             kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
             # As an intrinsic, LLVM takes it apart into two for some processors.
             add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
-            sums = _sums(build, SUMS // vectors, vectors, _INTS)
-            with cgutils.for_range(build, pairs) as loop:
-                at_w = _at(build, w, loop.index, _BYTES * vectors)
-                at_a = _at(build, a, loop.index, 4)
-                columns = [
-                    _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
-                    for v in range(vectors)
-                ]
-                for r, row in enumerate(sums):
-                    both = _load(build, _at(build, at_a, r, apart), _I32, 2)
-                    pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
-                    for one, column in zip(row, columns, strict=True):
-                        total = build.call(add_product, [build.load(one), pixel, column])
-                        build.store(total, one)
+            pixels = SUMS // vectors
 
-            def write(adding: bool) -> None:
+            def tile(a: Any, scales: Any, out: Any, adding: bool) -> None:
+                sums = _sums(build, pixels, vectors, _INTS)
+                with cgutils.for_range(build, pairs) as loop:
+                    at_w = _at(build, w, loop.index, _BYTES * vectors)
+                    at_a = _at(build, a, loop.index, 4)
+                    columns = [
+                        _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
+                        for v in range(vectors)
+                    ]
+                    for r, row in enumerate(sums):
+                        both = _load(build, _at(build, at_a, r, apart), _I32, 2)
+                        pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
+                        for one, column in zip(row, columns, strict=True):
+                            total = build.call(add_product, [build.load(one), pixel, column])
+                            build.store(total, one)
                 for r, row in enumerate(sums):
-                    scale = _load(build, build.add(scales, _I64(4 * r)), _F32)
+                    scale = _load(build, _at(build, scales, r, scales_apart), _F32)
                     scale = _everywhere(build, scale, _FLOATS)
                     for v, one in enumerate(row):
                         at = _at(build, _at(build, out, r, wide), v, across)
@@ -132,30 +137,54 @@ def _products(vectors: int) -> Any:
                             value = build.fadd(value, there, flags=("contract",))
                         _store(build, value, at)
 
+            def row(adding: bool) -> None:
+                with cgutils.for_range(build, tiles) as loop:
+                    first = build.mul(loop.index, _I64(pixels))
+                    starts = ((a, apart), (scales, scales_apart), (out, wide))
+                    tile(*(_at(build, one, first, step) for one, step in starts), adding)
+
             with build.if_else(build.icmp_signed("!=", add, _I64(0))) as (more, first):
                 with more:
-                    write(True)
+                    row(True)
                 with first:
-                    write(False)
+                    row(False)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 9), generate
+        return types.void(*[types.int64] * 11), generate
 
     return intrinsic(products)
 
 
 def _depthwise(size: int, stride: int) -> Any:
     def depthwise(
-        context: Any, rows: Any, at: Any, w: Any, bias: Any, most: Any, out: Any, wide: Any
+        context: Any,
+        rows: Any,
+        at: Any,
+        w: Any,
+        bias: Any,
+        most: Any,
+        out: Any,
+        wide: Any,
+        tiles: Any,
     ) -> Any:
-        """12 pixels of 16 channels, each with the weights of its own channel, all float32; plus
-        ``bias``, none below 0 or above ``most`` (float32), to int16 in ``most / HIGHEST``.
+        """A row of ``tiles`` of 12 pixels of 16 channels, each with the weights of its own channel,
+        all float32; plus ``bias``, none below 0 or above ``most`` (float32), to int16 in
+        ``most / HIGHEST``.
 
         ``rows`` is where the addresses of the kernel's rows are (int64), ``at`` the bytes from them
         to the first pixel; outputs lie ``wide`` bytes apart, inputs and weights densely."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            rows, at, w, bias, most, out, wide = values
+            rows, at, w, bias, most, out, wide, tiles = values
+            with cgutils.for_range(build, tiles) as loop:
+                at_tile = _at(build, at, loop.index, DEPTHWISE_SUMS * stride * _BYTES)
+                first = build.mul(loop.index, _I64(DEPTHWISE_SUMS))
+                tile(build, rows, at_tile, w, bias, most, _at(build, out, first, wide), wide)
+            return context.get_dummy_value()
+
+        def tile(
+            build: Any, rows: Any, at: Any, w: Any, bias: Any, most: Any, out: Any, wide: Any
+        ) -> None:
             sums = [row[0] for row in _sums(build, DEPTHWISE_SUMS, 1, _FLOATS)]
             with cgutils.for_range(build, _I64(size)) as loop:
                 row = build.add(_load(build, _at(build, rows, loop.index, 8), _I64, 8), at)
@@ -179,38 +208,31 @@ def _depthwise(size: int, stride: int) -> Any:
                 value = _smaller(build, _larger(build, value, low), high)
                 value = build.fptosi(_times_plus(build, value, times, half), _INTS)
                 _store(build, build.trunc(value, _SHORTS), _at(build, out, x, wide), 2)
-            return context.get_dummy_value()
 
-        kinds = [types.int64] * 4 + [types.float32] + [types.int64] * 2
+        kinds = [types.int64] * 4 + [types.float32] + [types.int64] * 3
         return types.void(*kinds), generate
 
     return intrinsic(depthwise)
 
 
-def _clipping(vectors: int) -> Any:
-    def clip(
-        context: Any, tile: Any, across: Any, units: Any, bias: Any, least: Any, most: Any
-    ) -> Any:
-        """A tile whose pixels lie densely, registers of one ``across`` bytes apart, where it lies:
-        times ``units``, plus ``bias``, none below ``least`` or above ``most`` (float32)."""
+def _clipping(
+    context: Any, row: Any, unit: Any, bias: Any, least: Any, most: Any, pixels: Any
+) -> Any:
+    """16 channels of so many pixels that lie densely, where they lie: times what is at ``unit``,
+    plus what is at ``bias``, none below ``least`` or above ``most`` (float32)."""
 
-        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            tile, across, units, bias, least, most = values
-            low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
-            for v in range(vectors):
-                unit, offset = (
-                    _load(build, build.add(one, _I64(_BYTES * v)), _FLOATS) for one in (units, bias)
-                )
-                first = _at(build, tile, v, across)
-                for r in range(SUMS // vectors):
-                    at = build.add(first, _I64(_BYTES * r))
-                    value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
-                    _store(build, _smaller(build, _larger(build, value, low), high), at)
-            return context.get_dummy_value()
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, unit, bias, least, most, pixels = values
+        low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
+        unit, offset = (_load(build, one, _FLOATS) for one in (unit, bias))
+        with cgutils.for_range(build, pixels) as loop:
+            at = _at(build, row, loop.index, _BYTES)
+            value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
+            _store(build, _smaller(build, _larger(build, value, low), high), at)
+        return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 4, *[types.float32] * 2), generate
-
-    return intrinsic(clip)
+    kinds = [types.int64] * 3 + [types.float32] * 2 + [types.int64]
+    return types.void(*kinds), generate
 
 
 def _finishing(
@@ -291,10 +313,10 @@ def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> An
 
 # By how many registers of channels they take.
 products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3))
-clip_1, clip_2, clip_3 = (_clipping(vectors) for vectors in (1, 2, 3))
 # By the sides of the kernel and the stride.
 depthwise_3, depthwise_5, depthwise_3_by_2, depthwise_5_by_2 = (
     _depthwise(size, stride) for stride in (1, 2) for size in (3, 5)
 )
+clip: Any = intrinsic(_clipping)
 finish: Any = intrinsic(_finishing)
 keep_row: Any = intrinsic(_keeping)

@@ -93,7 +93,7 @@ class _Stem(_Limits):
     spec: InputSettings
     before: int
     factors: Factors = field(init=False)
-    unit: np.float32 = field(init=False)
+    unit: FloatArray = field(init=False)
 
     def __post_init__(self, kernel: FloatArray, bias: FloatArray) -> None:
         self._outputs, inputs, self._size, width = kernel.shape
@@ -107,7 +107,7 @@ class _Stem(_Limits):
         self.factors = split_weights(rows.reshape(-1, self._outputs), bias, rows.shape[1])
         self._middle = np.array(self.spec.mean, np.float32)[order]
         largest = np.abs([self._middle, 255 - self._middle]).max()
-        self.unit = np.float32(max(STEM_UNIT, largest / LARGEST))
+        self.unit = np.array([max(STEM_UNIT, largest / LARGEST)], np.float32)
 
     def size(self, image: NDArray[np.uint8]) -> Size:
         return image.shape[0] // 2, image.shape[1] // 2, filled(self._outputs, VECTOR)
@@ -120,7 +120,7 @@ class _Stem(_Limits):
         padded = np.zeros((height + self._size, columns * channels), np.int16)
         arguments = (
             np.ascontiguousarray(image).reshape(height, -1), np.tile(self._middle, width),
-            1 / self.unit, padded, self.before, self.before * channels,
+            1 / self.unit[0], padded, self.before, self.before * channels,
         )  # fmt: skip
         run(scale_image, arguments, height)
         return padded.reshape(len(padded), columns, channels)
@@ -185,7 +185,7 @@ class _FirstBlock(_BlockLoop):
 
     def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         height, width, _ = self._stem.size(image)
-        source = (self._stem.padded(image, run), np.full(SUMS, self._stem.unit), height, width, 0)
+        source = (self._stem.padded(image, run), self._stem.unit, height, width, 0)
         self._fill(out, source, run)
 
 

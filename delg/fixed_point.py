@@ -180,18 +180,20 @@ def add_products(
     w: int,
     pairs: int,
     scales: int,
+    scales_apart: int,
     out: int,
     wide: int,
     across: int,
     add: int,
+    tiles: int,
 ) -> None:
     """The products of :mod:`delg.fixed_kernels`, with so many registers of output channels."""
     if vectors == 3:
-        products_3(a, apart, w, pairs, scales, out, wide, across, add)
+        products_3(a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles)
     elif vectors == 2:
-        products_2(a, apart, w, pairs, scales, out, wide, across, add)
+        products_2(a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles)
     else:
-        products_1(a, apart, w, pairs, scales, out, wide, across, add)
+        products_1(a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles)
 
 
 @compiled
@@ -244,21 +246,20 @@ def convolve(
     for block in range(first, last):
         start = margin + block * BLOCK
         there = min(BLOCK, margin + count - start)
+        tiles = -(-there // (SUMS // vectors))
         for panel in range(panels):
-            for tile in range(0, there, SUMS // vectors):
-                to = at_rows + 4 * (tile * wide + panel * panel_wide)
-                at_weights = first_weights + weights.strides[0] * panel
-                fresh = 0
-                for tap in taps:
-                    p = start + tile + tap
-                    for channel in range(0, inputs, chunk):
-                        add_products(
-                            vectors, at_pixels + 2 * (p * channels + channel), 2 * channels,
-                            at_weights, chunk // 2, at_scales + 4 * p, to, 4 * wide,
-                            4 * VECTOR, fresh,
-                        )  # fmt: skip
-                        at_weights += 2 * chunk * panel_wide
-                        fresh = 1
+            at_weights = first_weights + weights.strides[0] * panel
+            fresh = 0
+            for tap in taps:
+                p = start + tap
+                for channel in range(0, inputs, chunk):
+                    add_products(
+                        vectors, at_pixels + 2 * (p * channels + channel), 2 * channels, at_weights,
+                        chunk // 2, at_scales + 4 * p, 4, at_rows + 4 * panel * panel_wide,
+                        4 * wide, 4 * VECTOR, fresh, tiles,
+                    )  # fmt: skip
+                    at_weights += 2 * chunk * panel_wide
+                    fresh = 1
         for r in range(there):
             p = start + r
             if (p - margin) % step == step - 1:
@@ -295,7 +296,7 @@ def convolve_image(
     Args:
         image: int16 (h, w, 3), padded; the kernel's top-left pixel for the output (y, x) is
             (2 y, 2 x).
-        unit: float32, what one of the image's numbers counts.
+        unit: float32 (1,), what one of the image's numbers counts.
         kernel_rows: of the kernel.
         factors: :class:`Factors`, a chunk for each row of the kernel, which has one number more
             where that makes pairs of them.
@@ -305,34 +306,28 @@ def convolve_image(
     weights, pairs = factors.weights, factors.chunk // 2
     panels, panel_wide = weights.shape[0], weights.shape[2]
     vectors, wide = panel_wide // VECTOR, panels * panel_wide
-    tile = SUMS // vectors
-    rows = floats(tile * wide)
-    ones = np.full(tile, unit)
+    tiles = -(-width // (SUMS // vectors))
+    rows = floats(tiles * SUMS // vectors * wide)
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     at_image, apart = image.ctypes.data, 2 * image.strides[1]
-    at_rows, at_ones, first_weights = rows.ctypes.data, ones.ctypes.data, weights.ctypes.data
+    at_rows, at_unit, first_weights = rows.ctypes.data, unit.ctypes.data, weights.ctypes.data
     at_out, out_channels = out.ctypes.data, out.shape[1]
     for y in range(first, last):
-        for x in range(0, width, tile):
-            for panel in range(panels):
-                at_weights = first_weights + weights.strides[0] * panel
-                for k in range(kernel_rows):
-                    add_products(
-                        vectors, at_image + image.strides[0] * (2 * y + k) + apart * x, apart,
-                        at_weights, pairs, at_ones, at_rows + 4 * panel * panel_wide, 4 * wide,
-                        4 * VECTOR, k,
-                    )  # fmt: skip
-                    at_weights += 4 * pairs * panel_wide
-            start = margin + y * (width + 1) + x
-            for r in range(min(tile, width - x)):
-                row, p = at_rows + 4 * wide * r, start + r
-                largest = finish(
-                    row, at_units, at_bias, 0, least, least, most, out_channels // VECTOR
-                )
-                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
+        for panel in range(panels):
+            at_weights = first_weights + weights.strides[0] * panel
+            for k in range(kernel_rows):
+                add_products(
+                    vectors, at_image + image.strides[0] * (2 * y + k), apart, at_weights, pairs,
+                    at_unit, 0, at_rows + 4 * panel * panel_wide, 4 * wide, 4 * VECTOR, k, tiles,
+                )  # fmt: skip
+                at_weights += 4 * pairs * panel_wide
+        for x in range(width):
+            row, p = at_rows + 4 * wide * x, margin + y * (width + 1) + x
+            largest = finish(row, at_units, at_bias, 0, least, least, most, out_channels // VECTOR)
+            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
         out_scales[margin + y * (width + 1) + width] = 0
     # Until here, as Numba frees what is not named any more.
-    rows[0], ones[0] = 0, 0
+    rows[0] = 0
 
 
 @compiled
