@@ -67,59 +67,54 @@ def _depthwise(
 
 
 @compiled
-def _clip_panel(vectors: int, row: int, across: int, units: int, bias: int, width: int) -> None:
-    for v in range(vectors):
-        at = 4 * VECTOR * v
-        clip(row + across * v, units + at, bias + at, np.float32(0), SIX, width)
+def _finish_panel(factors: Any, panel: int, row: Any, at: int, width: int) -> None:
+    """What :func:`_expand` and :func:`_expand_image` do at last."""
+    vectors = factors.weights.shape[2] // VECTOR
+    at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
+    for v in range(panel * vectors, (panel + 1) * vectors):
+        offset = 4 * VECTOR * v
+        to = row.ctypes.data + row.strides[0] * v + 4 * VECTOR * at
+        clip(to, at_units + offset, at_bias + offset, np.float32(0), SIX, width)
+        row[v, at + width : at + width + _MOST_BEHIND] = 0
 
 
 @compiled
-def _expand(pixels: Any, scales: Any, p: int, width: int, factors: Any, row: Any, at: int) -> None:
-    """The row of the input that begins at pixel ``p``, to float32 (wide / 16, columns, 16) from
-    column ``at`` on; the columns behind become 0."""
+def _expand(
+    pixels: Any, scales: Any, p: int, width: int, factors: Any, panel: int, row: Any, at: int
+) -> None:
+    """A panel of the row of the input that begins at pixel ``p``, to float32
+    (wide / 16, columns, 16) from column ``at`` on; the columns behind become 0."""
     channels, chunk, panel_wide = pixels.shape[1], factors.chunk, factors.weights.shape[2]
     vectors, inputs = panel_wide // VECTOR, 2 * factors.weights.shape[1]
-    at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
-    at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
-    across = row.strides[0]
-    tiles = -(-width // (SUMS // vectors))
-    for panel in range(factors.weights.shape[0]):
-        to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
-        at_weights = first_weights + factors.weights.strides[0] * panel
-        for channel in range(0, inputs, chunk):
-            add_products(
-                vectors, at_pixels + 2 * (p * channels + channel), 2 * channels, at_weights,
-                chunk // 2, at_scales + 4 * p, 4, to, 4 * VECTOR, across, channel, tiles,
-            )  # fmt: skip
-            at_weights += 2 * chunk * panel_wide
-        _clip_panel(vectors, to, across, at_units + offset, at_bias + offset, width)
-    row[:, at + width : at + width + _MOST_BEHIND] = 0
+    at_weights = factors.weights.ctypes.data + factors.weights.strides[0] * panel
+    for channel in range(0, inputs, chunk):
+        add_products(
+            vectors, pixels.ctypes.data + 2 * (p * channels + channel), 2 * channels, at_weights,
+            chunk // 2, scales.ctypes.data + 4 * p, 4,
+            row.ctypes.data + row.strides[0] * vectors * panel + 4 * VECTOR * at, 4 * VECTOR,
+            row.strides[0], channel, -(-width // (SUMS // vectors)),
+        )  # fmt: skip
+        at_weights += 2 * chunk * panel_wide
+    _finish_panel(factors, panel, row, at, width)
 
 
 @compiled
 def _expand_image(
-    image: Any, unit: Any, y: int, width: int, factors: Any, row: Any, at: int
+    image: Any, unit: Any, y: int, width: int, factors: Any, panel: int, row: Any, at: int
 ) -> None:
     """As :func:`_expand`, row ``y`` of the stem; see :func:`delg.fixed_point.convolve_image`."""
     pairs, panel_wide = factors.chunk // 2, factors.weights.shape[2]
-    vectors, kernel_rows = panel_wide // VECTOR, factors.weights.shape[1] // pairs
-    at_image, at_unit = image.ctypes.data + image.strides[0] * 2 * y, unit.ctypes.data
-    at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    first_weights, first_to = factors.weights.ctypes.data, row.ctypes.data + 4 * VECTOR * at
-    across, apart = row.strides[0], 2 * image.strides[1]
-    tiles = -(-width // (SUMS // vectors))
-    for panel in range(factors.weights.shape[0]):
-        to, offset = first_to + across * vectors * panel, 4 * panel_wide * panel
-        at_weights = first_weights + factors.weights.strides[0] * panel
-        for k in range(kernel_rows):
-            add_products(
-                vectors, at_image + image.strides[0] * k, apart, at_weights, pairs, at_unit, 0, to,
-                4 * VECTOR, across, k, tiles,
-            )  # fmt: skip
-            at_weights += 4 * pairs * panel_wide
-        _clip_panel(vectors, to, across, at_units + offset, at_bias + offset, width)
-    row[:, at + width : at + width + _MOST_BEHIND] = 0
+    vectors = panel_wide // VECTOR
+    at_weights = factors.weights.ctypes.data + factors.weights.strides[0] * panel
+    for k in range(factors.weights.shape[1] // pairs):
+        add_products(
+            vectors, image.ctypes.data + image.strides[0] * (2 * y + k), 2 * image.strides[1],
+            at_weights, pairs, unit.ctypes.data, 0,
+            row.ctypes.data + row.strides[0] * vectors * panel + 4 * VECTOR * at, 4 * VECTOR,
+            row.strides[0], k, -(-width // (SUMS // vectors)),
+        )  # fmt: skip
+        at_weights += 4 * pairs * panel_wide
+    _finish_panel(factors, panel, row, at, width)
 
 
 @compiled
@@ -153,17 +148,18 @@ def inverted_residual(
         residual: whether the input is added to the output.
         out, out_scales, out_width, out_margin: of the output's map.
     """
-    taps, project = factors.taps, factors.project
-    across, wide = taps.shape[0], taps.shape[0] * VECTOR
+    expand, taps, project = factors.expand, factors.taps, factors.project
+    across, wide, vectors = taps.shape[0], taps.shape[0] * VECTOR, expand.weights.shape[2] // VECTOR
+    # Rows of the output that are made together: weights are read once for all, and few tiles are
+    # left empty.
+    together = min(last - first, -(-_TOGETHER // out_width))
+    held = size + stride * (together - 1)
     # Tiles write and look behind the last pixel.
     columns = max(before + width, stride * out_width) + size + (stride + 1) * SUMS
-    rows = floats(size * across * columns * VECTOR).reshape((size, across, columns, VECTOR))
+    rows = floats(held * across * columns * VECTOR).reshape((held, across, columns, VECTOR))
     # What the kernel may see beside the map; what lies further is of no matter.
     rows[:, :, :before] = 0
-    held = np.full(size, -size)
-    addresses = np.empty(size, np.int64)
-    # Rows that are projected together, so that few tiles are left empty.
-    together = min(last - first, -(-_TOGETHER // out_width))
+    addresses = np.empty((together, size), np.int64)
     middle = floats((together * out_width + SUMS) * wide // 2)
     scale = np.full(1, SIX / np.float32(HIGHEST))
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
@@ -175,34 +171,35 @@ def inverted_residual(
     at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
     first_weights, at_scale = project.weights.ctypes.data, scale.ctypes.data
     at_units, at_offsets = project.units.ctypes.data, project.bias.ctypes.data
-    at_addresses, at_middle, at_narrow = (
-        addresses.ctypes.data,
-        middle.ctypes.data,
-        narrow.ctypes.data,
-    )
+    at_rows, at_addresses = rows.ctypes.data, addresses.ctypes.data
+    at_middle, at_narrow = middle.ctypes.data, narrow.ctypes.data
+    begin = stride * first - before
     for start in range(first, last, together):
         end = min(start + together, last)
+        behind = stride * (end - 1) - before + size
         for y in range(start, end):
             for down in range(size):
-                r = stride * y - before + down
-                slot = (r + size) % size
-                if held[slot] != r:
-                    held[slot] = r
-                    if r < 0 or r >= height:
-                        rows[slot] = 0
-                    elif pixels.ndim == 3:
-                        _expand_image(pixels, scales, r, width, factors.expand, rows[slot], before)
-                    else:
-                        p = margin + r * (width + 1)
-                        _expand(pixels, scales, p, width, factors.expand, rows[slot], before)
-                addresses[down] = rows.ctypes.data + rows.strides[0] * slot
-            at_row = at_middle + 2 * (y - start) * out_width * wide
-            for v in range(across):
-                _depthwise(
-                    size, stride, at_addresses, rows.strides[1] * v, at_taps + taps.strides[0] * v,
-                    at_bias + 4 * VECTOR * v, at_row + 2 * VECTOR * v, 2 * wide,
-                    -(-out_width // DEPTHWISE_SUMS),
-                )  # fmt: skip
+                slot = (stride * y - before + down + held) % held
+                addresses[y - start, down] = at_rows + rows.strides[0] * slot
+        for panel in range(across // vectors):
+            for r in range(begin, behind):
+                row = rows[(r + held) % held]
+                if r < 0 or r >= height:
+                    row[panel * vectors : (panel + 1) * vectors] = 0
+                elif pixels.ndim == 3:
+                    _expand_image(pixels, scales, r, width, expand, panel, row, before)
+                else:
+                    p = margin + r * (width + 1)
+                    _expand(pixels, scales, p, width, expand, panel, row, before)
+            for v in range(panel * vectors, (panel + 1) * vectors):
+                for y in range(end - start):
+                    _depthwise(
+                        size, stride, at_addresses + addresses.strides[0] * y, rows.strides[1] * v,
+                        at_taps + taps.strides[0] * v, at_bias + 4 * VECTOR * v,
+                        at_middle + 2 * (y * out_width * wide + VECTOR * v), 2 * wide,
+                        -(-out_width // DEPTHWISE_SUMS),
+                    )  # fmt: skip
+        begin = behind
         count = (end - start) * out_width
         for panel in range(out_panels):
             at_weights = first_weights + project.weights.strides[0] * panel
@@ -213,7 +210,7 @@ def inverted_residual(
                     channel, -(-count // (SUMS // out_vectors)),
                 )  # fmt: skip
                 at_weights += 2 * chunk * out_panel
-        row = at_narrow
+        done = at_narrow
         for y in range(start, end):
             p = out_margin + y * (out_width + 1)
             for _ in range(out_width):
@@ -221,12 +218,12 @@ def inverted_residual(
                 if pixels.ndim == 2 and residual:
                     more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
                 largest = finish(
-                    row, at_units, at_offsets, more, more_scale, lowest, np.float32(_HIGHEST),
+                    done, at_units, at_offsets, more, more_scale, lowest, np.float32(_HIGHEST),
                     out_channels // VECTOR,
                 )  # fmt: skip
-                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
-                row += 4 * out_wide
+                out_scales[p] = keep(done, largest, at_out + 2 * p * out_channels, out_channels)
+                done += 4 * out_wide
                 p += 1
             out_scales[p] = 0
     # Until here, as Numba frees what is not named any more.
-    rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0] = 0
+    rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0, 0] = 0

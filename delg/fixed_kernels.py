@@ -110,7 +110,7 @@ def _products(vectors: int) -> Any:
             add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
             pixels = SUMS // vectors
 
-            def tile(a: Any, scales: Any, out: Any, adding: bool) -> None:
+            def tile(adding: bool, a: Any, scales: Any, out: Any) -> None:
                 sums = _sums(build, pixels, vectors, _INTS)
                 with cgutils.for_range(build, pairs) as loop:
                     at_w = _at(build, w, loop.index, _BYTES * vectors)
@@ -141,7 +141,7 @@ def _products(vectors: int) -> Any:
                 with cgutils.for_range(build, tiles) as loop:
                     first = build.mul(loop.index, _I64(pixels))
                     starts = ((a, apart), (scales, scales_apart), (out, wide))
-                    tile(*(_at(build, one, first, step) for one, step in starts), adding)
+                    tile(adding, *(_at(build, one, first, step) for one, step in starts))
 
             with build.if_else(build.icmp_signed("!=", add, _I64(0))) as (more, first):
                 with more:
