@@ -23,7 +23,7 @@ from delg.fixed_kernels import (
     depthwise_5_by_2,
     finish,
 )
-from delg.fixed_point import Factors, add_products, floats, keep
+from delg.fixed_point import Factors, add_products, filled, floats, keep
 from delg.values import FloatArray
 
 # Pixels that are projected together, at least.
@@ -154,10 +154,13 @@ def inverted_residual(
     # left empty.
     together = min(last - first, -(-_TOGETHER // out_width))
     held = size + stride * (together - 1)
-    # Tiles write and look behind the last pixel.
-    columns = max(before + width, stride * out_width) + size + (stride + 1) * SUMS
-    rows = floats(held * across * columns * VECTOR).reshape((held, across, columns, VECTOR))
-    # What the kernel may see beside the map; what lies further is of no matter.
+    # Tiles write behind the last pixel; they look further, but at what is of no matter.
+    columns = before + filled(width, SUMS // vectors) + size
+    looked_at = stride * (DEPTHWISE_SUMS + size) * VECTOR
+    rows = floats(across * held * columns * VECTOR + looked_at)[:-looked_at].reshape(
+        (across, held, columns, VECTOR)
+    )
+    # What the kernel sees left of the map.
     rows[:, :, :before] = 0
     addresses = np.empty((together, size), np.int64)
     middle = floats((together * out_width + SUMS) * wide // 2)
@@ -180,10 +183,10 @@ def inverted_residual(
         for y in range(start, end):
             for down in range(size):
                 slot = (stride * y - before + down + held) % held
-                addresses[y - start, down] = at_rows + rows.strides[0] * slot
+                addresses[y - start, down] = at_rows + rows.strides[1] * slot
         for panel in range(across // vectors):
             for r in range(begin, behind):
-                row = rows[(r + held) % held]
+                row = rows[:, (r + held) % held]
                 if r < 0 or r >= height:
                     row[panel * vectors : (panel + 1) * vectors] = 0
                 elif pixels.ndim == 3:
@@ -194,7 +197,7 @@ def inverted_residual(
             for v in range(panel * vectors, (panel + 1) * vectors):
                 for y in range(end - start):
                     _depthwise(
-                        size, stride, at_addresses + addresses.strides[0] * y, rows.strides[1] * v,
+                        size, stride, at_addresses + addresses.strides[0] * y, rows.strides[0] * v,
                         at_taps + taps.strides[0] * v, at_bias + 4 * VECTOR * v,
                         at_middle + 2 * (y * out_width * wide + VECTOR * v), 2 * wide,
                         -(-out_width // DEPTHWISE_SUMS),

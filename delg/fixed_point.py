@@ -86,6 +86,7 @@ class FixedMap:
         scales[:, self.width] = 0
 
 
+@compiled
 def filled(number: int, by: int) -> int:
     """The next multiple."""
     return -(-number // by) * by
