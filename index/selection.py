@@ -6,8 +6,11 @@ pyramid see much the same in the same place, and a second feature of it proves l
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from delg.compiled import compiled
 from delg.values import LocalFeatures
 
 # How near two features are the same place, at scale 1, in parts of the photo's longest side.
@@ -40,8 +43,18 @@ def _repeats(features: LocalFeatures, order: np.ndarray, longest_side: int) -> n
     """Whether each feature, in that order, repeats one before it: bool (N,)."""
     places = features.keypoints[order] / longest_side
     scales = np.maximum(features.scales[order], np.finfo(np.float32).tiny)
-    octaves = np.log2(scales)
-    x, y = places.T
-    near = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2 < (_NEAR / scales[:, None]) ** 2
-    near &= np.abs(octaves[:, None] - octaves) < _OCTAVES
-    return np.asarray(np.triu(near, 1).any(axis=0))
+    x, y = np.ascontiguousarray(places.T)
+    repeats = np.zeros(len(order), bool)
+    _find_repeats(x, y, (_NEAR / scales) ** 2, np.log2(scales), np.float32(_OCTAVES), repeats)
+    return repeats
+
+
+@compiled
+def _find_repeats(x: Any, y: Any, reach: Any, octaves: Any, apart: Any, repeats: Any) -> None:
+    for late in range(len(x)):
+        for early in range(late):
+            across, down = x[early] - x[late], y[early] - y[late]
+            near = across * across + down * down < reach[early]
+            if near and abs(octaves[early] - octaves[late]) < apart:
+                repeats[late] = True
+                break
