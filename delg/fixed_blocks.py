@@ -16,6 +16,7 @@ from delg.fixed_kernels import (
     HIGHEST,
     SUMS,
     VECTOR,
+    clear,
     clip,
     depthwise_3,
     depthwise_3_by_2,
@@ -28,8 +29,6 @@ from delg.values import FloatArray
 
 # Pixels that are projected together, at least.
 _TOGETHER = 48
-# Columns of zeros a kernel may see behind a map.
-_MOST_BEHIND = 4
 # Wide numbers lie between 0 and this (ReLU6).
 SIX = np.float32(6)
 # What a narrow number may not be below and above.
@@ -67,54 +66,37 @@ def _depthwise(
 
 
 @compiled
-def _finish_panel(factors: Any, panel: int, row: Any, at: int, width: int) -> None:
-    """What :func:`_expand` and :func:`_expand_image` do at last."""
-    vectors = factors.weights.shape[2] // VECTOR
-    at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
-    for v in range(panel * vectors, (panel + 1) * vectors):
-        offset = 4 * VECTOR * v
-        to = row.ctypes.data + row.strides[0] * v + 4 * VECTOR * at
-        clip(to, at_units + offset, at_bias + offset, np.float32(0), SIX, width)
-        row[v, at + width : at + width + _MOST_BEHIND] = 0
-
-
-@compiled
 def _expand(
-    pixels: Any, scales: Any, p: int, width: int, factors: Any, panel: int, row: Any, at: int
+    vectors: int,
+    a: int,
+    between: int,
+    apart: int,
+    w: int,
+    chunks: int,
+    pairs: int,
+    scales: int,
+    scales_apart: int,
+    units: int,
+    bias: int,
+    to: int,
+    across: int,
+    width: int,
+    after: int,
 ) -> None:
-    """A panel of the row of the input that begins at pixel ``p``, to float32
-    (wide / 16, columns, 16) from column ``at`` on; the columns behind become 0."""
-    channels, chunk, panel_wide = pixels.shape[1], factors.chunk, factors.weights.shape[2]
-    vectors, inputs = panel_wide // VECTOR, 2 * factors.weights.shape[1]
-    at_weights = factors.weights.ctypes.data + factors.weights.strides[0] * panel
-    for channel in range(0, inputs, chunk):
-        add_products(
-            vectors, pixels.ctypes.data + 2 * (p * channels + channel), 2 * channels, at_weights,
-            chunk // 2, scales.ctypes.data + 4 * p, 4,
-            row.ctypes.data + row.strides[0] * vectors * panel + 4 * VECTOR * at, 4 * VECTOR,
-            row.strides[0], channel, -(-width // (SUMS // vectors)),
-        )  # fmt: skip
-        at_weights += 2 * chunk * panel_wide
-    _finish_panel(factors, panel, row, at, width)
+    """One panel of one row of the wide map, with ``after`` columns of 0 right of it.
 
-
-@compiled
-def _expand_image(
-    image: Any, unit: Any, y: int, width: int, factors: Any, panel: int, row: Any, at: int
-) -> None:
-    """As :func:`_expand`, row ``y`` of the stem; see :func:`delg.fixed_point.convolve_image`."""
-    pairs, panel_wide = factors.chunk // 2, factors.weights.shape[2]
-    vectors = panel_wide // VECTOR
-    at_weights = factors.weights.ctypes.data + factors.weights.strides[0] * panel
-    for k in range(factors.weights.shape[1] // pairs):
+    Addresses and counts, as no arrays are counted where threads share them: ``between`` are the
+    bytes from chunk to chunk of the input; all else as in :func:`delg.fixed_point.add_products`."""
+    tiles = -(-width // (SUMS // vectors))
+    for chunk in range(chunks):
         add_products(
-            vectors, image.ctypes.data + image.strides[0] * (2 * y + k), 2 * image.strides[1],
-            at_weights, pairs, unit.ctypes.data, 0,
-            row.ctypes.data + row.strides[0] * vectors * panel + 4 * VECTOR * at, 4 * VECTOR,
-            row.strides[0], k, -(-width // (SUMS // vectors)),
+            vectors, a + between * chunk, apart, w + 4 * VECTOR * vectors * pairs * chunk, pairs,
+            scales, scales_apart, to, 4 * VECTOR, across, chunk, tiles,
         )  # fmt: skip
-        at_weights += 4 * pairs * panel_wide
-    _finish_panel(factors, panel, row, at, width)
+    for v in range(vectors):
+        row, offset = to + across * v, 4 * VECTOR * v
+        clip(row, units + offset, bias + offset, np.float32(0), SIX, width)
+        clear(row + 4 * VECTOR * width, after)
 
 
 @compiled
@@ -153,9 +135,10 @@ def inverted_residual(
     # Rows of the output that are made together: weights are read once for all, and few tiles are
     # left empty.
     together = min(last - first, -(-_TOGETHER // out_width))
+    after = size - 1 - before
     held = size + stride * (together - 1)
     # Tiles write behind the last pixel; they look further, but at what is of no matter.
-    columns = before + filled(width, SUMS // vectors) + size
+    columns = before + filled(width, SUMS // vectors) + after
     looked_at = stride * (DEPTHWISE_SUMS + size) * VECTOR
     rows = floats(across * held * columns * VECTOR + looked_at)[:-looked_at].reshape(
         (across, held, columns, VECTOR)
@@ -169,13 +152,24 @@ def inverted_residual(
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
     narrow = floats((together * out_width + SUMS) * out_wide)
-    out_channels = out.shape[1]
+    out_channels, channel_vectors = out.shape[1], out.shape[1] // VECTOR
     at_pixels, at_out = pixels.ctypes.data, out.ctypes.data
     at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
     first_weights, at_scale = project.weights.ctypes.data, scale.ctypes.data
     at_units, at_offsets = project.units.ctypes.data, project.bias.ctypes.data
     at_rows, at_addresses = rows.ctypes.data, addresses.ctypes.data
     at_middle, at_narrow = middle.ctypes.data, narrow.ctypes.data
+    expand_units, expand_bias = expand.units.ctypes.data, expand.bias.ctypes.data
+    expand_weights, pairs = expand.weights.ctypes.data, expand.chunk // 2
+    if pixels.ndim == 3:
+        # Each row of the stem's kernel is a chunk.
+        origin, down_by, between = at_pixels, 2 * pixels.strides[0], pixels.strides[0]
+        apart, scales_down_by, scales_apart = 2 * pixels.strides[1], 0, 0
+        scales_origin = scales.ctypes.data
+    else:
+        apart, between = pixels.strides[0], 2 * expand.chunk
+        down_by, scales_down_by, scales_apart = (width + 1) * apart, (width + 1) * 4, 4
+        origin, scales_origin = at_pixels + margin * apart, scales.ctypes.data + margin * 4
     begin = stride * first - before
     for start in range(first, last, together):
         end = min(start + together, last)
@@ -185,15 +179,21 @@ def inverted_residual(
                 slot = (stride * y - before + down + held) % held
                 addresses[y - start, down] = at_rows + rows.strides[1] * slot
         for panel in range(across // vectors):
+            offset = 4 * VECTOR * vectors * panel
             for r in range(begin, behind):
-                row = rows[:, (r + held) % held]
+                to = at_rows + rows.strides[1] * ((r + held) % held)
+                to += rows.strides[0] * vectors * panel + 4 * VECTOR * before
                 if r < 0 or r >= height:
-                    row[panel * vectors : (panel + 1) * vectors] = 0
-                elif pixels.ndim == 3:
-                    _expand_image(pixels, scales, r, width, expand, panel, row, before)
+                    for v in range(vectors):
+                        clear(to + rows.strides[0] * v, width + after)
                 else:
-                    p = margin + r * (width + 1)
-                    _expand(pixels, scales, p, width, expand, panel, row, before)
+                    _expand(
+                        vectors, origin + down_by * r, between, apart,
+                        expand_weights + expand.weights.strides[0] * panel,
+                        expand.weights.shape[1] // pairs, pairs, scales_origin + scales_down_by * r,
+                        scales_apart, expand_units + offset, expand_bias + offset, to,
+                        rows.strides[0], width, after,
+                    )  # fmt: skip
             for v in range(panel * vectors, (panel + 1) * vectors):
                 for y in range(end - start):
                     _depthwise(
@@ -222,9 +222,9 @@ def inverted_residual(
                     more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
                 largest = finish(
                     done, at_units, at_offsets, more, more_scale, lowest, np.float32(_HIGHEST),
-                    out_channels // VECTOR,
+                    channel_vectors,
                 )  # fmt: skip
-                out_scales[p] = keep(done, largest, at_out + 2 * p * out_channels, out_channels)
+                out_scales[p] = keep(done, largest, at_out + 2 * p * out_channels, channel_vectors)
                 done += 4 * out_wide
                 p += 1
             out_scales[p] = 0

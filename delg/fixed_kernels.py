@@ -235,6 +235,18 @@ def _clipping(
     return types.void(*kinds), generate
 
 
+def _clearing(context: Any, row: Any, vectors: Any) -> Any:
+    """``vectors`` times 16 float32 become 0."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, vectors = values
+        with cgutils.for_range(build, vectors) as loop:
+            _store(build, ir.Constant(_FLOATS, None), _at(build, row, loop.index, _BYTES))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
 def _finishing(
     context: Any,
     row: Any,
@@ -317,6 +329,7 @@ products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3
 depthwise_3, depthwise_5, depthwise_3_by_2, depthwise_5_by_2 = (
     _depthwise(size, stride) for stride in (1, 2) for size in (3, 5)
 )
+clear: Any = intrinsic(_clearing)
 clip: Any = intrinsic(_clipping)
 finish: Any = intrinsic(_finishing)
 keep_row: Any = intrinsic(_keeping)

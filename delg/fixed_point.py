@@ -198,11 +198,11 @@ def add_products(
 
 
 @compiled
-def keep(row: int, most: Any, pixel: int, channels: int) -> Any:
-    """Numbers at the address ``row``, of at most ``most``, as a map has them, at that of ``pixel``;
-    gives its scale, float32."""
+def keep(row: int, most: Any, pixel: int, vectors: int) -> Any:
+    """``vectors`` times 16 numbers at the address ``row``, of at most ``most``, as a map has them,
+    at that of ``pixel``; gives its scale, float32."""
     most = max(most, np.float32(1e-20))
-    keep_row(row, np.float32(LARGEST) / most, pixel, channels // VECTOR)
+    keep_row(row, np.float32(LARGEST) / most, pixel, vectors)
     return most / np.float32(LARGEST)
 
 
@@ -243,7 +243,8 @@ def convolve(
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     at_rows, first_weights = rows.ctypes.data, weights.ctypes.data
-    at_added, at_out, out_channels = added.ctypes.data, out.ctypes.data, out.shape[1]
+    at_added, at_out = added.ctypes.data, out.ctypes.data
+    out_channels, out_vectors = out.shape[1], out.shape[1] // VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
         there = min(BLOCK, margin + count - start)
@@ -269,10 +270,8 @@ def convolve(
                 row, more, scale = at_rows + 4 * wide * r, 0, least
                 if added.shape[1]:
                     more, scale = at_added + 2 * p * added.shape[1], added_scales[p]
-                largest = finish(
-                    row, at_units, at_bias, more, scale, least, most, out_channels // VECTOR
-                )
-                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
+                largest = finish(row, at_units, at_bias, more, scale, least, most, out_vectors)
+                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_vectors)
     # Until here, as Numba frees what is not named any more.
     rows[0] = 0
 
@@ -312,7 +311,7 @@ def convolve_image(
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     at_image, apart = image.ctypes.data, 2 * image.strides[1]
     at_rows, at_unit, first_weights = rows.ctypes.data, unit.ctypes.data, weights.ctypes.data
-    at_out, out_channels = out.ctypes.data, out.shape[1]
+    at_out, out_channels, out_vectors = out.ctypes.data, out.shape[1], out.shape[1] // VECTOR
     for y in range(first, last):
         for panel in range(panels):
             at_weights = first_weights + weights.strides[0] * panel
@@ -324,8 +323,8 @@ def convolve_image(
                 at_weights += 4 * pairs * panel_wide
         for x in range(width):
             row, p = at_rows + 4 * wide * x, margin + y * (width + 1) + x
-            largest = finish(row, at_units, at_bias, 0, least, least, most, out_channels // VECTOR)
-            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_channels)
+            largest = finish(row, at_units, at_bias, 0, least, least, most, out_vectors)
+            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_vectors)
         out_scales[margin + y * (width + 1) + width] = 0
     # Until here, as Numba frees what is not named any more.
     rows[0] = 0
@@ -358,7 +357,7 @@ def largest_of_nine(
                     for c in range(channels):
                         row[c] = max(row[c], np.float32(pixel[c]) * scale)
             to = out.ctypes.data + 2 * channels * (start + x)
-            out_scales[start + x] = keep(row.ctypes.data, row.max(), to, channels)
+            out_scales[start + x] = keep(row.ctypes.data, row.max(), to, channels // VECTOR)
         out_scales[start + width] = 0
 
 
