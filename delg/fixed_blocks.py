@@ -134,7 +134,7 @@ def inverted_residual(
     across, wide, vectors = taps.shape[0], taps.shape[0] * VECTOR, expand.weights.shape[2] // VECTOR
     # Rows of the output that are made together: weights are read once for all, and few tiles are
     # left empty.
-    together = min(last - first, -(-_TOGETHER // out_width))
+    together = max(1, min(last - first, -(-_TOGETHER // out_width)))
     after = size - 1 - before
     held = size + stride * (together - 1)
     # Tiles write behind the last pixel; they look further, but at what is of no matter.

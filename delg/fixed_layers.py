@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from delg.fixed_point import (
     split_weights,
     to_planes,
 )
-from delg.onnx_layers import Convolution, InvertedResidual, Weights
+from delg.layers import Convolution, InvertedResidual, Weights
 from delg.settings import InputSettings
 from delg.values import FloatArray
 
@@ -34,8 +34,17 @@ from delg.values import FloatArray
 _LOWEST, _HIGHEST = np.float32(np.finfo(np.float32).min), np.float32(np.finfo(np.float32).max)
 # Height, width, channels.
 Size = tuple[int, int, int]
-# Runs a loop from 0 to a number, in parts if it likes: the loop, its first arguments, the number.
-Run = Callable[[Callable[..., None], tuple[Any, ...], int], None]
+# Rows of a block that are worth a part, as each part expands some rows that others do too.
+_BLOCK_ROWS = 16
+
+
+class Run(Protocol):
+    """Runs a loop from 0 to ``count``, in parts if it likes, each of ``grain`` or more if there are
+    enough for all threads; it gets ``arguments`` first."""
+
+    def __call__(
+        self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int, grain: int = 1, /
+    ) -> None: ...
 
 
 @dataclass
@@ -160,7 +169,7 @@ class _BlockLoop:
             *source, self._factors, self._kernel, self._stride, self._before, self._residual,
             out.pixels, out.scales, out.width, out.margin,
         )  # fmt: skip
-        run(inverted_residual, arguments, out.height)
+        run(inverted_residual, arguments, out.height, _BLOCK_ROWS)
 
 
 class _Block(_BlockLoop):
@@ -211,7 +220,7 @@ _Step = _Conv | _Stem | _Block | _FirstBlock | _LargestOfNine | _EverySecond
 
 
 class FixedLayers:
-    """Writes a half of a backbone, as :class:`delg.onnx_backbones.Layers`, and runs it.
+    """Writes a half of a backbone, as :class:`delg.layers.Layers`, and runs it.
 
     A tensor is the number of the step that makes it; 0 is the input.
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.fixed_layers import FixedLayers, planes
+from delg.layered_backbones import Halves
+from delg.layers import Weights
 from delg.light_network import MOST_AT_ONCE, load_session
 from delg.maps import Maps
-from delg.onnx_backbones import Halves
-from delg.onnx_layers import Weights
 from delg.onnx_network import local_maps, write_heads
 from delg.settings import ModelSettings
 
@@ -23,7 +23,9 @@ from delg.settings import ModelSettings
 _PARTS = 4
 
 
-def _at_once(loop: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+def _at_once(
+    loop: Callable[..., None], arguments: tuple[Any, ...], count: int, grain: int = 1, /
+) -> None:
     loop(*arguments, 0, count)
 
 
@@ -67,9 +69,10 @@ class FixedNetwork:
         self._global = None if whole is None else load_session(whole, 1)
 
     def _side_by_side(
-        self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int
+        self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int, grain: int = 1, /
     ) -> None:
-        bounds = np.linspace(0, count, min(count, _PARTS * self._cores) + 1).astype(int).tolist()
+        count_of_parts = min(count, max(self._cores, min(_PARTS * self._cores, count // grain)))
+        bounds = np.linspace(0, count, count_of_parts + 1).astype(int).tolist()
         parts = iter(list(pairwise(bounds)))
 
         def work() -> None:

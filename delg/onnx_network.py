@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delg.onnx_backbones import Halves, Tensor, halves
-from delg.onnx_backbones import Layers as AnyLayers
+from delg.layered_backbones import Halves, halves
+from delg.layers import Convolution, Layers, Tensor, Weights
 from delg.onnx_file import UINT8, Graph
-from delg.onnx_layers import Convolution, Layers, Weights
+from delg.onnx_layers import OnnxLayers
 from delg.settings import ModelSettings
 
 # As in ``delg.heads``.
@@ -40,7 +40,7 @@ class OnnxModel:
 
 
 def local_maps(
-    layers: AnyLayers[Tensor], mid: Tensor, backbone: Halves, settings: ModelSettings
+    layers: Layers[Tensor], mid: Tensor, backbone: Halves, settings: ModelSettings
 ) -> tuple[Tensor, Tensor]:
     """The convolutions of the local head: the codes, and what attention looks at."""
     inputs, head = backbone.mid_channels, settings.local_head
@@ -70,11 +70,11 @@ def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> 
     attended = backbone.mid_channels if head.attention == "norm" else head.attention_hidden
     codes = local.input("codes", [1, head.dim, "rows", "columns"])
     attends = local.input("attended", [1, attended, "rows", "columns"])
-    _local_head(Layers(local, weights), codes, attends, backbone, settings)
+    _local_head(OnnxLayers(local, weights), codes, attends, backbone, settings)
     if not settings.has_global:
         return OnnxModel(local.model(), None, backbone.stride, backbone.offset)
     deep = whole.input("deep", [1, backbone.deep_channels, "rows", "columns"])
-    _global_head(Layers(whole, weights), deep, backbone, settings)
+    _global_head(OnnxLayers(whole, weights), deep, backbone, settings)
     return OnnxModel(local.model(), whole.model(), backbone.stride, backbone.offset)
 
 
@@ -106,7 +106,7 @@ def write_model(
 
 def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
     graph = Graph()
-    layers = Layers(graph, weights)
+    layers = OnnxLayers(graph, weights)
     pixels = graph.input("image", [1, "height", "width", 3], UINT8)
     mid = backbone.shallow(layers, _scaled(graph, pixels, settings))
     graph.output(mid, "mid", [1, backbone.mid_channels, "rows", "columns"])
@@ -116,7 +116,7 @@ def _shallow(backbone: Halves, settings: ModelSettings, weights: Weights) -> byt
 
 
 def _local_head(
-    layers: Layers, codes: str, attended: str, backbone: Halves, settings: ModelSettings
+    layers: OnnxLayers, codes: str, attended: str, backbone: Halves, settings: ModelSettings
 ) -> None:
     graph, weights, dim = layers.graph, layers.weights, settings.local_head.dim
     # What training reconstructs with; extraction has no use for it.
@@ -139,7 +139,7 @@ def _scaled(graph: Graph, pixels: str, settings: ModelSettings) -> str:
     return graph.add("Div", graph.add("Sub", graph.add("Cast", planes, to=1), mean), std)
 
 
-def _attention(layers: Layers, attended: str, settings: ModelSettings) -> str:
+def _attention(layers: OnnxLayers, attended: str, settings: ModelSettings) -> str:
     if settings.local_head.attention == "norm":
         return layers.norm(attended, keep=False)
     channels = (settings.local_head.attention_hidden, 1)
@@ -150,13 +150,13 @@ def _attention(layers: Layers, attended: str, settings: ModelSettings) -> str:
 
 def _deep(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
     graph = Graph()
-    layers = Layers(graph, weights)
+    layers = OnnxLayers(graph, weights)
     mid = graph.input("mid", [1, backbone.mid_channels, "rows", "columns"])
     _global_head(layers, backbone.deep(layers, mid), backbone, settings)
     return graph.model()
 
 
-def _global_head(layers: Layers, deep: str, backbone: Halves, settings: ModelSettings) -> None:
+def _global_head(layers: OnnxLayers, deep: str, backbone: Halves, settings: ModelSettings) -> None:
     head = settings.global_head
     power = float(layers.weights.take("gem/p", ()))
     pooled = layers.generalised_mean(deep, power, _GEM_EPSILON)

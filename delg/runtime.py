@@ -1,6 +1,6 @@
-"""What runs the network: ONNX Runtime where it can, TensorFlow otherwise. Both give the same.
+"""What runs the network: fixed point where the processor can, else ONNX Runtime, else TensorFlow.
 
-ResNets run in fixed point where that is faster, to within 1e-3 of the others.
+The last two give the same, fixed point to within 1e-3.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def load_network(
         values: its weights by name.
         origin: names them in errors.
         runtime: of ``RUNTIMES``; by default the environment's ``DELG_RUNTIME``, or "auto", which
-            is ONNX Runtime where it is installed and knows the backbone; with fixed point where the
-            processor and the backbone allow it.
+            is the first of those that the processor, the backbone and what is installed allow.
 
     Raises:
         ModelError: the weights do not fit, or the runtime cannot run the model.
@@ -55,8 +54,8 @@ def load_network(
             return fixed
         if runtime == "fixed-point":
             raise ModelError(
-                f"{settings.backbone} on this processor does not run in fixed point; that takes a "
-                f"ResNet and AVX-512 VNNI ({VARIABLE}=onnxruntime)"
+                f"{settings.backbone} on this processor does not run in fixed point; that takes "
+                f"AVX-512 VNNI and one of the package's backbones ({VARIABLE}=onnxruntime)"
             )
     from delg.light_network import LightNetwork
     from delg.onnx_network import write_model
@@ -72,10 +71,10 @@ def load_network(
 def _fixed_point(
     settings: ModelSettings, values: dict[str, np.ndarray], origin: str
 ) -> Network | None:
-    from delg.onnx_backbones import halves
+    from delg.layered_backbones import halves
 
     backbone = halves(settings.backbone, settings.block3_strides)
-    if backbone is None or not backbone.fixed_point:
+    if backbone is None:
         return None
     from delg.fixed_network import FixedNetwork
     from delg.fixed_point import supported

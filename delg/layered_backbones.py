@@ -1,38 +1,16 @@
 """The backbones in layers, in two halves: image -> mid-level map -> deep map.
 
-They mirror ``delg.backbones``, which has them in Keras for training. What writes the layers decides
-what they become: ONNX (``delg.onnx_layers``) or fixed point (``delg.fixed_layers``).
+They mirror ``delg.backbones``, which has them in Keras for training.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from delg.backbones import lite_stages, resnet_stages
-from delg.onnx_layers import Convolution, InvertedResidual
-
-# What stands for a map while layers are written.
-Tensor = TypeVar("Tensor")
-
-
-class Layers(Protocol[Tensor]):
-    """What writes layers; see :class:`delg.onnx_layers.Layers`."""
-
-    def conv(self, x: Tensor, spec: Convolution) -> Tensor: ...
-
-    def relu(self, x: Tensor) -> Tensor: ...
-
-    def relu6(self, x: Tensor) -> Tensor: ...
-
-    def inverted_residual(self, x: Tensor, spec: InvertedResidual) -> Tensor: ...
-
-    def add(self, x: Tensor, y: Tensor) -> Tensor: ...
-
-    def largest_of_nine(self, x: Tensor) -> Tensor: ...
-
-    def every_second(self, x: Tensor) -> Tensor: ...
+from delg.layers import Convolution, InvertedResidual, Layers, Tensor
 
 
 class Half(Protocol):
@@ -47,7 +25,6 @@ class Halves:
 
     Attributes:
         mid_channels, deep_channels: what each half gives.
-        fixed_point: whether all its layers are among those of ``delg.fixed_layers``.
     """
 
     shallow: Half
@@ -56,7 +33,6 @@ class Halves:
     deep_channels: int
     stride: int
     offset: float
-    fixed_point: bool = False
 
 
 def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) -> Tensor:
@@ -102,7 +78,6 @@ def _lite(variant: int) -> Halves:
         lite_stages.HEAD_CHANNELS,
         lite_stages.STRIDE,
         lite_stages.OFFSET,
-        fixed_point=True,
     )
 
 
@@ -163,7 +138,7 @@ def _resnet(depth: int, block3_strides: bool) -> Halves:
         return _resnet_stage(layers, mid, "conv5", 1024, 512, depths[3], 1 if block3_strides else 2)
 
     stride = resnet_stages.stride(block3_strides)
-    return Halves(shallow, deep, 1024, 2048, stride, resnet_stages.OFFSET, fixed_point=True)
+    return Halves(shallow, deep, 1024, 2048, stride, resnet_stages.OFFSET)
 
 
 _LITE = {"efficientnet_lite0": 0, "efficientnet_lite1": 1, "efficientnet_lite2": 2}
