@@ -6,8 +6,10 @@ Numba is imported when the first of them runs: what only looks into an index doe
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from functools import update_wrapper
+from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar, cast
 
@@ -22,7 +24,8 @@ def compiled(function: _Function) -> _Function:
 
     It runs without Python's lock, so threads run it side by side. It may call others that are
     compiled, as names of its module. What has been compiled is kept beside the source or in the
-    user's cache folder; where neither can be written, each process compiles anew.
+    user's cache folder, until one of the files it is made of changes; where neither can be written,
+    each process compiles anew.
     """
     return cast(_Function, _Loop(function))
 
@@ -50,12 +53,32 @@ class _Loop:
         return self._made
 
 
+def _files(function: Callable[..., Any]) -> list[str]:
+    """Where a function is, and what is compiled into it because its module names it."""
+    from numba.core.dispatcher import Dispatcher
+    from numba.extending import intrinsic
+
+    kinds = (_Loop, Dispatcher, type(intrinsic(lambda context: (None, None))))
+    named = [one for one in function.__globals__.values() if isinstance(one, kinds)]
+    modules = {one.__module__ for one in (function, *named)}
+    return sorted(str(sys.modules[one].__file__) for one in modules)
+
+
 def _made(function: Callable[..., Any]) -> Any:
     from numba import njit
-    from numba.core.caching import FunctionCache
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
 
     class Kept(FunctionCache):
         """What has been compiled, on disk; a full disk is no reason not to run it."""
+
+        def __init__(self, function: Callable[..., Any]) -> None:
+            super().__init__(function)
+            stats = [Path(one).stat() for one in _files(function)]
+            self._cache_file = IndexDataCacheFile(
+                cache_path=self._cache_path,
+                filename_base=self._impl.filename_base,
+                source_stamp=tuple((one.st_mtime, one.st_size) for one in stats),
+            )
 
         def save_overload(self, sig: Any, data: Any) -> None:
             with contextlib.suppress(OSError):

@@ -66,6 +66,17 @@ def run(tmp_path):
     return started
 
 
+def test_a_change_in_another_file_compiles_anew(run, tmp_path):
+    other = "from delg.compiled import compiled\n\n@compiled\ndef more(found, number):\n"
+    (tmp_path / "other.py").write_text(other + "    return found + number\n")
+    start, end = SOURCE.index("@compiled\ndef more"), len(SOURCE)
+    (tmp_path / "loop.py").write_text("from other import more\n" + SOURCE[:start] + SOURCE[end:])
+    assert run() == ["45.0", "0"]
+    assert run() == ["45.0", "1"]
+    (tmp_path / "other.py").write_text(other + "    return found + number + 1\n")
+    assert run() == ["55.0", "0"]
+
+
 def test_the_next_process_finds_what_was_compiled(run):
     assert run() == ["45.0", "0"]
     assert run() == ["45.0", "1"]

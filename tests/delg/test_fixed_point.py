@@ -33,16 +33,6 @@ ARCHITECTURES = {
         "global_head": {"dim": 16},
         "input": {"mean": [100, 120, 140], "std": [50, 60, 70], "channel_order": "bgr"},
     },
-    "narrow heads": {
-        "backbone": "resnet50",
-        "global_head": {"dim": 16, "normalize_pooled": True},
-        "local_head": {"dim": 8, "attention_hidden": 12},
-    },
-    "attention without weights": {
-        "backbone": "resnet50",
-        "global_head": {"dim": 16},
-        "local_head": {"dim": 24, "attention": "norm"},
-    },
     "inverted residuals, in blue, green and red": {
         "backbone": "efficientnet_lite0",
         "global_head": {"dim": 16, "gem_p": 2.5},
