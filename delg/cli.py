@@ -74,7 +74,9 @@ def doctor(as_json: AsJson = False) -> None:
                 for name, facts in packages.items()
             ],
         )
-        put(f"model {found['model']['name']}: {found['model'].get('fingerprint', 'broken')}")
+        model = found["model"]
+        put(f"model {model['name']}: {model.get('fingerprint', 'broken')}")
+        put(f"it runs in: {model.get('runtime', '-')}")
     for problem in problems(found):
         say(f"problem: {problem}")
     if problems(found):

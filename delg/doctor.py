@@ -67,8 +67,9 @@ def _memory_gib() -> float | None:
 
 def _model() -> dict[str, str]:
     try:
-        load_model(DEFAULT_MODEL)
-        return {"name": DEFAULT_MODEL, "fingerprint": find_model(DEFAULT_MODEL).fingerprint}
+        runtime = load_model(DEFAULT_MODEL).network.runtime
+        fingerprint = find_model(DEFAULT_MODEL).fingerprint
+        return {"name": DEFAULT_MODEL, "fingerprint": fingerprint, "runtime": runtime}
     except (DelgError, ImportError) as error:
         return {"name": DEFAULT_MODEL, "error": str(error)}
 

@@ -42,6 +42,8 @@ class FixedNetwork:
         ModelError: the weights do not fit the settings.
     """
 
+    runtime = "fixed-point"
+
     def __init__(
         self,
         settings: ModelSettings,

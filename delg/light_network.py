@@ -43,6 +43,8 @@ class LightNetwork:
         model: its graphs.
     """
 
+    runtime = "onnxruntime"
+
     def __init__(self, model: OnnxModel) -> None:
         self._model = model
         self._cores = os.cpu_count() or 1

@@ -71,8 +71,12 @@ class Network(Protocol):
     """A DELG model ready for inference.
 
     Attributes:
+        runtime: what runs it, of ``delg.runtime.RUNTIMES``.
         photos_at_once: how many photos are best in it at a time where there are many.
     """
+
+    @property
+    def runtime(self) -> str: ...
 
     @property
     def photos_at_once(self) -> int: ...

@@ -22,6 +22,7 @@ class TensorFlowNetwork:
         model: its weights as they are now; later changes to them are not seen.
     """
 
+    runtime = "tensorflow"
     # Its operations share one pool of threads; a second photo fills their serial parts.
     photos_at_once = 2
 

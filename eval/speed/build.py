@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,19 +41,24 @@ def write_photos(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:03d}.jpg"), pixels, quality)
 
 
-@stage("build_index")
+@stage("build_index", "build_index_onnxruntime")
 def build(bench: Bench) -> Iterator[Result]:
-    """The default model and settings; the baseline is the same in TensorFlow."""
+    """The default model and settings, and in ONNX Runtime; the baseline is the same in
+    TensorFlow."""
     count = _QUICK_PHOTOS if bench.quick else _PHOTOS
     write_photos(bench.folder / "photos", count)
     runs = 1 if bench.quick else min(bench.runs, _RUNS)
-    rates: dict[str, list[float]] = {"auto": [], "tensorflow": []}
+    measured = {"build_index": "auto"}
+    if not bench.quick:
+        measured["build_index_onnxruntime"] = "onnxruntime"
+    rates: dict[str, list[float]] = defaultdict(list)
     for turn in range(runs):
-        for runtime in ("auto", "tensorflow") if bench.baseline else ("auto",):
+        for runtime in (*measured.values(), *(["tensorflow"] if bench.baseline else [])):
             rates[runtime].append(_rate(bench.folder, count, runtime, turn))
     baseline = float(np.median(rates["tensorflow"])) if bench.baseline else None
     note = f"{count} JPEGs of {_SIDE} pixels; the baseline: {VARIABLE}=tensorflow"
-    yield Row.of("build_index", rates["auto"], "images/s", baseline, note, more_is_better=True)
+    for name, runtime in measured.items():
+        yield Row.of(name, rates[runtime], "images/s", baseline, note, more_is_better=True)
 
 
 def _rate(folder: Path, count: int, runtime: str, turn: int) -> float:

@@ -22,6 +22,7 @@ SMALL = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 class Fake:
     """A network that notes its calls; what it says depends on the level's mean and size alone."""
 
+    runtime = "fake"
     photos_at_once = 2
 
     def __init__(self, seconds: float = 0) -> None:
