@@ -24,7 +24,7 @@ from delg.fixed_point import (
     largest_of_nine,
     scale_image,
     split_weights,
-    to_planes,
+    to_floats,
 )
 from delg.layers import Convolution, InvertedResidual, Weights
 from delg.settings import InputSettings
@@ -354,8 +354,8 @@ def _map_of(size: Size, spare: list[FixedMap]) -> FixedMap:
     return FixedMap(*size)
 
 
-def planes(x: FixedMap, channels: int, run: Run) -> FloatArray:
-    """The first channels of a map, float32 (1, channels, height, width)."""
-    out = np.empty((channels, x.height, x.width), np.float32)
-    run(to_planes, (x.pixels, x.scales, x.step, x.margin, out), x.height)
+def floats_of(x: FixedMap, channels: int, run: Run) -> FloatArray:
+    """The first channels of a map, float32 (1, height, width, channels)."""
+    out = np.empty((x.height, x.width, channels), np.float32)
+    run(to_floats, (x.pixels, x.scales, x.step, x.margin, out), x.height)
     return out[None]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_layers import FixedLayers, planes
+from delg.fixed_layers import FixedLayers, floats_of
 from delg.layered_backbones import Halves
 from delg.layers import Weights
 from delg.light_network import MOST_AT_ONCE, load_session
@@ -92,7 +92,7 @@ class FixedNetwork:
         spread = self._side_by_side if alone and self._cores > 1 else _at_once
         mid, *maps = self._shallow.run(pixels, spread)
         inputs = {
-            one.name: planes(found, one.shape[1], spread)
+            one.name: floats_of(found, one.shape[3], spread)
             for one, found in zip(self._local.get_inputs(), maps, strict=True)
         }
         descriptors, scores = self._local.run(["descriptors", "scores"], inputs)
@@ -100,7 +100,8 @@ class FixedNetwork:
         if with_global and self._deep is not None and self._global is not None:
             (deep,) = self._deep.run(mid, spread)
             (reads,) = self._global.get_inputs()
-            whole = self._global.run(None, {reads.name: planes(deep, reads.shape[1], spread)})[0][0]
+            inputs = {reads.name: floats_of(deep, reads.shape[3], spread)}
+            whole = self._global.run(None, inputs)[0][0]
         return Maps.on_grid(
             descriptors[0], scores[0], whole, self._heads.stride, self._heads.offset
         )

@@ -362,20 +362,16 @@ def largest_of_nine(
 
 
 @compiled
-def to_planes(
+def to_floats(
     pixels: Any, scales: Any, step: int, margin: int, out: Any, first: int, last: int
 ) -> None:
-    """Rows ``first`` to ``last`` of the first channels of a map, as float32 (channels, h, w)."""
-    channels, _, width = out.shape
+    """Rows ``first`` to ``last`` of the first channels of a map, as float32 (h, w, channels)."""
     for y in range(first, last):
-        start = margin + y * step
-        row, row_scales = pixels[start : start + width], scales[start : start + width]
-        # So many channels at a time that all pixels of the row stay in the cache.
-        for low in range(0, channels, 2 * VECTOR):
-            for c in range(low, min(low + 2 * VECTOR, channels)):
-                plane, channel = out[c, y], row[:, c]
-                for x in range(width):
-                    plane[x] = np.float32(channel[x]) * row_scales[x]
+        for x in range(out.shape[1]):
+            p = margin + y * step + x
+            pixel, scale, made = pixels[p], scales[p], out[y, x]
+            for c in range(len(made)):
+                made[c] = np.float32(pixel[c]) * scale
 
 
 @compiled

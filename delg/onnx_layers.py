@@ -1,4 +1,4 @@
-"""The layers our networks are made of, as ONNX. Maps are (1, channels, height, width)."""
+"""The layers our networks are made of, as ONNX."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ _TINY = 1e-12
 
 
 class OnnxLayers:
-    """A graph and the weights that go into it; writes :class:`delg.layers.Layers`."""
+    """A graph and the weights that go into it; writes :class:`delg.layers.Layers`.
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
-        self.graph, self.weights = graph, weights
+    Args:
+        channels_last: maps are (1, height, width, channels) in place of (1, channels, height,
+            width), and all convolutions 1×1.
+    """
+
+    def __init__(self, graph: Graph, weights: Weights, channels_last: bool = False) -> None:
+        self.graph, self.weights, self._channels_last = graph, weights, channels_last
+        self.axis = -1 if channels_last else 1
+        self._cells = [1, 2] if channels_last else [2, 3]
 
     def conv(self, x: str, spec: Convolution) -> str:
         """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
         values, offset = self.weights.convolution(spec)
+        if self._channels_last:
+            product = self.graph.add("MatMul", x, self.graph.constant(values[:, :, 0, 0].T))
+            return self.graph.add("Add", product, self.graph.constant(offset))
         before, after = spec.around
         return self.graph.add(
             "Conv",
@@ -58,9 +68,13 @@ class OnnxLayers:
         """Every second cell of every second row."""
         return self.graph.add("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2])
 
+    def put_channels_last(self, x: str) -> str:
+        """A map as (1, height, width, channels)."""
+        return x if self._channels_last else self.graph.add("Transpose", x, perm=[0, 2, 3, 1])
+
     def norm(self, x: str, keep: bool) -> str:
         """L2 norm over the channels; ``keep`` them as one."""
-        axis = self.graph.constant(np.array([1]))
+        axis = self.graph.constant(np.array([self.axis]))
         squares = self.graph.add("ReduceSum", self.graph.add("Mul", x, x), axis, keepdims=int(keep))
         return self.graph.add("Sqrt", squares)
 
@@ -70,12 +84,12 @@ class OnnxLayers:
         return self.graph.add("Div", x, self.graph.add("Max", self.norm(x, True), least))
 
     def generalised_mean(self, x: str, power: float, epsilon: float) -> str:
-        """GeM over the cells: (1, C, h, w) -> (1, C); see :class:`delg.heads.GeM`."""
+        """GeM over the cells: a map of C channels -> (1, C); see :class:`delg.heads.GeM`."""
         add, constant = self.graph.add, self.graph.constant
         clipped = add("Max", x, constant(epsilon))
-        peak = add("ReduceMax", clipped, axes=[2, 3], keepdims=1)
+        peak = add("ReduceMax", clipped, axes=self._cells, keepdims=1)
         powered = add("Pow", add("Div", clipped, peak), constant(power))
-        mean = add("ReduceMean", powered, axes=[2, 3], keepdims=1)
+        mean = add("ReduceMean", powered, axes=self._cells, keepdims=1)
         return add("Flatten", add("Mul", add("Pow", mean, constant(1 / power)), peak))
 
     def dense(self, x: str, name: str, channels: tuple[int, int]) -> str:

@@ -55,7 +55,8 @@ def local_maps(
 def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> OnnxModel:
     """What is left of the graphs where something else runs the backbone and :func:`local_maps`.
 
-    ``shallow`` reads both as ``codes`` and ``attended``, ``deep`` the deep map as ``deep``.
+    ``shallow`` reads both as ``codes`` and ``attended``, ``deep`` the deep map as ``deep``, all
+    (1, rows, columns, channels).
 
     Args:
         settings: of the model.
@@ -68,13 +69,13 @@ def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> 
     local, whole = Graph(), Graph()
     head = settings.local_head
     attended = backbone.mid_channels if head.attention == "norm" else head.attention_hidden
-    codes = local.input("codes", [1, head.dim, "rows", "columns"])
-    attends = local.input("attended", [1, attended, "rows", "columns"])
-    _local_head(OnnxLayers(local, weights), codes, attends, backbone, settings)
+    codes = local.input("codes", [1, "rows", "columns", head.dim])
+    attends = local.input("attended", [1, "rows", "columns", attended])
+    _local_head(OnnxLayers(local, weights, True), codes, attends, backbone, settings)
     if not settings.has_global:
         return OnnxModel(local.model(), None, backbone.stride, backbone.offset)
-    deep = whole.input("deep", [1, backbone.deep_channels, "rows", "columns"])
-    _global_head(OnnxLayers(whole, weights), deep, backbone, settings)
+    deep = whole.input("deep", [1, "rows", "columns", backbone.deep_channels])
+    _global_head(OnnxLayers(whole, weights, True), deep, backbone, settings)
     return OnnxModel(local.model(), whole.model(), backbone.stride, backbone.offset)
 
 
@@ -122,7 +123,7 @@ def _local_head(
     # What training reconstructs with; extraction has no use for it.
     weights.take("autoencoder/decoder/kernel", (1, 1, dim, backbone.mid_channels))
     weights.take("autoencoder/decoder/bias", (backbone.mid_channels,))
-    descriptors = graph.add("Transpose", layers.unit(codes), perm=[0, 2, 3, 1])
+    descriptors = layers.put_channels_last(layers.unit(codes))
     graph.output(descriptors, "descriptors", [1, "rows", "columns", dim])
     graph.output(_attention(layers, attended, settings), "scores", [1, "rows", "columns"])
 
@@ -144,7 +145,7 @@ def _attention(layers: OnnxLayers, attended: str, settings: ModelSettings) -> st
         return layers.norm(attended, keep=False)
     channels = (settings.local_head.attention_hidden, 1)
     x = layers.conv(attended, Convolution("attention/score", channels, bias=True))
-    axis = layers.graph.constant(np.array([1]))
+    axis = layers.graph.constant(np.array([layers.axis]))
     return layers.graph.add("Squeeze", layers.graph.add("Softplus", x), axis)
 
 

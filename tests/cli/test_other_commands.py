@@ -262,4 +262,5 @@ def test_models_and_the_doctor_agree_on_what_is_shipped(run):
     assert (doctor.returncode, doctor.stderr) == (0, "")
     found = json.loads(doctor.stdout)
     assert found["model"]["fingerprint"] == info["fingerprint"]
+    assert found["model"]["runtime"] in ("fixed-point", "onnxruntime")
     assert "from" in found["packages"]["cv2"]

@@ -71,7 +71,7 @@ def float_map(values: NDArray[np.float32]) -> point.FixedMap:
 
 
 def numbers(x: point.FixedMap, channels: int) -> NDArray[np.float32]:
-    return layers.planes(x, channels, at_once)[0].transpose(1, 2, 0)
+    return layers.floats_of(x, channels, at_once)[0]
 
 
 def convolved(values: NDArray, kernel: NDArray, bias: NDArray) -> NDArray[np.float64]:
