@@ -22,7 +22,7 @@ class OnnxLayers:
     def __init__(self, graph: Graph, weights: Weights, channels_last: bool = False) -> None:
         self.graph, self.weights, self._channels_last = graph, weights, channels_last
         self.axis = -1 if channels_last else 1
-        self._cells = [1, 2] if channels_last else [2, 3]
+        self._cells = [0] if channels_last else [2, 3]
 
     def conv(self, x: str, spec: Convolution) -> str:
         """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
@@ -86,6 +86,9 @@ class OnnxLayers:
     def generalised_mean(self, x: str, power: float, epsilon: float) -> str:
         """GeM over the cells: a map of C channels -> (1, C); see :class:`delg.heads.GeM`."""
         add, constant = self.graph.add, self.graph.constant
+        if self._channels_last:
+            # Of maps of two dimensions maxima are found in whole registers.
+            x = add("Flatten", x, axis=3)
         clipped = add("Max", x, constant(epsilon))
         peak = add("ReduceMax", clipped, axes=self._cells, keepdims=1)
         powered = add("Pow", add("Div", clipped, peak), constant(power))
