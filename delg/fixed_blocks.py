@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.compiled import compiled
 from delg.fixed_kernels import (
@@ -49,6 +50,31 @@ class BlockFactors(NamedTuple):
     taps: FloatArray
     bias: FloatArray
     project: Factors
+
+
+class Source(NamedTuple):
+    """What a block expands: a map, or an image by way of the stem.
+
+    Attributes:
+        numbers: int16, of two dimensions.
+        scales: float32, of one.
+        height, width: of the map that is expanded, or that the stem makes of the image.
+        start, row, chunk, pixel: where its numbers lie: the first, and how far the next row, the
+            next chunk (of channels, or row of the stem's kernel) and the next pixel are.
+        scales_start, scales_row, scales_pixel: the same of the scales.
+    """
+
+    numbers: NDArray[np.int16]
+    scales: FloatArray
+    height: int
+    width: int
+    start: int
+    row: int
+    chunk: int
+    pixel: int
+    scales_start: int = 0
+    scales_row: int = 0
+    scales_pixel: int = 0
 
 
 @compiled
@@ -100,12 +126,38 @@ def _expand(
 
 
 @compiled
-def inverted_residual(
-    pixels: Any,
-    scales: Any,
-    height: int,
+def _keep_row(
+    sums: int,
+    wide: int,
+    source: Any,
+    y: int,
+    residual: bool,
+    factors: Any,
+    out: Any,
+    out_scales: Any,
+    p: int,
     width: int,
-    margin: int,
+) -> None:
+    """Sums of the row ``y``, ``wide`` bytes apart, to the output's pixels from ``p`` on."""
+    lowest, highest = np.float32(_LOWEST), np.float32(_HIGHEST)
+    at_units, at_bias, vectors = factors.units.ctypes.data, factors.bias.ctypes.data, out.shape[1]
+    vectors //= VECTOR
+    at_out = out.ctypes.data + out.strides[0] * p
+    at_input = source.numbers.ctypes.data + 2 * (source.start + source.row * y)
+    for x in range(width):
+        more, scale = 0, lowest
+        if residual:
+            more = at_input + 2 * source.pixel * x
+            scale = source.scales[source.scales_start + source.scales_row * y + x]
+        row = sums + wide * x
+        largest = finish(row, at_units, at_bias, more, scale, lowest, highest, vectors)
+        out_scales[p + x] = keep(row, largest, at_out + out.strides[0] * x, vectors)
+    out_scales[p + width] = 0
+
+
+@compiled
+def inverted_residual(
+    source: Any,
     factors: Any,
     size: int,
     stride: int,
@@ -121,9 +173,7 @@ def inverted_residual(
     """Rows ``first`` to ``last`` of a block.
 
     Args:
-        pixels, scales: the input, as in :class:`delg.fixed_point.FixedMap`; ``height``, ``width``
-            and ``margin`` too. For the first block an image and its unit, as for
-            :func:`delg.fixed_point.convolve_image`, and the size of the map the stem makes of it.
+        source: :class:`Source`, what is expanded.
         factors: :class:`BlockFactors`.
         size, stride, before: of the depthwise convolution; ``before`` are the zeros it sees above
             and left of the map.
@@ -131,6 +181,7 @@ def inverted_residual(
         out, out_scales, out_width, out_margin: of the output's map.
     """
     expand, taps, project = factors.expand, factors.taps, factors.project
+    height, width = source.height, source.width
     across, wide, vectors = taps.shape[0], taps.shape[0] * VECTOR, expand.weights.shape[2] // VECTOR
     # Rows of the output that are made together: weights are read once for all, and few tiles are
     # left empty.
@@ -150,26 +201,15 @@ def inverted_residual(
     scale = np.full(1, SIX / np.float32(HIGHEST))
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
-    inputs, chunk, lowest = 2 * project.weights.shape[1], project.chunk, np.float32(_LOWEST)
+    inputs, chunk = 2 * project.weights.shape[1], project.chunk
     narrow = floats((together * out_width + SUMS) * out_wide)
-    out_channels, channel_vectors = out.shape[1], out.shape[1] // VECTOR
-    at_pixels, at_out = pixels.ctypes.data, out.ctypes.data
-    at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
-    first_weights, at_scale = project.weights.ctypes.data, scale.ctypes.data
-    at_units, at_offsets = project.units.ctypes.data, project.bias.ctypes.data
-    at_rows, at_addresses = rows.ctypes.data, addresses.ctypes.data
-    at_middle, at_narrow = middle.ctypes.data, narrow.ctypes.data
-    expand_units, expand_bias = expand.units.ctypes.data, expand.bias.ctypes.data
+    at_numbers = source.numbers.ctypes.data + 2 * source.start
+    at_scales = source.scales.ctypes.data + 4 * source.scales_start
+    at_units, at_offsets = expand.units.ctypes.data, expand.bias.ctypes.data
     expand_weights, pairs = expand.weights.ctypes.data, expand.chunk // 2
-    if pixels.ndim == 3:
-        # Each row of the stem's kernel is a chunk.
-        origin, down_by, between = at_pixels, 2 * pixels.strides[0], pixels.strides[0]
-        apart, scales_down_by, scales_apart = 2 * pixels.strides[1], 0, 0
-        scales_origin = scales.ctypes.data
-    else:
-        apart, between = pixels.strides[0], 2 * expand.chunk
-        down_by, scales_down_by, scales_apart = (width + 1) * apart, (width + 1) * 4, 4
-        origin, scales_origin = at_pixels + margin * apart, scales.ctypes.data + margin * 4
+    at_rows, at_addresses = rows.ctypes.data, addresses.ctypes.data
+    at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
+    at_middle, at_narrow, at_scale = middle.ctypes.data, narrow.ctypes.data, scale.ctypes.data
     begin = stride * first - before
     for start in range(first, last, together):
         end = min(start + together, last)
@@ -188,11 +228,11 @@ def inverted_residual(
                         clear(to + rows.strides[0] * v, width + after)
                 else:
                     _expand(
-                        vectors, origin + down_by * r, between, apart,
-                        expand_weights + expand.weights.strides[0] * panel,
-                        expand.weights.shape[1] // pairs, pairs, scales_origin + scales_down_by * r,
-                        scales_apart, expand_units + offset, expand_bias + offset, to,
-                        rows.strides[0], width, after,
+                        vectors, at_numbers + 2 * source.row * r, 2 * source.chunk,
+                        2 * source.pixel, expand_weights + expand.weights.strides[0] * panel,
+                        expand.weights.shape[1] // pairs, pairs,
+                        at_scales + 4 * source.scales_row * r, 4 * source.scales_pixel,
+                        at_units + offset, at_offsets + offset, to, rows.strides[0], width, after,
                     )  # fmt: skip
             for v in range(panel * vectors, (panel + 1) * vectors):
                 for y in range(end - start):
@@ -203,30 +243,20 @@ def inverted_residual(
                         -(-out_width // DEPTHWISE_SUMS),
                     )  # fmt: skip
         begin = behind
-        count = (end - start) * out_width
+        tiles = -(-(end - start) * out_width // (SUMS // out_vectors))
         for panel in range(out_panels):
-            at_weights = first_weights + project.weights.strides[0] * panel
+            at_weights = project.weights.ctypes.data + project.weights.strides[0] * panel
             for channel in range(0, inputs, chunk):
                 add_products(
                     out_vectors, at_middle + 2 * channel, 2 * wide, at_weights, chunk // 2,
                     at_scale, 0, at_narrow + 4 * panel * out_panel, 4 * out_wide, 4 * VECTOR,
-                    channel, -(-count // (SUMS // out_vectors)),
+                    channel, tiles,
                 )  # fmt: skip
                 at_weights += 2 * chunk * out_panel
-        done = at_narrow
         for y in range(start, end):
-            p = out_margin + y * (out_width + 1)
-            for _ in range(out_width):
-                more, more_scale = 0, lowest
-                if pixels.ndim == 2 and residual:
-                    more, more_scale = at_pixels + 2 * p * pixels.shape[1], scales[p]
-                largest = finish(
-                    done, at_units, at_offsets, more, more_scale, lowest, np.float32(_HIGHEST),
-                    channel_vectors,
-                )  # fmt: skip
-                out_scales[p] = keep(done, largest, at_out + 2 * p * out_channels, channel_vectors)
-                done += 4 * out_wide
-                p += 1
-            out_scales[p] = 0
+            _keep_row(
+                at_narrow + 4 * out_wide * out_width * (y - start), 4 * out_wide, source, y,
+                residual, project, out, out_scales, out_margin + y * (out_width + 1), out_width,
+            )  # fmt: skip
     # Until here, as Numba frees what is not named any more.
     rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0, 0] = 0

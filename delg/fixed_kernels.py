@@ -55,8 +55,10 @@ def _everywhere(build: Any, value: Any, kind: Any) -> Any:
 
 
 def _times_plus(build: Any, x: Any, y: Any, z: Any) -> Any:
-    product = build.fmul(x, y, flags=("contract",))
-    return build.fadd(product, z, flags=("contract",))
+    # Said outright: what LLVM makes of a product and a sum differs from place to place.
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    fused = cgutils.get_or_insert_function(build.module, kind, "llvm.fma.v16f32")
+    return build.call(fused, [x, y, z])
 
 
 def _larger(build: Any, x: Any, y: Any) -> Any:
@@ -109,8 +111,9 @@ def _products(vectors: int) -> Any:
             # As an intrinsic, LLVM takes it apart into two for some processors.
             add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
             pixels = SUMS // vectors
+            adding = build.icmp_signed("!=", add, _I64(0))
 
-            def tile(adding: bool, a: Any, scales: Any, out: Any) -> None:
+            def tile(a: Any, scales: Any, out: Any) -> None:
                 sums = _sums(build, pixels, vectors, _INTS)
                 with cgutils.for_range(build, pairs) as loop:
                     at_w = _at(build, w, loop.index, _BYTES * vectors)
@@ -125,29 +128,26 @@ def _products(vectors: int) -> Any:
                         for one, column in zip(row, columns, strict=True):
                             total = build.call(add_product, [build.load(one), pixel, column])
                             build.store(total, one)
+                with build.if_else(adding) as (more, first):
+                    with more:
+                        write(sums, scales, out, True)
+                    with first:
+                        write(sums, scales, out, False)
+
+            def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
                 for r, row in enumerate(sums):
                     scale = _load(build, _at(build, scales, r, scales_apart), _F32)
                     scale = _everywhere(build, scale, _FLOATS)
                     for v, one in enumerate(row):
                         at = _at(build, _at(build, out, r, wide), v, across)
+                        there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
                         value = build.sitofp(build.load(one), _FLOATS)
-                        value = build.fmul(value, scale, flags=("contract",))
-                        if adding:
-                            there = _load(build, at, _FLOATS)
-                            value = build.fadd(value, there, flags=("contract",))
-                        _store(build, value, at)
+                        _store(build, _times_plus(build, value, scale, there), at)
 
-            def row(adding: bool) -> None:
-                with cgutils.for_range(build, tiles) as loop:
-                    first = build.mul(loop.index, _I64(pixels))
-                    starts = ((a, apart), (scales, scales_apart), (out, wide))
-                    tile(adding, *(_at(build, one, first, step) for one, step in starts))
-
-            with build.if_else(build.icmp_signed("!=", add, _I64(0))) as (more, first):
-                with more:
-                    row(True)
-                with first:
-                    row(False)
+            with cgutils.for_range(build, tiles) as loop:
+                first = build.mul(loop.index, _I64(pixels))
+                starts = ((a, apart), (scales, scales_apart), (out, wide))
+                tile(*(_at(build, one, first, step) for one, step in starts))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), generate

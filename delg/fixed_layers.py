@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_blocks import SIX, BlockFactors, inverted_residual
+from delg.fixed_blocks import SIX, BlockFactors, Source, inverted_residual
 from delg.fixed_kernels import HIGHEST, LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
@@ -164,9 +164,9 @@ class _BlockLoop:
     def _size_of(self, height: int, width: int) -> Size:
         return height // self._stride, width // self._stride, self._outputs
 
-    def _fill(self, out: FixedMap, source: tuple[Any, ...], run: Run) -> None:
+    def _fill(self, out: FixedMap, source: Source, run: Run) -> None:
         arguments = (
-            *source, self._factors, self._kernel, self._stride, self._before, self._residual,
+            source, self._factors, self._kernel, self._stride, self._before, self._residual,
             out.pixels, out.scales, out.width, out.margin,
         )  # fmt: skip
         run(inverted_residual, arguments, out.height, _BLOCK_ROWS)
@@ -179,7 +179,9 @@ class _Block(_BlockLoop):
         return self._size_of(x.height, x.width)
 
     def fill(self, out: FixedMap, x: FixedMap, added: None, run: Run) -> None:
-        self._fill(out, (x.pixels, x.scales, x.height, x.width, x.margin), run)
+        apart, chunk = x.pixels.shape[1], self._factors.expand.chunk
+        where = (x.margin * apart, x.step * apart, chunk, apart, x.margin, x.step, 1)
+        self._fill(out, Source(x.pixels, x.scales, x.height, x.width, *where), run)
 
 
 class _FirstBlock(_BlockLoop):
@@ -194,8 +196,12 @@ class _FirstBlock(_BlockLoop):
 
     def fill(self, out: FixedMap, image: NDArray[np.uint8], added: None, run: Run) -> None:
         height, width, _ = self._stem.size(image)
-        source = (self._stem.padded(image, run), self._stem.unit, height, width, 0)
-        self._fill(out, source, run)
+        padded = self._stem.padded(image, run)
+        numbers = padded.reshape(len(padded), -1)
+        row = numbers.shape[1]
+        # The stem's stride is 2.
+        where = (0, 2 * row, row, 2 * padded.shape[2])
+        self._fill(out, Source(numbers, self._stem.unit, height, width, *where), run)
 
 
 class _Halving:

@@ -27,8 +27,8 @@ CENTROIDS = 256
 CODE_BYTES = 16
 _WIDTH = 5
 # It takes so many descriptors to learn from, and more than so many do not help.
-FEWEST, MOST = 4_000, 30_000
-_ROUNDS = 12
+FEWEST, MOST = 4_000, 20_000
+_ROUNDS = 8
 _TINY = 1e-12
 
 
