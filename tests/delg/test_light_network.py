@@ -115,6 +115,9 @@ def test_weights_are_taken_strictly(small: Delg, runtime: str) -> None:
 
 def test_the_environment_chooses_the_runtime(small: Delg, monkeypatch: pytest.MonkeyPatch) -> None:
     values = values_of(small)
+    monkeypatch.delenv("DELG_RUNTIME", raising=False)
+    assert load_network(small.settings, values, "w.h5").runtime in ("fixed-point", "onnxruntime")
+    monkeypatch.setenv("DELG_RUNTIME", "onnxruntime")
     assert isinstance(load_network(small.settings, values, "w.h5"), LightNetwork)
     monkeypatch.setenv("DELG_RUNTIME", "tensorflow")
     assert isinstance(load_network(small.settings, values, "w.h5"), TensorFlowNetwork)
@@ -136,7 +139,8 @@ def test_without_onnx_runtime_there_is_tensorflow(
 def test_a_backbone_in_keras_only_runs_in_tensorflow(
     small: Delg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("delg.onnx_network.halves", lambda *_: None)
+    for place in ("delg.layered_backbones.halves", "delg.onnx_network.halves"):
+        monkeypatch.setattr(place, lambda *_: None)
     values = values_of(small)
     assert isinstance(load_network(small.settings, values, "w.h5"), TensorFlowNetwork)
     with pytest.raises(ModelError, match="runs in TensorFlow only"):
