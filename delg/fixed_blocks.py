@@ -25,15 +25,13 @@ from delg.fixed_kernels import (
     depthwise_5_by_2,
     finish,
 )
-from delg.fixed_point import Factors, add_products, filled, floats, keep
+from delg.fixed_point import LEAST, MOST, Factors, add_products, filled, floats, keep
 from delg.values import FloatArray
 
 # Pixels that are projected together, at least.
 _TOGETHER = 48
 # Wide numbers lie between 0 and this (ReLU6).
 SIX = np.float32(6)
-# What a narrow number may not be below and above.
-_LOWEST, _HIGHEST = np.finfo(np.float32).min, np.finfo(np.float32).max
 
 
 class BlockFactors(NamedTuple):
@@ -139,18 +137,17 @@ def _keep_row(
     width: int,
 ) -> None:
     """Sums of the row ``y``, ``wide`` bytes apart, to the output's pixels from ``p`` on."""
-    lowest, highest = np.float32(_LOWEST), np.float32(_HIGHEST)
     at_units, at_bias, vectors = factors.units.ctypes.data, factors.bias.ctypes.data, out.shape[1]
     vectors //= VECTOR
     at_out = out.ctypes.data + out.strides[0] * p
     at_input = source.numbers.ctypes.data + 2 * (source.start + source.row * y)
     for x in range(width):
-        more, scale = 0, lowest
+        more, scale = 0, LEAST
         if residual:
             more = at_input + 2 * source.pixel * x
             scale = source.scales[source.scales_start + source.scales_row * y + x]
         row = sums + wide * x
-        largest = finish(row, at_units, at_bias, more, scale, lowest, highest, vectors)
+        largest = finish(row, at_units, at_bias, more, scale, LEAST, MOST, vectors)
         out_scales[p + x] = keep(row, largest, at_out + out.strides[0] * x, vectors)
     out_scales[p + width] = 0
 

@@ -13,6 +13,8 @@ from delg.fixed_blocks import SIX, BlockFactors, Source, inverted_residual
 from delg.fixed_kernels import HIGHEST, LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
+    LEAST,
+    MOST,
     STEM_UNIT,
     Factors,
     FixedMap,
@@ -30,8 +32,6 @@ from delg.layers import Convolution, InvertedResidual, Weights
 from delg.settings import InputSettings
 from delg.values import FloatArray
 
-# What an output without an activation may not be below and above.
-_LOWEST, _HIGHEST = np.float32(np.finfo(np.float32).min), np.float32(np.finfo(np.float32).max)
 # Height, width, channels.
 Size = tuple[int, int, int]
 # Rows of a block that are worth a part, as each part expands some rows that others do too.
@@ -51,8 +51,8 @@ class Run(Protocol):
 class _Limits:
     """What a step's output may not be below and above."""
 
-    least: np.float32 = field(default=_LOWEST, kw_only=True)
-    most: np.float32 = field(default=_HIGHEST, kw_only=True)
+    least: np.float32 = field(default=LEAST, kw_only=True)
+    most: np.float32 = field(default=MOST, kw_only=True)
 
 
 @dataclass

@@ -31,6 +31,8 @@ _CHUNK = 64
 _LINE = 64
 # Pixels of a block, which is finished while it is in the cache: whole tiles.
 BLOCK = 48
+# What an output without an activation may not be below and above.
+LEAST, MOST = np.float32(np.finfo(np.float32).min), np.float32(np.finfo(np.float32).max)
 # What the stem's input counts in, if it can.
 STEM_UNIT = 1 / 64
 

@@ -51,6 +51,8 @@ def _repeats(features: LocalFeatures, order: np.ndarray, longest_side: int) -> n
 
 @compiled
 def _find_repeats(x: Any, y: Any, reach: Any, octaves: Any, apart: Any, repeats: Any) -> None:
+    """Mark in ``repeats`` what lies within the ``reach`` (squared) of one before it, less than
+    ``apart`` octaves away."""
     for late in range(len(x)):
         for early in range(late):
             across, down = x[early] - x[late], y[early] - y[late]
