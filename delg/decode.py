@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import stat
 import warnings
@@ -55,7 +56,7 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         rgba = image.convert("RGBA")
         page = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(page, rgba)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
@@ -93,10 +94,12 @@ def _check_size(width: int, height: int, settings: ImageSettings) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except (OSError, ValueError, TypeError, KeyError, SyntaxError, ZeroDivisionError):
-        return image  # Broken EXIF says nothing about the pixels.
+    broken = OSError, ValueError, TypeError, KeyError, SyntaxError, ZeroDivisionError
+    # Broken EXIF says nothing about the pixels.
+    with contextlib.suppress(*broken):
+        # In place, as a photo that stands upright would be copied otherwise.
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 def decode_bytes(

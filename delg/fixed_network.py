@@ -1,4 +1,4 @@
-"""A backbone in fixed point, its heads in ONNX Runtime."""
+"""A backbone in fixed point, what stands behind it in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_layers import FixedLayers, floats_of
+from delg.fixed_layers import FixedLayers, floats_of, pooled_of
 from delg.layered_backbones import Halves
 from delg.layers import Weights
 from delg.light_network import MOST_AT_ONCE, load_session
 from delg.maps import Maps
-from delg.onnx_network import local_maps, write_heads
+from delg.onnx_network import EPSILON, gem_power, local_maps, write_heads
 from delg.settings import ModelSettings
 
 # Parts of a loop for each thread: so many that none waits long for another.
@@ -60,6 +60,7 @@ class FixedNetwork:
             positive = self._shallow.is_positive(mid)
             self._deep = FixedLayers(weights, settings.input, positive)
             self._deep.keep(backbone.deep(self._deep, 0))
+            self._power = gem_power(weights)
         self._heads = write_heads(settings, backbone, weights)
         weights.check()
         self._cores = os.cpu_count() or 1
@@ -100,8 +101,8 @@ class FixedNetwork:
         if with_global and self._deep is not None and self._global is not None:
             (deep,) = self._deep.run(mid, spread)
             (reads,) = self._global.get_inputs()
-            inputs = {reads.name: floats_of(deep, reads.shape[3], spread)}
-            whole = self._global.run(None, inputs)[0][0]
+            pooled = pooled_of(deep, reads.shape[1], self._power, EPSILON)
+            whole = self._global.run(None, {reads.name: pooled})[0][0]
         return Maps.on_grid(
             descriptors[0], scores[0], whole, self._heads.stride, self._heads.offset
         )

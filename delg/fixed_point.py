@@ -377,6 +377,39 @@ def to_floats(
 
 
 @compiled
+def generalised_mean(
+    pixels: Any,
+    scales: Any,
+    step: int,
+    margin: int,
+    height: int,
+    width: int,
+    power: float,
+    epsilon: float,
+    out: Any,
+) -> None:
+    """GeM over the first channels of a map, float32 (channels,); see :class:`delg.heads.GeM`."""
+    channels = len(out)
+    peaks, sums = np.full(channels, np.float32(epsilon)), np.zeros(channels, np.float32)
+    for y in range(height):
+        for x in range(width):
+            pixel, scale = pixels[margin + y * step + x], scales[margin + y * step + x]
+            for c in range(channels):
+                value = np.float32(pixel[c]) * scale
+                peaks[c] = value if value > peaks[c] else peaks[c]
+    for y in range(height):
+        for x in range(width):
+            pixel, scale = pixels[margin + y * step + x], scales[margin + y * step + x]
+            for c in range(channels):
+                value = np.float32(pixel[c]) * scale
+                value = (value if value > epsilon else np.float32(epsilon)) / peaks[c]
+                # The usual power takes no logarithm.
+                sums[c] += value * value * value if power == 3 else value ** np.float32(power)
+    for c in range(channels):
+        out[c] = peaks[c] * (sums[c] / (height * width)) ** (1 / power)
+
+
+@compiled
 def scale_image(
     image: Any, middle: Any, times: Any, out: Any, top: int, left: int, first: int, last: int
 ) -> None:

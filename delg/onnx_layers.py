@@ -22,7 +22,6 @@ class OnnxLayers:
     def __init__(self, graph: Graph, weights: Weights, channels_last: bool = False) -> None:
         self.graph, self.weights, self._channels_last = graph, weights, channels_last
         self.axis = -1 if channels_last else 1
-        self._cells = [0] if channels_last else [2, 3]
 
     def conv(self, x: str, spec: Convolution) -> str:
         """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
@@ -84,15 +83,12 @@ class OnnxLayers:
         return self.graph.add("Div", x, self.graph.add("Max", self.norm(x, True), least))
 
     def generalised_mean(self, x: str, power: float, epsilon: float) -> str:
-        """GeM over the cells: a map of C channels -> (1, C); see :class:`delg.heads.GeM`."""
+        """GeM over the cells: (1, C, height, width) -> (1, C); see :class:`delg.heads.GeM`."""
         add, constant = self.graph.add, self.graph.constant
-        if self._channels_last:
-            # Of maps of two dimensions maxima are found in whole registers.
-            x = add("Flatten", x, axis=3)
         clipped = add("Max", x, constant(epsilon))
-        peak = add("ReduceMax", clipped, axes=self._cells, keepdims=1)
+        peak = add("ReduceMax", clipped, axes=[2, 3], keepdims=1)
         powered = add("Pow", add("Div", clipped, peak), constant(power))
-        mean = add("ReduceMean", powered, axes=self._cells, keepdims=1)
+        mean = add("ReduceMean", powered, axes=[2, 3], keepdims=1)
         return add("Flatten", add("Mul", add("Pow", mean, constant(1 / power)), peak))
 
     def dense(self, x: str, name: str, channels: tuple[int, int]) -> str:

@@ -20,8 +20,8 @@ from delg.onnx_file import UINT8, Graph
 from delg.onnx_layers import OnnxLayers
 from delg.settings import ModelSettings
 
-# As in ``delg.heads``.
-_GEM_EPSILON = 1e-6
+# Of GeM, as in ``delg.heads``.
+EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def local_maps(
 
 
 def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> OnnxModel:
-    """What is left of the graphs where something else runs the backbone and :func:`local_maps`.
+    """What is left of the graphs where something else runs the backbone, :func:`local_maps` and
+    GeM.
 
-    ``shallow`` reads both as ``codes`` and ``attended``, ``deep`` the deep map as ``deep``, all
-    (1, rows, columns, channels).
+    ``shallow`` reads the maps as ``codes`` and ``attended``, both (1, rows, columns, channels),
+    ``deep`` the pooled vector as ``pooled`` (1, C).
 
     Args:
         settings: of the model.
@@ -74,8 +75,8 @@ def write_heads(settings: ModelSettings, backbone: Halves, weights: Weights) -> 
     _local_head(OnnxLayers(local, weights, True), codes, attends, backbone, settings)
     if not settings.has_global:
         return OnnxModel(local.model(), None, backbone.stride, backbone.offset)
-    deep = whole.input("deep", [1, "rows", "columns", backbone.deep_channels])
-    _global_head(OnnxLayers(whole, weights, True), deep, backbone, settings)
+    pooled = whole.input("pooled", [1, backbone.deep_channels])
+    _whitening(OnnxLayers(whole, weights, True), pooled, backbone, settings)
     return OnnxModel(local.model(), whole.model(), backbone.stride, backbone.offset)
 
 
@@ -153,14 +154,19 @@ def _deep(backbone: Halves, settings: ModelSettings, weights: Weights) -> bytes:
     graph = Graph()
     layers = OnnxLayers(graph, weights)
     mid = graph.input("mid", [1, backbone.mid_channels, "rows", "columns"])
-    _global_head(layers, backbone.deep(layers, mid), backbone, settings)
+    deep = backbone.deep(layers, mid)
+    pooled = layers.generalised_mean(deep, gem_power(weights), EPSILON)
+    _whitening(layers, pooled, backbone, settings)
     return graph.model()
 
 
-def _global_head(layers: OnnxLayers, deep: str, backbone: Halves, settings: ModelSettings) -> None:
+def gem_power(weights: Weights) -> float:
+    """The power of GeM."""
+    return float(weights.take("gem/p", ()))
+
+
+def _whitening(layers: OnnxLayers, pooled: str, backbone: Halves, settings: ModelSettings) -> None:
     head = settings.global_head
-    power = float(layers.weights.take("gem/p", ()))
-    pooled = layers.generalised_mean(deep, power, _GEM_EPSILON)
     if head.normalize_pooled:
         pooled = layers.unit(pooled)
     projected = layers.dense(pooled, "whitening/projection", (backbone.deep_channels, head.dim))

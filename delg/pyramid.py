@@ -48,8 +48,10 @@ def level(pixels: NDArray[np.uint8], scale: float, longest_side: float) -> Level
     height, width = pixels.shape[:2]
     ratio = scale * longest_side / max(height, width)
     size = (_aligned(width * ratio), _aligned(height * ratio))
-    shrinking = size[0] < width and size[1] < height
-    resized = cv2.resize(
-        pixels, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    )
+    if size[0] < width and size[1] < height:
+        # What only looks into an index does not wait for Numba.
+        from delg.shrink import shrink
+
+        return Level(scale, shrink(pixels, size), width, height)
+    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
     return Level(scale, np.asarray(resized, np.uint8), width, height)

@@ -35,13 +35,6 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """FAISS's threads and BLAS's too keep to one, in whatever this thread does."""
-    with _blas().limit(limits=1):
-        yield
-
-
 def match_descriptors(
     query: Descriptors, other: Descriptors, settings: MatchingSettings
 ) -> NDArray[np.int32]:

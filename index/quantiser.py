@@ -8,11 +8,12 @@ al., *Optimized product quantization*, CVPR 2013). A query is rotated, but not q
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +58,12 @@ class Quantiser:
         groups = min(CODE_BYTES, sample.shape[1])
         width = max(1, min(_WIDTH, sample.shape[1] // groups))
         rotation = _rotation(sample, groups, width).astype(np.float16)
-        coder = _coder(groups, width)
-        coder.cp.niter, coder.cp.min_points_per_centroid = _ROUNDS, 1
-        # Small steps: more threads would mostly wait for each other.
-        with threadpool_limits(1), _by_products():
-            coder.train(_unit(sample @ rotation.astype(np.float32)))
-        return cls(rotation, _centroids(coder, groups, width).astype(np.float16))
+        vectors = _unit(sample @ rotation.astype(np.float32))
+        parts = vectors.reshape(len(vectors), groups, width).transpose(1, 0, 2)
+        # Small steps: threads that share one would mostly wait for each other.
+        with threadpool_limits(1, "blas"), _by_products(), _single_threads() as threads:
+            centroids = list(threads.map(_centroids, map(np.ascontiguousarray, parts)))
+        return cls(rotation, np.stack(centroids).astype(np.float16))
 
     @property
     def code_bytes(self) -> int:
@@ -157,16 +158,23 @@ def _by_products() -> Iterator[None]:
         faiss.cvar.distance_compute_blas_threshold = usual
 
 
-def _coder(groups: int, width: int) -> Any:
+def _single_threads() -> ThreadPoolExecutor:
+    """One a core, each of which FAISS uses alone."""
     import faiss
 
-    return faiss.ProductQuantizer(groups * width, groups, 8)
+    return ThreadPoolExecutor(os.cpu_count(), initializer=faiss.omp_set_num_threads, initargs=(1,))
 
 
-def _centroids(coder: Any, groups: int, width: int) -> FloatArray:
+def _centroids(vectors: FloatArray) -> FloatArray:
+    """Of vectors (N, width): float32 (256, width)."""
     import faiss
 
-    return np.asarray(faiss.vector_to_array(coder.centroids)).reshape(groups, CENTROIDS, width)
+    width = vectors.shape[1]
+    asked = faiss.ClusteringParameters()
+    asked.niter, asked.min_points_per_centroid = _ROUNDS, 1
+    found = faiss.Clustering(width, CENTROIDS, asked)
+    found.train(vectors, faiss.IndexFlatL2(width))
+    return np.asarray(faiss.vector_to_array(found.centroids)).reshape(CENTROIDS, width)
 
 
 def _rotation(sample: FloatArray, groups: int, width: int) -> NDArray[np.float64]:

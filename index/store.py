@@ -8,9 +8,12 @@ made again from the rest. Killed anywhere between, the index is as it was at the
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from index.catalog import (
     put_images,
 )
 from index.held import Segments
-from index.matching import one_thread
+from index.matching import one_blas_thread
 from index.quantiser import FEWEST, Quantiser
 from index.segments import (
     FOLDER,
@@ -273,18 +276,19 @@ class Store:
         """Put features on disk under a number of their own; the catalog does not know them yet."""
         spec, path = self.settings.store, segment_path(self.folder, number)
         most = spec.kept_features
-        features = [
-            replace(one, local=best(one.local, most, max(one.width, one.height)))
-            for one in features
-        ]
-        # The other cores extract meanwhile.
-        with one_thread():
+
+        def kept(one: ImageFeatures) -> ImageFeatures:
+            return replace(one, local=best(one.local, most, max(one.width, one.height)))
+
+        # Photos side by side; behind the last one no core has anything else to do.
+        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
+            features = list(threads.map(kept, features))
             if spec.local_codec != "compact":
                 write_segment(path, ids, features, spec.local_codec)
             elif (quantiser := self.quantiser or self._learn(features)) is None:
                 write_segment(path, ids, features, _CODEC_OF_FEW, np.float16)
             else:
-                packed = [Packed.of(one, quantiser) for one in features]
+                packed = list(threads.map(Packed.of, features, repeat(quantiser)))
                 write_compact_segment(path, ids, packed, quantiser)
         return _segment_row(path, number, len(ids))
 
