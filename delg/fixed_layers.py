@@ -23,7 +23,6 @@ from delg.fixed_point import (
     convolve,
     convolve_image,
     filled,
-    generalised_mean,
     largest_of_nine,
     scale_image,
     split_weights,
@@ -362,16 +361,7 @@ def _map_of(size: Size, spare: list[FixedMap]) -> FixedMap:
 
 
 def floats_of(x: FixedMap, channels: int, run: Run) -> FloatArray:
-    """The first channels of a map, float32 (1, height, width, channels)."""
+    """The first channels of a map, float32 (height, width, channels)."""
     out = np.empty((x.height, x.width, channels), np.float32)
     run(to_floats, (x.pixels, x.scales, x.step, x.margin, out), x.height)
-    return out[None]
-
-
-def pooled_of(x: FixedMap, channels: int, power: float, epsilon: float) -> FloatArray:
-    """GeM over the first channels of a map, float32 (1, channels)."""
-    out = np.empty(channels, np.float32)
-    generalised_mean(
-        x.pixels, x.scales, x.step, x.margin, x.height, x.width, power, epsilon, out
-    )  # fmt: skip
-    return out[None]
+    return out

@@ -1,4 +1,4 @@
-"""A backbone in fixed point, what stands behind it in ONNX Runtime."""
+"""A DELG model in fixed point, and its heads behind it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_layers import FixedLayers, floats_of, pooled_of
+from delg.fixed_layers import FixedLayers, floats_of
+from delg.fixed_point import FixedMap, generalised_mean
 from delg.layered_backbones import Halves
+from delg.layered_heads import EPSILON, TINY, GlobalHead, local_maps, take_decoder
 from delg.layers import Weights
-from delg.light_network import MOST_AT_ONCE, load_session
-from delg.maps import Maps
-from delg.onnx_network import EPSILON, gem_power, local_maps, write_heads
+from delg.maps import MOST_AT_ONCE, Maps
 from delg.settings import ModelSettings
+from delg.values import FloatArray
 
 # Parts of a loop for each thread: so many that none waits long for another.
 _PARTS = 4
@@ -55,21 +56,19 @@ class FixedNetwork:
         self._shallow = FixedLayers(weights, settings.input)
         mid = backbone.shallow(self._shallow, 0)
         self._shallow.keep(mid, *local_maps(self._shallow, mid, backbone, settings))
-        self._deep = None
+        take_decoder(backbone, settings, weights)
+        self._deep = self._head = None
         if settings.has_global:
             positive = self._shallow.is_positive(mid)
             self._deep = FixedLayers(weights, settings.input, positive)
             self._deep.keep(backbone.deep(self._deep, 0))
-            self._power = gem_power(weights)
-        self._heads = write_heads(settings, backbone, weights)
+            self._head = GlobalHead.take(backbone, settings, weights)
         weights.check()
+        self._backbone, self._spec = backbone, settings.local_head
         self._cores = os.cpu_count() or 1
         self.photos_at_once = min(self._cores, MOST_AT_ONCE)
         # Beside the thread that asks.
         self._others = ThreadPoolExecutor(max(1, self._cores - 1))
-        self._local = load_session(self._heads.shallow, 1)
-        whole = self._heads.deep
-        self._global = None if whole is None else load_session(whole, 1)
 
     def _side_by_side(
         self, loop: Callable[..., None], arguments: tuple[Any, ...], count: int, grain: int = 1, /
@@ -91,18 +90,37 @@ class FixedNetwork:
     def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
         """Run one level; see :class:`delg.maps.Network`."""
         spread = self._side_by_side if alone and self._cores > 1 else _at_once
-        mid, *maps = self._shallow.run(pixels, spread)
-        inputs = {
-            one.name: floats_of(found, one.shape[3], spread)
-            for one, found in zip(self._local.get_inputs(), maps, strict=True)
-        }
-        descriptors, scores = self._local.run(["descriptors", "scores"], inputs)
+        mid, codes, attended = self._shallow.run(pixels, spread)
+        descriptors = _unit(floats_of(codes, self._spec.dim, spread))
+        if self._spec.attention == "norm":
+            scores = _norms(floats_of(attended, self._backbone.mid_channels, spread))
+        else:
+            scores = np.logaddexp(floats_of(attended, 1, spread)[..., 0], np.float32(0))
         whole = None
-        if with_global and self._deep is not None and self._global is not None:
+        if with_global and self._deep is not None and self._head is not None:
             (deep,) = self._deep.run(mid, spread)
-            (reads,) = self._global.get_inputs()
-            pooled = pooled_of(deep, reads.shape[1], self._power, EPSILON)
-            whole = self._global.run(None, {reads.name: pooled})[0][0]
+            whole = _whitened(deep, self._head)
         return Maps.on_grid(
-            descriptors[0], scores[0], whole, self._heads.stride, self._heads.offset
+            descriptors, scores, whole, self._backbone.stride, self._backbone.offset
         )
+
+
+def _whitened(deep: FixedMap, head: GlobalHead) -> FloatArray:
+    pooled = np.empty(len(head.kernel), np.float32)
+    generalised_mean(
+        deep.pixels, deep.scales, deep.step, deep.margin, deep.height, deep.width,
+        head.power, EPSILON, pooled,
+    )  # fmt: skip
+    if head.normalize_pooled:
+        pooled = _unit(pooled)
+    # BLAS would use threads that other photos need.
+    return _unit(np.einsum("i,ij->j", pooled, head.kernel) + head.bias)
+
+
+def _norms(vectors: FloatArray) -> FloatArray:
+    """Along the last axis."""
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", vectors, vectors)))
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return vectors / np.maximum(_norms(vectors), np.float32(TINY))[..., None]

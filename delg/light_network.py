@@ -9,11 +9,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from delg.maps import Maps
+from delg.maps import MOST_AT_ONCE, Maps
 from delg.onnx_network import OnnxModel
 
-# More photos at a time would cost memory and hardly be faster.
-MOST_AT_ONCE = 8
 # Warnings about graphs are of no use to people who did not make them.
 _ERRORS_ONLY = 3
 

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from delg.values import FloatArray
 
+# More photos in a network at a time would cost memory and hardly be faster.
+MOST_AT_ONCE = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Maps:

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from delg.layered_heads import EPSILON, TINY
 from delg.layers import Convolution, InvertedResidual, Weights
 from delg.onnx_file import Graph
-
-# Below this a vector counts as zero, as in ``delg.heads``.
-_TINY = 1e-12
 
 
 class OnnxLayers:
     """A graph and the weights that go into it; writes :class:`delg.layers.Layers`.
 
-    Args:
-        channels_last: maps are (1, height, width, channels) in place of (1, channels, height,
-            width), and all convolutions 1×1.
+    Maps are (1, channels, height, width).
     """
 
-    def __init__(self, graph: Graph, weights: Weights, channels_last: bool = False) -> None:
-        self.graph, self.weights, self._channels_last = graph, weights, channels_last
-        self.axis = -1 if channels_last else 1
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        self.graph, self.weights = graph, weights
 
     def conv(self, x: str, spec: Convolution) -> str:
         """A convolution and its batch norm; the sides of ``x`` are multiples of the stride."""
         values, offset = self.weights.convolution(spec)
-        if self._channels_last:
-            product = self.graph.add("MatMul", x, self.graph.constant(values[:, :, 0, 0].T))
-            return self.graph.add("Add", product, self.graph.constant(offset))
         before, after = spec.around
         return self.graph.add(
             "Conv",
@@ -67,32 +59,22 @@ class OnnxLayers:
         """Every second cell of every second row."""
         return self.graph.add("MaxPool", x, kernel_shape=[1, 1], strides=[2, 2])
 
-    def put_channels_last(self, x: str) -> str:
-        """A map as (1, height, width, channels)."""
-        return x if self._channels_last else self.graph.add("Transpose", x, perm=[0, 2, 3, 1])
-
     def norm(self, x: str, keep: bool) -> str:
         """L2 norm over the channels; ``keep`` them as one."""
-        axis = self.graph.constant(np.array([self.axis]))
+        axis = self.graph.constant(np.array([1]))
         squares = self.graph.add("ReduceSum", self.graph.add("Mul", x, x), axis, keepdims=int(keep))
         return self.graph.add("Sqrt", squares)
 
     def unit(self, x: str) -> str:
         """Unit length over the channels; a zero vector stays zero."""
-        least = self.graph.constant(_TINY**0.5)
+        least = self.graph.constant(TINY)
         return self.graph.add("Div", x, self.graph.add("Max", self.norm(x, True), least))
 
-    def generalised_mean(self, x: str, power: float, epsilon: float) -> str:
+    def generalised_mean(self, x: str, power: float) -> str:
         """GeM over the cells: (1, C, height, width) -> (1, C); see :class:`delg.heads.GeM`."""
         add, constant = self.graph.add, self.graph.constant
-        clipped = add("Max", x, constant(epsilon))
+        clipped = add("Max", x, constant(EPSILON))
         peak = add("ReduceMax", clipped, axes=[2, 3], keepdims=1)
         powered = add("Pow", add("Div", clipped, peak), constant(power))
         mean = add("ReduceMean", powered, axes=[2, 3], keepdims=1)
         return add("Flatten", add("Mul", add("Pow", mean, constant(1 / power)), peak))
-
-    def dense(self, x: str, name: str, channels: tuple[int, int]) -> str:
-        """A dense layer with bias: (1, in) -> (1, out)."""
-        kernel = self.weights.take(f"{name}/kernel", channels)
-        bias = self.weights.take(f"{name}/bias", channels[1:])
-        return self.graph.add("Gemm", x, self.graph.constant(kernel), self.graph.constant(bias))

@@ -44,10 +44,6 @@ def load_network(
         raise UsageError(f"{VARIABLE}: no runtime {runtime!r}; there are {', '.join(RUNTIMES)}")
     if runtime == "tensorflow":
         return _tensorflow(settings, values, origin)
-    if find_spec("onnxruntime") is None:
-        if runtime == "auto":
-            return _tensorflow(settings, values, origin)
-        raise ModelError("onnxruntime is not installed: pip install onnxruntime")
     if runtime in ("auto", "fixed-point"):
         fixed = _fixed_point(settings, values, origin)
         if fixed is not None:
@@ -57,6 +53,10 @@ def load_network(
                 f"{settings.backbone} on this processor does not run in fixed point; that takes "
                 f"AVX-512 VNNI and one of the package's backbones ({VARIABLE}=onnxruntime)"
             )
+    if find_spec("onnxruntime") is None:
+        if runtime == "auto":
+            return _tensorflow(settings, values, origin)
+        raise ModelError("onnxruntime is not installed: pip install onnxruntime")
     from delg.light_network import LightNetwork
     from delg.onnx_network import write_model
 

@@ -71,7 +71,7 @@ def float_map(values: NDArray[np.float32]) -> point.FixedMap:
 
 
 def numbers(x: point.FixedMap, channels: int) -> NDArray[np.float32]:
-    return layers.floats_of(x, channels, at_once)[0]
+    return layers.floats_of(x, channels, at_once)
 
 
 def convolved(values: NDArray, kernel: NDArray, bias: NDArray) -> NDArray[np.float64]:
