@@ -18,20 +18,23 @@ from delg.fixed_kernels import (
     SUMS,
     VECTOR,
     clear,
-    clip,
     depthwise_3,
     depthwise_3_by_2,
     depthwise_5,
     depthwise_5_by_2,
     finish,
+    last_products_1,
+    last_products_2,
+    last_products_3,
 )
 from delg.fixed_point import LEAST, MOST, Factors, add_products, filled, floats, keep
 from delg.values import FloatArray
 
 # Pixels that are projected together, at least.
 _TOGETHER = 48
-# Wide numbers lie between 0 and this (ReLU6).
+# Wide numbers lie between 0 and this (ReLU6); behind the depthwise convolution it is ``HIGHEST``.
 SIX = np.float32(6)
+UNIT = SIX / np.float32(HIGHEST)
 
 
 class BlockFactors(NamedTuple):
@@ -39,8 +42,8 @@ class BlockFactors(NamedTuple):
 
     Attributes:
         expand: 1×1; or, in the first block, what the stem does.
-        taps: of the depthwise convolution, float32 (wide / 16, size * size, 16).
-        bias: float32 (wide,).
+        taps: of the depthwise convolution, in ``UNIT``, float32 (wide / 16, size * size, 16).
+        bias: float32 (wide,), in ``UNIT``.
         project: 1×1, of inputs that are never negative.
     """
 
@@ -80,13 +83,47 @@ def _depthwise(
     size: int, stride: int, rows: int, at: int, w: int, bias: int, out: int, wide: int, tiles: int
 ) -> None:
     if size == 3 and stride == 1:
-        depthwise_3(rows, at, w, bias, SIX, out, wide, tiles)
+        depthwise_3(rows, at, w, bias, out, wide, tiles)
     elif size == 3:
-        depthwise_3_by_2(rows, at, w, bias, SIX, out, wide, tiles)
+        depthwise_3_by_2(rows, at, w, bias, out, wide, tiles)
     elif stride == 1:
-        depthwise_5(rows, at, w, bias, SIX, out, wide, tiles)
+        depthwise_5(rows, at, w, bias, out, wide, tiles)
     else:
-        depthwise_5_by_2(rows, at, w, bias, SIX, out, wide, tiles)
+        depthwise_5_by_2(rows, at, w, bias, out, wide, tiles)
+
+
+@compiled
+def _add_last(
+    vectors: int,
+    a: int,
+    apart: int,
+    w: int,
+    pairs: int,
+    scales: int,
+    scales_apart: int,
+    out: int,
+    across: int,
+    add: int,
+    tiles: int,
+    units: int,
+    bias: int,
+) -> None:
+    """:func:`delg.fixed_point.add_products` of a last chunk, to a row of the wide map."""
+    if vectors == 3:
+        last_products_3(
+            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
+            units, bias, SIX,
+        )  # fmt: skip
+    elif vectors == 2:
+        last_products_2(
+            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
+            units, bias, SIX,
+        )  # fmt: skip
+    else:
+        last_products_1(
+            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
+            units, bias, SIX,
+        )  # fmt: skip
 
 
 @compiled
@@ -111,16 +148,19 @@ def _expand(
 
     Addresses and counts, as no arrays are counted where threads share them: ``between`` are the
     bytes from chunk to chunk of the input; all else as in :func:`delg.fixed_point.add_products`."""
-    tiles = -(-width // (SUMS // vectors))
-    for chunk in range(chunks):
+    tiles, last = -(-width // (SUMS // vectors)), chunks - 1
+    each = 4 * VECTOR * vectors * pairs
+    for chunk in range(last):
         add_products(
-            vectors, a + between * chunk, apart, w + 4 * VECTOR * vectors * pairs * chunk, pairs,
+            vectors, a + between * chunk, apart, w + each * chunk, pairs,
             scales, scales_apart, to, 4 * VECTOR, across, chunk, tiles,
         )  # fmt: skip
+    _add_last(
+        vectors, a + between * last, apart, w + each * last, pairs,
+        scales, scales_apart, to, across, last, tiles, units, bias,
+    )  # fmt: skip
     for v in range(vectors):
-        row, offset = to + across * v, 4 * VECTOR * v
-        clip(row, units + offset, bias + offset, np.float32(0), SIX, width)
-        clear(row + 4 * VECTOR * width, after)
+        clear(to + across * v + 4 * VECTOR * width, after)
 
 
 @compiled
@@ -195,7 +235,7 @@ def inverted_residual(
     rows[:, :, :before] = 0
     addresses = np.empty((together, size), np.int64)
     middle = floats((together * out_width + SUMS) * wide // 2)
-    scale = np.full(1, SIX / np.float32(HIGHEST))
+    scale = np.full(1, UNIT)
     out_panels, out_panel = project.weights.shape[0], project.weights.shape[2]
     out_vectors, out_wide = out_panel // VECTOR, out_panels * out_panel
     inputs, chunk = 2 * project.weights.shape[1], project.chunk

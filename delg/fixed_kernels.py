@@ -6,6 +6,8 @@ tile are kept in 24 registers: 8 pixels of 48 channels, 12 of 32 or 24 of 16.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from llvmlite import ir
@@ -75,12 +77,64 @@ def _absolute(build: Any, x: Any) -> Any:
     return build.call(cgutils.get_or_insert_function(build.module, kind, name), [x])
 
 
-def _sums(build: Any, pixels: int, vectors: int, kind: Any) -> list[list[Any]]:
-    """The sums of a tile, 0: one list a pixel."""
-    rows = [[cgutils.alloca_once(build, kind) for _ in range(vectors)] for _ in range(pixels)]
-    for one in (one for row in rows for one in row):
-        build.store(ir.Constant(kind, None), one)
-    return rows
+def _rounded(build: Any, x: Any) -> Any:
+    """To the nearest whole numbers, int32."""
+    kind = ir.FunctionType(_INTS, [_FLOATS])
+    return build.call(ir.InlineAsm(kind, "vcvtps2dq $1, $0", "=v,v"), [x])
+
+
+def _saturated(build: Any, x: Any) -> Any:
+    """To int16; what is too large becomes the largest."""
+    kind = ir.FunctionType(_SHORTS, [_INTS])
+    return build.call(ir.InlineAsm(kind, "vpmovsdw $1, $0", "=v,v"), [x])
+
+
+def _multiply(
+    build: Any, vectors: int, values: Sequence[Any], finish: Callable[[Any, int], Any]
+) -> None:
+    """What ``_products`` says; each register goes through ``finish`` before it is written."""
+    a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles = values
+    kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
+    # As an intrinsic, LLVM takes it apart into two for some processors.
+    add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
+    pixels = SUMS // vectors
+    adding = build.icmp_signed("!=", add, _I64(0))
+
+    def tile(a: Any, scales: Any, out: Any) -> None:
+        sums = [[cgutils.alloca_once(build, _INTS) for _ in range(vectors)] for _ in range(pixels)]
+        for one in chain(*sums):
+            build.store(ir.Constant(_INTS, None), one)
+        with cgutils.for_range(build, pairs) as loop:
+            at_w = _at(build, w, loop.index, _BYTES * vectors)
+            at_a = _at(build, a, loop.index, 4)
+            columns = [
+                _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2) for v in range(vectors)
+            ]
+            for r, row in enumerate(sums):
+                both = _load(build, _at(build, at_a, r, apart), _I32, 2)
+                pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
+                for one, column in zip(row, columns, strict=True):
+                    build.store(build.call(add_product, [build.load(one), pixel, column]), one)
+        with build.if_else(adding) as (more, first):
+            with more:
+                write(sums, scales, out, True)
+            with first:
+                write(sums, scales, out, False)
+
+    def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
+        for r, row in enumerate(sums):
+            scale = _load(build, _at(build, scales, r, scales_apart), _F32)
+            scale = _everywhere(build, scale, _FLOATS)
+            for v, one in enumerate(row):
+                at = _at(build, _at(build, out, r, wide), v, across)
+                there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
+                value = build.sitofp(build.load(one), _FLOATS)
+                _store(build, finish(_times_plus(build, value, scale, there), v), at)
+
+    with cgutils.for_range(build, tiles) as loop:
+        first = build.mul(loop.index, _I64(pixels))
+        starts = ((a, apart), (scales, scales_apart), (out, wide))
+        tile(*(_at(build, one, first, step) for one, step in starts))
 
 
 def _products(vectors: int) -> Any:
@@ -106,51 +160,50 @@ def _products(vectors: int) -> Any:
         are addresses or counts."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles = values
-            kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
-            # As an intrinsic, LLVM takes it apart into two for some processors.
-            add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
-            pixels = SUMS // vectors
-            adding = build.icmp_signed("!=", add, _I64(0))
-
-            def tile(a: Any, scales: Any, out: Any) -> None:
-                sums = _sums(build, pixels, vectors, _INTS)
-                with cgutils.for_range(build, pairs) as loop:
-                    at_w = _at(build, w, loop.index, _BYTES * vectors)
-                    at_a = _at(build, a, loop.index, 4)
-                    columns = [
-                        _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
-                        for v in range(vectors)
-                    ]
-                    for r, row in enumerate(sums):
-                        both = _load(build, _at(build, at_a, r, apart), _I32, 2)
-                        pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
-                        for one, column in zip(row, columns, strict=True):
-                            total = build.call(add_product, [build.load(one), pixel, column])
-                            build.store(total, one)
-                with build.if_else(adding) as (more, first):
-                    with more:
-                        write(sums, scales, out, True)
-                    with first:
-                        write(sums, scales, out, False)
-
-            def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
-                for r, row in enumerate(sums):
-                    scale = _load(build, _at(build, scales, r, scales_apart), _F32)
-                    scale = _everywhere(build, scale, _FLOATS)
-                    for v, one in enumerate(row):
-                        at = _at(build, _at(build, out, r, wide), v, across)
-                        there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
-                        value = build.sitofp(build.load(one), _FLOATS)
-                        _store(build, _times_plus(build, value, scale, there), at)
-
-            with cgutils.for_range(build, tiles) as loop:
-                first = build.mul(loop.index, _I64(pixels))
-                starts = ((a, apart), (scales, scales_apart), (out, wide))
-                tile(*(_at(build, one, first, step) for one, step in starts))
+            _multiply(build, vectors, values, lambda value, v: value)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), generate
+
+    return intrinsic(products)
+
+
+def _last_products(vectors: int) -> Any:
+    def products(
+        context: Any,
+        a: Any,
+        apart: Any,
+        w: Any,
+        pairs: Any,
+        scales: Any,
+        scales_apart: Any,
+        out: Any,
+        wide: Any,
+        across: Any,
+        add: Any,
+        tiles: Any,
+        units: Any,
+        bias: Any,
+        most: Any,
+    ) -> Any:
+        """The products of the last chunk; then all is times what is at ``units``, plus what is at
+        ``bias``, none below 0 or above ``most`` (float32)."""
+
+        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+            *values, units, bias, most = values
+            low, high = ir.Constant(_FLOATS, None), _everywhere(build, most, _FLOATS)
+
+            def finish(value: Any, v: int) -> Any:
+                unit, offset = (
+                    _load(build, _at(build, one, v, _BYTES), _FLOATS) for one in (units, bias)
+                )
+                value = _times_plus(build, value, unit, offset)
+                return _smaller(build, _larger(build, value, low), high)
+
+            _multiply(build, vectors, values, finish)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 13, types.float32), generate
 
     return intrinsic(products)
 
@@ -162,30 +215,29 @@ def _depthwise(size: int, stride: int) -> Any:
         at: Any,
         w: Any,
         bias: Any,
-        most: Any,
         out: Any,
         wide: Any,
         tiles: Any,
     ) -> Any:
         """A row of ``tiles`` of 12 pixels of 16 channels, each with the weights of its own channel,
-        all float32; plus ``bias``, none below 0 or above ``most`` (float32), to int16 in
-        ``most / HIGHEST``.
+        plus ``bias``, all float32; rounded to int16, none below 0 or above ``HIGHEST``.
 
         ``rows`` is where the addresses of the kernel's rows are (int64), ``at`` the bytes from them
         to the first pixel; outputs lie ``wide`` bytes apart, inputs and weights densely."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            rows, at, w, bias, most, out, wide, tiles = values
+            rows, at, w, bias, out, wide, tiles = values
             with cgutils.for_range(build, tiles) as loop:
                 at_tile = _at(build, at, loop.index, DEPTHWISE_SUMS * stride * _BYTES)
                 first = build.mul(loop.index, _I64(DEPTHWISE_SUMS))
-                tile(build, rows, at_tile, w, bias, most, _at(build, out, first, wide), wide)
+                tile(build, rows, at_tile, w, bias, _at(build, out, first, wide), wide)
             return context.get_dummy_value()
 
-        def tile(
-            build: Any, rows: Any, at: Any, w: Any, bias: Any, most: Any, out: Any, wide: Any
-        ) -> None:
-            sums = [row[0] for row in _sums(build, DEPTHWISE_SUMS, 1, _FLOATS)]
+        def tile(build: Any, rows: Any, at: Any, w: Any, bias: Any, out: Any, wide: Any) -> None:
+            sums = [cgutils.alloca_once(build, _FLOATS) for _ in range(DEPTHWISE_SUMS)]
+            offset = _load(build, bias, _FLOATS)
+            for one in sums:
+                build.store(offset, one)
             with cgutils.for_range(build, _I64(size)) as loop:
                 row = build.add(_load(build, _at(build, rows, loop.index, 8), _I64, 8), at)
                 row_w = _at(build, w, loop.index, size * _BYTES)
@@ -199,40 +251,14 @@ def _depthwise(size: int, stride: int) -> Any:
                         if 0 <= column - x * stride < size:
                             tap = taps[column - x * stride]
                             build.store(_times_plus(build, pixel, tap, build.load(one)), one)
-            offset, low = _load(build, bias, _FLOATS), ir.Constant(_FLOATS, None)
-            times = build.fdiv(ir.Constant(_F32, float(HIGHEST)), most)
-            high, times = (_everywhere(build, one, _FLOATS) for one in (most, times))
-            half = ir.Constant(_FLOATS, [0.5] * VECTOR)
+            low = ir.Constant(_FLOATS, None)
             for x, one in enumerate(sums):
-                value = build.fadd(build.load(one), offset, flags=("contract",))
-                value = _smaller(build, _larger(build, value, low), high)
-                value = build.fptosi(_times_plus(build, value, times, half), _INTS)
-                _store(build, build.trunc(value, _SHORTS), _at(build, out, x, wide), 2)
+                value = _rounded(build, _larger(build, build.load(one), low))
+                _store(build, _saturated(build, value), _at(build, out, x, wide), 2)
 
-        kinds = [types.int64] * 4 + [types.float32] + [types.int64] * 3
-        return types.void(*kinds), generate
+        return types.void(*[types.int64] * 7), generate
 
     return intrinsic(depthwise)
-
-
-def _clipping(
-    context: Any, row: Any, unit: Any, bias: Any, least: Any, most: Any, pixels: Any
-) -> Any:
-    """16 channels of so many pixels that lie densely, where they lie: times what is at ``unit``,
-    plus what is at ``bias``, none below ``least`` or above ``most`` (float32)."""
-
-    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-        row, unit, bias, least, most, pixels = values
-        low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
-        unit, offset = (_load(build, one, _FLOATS) for one in (unit, bias))
-        with cgutils.for_range(build, pixels) as loop:
-            at = _at(build, row, loop.index, _BYTES)
-            value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
-            _store(build, _smaller(build, _larger(build, value, low), high), at)
-        return context.get_dummy_value()
-
-    kinds = [types.int64] * 3 + [types.float32] * 2 + [types.int64]
-    return types.void(*kinds), generate
 
 
 def _clearing(context: Any, row: Any, vectors: Any) -> Any:
@@ -305,18 +331,15 @@ def _finishing(
 
 
 def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> Any:
-    """Float32 at ``row``, times ``times``, rounded to int16 at ``pixel``."""
+    """Float32 at ``row``, times ``times``, rounded to int16 at ``pixel``; each ``vectors`` times
+    16."""
 
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         row, times, pixel, vectors = values
         times = _everywhere(build, times, _FLOATS)
-        # Cut off above zero is rounded.
-        above = ir.Constant(_FLOATS, [LARGEST + 1.5] * VECTOR)
-        back = ir.Constant(_INTS, [LARGEST + 1] * VECTOR)
         with cgutils.for_range(build, vectors) as loop:
             value = _load(build, _at(build, row, loop.index, _BYTES), _FLOATS)
-            value = build.fptosi(_times_plus(build, value, times, above), _INTS)
-            value = build.trunc(build.sub(value, back), _SHORTS)
+            value = _saturated(build, _rounded(build, build.fmul(value, times)))
             _store(build, value, _at(build, pixel, loop.index, 2 * VECTOR), 2)
         return context.get_dummy_value()
 
@@ -325,11 +348,11 @@ def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> An
 
 # By how many registers of channels they take.
 products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3))
+last_products_1, last_products_2, last_products_3 = (_last_products(n) for n in (1, 2, 3))
 # By the sides of the kernel and the stride.
 depthwise_3, depthwise_5, depthwise_3_by_2, depthwise_5_by_2 = (
     _depthwise(size, stride) for stride in (1, 2) for size in (3, 5)
 )
 clear: Any = intrinsic(_clearing)
-clip: Any = intrinsic(_clipping)
 finish: Any = intrinsic(_finishing)
 keep_row: Any = intrinsic(_keeping)

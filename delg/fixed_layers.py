@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.fixed_blocks import SIX, BlockFactors, Source, inverted_residual
+from delg.fixed_blocks import SIX, UNIT, BlockFactors, Source, inverted_residual
 from delg.fixed_kernels import HIGHEST, LARGEST, SUMS, VECTOR
 from delg.fixed_point import (
     BLOCK,
@@ -154,8 +154,10 @@ class _BlockLoop:
         wide = len(expand.bias)
         taps = np.zeros((self._kernel**2, wide), np.float32)
         taps[:, : len(bias)] = kernel.reshape(len(bias), -1).T
-        taps = taps.reshape(len(taps), -1, VECTOR).swapaxes(0, 1)
-        bias = np.pad(bias, (0, wide - len(bias)))
+        # Sums of more than an int32 holds would turn negative; such weights give 0 or 6 anyway.
+        most = np.float32(2**30 / (self._kernel**2 + 1) / SIX)
+        taps = (taps / UNIT).clip(-most, most).reshape(len(taps), -1, VECTOR).swapaxes(0, 1)
+        bias = np.pad(bias / UNIT, (0, wide - len(bias))).clip(-most, most)
         project = _factors_of(*weights.convolution(spec.project), True, HIGHEST)
         self._factors = BlockFactors(expand, aligned(taps), aligned(bias), project)
         self._before, self._residual = spec.depthwise.around[0], spec.residual
