@@ -18,16 +18,13 @@ from delg.fixed_kernels import (
     SUMS,
     VECTOR,
     clear,
+    clip,
     depthwise_3,
     depthwise_3_by_2,
     depthwise_5,
     depthwise_5_by_2,
-    finish,
-    last_products_1,
-    last_products_2,
-    last_products_3,
 )
-from delg.fixed_point import LEAST, MOST, Factors, add_products, filled, floats, keep
+from delg.fixed_point import LEAST, MOST, Factors, add_products, filled, finish, floats
 from delg.values import FloatArray
 
 # Pixels that are projected together, at least.
@@ -93,40 +90,6 @@ def _depthwise(
 
 
 @compiled
-def _add_last(
-    vectors: int,
-    a: int,
-    apart: int,
-    w: int,
-    pairs: int,
-    scales: int,
-    scales_apart: int,
-    out: int,
-    across: int,
-    add: int,
-    tiles: int,
-    units: int,
-    bias: int,
-) -> None:
-    """:func:`delg.fixed_point.add_products` of a last chunk, to a row of the wide map."""
-    if vectors == 3:
-        last_products_3(
-            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
-            units, bias, SIX,
-        )  # fmt: skip
-    elif vectors == 2:
-        last_products_2(
-            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
-            units, bias, SIX,
-        )  # fmt: skip
-    else:
-        last_products_1(
-            a, apart, w, pairs, scales, scales_apart, out, 4 * VECTOR, across, add, tiles,
-            units, bias, SIX,
-        )  # fmt: skip
-
-
-@compiled
 def _expand(
     vectors: int,
     a: int,
@@ -148,48 +111,16 @@ def _expand(
 
     Addresses and counts, as no arrays are counted where threads share them: ``between`` are the
     bytes from chunk to chunk of the input; all else as in :func:`delg.fixed_point.add_products`."""
-    tiles, last = -(-width // (SUMS // vectors)), chunks - 1
-    each = 4 * VECTOR * vectors * pairs
-    for chunk in range(last):
+    tiles = -(-width // (SUMS // vectors))
+    for chunk in range(chunks):
         add_products(
-            vectors, a + between * chunk, apart, w + each * chunk, pairs,
+            vectors, a + between * chunk, apart, w + 4 * VECTOR * vectors * pairs * chunk, pairs,
             scales, scales_apart, to, 4 * VECTOR, across, chunk, tiles,
         )  # fmt: skip
-    _add_last(
-        vectors, a + between * last, apart, w + each * last, pairs,
-        scales, scales_apart, to, across, last, tiles, units, bias,
-    )  # fmt: skip
     for v in range(vectors):
-        clear(to + across * v + 4 * VECTOR * width, after)
-
-
-@compiled
-def _keep_row(
-    sums: int,
-    wide: int,
-    source: Any,
-    y: int,
-    residual: bool,
-    factors: Any,
-    out: Any,
-    out_scales: Any,
-    p: int,
-    width: int,
-) -> None:
-    """Sums of the row ``y``, ``wide`` bytes apart, to the output's pixels from ``p`` on."""
-    at_units, at_bias, vectors = factors.units.ctypes.data, factors.bias.ctypes.data, out.shape[1]
-    vectors //= VECTOR
-    at_out = out.ctypes.data + out.strides[0] * p
-    at_input = source.numbers.ctypes.data + 2 * (source.start + source.row * y)
-    for x in range(width):
-        more, scale = 0, LEAST
-        if residual:
-            more = at_input + 2 * source.pixel * x
-            scale = source.scales[source.scales_start + source.scales_row * y + x]
-        row = sums + wide * x
-        largest = finish(row, at_units, at_bias, more, scale, LEAST, MOST, vectors)
-        out_scales[p + x] = keep(row, largest, at_out + out.strides[0] * x, vectors)
-    out_scales[p + width] = 0
+        row, offset = to + across * v, 4 * VECTOR * v
+        clip(row, units + offset, bias + offset, np.float32(0), SIX, width)
+        clear(row + 4 * VECTOR * width, after)
 
 
 @compiled
@@ -247,6 +178,8 @@ def inverted_residual(
     at_rows, at_addresses = rows.ctypes.data, addresses.ctypes.data
     at_taps, at_bias = taps.ctypes.data, factors.bias.ctypes.data
     at_middle, at_narrow, at_scale = middle.ctypes.data, narrow.ctypes.data, scale.ctypes.data
+    at_project_units, at_project_bias = project.units.ctypes.data, project.bias.ctypes.data
+    at_out, at_out_scales = out.ctypes.data, out_scales.ctypes.data
     begin = stride * first - before
     for start in range(first, last, together):
         end = min(start + together, last)
@@ -291,9 +224,15 @@ def inverted_residual(
                 )  # fmt: skip
                 at_weights += 2 * chunk * out_panel
         for y in range(start, end):
-            _keep_row(
-                at_narrow + 4 * out_wide * out_width * (y - start), 4 * out_wide, source, y,
-                residual, project, out, out_scales, out_margin + y * (out_width + 1), out_width,
+            p = out_margin + y * (out_width + 1)
+            finish(
+                at_narrow + 4 * out_wide * out_width * (y - start), 4 * out_wide,
+                at_project_units, at_project_bias,
+                at_numbers + 2 * source.row * y if residual else 0, 2 * source.pixel,
+                at_scales + 4 * source.scales_row * y, LEAST, MOST,
+                at_out + out.strides[0] * p, out.strides[0], at_out_scales + 4 * p,
+                out.shape[1] // VECTOR, out_width,
             )  # fmt: skip
+            out_scales[p + out_width] = 0
     # Until here, as Numba frees what is not named any more.
     rows[0, 0, 0, 0] = scale[0] = middle[0] = narrow[0] = addresses[0, 0] = 0

@@ -6,8 +6,7 @@ tile are kept in 24 registers: 8 pixels of 48 channels, 12 of 32 or 24 of 16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -26,6 +25,8 @@ _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
 _SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
 _PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
+# The largest number of a pixel is at least this, so that it can be divided by.
+_TINY = 1e-20
 # Bytes of a register.
 _BYTES = 4 * VECTOR
 # Reads the one instruction that is written as such.
@@ -89,52 +90,12 @@ def _saturated(build: Any, x: Any) -> Any:
     return build.call(ir.InlineAsm(kind, "vpmovsdw $1, $0", "=v,v"), [x])
 
 
-def _multiply(
-    build: Any, vectors: int, values: Sequence[Any], finish: Callable[[Any, int], Any]
-) -> None:
-    """What ``_products`` says; each register goes through ``finish`` before it is written."""
-    a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles = values
-    kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
-    # As an intrinsic, LLVM takes it apart into two for some processors.
-    add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
-    pixels = SUMS // vectors
-    adding = build.icmp_signed("!=", add, _I64(0))
-
-    def tile(a: Any, scales: Any, out: Any) -> None:
-        sums = [[cgutils.alloca_once(build, _INTS) for _ in range(vectors)] for _ in range(pixels)]
-        for one in chain(*sums):
-            build.store(ir.Constant(_INTS, None), one)
-        with cgutils.for_range(build, pairs) as loop:
-            at_w = _at(build, w, loop.index, _BYTES * vectors)
-            at_a = _at(build, a, loop.index, 4)
-            columns = [
-                _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2) for v in range(vectors)
-            ]
-            for r, row in enumerate(sums):
-                both = _load(build, _at(build, at_a, r, apart), _I32, 2)
-                pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
-                for one, column in zip(row, columns, strict=True):
-                    build.store(build.call(add_product, [build.load(one), pixel, column]), one)
-        with build.if_else(adding) as (more, first):
-            with more:
-                write(sums, scales, out, True)
-            with first:
-                write(sums, scales, out, False)
-
-    def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
-        for r, row in enumerate(sums):
-            scale = _load(build, _at(build, scales, r, scales_apart), _F32)
-            scale = _everywhere(build, scale, _FLOATS)
-            for v, one in enumerate(row):
-                at = _at(build, _at(build, out, r, wide), v, across)
-                there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
-                value = build.sitofp(build.load(one), _FLOATS)
-                _store(build, finish(_times_plus(build, value, scale, there), v), at)
-
-    with cgutils.for_range(build, tiles) as loop:
-        first = build.mul(loop.index, _I64(pixels))
-        starts = ((a, apart), (scales, scales_apart), (out, wide))
-        tile(*(_at(build, one, first, step) for one, step in starts))
+def _sums(build: Any, pixels: int, vectors: int, kind: Any) -> list[list[Any]]:
+    """The sums of a tile, 0: one list a pixel."""
+    rows = [[cgutils.alloca_once(build, kind) for _ in range(vectors)] for _ in range(pixels)]
+    for one in (one for row in rows for one in row):
+        build.store(ir.Constant(kind, None), one)
+    return rows
 
 
 def _products(vectors: int) -> Any:
@@ -160,50 +121,51 @@ def _products(vectors: int) -> Any:
         are addresses or counts."""
 
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            _multiply(build, vectors, values, lambda value, v: value)
+            a, apart, w, pairs, scales, scales_apart, out, wide, across, add, tiles = values
+            kind = ir.FunctionType(_INTS, [_INTS, _PAIRS, _PAIRS])
+            # As an intrinsic, LLVM takes it apart into two for some processors.
+            add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
+            pixels = SUMS // vectors
+            adding = build.icmp_signed("!=", add, _I64(0))
+
+            def tile(a: Any, scales: Any, out: Any) -> None:
+                sums = _sums(build, pixels, vectors, _INTS)
+                with cgutils.for_range(build, pairs) as loop:
+                    at_w = _at(build, w, loop.index, _BYTES * vectors)
+                    at_a = _at(build, a, loop.index, 4)
+                    columns = [
+                        _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
+                        for v in range(vectors)
+                    ]
+                    for r, row in enumerate(sums):
+                        both = _load(build, _at(build, at_a, r, apart), _I32, 2)
+                        pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
+                        for one, column in zip(row, columns, strict=True):
+                            total = build.call(add_product, [build.load(one), pixel, column])
+                            build.store(total, one)
+                with build.if_else(adding) as (more, first):
+                    with more:
+                        write(sums, scales, out, True)
+                    with first:
+                        write(sums, scales, out, False)
+
+            def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
+                for r, row in enumerate(sums):
+                    scale = _load(build, _at(build, scales, r, scales_apart), _F32)
+                    scale = _everywhere(build, scale, _FLOATS)
+                    for v, one in enumerate(row):
+                        at = _at(build, _at(build, out, r, wide), v, across)
+                        there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
+                        value = build.sitofp(build.load(one), _FLOATS)
+                        _store(build, _times_plus(build, value, scale, there), at)
+
+            with cgutils.for_range(build, tiles) as loop:
+                first = build.mul(loop.index, _I64(pixels))
+                starts = ((a, apart), (scales, scales_apart), (out, wide))
+                tile(*(_at(build, one, first, step) for one, step in starts))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), generate
-
-    return intrinsic(products)
-
-
-def _last_products(vectors: int) -> Any:
-    def products(
-        context: Any,
-        a: Any,
-        apart: Any,
-        w: Any,
-        pairs: Any,
-        scales: Any,
-        scales_apart: Any,
-        out: Any,
-        wide: Any,
-        across: Any,
-        add: Any,
-        tiles: Any,
-        units: Any,
-        bias: Any,
-        most: Any,
-    ) -> Any:
-        """The products of the last chunk; then all is times what is at ``units``, plus what is at
-        ``bias``, none below 0 or above ``most`` (float32)."""
-
-        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-            *values, units, bias, most = values
-            low, high = ir.Constant(_FLOATS, None), _everywhere(build, most, _FLOATS)
-
-            def finish(value: Any, v: int) -> Any:
-                unit, offset = (
-                    _load(build, _at(build, one, v, _BYTES), _FLOATS) for one in (units, bias)
-                )
-                value = _times_plus(build, value, unit, offset)
-                return _smaller(build, _larger(build, value, low), high)
-
-            _multiply(build, vectors, values, finish)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * 13, types.float32), generate
 
     return intrinsic(products)
 
@@ -261,6 +223,26 @@ def _depthwise(size: int, stride: int) -> Any:
     return intrinsic(depthwise)
 
 
+def _clipping(
+    context: Any, row: Any, unit: Any, bias: Any, least: Any, most: Any, pixels: Any
+) -> Any:
+    """16 channels of so many pixels that lie densely, where they lie: times what is at ``unit``,
+    plus what is at ``bias``, none below ``least`` or above ``most`` (float32)."""
+
+    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+        row, unit, bias, least, most, pixels = values
+        low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
+        unit, offset = (_load(build, one, _FLOATS) for one in (unit, bias))
+        with cgutils.for_range(build, pixels) as loop:
+            at = _at(build, row, loop.index, _BYTES)
+            value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
+            _store(build, _smaller(build, _larger(build, value, low), high), at)
+        return context.get_dummy_value()
+
+    kinds = [types.int64] * 3 + [types.float32] * 2 + [types.int64]
+    return types.void(*kinds), generate
+
+
 def _clearing(context: Any, row: Any, vectors: Any) -> Any:
     """``vectors`` times 16 float32 become 0."""
 
@@ -273,86 +255,120 @@ def _clearing(context: Any, row: Any, vectors: Any) -> Any:
     return types.void(types.int64, types.int64), generate
 
 
-def _finishing(
-    context: Any,
-    row: Any,
-    units: Any,
-    bias: Any,
-    added: Any,
-    scale: Any,
-    least: Any,
-    most: Any,
-    vectors: Any,
-) -> Any:
-    """Sums of a pixel to its output, where they lie: times ``units``, plus ``bias``, plus the
-    numbers at ``added`` times ``scale`` if that is not 0, none below ``least`` or above ``most``.
-    Addresses of ``vectors`` times 16 numbers, three float32; gives the largest absolute value,
-    float32."""
+def _finishing(pixels: int) -> Any:
+    def finishing(
+        context: Any,
+        row: Any,
+        wide: Any,
+        units: Any,
+        bias: Any,
+        added: Any,
+        added_apart: Any,
+        added_scales: Any,
+        least: Any,
+        most: Any,
+        out: Any,
+        out_apart: Any,
+        out_scales: Any,
+        vectors: Any,
+    ) -> Any:
+        """Sums of pixels, ``wide`` bytes apart at ``row``, to a map's numbers and scales.
 
-    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-        row, units, bias, added, scale, least, most, vectors = values
-        found = cgutils.alloca_once(build, _FLOATS)
-        build.store(ir.Constant(_FLOATS, None), found)
-        low, high, scale = (_everywhere(build, one, _FLOATS) for one in (least, most, scale))
+        They are times ``units``, plus ``bias``, plus the numbers at ``added`` times
+        ``added_scales`` if that is not 0, none below ``least`` or above ``most`` (float32).
+        ``vectors`` times 16 channels; all else are addresses, or bytes from pixel to pixel."""
 
-        def write(adding: bool) -> None:
+        def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
+            row, wide, units, bias, added, added_apart, added_scales, *values = values
+            least, most, out, out_apart, out_scales, vectors = values
+            low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
+            found = [cgutils.alloca_once(build, _FLOATS) for _ in range(pixels)]
+            for one in found:
+                build.store(ir.Constant(_FLOATS, None), one)
+
+            def write(adding: bool) -> None:
+                scales = [
+                    _everywhere(build, _load(build, _at(build, added_scales, n, 4), _F32), _FLOATS)
+                    for n in range(pixels if adding else 0)
+                ]
+                with cgutils.for_range(build, vectors) as loop:
+                    unit, offset = (
+                        _load(build, _at(build, one, loop.index, _BYTES), _FLOATS)
+                        for one in (units, bias)
+                    )
+                    at_row = _at(build, row, loop.index, _BYTES)
+                    for n, largest in enumerate(found):
+                        place = _at(build, at_row, n, wide)
+                        value = _times_plus(build, _load(build, place, _FLOATS), unit, offset)
+                        if adding:
+                            at = _at(build, added, loop.index, 2 * VECTOR)
+                            more = _load(build, _at(build, at, n, added_apart), _SHORTS, 2)
+                            more = build.sitofp(build.sext(more, _INTS), _FLOATS)
+                            value = _times_plus(build, more, scales[n], value)
+                        value = _smaller(build, _larger(build, value, low), high)
+                        _store(build, value, place)
+                        value = _larger(build, _absolute(build, value), build.load(largest))
+                        build.store(value, largest)
+
+            with build.if_else(build.icmp_signed("!=", added, _I64(0))) as (more, alone):
+                with more:
+                    write(True)
+                with alone:
+                    write(False)
+            largest = _largest_of_each(build, [build.load(one) for one in found])
+            few = largest.type
+            largest = _larger(build, largest, ir.Constant(few, [_TINY] * pixels))
+            scales = build.fmul(largest, ir.Constant(few, [1 / LARGEST] * pixels))
+            _store(build, scales, out_scales)
+            times = build.fdiv(ir.Constant(few, [float(LARGEST)] * pixels), largest)
+            each = [_lanes(build, times, times, [n] * VECTOR) for n in range(pixels)]
             with cgutils.for_range(build, vectors) as loop:
-                place, unit, offset = (
-                    _at(build, one, loop.index, _BYTES) for one in (row, units, bias)
-                )
-                value = _times_plus(
-                    build,
-                    _load(build, place, _FLOATS),
-                    _load(build, unit, _FLOATS),
-                    _load(build, offset, _FLOATS),
-                )
-                if adding:
-                    more = _load(build, _at(build, added, loop.index, 2 * VECTOR), _SHORTS, 2)
-                    more = build.sitofp(build.sext(more, _INTS), _FLOATS)
-                    value = _times_plus(build, more, scale, value)
-                value = _smaller(build, _larger(build, value, low), high)
-                _store(build, value, place)
-                build.store(_larger(build, _absolute(build, value), build.load(found)), found)
+                at_row = _at(build, row, loop.index, _BYTES)
+                at_out = _at(build, out, loop.index, 2 * VECTOR)
+                for n, one in enumerate(each):
+                    value = _load(build, _at(build, at_row, n, wide), _FLOATS)
+                    value = _saturated(build, _rounded(build, build.fmul(value, one)))
+                    _store(build, value, _at(build, at_out, n, out_apart), 2)
+            return context.get_dummy_value()
 
-        with build.if_else(build.icmp_signed("!=", added, _I64(0))) as (more, alone):
-            with more:
-                write(True)
-            with alone:
-                write(False)
-        largest = build.load(found)
-        for half in (8, 4, 2, 1):
-            order = [(lane + half) % VECTOR for lane in range(VECTOR)]
-            turned = build.shuffle_vector(largest, largest, ir.Constant(_INTS, order))
-            largest = _larger(build, largest, turned)
-        return build.extract_element(largest, ir.Constant(_I32, 0))
+        kinds = [types.int64] * 7 + [types.float32] * 2 + [types.int64] * 4
+        return types.void(*kinds), generate
 
-    whole, number = [types.int64] * 4, [types.float32] * 3
-    return types.float32(*whole, *number, types.int64), generate
+    return intrinsic(finishing)
 
 
-def _keeping(context: Any, row: Any, times: Any, pixel: Any, vectors: Any) -> Any:
-    """Float32 at ``row``, times ``times``, rounded to int16 at ``pixel``; each ``vectors`` times
-    16."""
+def _lanes(build: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
+    """Lanes of two registers, those of the second counted behind the first's."""
+    return build.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
 
-    def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
-        row, times, pixel, vectors = values
-        times = _everywhere(build, times, _FLOATS)
-        with cgutils.for_range(build, vectors) as loop:
-            value = _load(build, _at(build, row, loop.index, _BYTES), _FLOATS)
-            value = _saturated(build, _rounded(build, build.fmul(value, times)))
-            _store(build, value, _at(build, pixel, loop.index, 2 * VECTOR), 2)
-        return context.get_dummy_value()
 
-    return types.void(types.int64, types.float32, types.int64, types.int64), generate
+def _largest_of_each(build: Any, registers: list[Any]) -> Any:
+    """The largest number of each of 1, 2, 4 … registers, side by side in one."""
+    count, lanes = len(registers), VECTOR
+    while len(registers) > 1:
+        lanes //= 2
+        # Each has pixels in blocks, halves of which go where those of its neighbour leave room.
+        lower = [lane for lane in range(2 * VECTOR) if lane % (2 * lanes) < lanes]
+        upper = [lane + lanes for lane in lower]
+        registers = [
+            _larger(build, _lanes(build, x, y, lower), _lanes(build, x, y, upper))
+            for x, y in zip(registers[::2], registers[1::2], strict=True)
+        ]
+    (largest,) = registers
+    for half in (8, 4, 2, 1):
+        if half < lanes:
+            turned = [lane ^ half for lane in range(VECTOR)]
+            largest = _larger(build, largest, _lanes(build, largest, largest, turned))
+    return _lanes(build, largest, largest, range(0, VECTOR, VECTOR // count))
 
 
 # By how many registers of channels they take.
 products_1, products_2, products_3 = (_products(vectors) for vectors in (1, 2, 3))
-last_products_1, last_products_2, last_products_3 = (_last_products(n) for n in (1, 2, 3))
 # By the sides of the kernel and the stride.
 depthwise_3, depthwise_5, depthwise_3_by_2, depthwise_5_by_2 = (
     _depthwise(size, stride) for stride in (1, 2) for size in (3, 5)
 )
 clear: Any = intrinsic(_clearing)
-finish: Any = intrinsic(_finishing)
-keep_row: Any = intrinsic(_keeping)
+clip: Any = intrinsic(_clipping)
+# By how many pixels.
+finish_1, finish_4 = (_finishing(pixels) for pixels in (1, 4))

@@ -17,8 +17,8 @@ from delg.fixed_kernels import (
     LARGEST,
     SUMS,
     VECTOR,
-    finish,
-    keep_row,
+    finish_1,
+    finish_4,
     products_1,
     products_2,
     products_3,
@@ -200,12 +200,36 @@ def add_products(
 
 
 @compiled
-def keep(row: int, most: Any, pixel: int, vectors: int) -> Any:
-    """``vectors`` times 16 numbers at the address ``row``, of at most ``most``, as a map has them,
-    at that of ``pixel``; gives its scale, float32."""
-    most = max(most, np.float32(1e-20))
-    keep_row(row, np.float32(LARGEST) / most, pixel, vectors)
-    return most / np.float32(LARGEST)
+def finish(
+    row: int,
+    wide: int,
+    units: int,
+    bias: int,
+    added: int,
+    added_apart: int,
+    added_scales: int,
+    least: Any,
+    most: Any,
+    out: int,
+    out_apart: int,
+    out_scales: int,
+    vectors: int,
+    pixels: int,
+) -> None:
+    """What :mod:`delg.fixed_kernels` says, for so many pixels."""
+    done = pixels - pixels % 4
+    for x in range(0, done, 4):
+        more = added + added_apart * x if added else 0
+        finish_4(
+            row + wide * x, wide, units, bias, more, added_apart, added_scales + 4 * x,
+            least, most, out + out_apart * x, out_apart, out_scales + 4 * x, vectors,
+        )  # fmt: skip
+    for x in range(done, pixels):
+        more = added + added_apart * x if added else 0
+        finish_1(
+            row + wide * x, wide, units, bias, more, added_apart, added_scales + 4 * x,
+            least, most, out + out_apart * x, out_apart, out_scales + 4 * x, vectors,
+        )  # fmt: skip
 
 
 @compiled
@@ -245,7 +269,8 @@ def convolve(
     at_pixels, at_scales = pixels.ctypes.data, scales.ctypes.data
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     at_rows, first_weights = rows.ctypes.data, weights.ctypes.data
-    at_added, at_out = added.ctypes.data, out.ctypes.data
+    at_added, at_added_scales = added.ctypes.data, added_scales.ctypes.data
+    at_out, at_out_scales = out.ctypes.data, out_scales.ctypes.data
     out_channels, out_vectors = out.shape[1], out.shape[1] // VECTOR
     for block in range(first, last):
         start = margin + block * BLOCK
@@ -264,16 +289,15 @@ def convolve(
                     )  # fmt: skip
                     at_weights += 2 * chunk * panel_wide
                     fresh = 1
-        for r in range(there):
-            p = start + r
+        apart = 2 * added.shape[1]
+        finish(
+            at_rows, 4 * wide, at_units, at_bias, at_added + apart * start if apart else 0, apart,
+            at_added_scales + 4 * start, least, most, at_out + 2 * out_channels * start,
+            2 * out_channels, at_out_scales + 4 * start, out_vectors, there,
+        )  # fmt: skip
+        for p in range(start, start + there):
             if (p - margin) % step == step - 1:
                 out_scales[p] = 0
-            else:
-                row, more, scale = at_rows + 4 * wide * r, 0, least
-                if added.shape[1]:
-                    more, scale = at_added + 2 * p * added.shape[1], added_scales[p]
-                largest = finish(row, at_units, at_bias, more, scale, least, most, out_vectors)
-                out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_vectors)
     # Until here, as Numba frees what is not named any more.
     rows[0] = 0
 
@@ -313,7 +337,8 @@ def convolve_image(
     at_units, at_bias = factors.units.ctypes.data, factors.bias.ctypes.data
     at_image, apart = image.ctypes.data, 2 * image.strides[1]
     at_rows, at_unit, first_weights = rows.ctypes.data, unit.ctypes.data, weights.ctypes.data
-    at_out, out_channels, out_vectors = out.ctypes.data, out.shape[1], out.shape[1] // VECTOR
+    at_out, at_out_scales = out.ctypes.data, out_scales.ctypes.data
+    out_channels, out_vectors = out.shape[1], out.shape[1] // VECTOR
     for y in range(first, last):
         for panel in range(panels):
             at_weights = first_weights + weights.strides[0] * panel
@@ -323,11 +348,13 @@ def convolve_image(
                     at_unit, 0, at_rows + 4 * panel * panel_wide, 4 * wide, 4 * VECTOR, k, tiles,
                 )  # fmt: skip
                 at_weights += 4 * pairs * panel_wide
-        for x in range(width):
-            row, p = at_rows + 4 * wide * x, margin + y * (width + 1) + x
-            largest = finish(row, at_units, at_bias, 0, least, least, most, out_vectors)
-            out_scales[p] = keep(row, largest, at_out + 2 * p * out_channels, out_vectors)
-        out_scales[margin + y * (width + 1) + width] = 0
+        start = margin + y * (width + 1)
+        finish(
+            at_rows, 4 * wide, at_units, at_bias, 0, 0, 0, least, most,
+            at_out + 2 * out_channels * start, 2 * out_channels, at_out_scales + 4 * start,
+            out_vectors, width,
+        )  # fmt: skip
+        out_scales[start + width] = 0
     # Until here, as Numba frees what is not named any more.
     rows[0] = 0
 
@@ -347,10 +374,13 @@ def largest_of_nine(
 ) -> None:
     """Rows ``first`` to ``last`` of the largest of 3×3 pixels, every second; none is negative."""
     channels = pixels.shape[1]
-    row = np.empty(channels, np.float32)
+    rows, once, none = floats(width * channels), floats(channels), floats(channels)
+    once[:], none[:] = 1, 0
+    apart = 2 * channels
     for y in range(first, last):
         start = out_margin + y * (width + 1)
         for x in range(width):
+            row = rows[channels * x : channels * (x + 1)]
             row[:] = 0
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
@@ -358,9 +388,14 @@ def largest_of_nine(
                     pixel, scale = pixels[p], scales[p]
                     for c in range(channels):
                         row[c] = max(row[c], np.float32(pixel[c]) * scale)
-            to = out.ctypes.data + 2 * channels * (start + x)
-            out_scales[start + x] = keep(row.ctypes.data, row.max(), to, channels // VECTOR)
+        finish(
+            rows.ctypes.data, 2 * apart, once.ctypes.data, none.ctypes.data, 0, 0, 0,
+            LEAST, MOST, out.ctypes.data + apart * start, apart, out_scales.ctypes.data + 4 * start,
+            channels // VECTOR, width,
+        )  # fmt: skip
         out_scales[start + width] = 0
+    # Until here, as Numba frees what is not named any more.
+    rows[0] = once[0] = none[0] = 0
 
 
 @compiled
