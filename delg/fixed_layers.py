@@ -282,17 +282,18 @@ class FixedLayers:
         return self.relu(x)
 
     def inverted_residual(self, x: int, spec: InvertedResidual) -> int:
-        """An inverted residual block."""
+        """An inverted residual block that expands."""
         if spec.expand is None:
-            stem = self._steps.pop()[0]
-            if not isinstance(stem, _Stem) or stem.most != SIX or x != 1:
-                raise NotImplementedError("a block that does not expand, but behind the stem")
-            # The stem's number becomes the block's, whose output may be negative.
-            self._positive.discard(x)
-            return self._step(_FirstBlock(spec, stem, self._weights), 0)
+            raise NotImplementedError("fixed point of a block that does not expand, but the first")
         values, offset = self._weights.convolution(spec.expand)
         expand = _factors_of(values, offset, x in self._positive)
         return self._step(_Block(spec, expand, self._weights), x)
+
+    def stem_and_block(self, image: int, stem: Convolution, block: InvertedResidual) -> int:
+        """The first convolution with ReLU6, and a block that does not expand."""
+        values, offset = self._weights.convolution(stem)
+        first = _Stem(values, offset, self._spec, stem.around[0])
+        return self._step(_FirstBlock(block, first, self._weights), image)
 
     def add(self, x: int, y: int) -> int:
         """x + y."""

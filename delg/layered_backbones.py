@@ -5,8 +5,8 @@ They mirror ``delg.backbones``, which has them in Keras for training.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 from delg.backbones import lite_stages, resnet_stages
@@ -35,13 +35,17 @@ class Halves:
     offset: float
 
 
-def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) -> Tensor:
-    def conv(name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1) -> Convolution:
-        return Convolution(
-            f"{name}_conv", channels, kernel, stride,
-            norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=kernel > 1,
-        )  # fmt: skip
+def _lite_conv(
+    name: str, channels: tuple[int, int], kernel: int = 1, stride: int = 1, depthwise: bool = False
+) -> Convolution:
+    return Convolution(
+        f"{name}_conv", channels, kernel, stride,
+        norm=f"{name}_bn", epsilon=lite_stages.BN_EPSILON, depthwise=depthwise,
+    )  # fmt: skip
 
+
+def _lite_blocks(variant: int, deep: bool) -> Iterator[InvertedResidual]:
+    """The blocks of one half."""
     number = 0
     for stage, blocks in enumerate(lite_stages.stages(variant)):
         for kernel, stride, expansion, inputs, outputs in blocks:
@@ -49,28 +53,32 @@ def _lite_blocks(layers: Layers[Tensor], x: Tensor, variant: int, deep: bool) ->
             if (stage > lite_stages.MID_STAGE) != deep:
                 continue
             wide = inputs * expansion
-            block = InvertedResidual(
-                conv(f"{name}_expand", (inputs, wide)) if expansion != 1 else None,
-                conv(f"{name}_depthwise", (wide, wide), kernel, stride),
-                conv(f"{name}_project", (wide, outputs)),
+            yield InvertedResidual(
+                _lite_conv(f"{name}_expand", (inputs, wide)) if expansion != 1 else None,
+                _lite_conv(f"{name}_depthwise", (wide, wide), kernel, stride, depthwise=True),
+                _lite_conv(f"{name}_project", (wide, outputs)),
             )
-            x = layers.inverted_residual(x, block)
-    if deep:
-        return layers.relu6(layers.conv(x, conv("head", (outputs, lite_stages.HEAD_CHANNELS))))
-    return x
 
 
 def _lite(variant: int) -> Halves:
-    def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
-        stem = Convolution(
-            "stem_conv", (3, lite_stages.STEM_CHANNELS), 3, 2,
-            norm="stem_bn", epsilon=lite_stages.BN_EPSILON,
-        )  # fmt: skip
-        x = layers.relu6(layers.conv(image, stem))
-        return _lite_blocks(layers, x, variant, deep=False)
+    mid, last = (
+        lite_stages.stages(variant)[stage][-1][-1] for stage in (lite_stages.MID_STAGE, -1)
+    )
 
-    mid = lite_stages.stages(variant)[lite_stages.MID_STAGE][-1][-1]
-    deep = partial(_lite_blocks, variant=variant, deep=True)
+    def shallow(layers: Layers[Tensor], image: Tensor) -> Tensor:
+        stem = _lite_conv("stem", (3, lite_stages.STEM_CHANNELS), 3, 2)
+        first, *others = _lite_blocks(variant, deep=False)
+        x = layers.stem_and_block(image, stem, first)
+        for block in others:
+            x = layers.inverted_residual(x, block)
+        return x
+
+    def deep(layers: Layers[Tensor], x: Tensor) -> Tensor:
+        for block in _lite_blocks(variant, deep=True):
+            x = layers.inverted_residual(x, block)
+        head = _lite_conv("head", (last, lite_stages.HEAD_CHANNELS))
+        return layers.relu6(layers.conv(x, head))
+
     return Halves(
         shallow,
         deep,

@@ -47,6 +47,10 @@ class OnnxLayers:
         y = self.conv(self.relu6(self.conv(y, spec.depthwise)), spec.project)
         return self.add(x, y) if spec.residual else y
 
+    def stem_and_block(self, image: str, stem: Convolution, block: InvertedResidual) -> str:
+        """The first convolution with ReLU6, and a block."""
+        return self.inverted_residual(self.relu6(self.conv(image, stem)), block)
+
     def add(self, x: str, y: str) -> str:
         """x + y."""
         return self.graph.add("Add", x, y)

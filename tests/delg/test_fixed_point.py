@@ -207,13 +207,13 @@ def test_the_stem_runs_in_the_first_block(width: int) -> None:
     weights["depthwise/bias"] = rng.normal(size=32).astype(np.float32)
     spec = InputSettings(mean=(100, 120, 140), std=(50, 60, 70), channel_order="bgr")
     network = layers.FixedLayers(Weights(weights, "w"), spec)
-    stem = network.relu6(network.conv(0, Convolution("stem", (3, 32), 3, 2, bias=True)))
+    stem = Convolution("stem", (3, 32), 3, 2, bias=True)
     block = InvertedResidual(
         None,
         Convolution("depthwise", (32, 32), 3, bias=True, depthwise=True),
         Convolution("last", (32, 16), bias=True),
     )
-    network.keep(network.inverted_residual(stem, block))
+    network.keep(network.stem_and_block(0, stem, block))
     image = rng.integers(0, 256, (64, width, 3)).astype(np.uint8)
     x = (image[..., ::-1] - np.array(spec.mean)) / np.array(spec.std)
     # The stem's padding lies behind the image alone.

@@ -131,6 +131,8 @@ def test_without_onnx_runtime_there_is_tensorflow(
 ) -> None:
     monkeypatch.setattr("delg.runtime.find_spec", lambda name: None)
     values = values_of(small)
+    # Fixed point does without both.
+    monkeypatch.setattr("delg.fixed_point.supported", lambda: False)
     assert isinstance(load_network(small.settings, values, "w.h5"), TensorFlowNetwork)
     with pytest.raises(ModelError, match="pip install onnxruntime"):
         load_network(small.settings, values, "w.h5", "onnxruntime")
