@@ -30,6 +30,13 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, _Loop(function))
 
 
+def may_compile() -> bool:
+    """Whether Numba may; with ``NUMBA_DISABLE_JIT=1`` loops run in Python."""
+    from numba import config
+
+    return not vars(config)["DISABLE_JIT"]
+
+
 class _Loop:
     """Stands for a function until it is called; then it and those beside it are Numba's."""
 

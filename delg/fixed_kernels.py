@@ -14,6 +14,8 @@ from llvmlite.binding import initialize_native_asmparser
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from delg.registers import F32, I32, I64, everywhere, load, moved, store, times_plus
+
 # Numbers of 32 bits in a register, registers that hold the sums of a tile, and of a depthwise one.
 VECTOR, SUMS, DEPTHWISE_SUMS = 16, 24, 12
 # The largest number a map holds; with it the bound of a chunk leaves weights as many bits.
@@ -21,8 +23,7 @@ LARGEST = 16383
 # The same where none is negative and all have one scale.
 HIGHEST = 32767
 
-_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
-_INTS, _FLOATS = ir.VectorType(_I32, VECTOR), ir.VectorType(_F32, VECTOR)
+_INTS, _FLOATS = ir.VectorType(I32, VECTOR), ir.VectorType(F32, VECTOR)
 _SHORTS = ir.VectorType(ir.IntType(16), VECTOR)
 _PAIRS = ir.VectorType(ir.IntType(16), 2 * VECTOR)
 # The largest number of a pixel is at least this, so that it can be divided by.
@@ -31,37 +32,6 @@ _TINY = 1e-20
 _BYTES = 4 * VECTOR
 # Reads the one instruction that is written as such.
 initialize_native_asmparser()
-
-
-def _pointer(build: Any, address: Any, kind: Any) -> Any:
-    return build.inttoptr(address, kind.as_pointer())
-
-
-def _load(build: Any, address: Any, kind: Any, align: int = 4) -> Any:
-    return build.load(_pointer(build, address, kind), align=align)
-
-
-def _store(build: Any, value: Any, address: Any, align: int = 4) -> None:
-    build.store(value, _pointer(build, address, value.type), align=align)
-
-
-def _at(build: Any, address: Any, index: Any, step: Any) -> Any:
-    """``address + index * step``; both may be numbers."""
-    index, step = (_I64(one) if isinstance(one, int) else one for one in (index, step))
-    return build.add(address, build.mul(index, step))
-
-
-def _everywhere(build: Any, value: Any, kind: Any) -> Any:
-    unset = ir.Constant(kind, ir.Undefined)
-    first = build.insert_element(unset, value, ir.Constant(_I32, 0))
-    return build.shuffle_vector(first, unset, ir.Constant(_INTS, None))
-
-
-def _times_plus(build: Any, x: Any, y: Any, z: Any) -> Any:
-    # Said outright: what LLVM makes of a product and a sum differs from place to place.
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
-    fused = cgutils.get_or_insert_function(build.module, kind, "llvm.fma.v16f32")
-    return build.call(fused, [x, y, z])
 
 
 def _larger(build: Any, x: Any, y: Any) -> Any:
@@ -126,20 +96,20 @@ def _products(vectors: int) -> Any:
             # As an intrinsic, LLVM takes it apart into two for some processors.
             add_product = ir.InlineAsm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v")
             pixels = SUMS // vectors
-            adding = build.icmp_signed("!=", add, _I64(0))
+            adding = build.icmp_signed("!=", add, I64(0))
 
             def tile(a: Any, scales: Any, out: Any) -> None:
                 sums = _sums(build, pixels, vectors, _INTS)
                 with cgutils.for_range(build, pairs) as loop:
-                    at_w = _at(build, w, loop.index, _BYTES * vectors)
-                    at_a = _at(build, a, loop.index, 4)
+                    at_w = moved(build, w, loop.index, _BYTES * vectors)
+                    at_a = moved(build, a, loop.index, 4)
                     columns = [
-                        _load(build, build.add(at_w, _I64(_BYTES * v)), _PAIRS, 2)
+                        load(build, build.add(at_w, I64(_BYTES * v)), _PAIRS, 2)
                         for v in range(vectors)
                     ]
                     for r, row in enumerate(sums):
-                        both = _load(build, _at(build, at_a, r, apart), _I32, 2)
-                        pixel = build.bitcast(_everywhere(build, both, _INTS), _PAIRS)
+                        both = load(build, moved(build, at_a, r, apart), I32, 2)
+                        pixel = build.bitcast(everywhere(build, both, _INTS), _PAIRS)
                         for one, column in zip(row, columns, strict=True):
                             total = build.call(add_product, [build.load(one), pixel, column])
                             build.store(total, one)
@@ -151,18 +121,18 @@ def _products(vectors: int) -> Any:
 
             def write(sums: Any, scales: Any, out: Any, more: bool) -> None:
                 for r, row in enumerate(sums):
-                    scale = _load(build, _at(build, scales, r, scales_apart), _F32)
-                    scale = _everywhere(build, scale, _FLOATS)
+                    scale = load(build, moved(build, scales, r, scales_apart), F32)
+                    scale = everywhere(build, scale, _FLOATS)
                     for v, one in enumerate(row):
-                        at = _at(build, _at(build, out, r, wide), v, across)
-                        there = _load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
+                        at = moved(build, moved(build, out, r, wide), v, across)
+                        there = load(build, at, _FLOATS) if more else ir.Constant(_FLOATS, None)
                         value = build.sitofp(build.load(one), _FLOATS)
-                        _store(build, _times_plus(build, value, scale, there), at)
+                        store(build, times_plus(build, value, scale, there), at)
 
             with cgutils.for_range(build, tiles) as loop:
-                first = build.mul(loop.index, _I64(pixels))
+                first = build.mul(loop.index, I64(pixels))
                 starts = ((a, apart), (scales, scales_apart), (out, wide))
-                tile(*(_at(build, one, first, step) for one, step in starts))
+                tile(*(moved(build, one, first, step) for one, step in starts))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11), generate
@@ -190,33 +160,32 @@ def _depthwise(size: int, stride: int) -> Any:
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
             rows, at, w, bias, out, wide, tiles = values
             with cgutils.for_range(build, tiles) as loop:
-                at_tile = _at(build, at, loop.index, DEPTHWISE_SUMS * stride * _BYTES)
-                first = build.mul(loop.index, _I64(DEPTHWISE_SUMS))
-                tile(build, rows, at_tile, w, bias, _at(build, out, first, wide), wide)
+                at_tile = moved(build, at, loop.index, DEPTHWISE_SUMS * stride * _BYTES)
+                first = build.mul(loop.index, I64(DEPTHWISE_SUMS))
+                tile(build, rows, at_tile, w, bias, moved(build, out, first, wide), wide)
             return context.get_dummy_value()
 
         def tile(build: Any, rows: Any, at: Any, w: Any, bias: Any, out: Any, wide: Any) -> None:
             sums = [cgutils.alloca_once(build, _FLOATS) for _ in range(DEPTHWISE_SUMS)]
-            offset = _load(build, bias, _FLOATS)
+            offset = load(build, bias, _FLOATS)
             for one in sums:
                 build.store(offset, one)
-            with cgutils.for_range(build, _I64(size)) as loop:
-                row = build.add(_load(build, _at(build, rows, loop.index, 8), _I64, 8), at)
-                row_w = _at(build, w, loop.index, size * _BYTES)
+            with cgutils.for_range(build, I64(size)) as loop:
+                row = build.add(load(build, moved(build, rows, loop.index, 8), I64, 8), at)
+                row_w = moved(build, w, loop.index, size * _BYTES)
                 taps = [
-                    _load(build, build.add(row_w, _I64(_BYTES * tap)), _FLOATS)
-                    for tap in range(size)
+                    load(build, build.add(row_w, I64(_BYTES * tap)), _FLOATS) for tap in range(size)
                 ]
                 for column in range((DEPTHWISE_SUMS - 1) * stride + size):
-                    pixel = _load(build, build.add(row, _I64(_BYTES * column)), _FLOATS)
+                    pixel = load(build, build.add(row, I64(_BYTES * column)), _FLOATS)
                     for x, one in enumerate(sums):
                         if 0 <= column - x * stride < size:
                             tap = taps[column - x * stride]
-                            build.store(_times_plus(build, pixel, tap, build.load(one)), one)
+                            build.store(times_plus(build, pixel, tap, build.load(one)), one)
             low = ir.Constant(_FLOATS, None)
             for x, one in enumerate(sums):
                 value = _rounded(build, _larger(build, build.load(one), low))
-                _store(build, _saturated(build, value), _at(build, out, x, wide), 2)
+                store(build, _saturated(build, value), moved(build, out, x, wide), 2)
 
         return types.void(*[types.int64] * 7), generate
 
@@ -231,12 +200,12 @@ def _clipping(
 
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         row, unit, bias, least, most, pixels = values
-        low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
-        unit, offset = (_load(build, one, _FLOATS) for one in (unit, bias))
+        low, high = (everywhere(build, one, _FLOATS) for one in (least, most))
+        unit, offset = (load(build, one, _FLOATS) for one in (unit, bias))
         with cgutils.for_range(build, pixels) as loop:
-            at = _at(build, row, loop.index, _BYTES)
-            value = _times_plus(build, _load(build, at, _FLOATS), unit, offset)
-            _store(build, _smaller(build, _larger(build, value, low), high), at)
+            at = moved(build, row, loop.index, _BYTES)
+            value = times_plus(build, load(build, at, _FLOATS), unit, offset)
+            store(build, _smaller(build, _larger(build, value, low), high), at)
         return context.get_dummy_value()
 
     kinds = [types.int64] * 3 + [types.float32] * 2 + [types.int64]
@@ -249,7 +218,7 @@ def _clearing(context: Any, row: Any, vectors: Any) -> Any:
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         row, vectors = values
         with cgutils.for_range(build, vectors) as loop:
-            _store(build, ir.Constant(_FLOATS, None), _at(build, row, loop.index, _BYTES))
+            store(build, ir.Constant(_FLOATS, None), moved(build, row, loop.index, _BYTES))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -281,36 +250,36 @@ def _finishing(pixels: int) -> Any:
         def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
             row, wide, units, bias, added, added_apart, added_scales, *values = values
             least, most, out, out_apart, out_scales, vectors = values
-            low, high = (_everywhere(build, one, _FLOATS) for one in (least, most))
+            low, high = (everywhere(build, one, _FLOATS) for one in (least, most))
             found = [cgutils.alloca_once(build, _FLOATS) for _ in range(pixels)]
             for one in found:
                 build.store(ir.Constant(_FLOATS, None), one)
 
             def write(adding: bool) -> None:
                 scales = [
-                    _everywhere(build, _load(build, _at(build, added_scales, n, 4), _F32), _FLOATS)
+                    everywhere(build, load(build, moved(build, added_scales, n, 4), F32), _FLOATS)
                     for n in range(pixels if adding else 0)
                 ]
                 with cgutils.for_range(build, vectors) as loop:
                     unit, offset = (
-                        _load(build, _at(build, one, loop.index, _BYTES), _FLOATS)
+                        load(build, moved(build, one, loop.index, _BYTES), _FLOATS)
                         for one in (units, bias)
                     )
-                    at_row = _at(build, row, loop.index, _BYTES)
+                    at_row = moved(build, row, loop.index, _BYTES)
                     for n, largest in enumerate(found):
-                        place = _at(build, at_row, n, wide)
-                        value = _times_plus(build, _load(build, place, _FLOATS), unit, offset)
+                        place = moved(build, at_row, n, wide)
+                        value = times_plus(build, load(build, place, _FLOATS), unit, offset)
                         if adding:
-                            at = _at(build, added, loop.index, 2 * VECTOR)
-                            more = _load(build, _at(build, at, n, added_apart), _SHORTS, 2)
+                            at = moved(build, added, loop.index, 2 * VECTOR)
+                            more = load(build, moved(build, at, n, added_apart), _SHORTS, 2)
                             more = build.sitofp(build.sext(more, _INTS), _FLOATS)
-                            value = _times_plus(build, more, scales[n], value)
+                            value = times_plus(build, more, scales[n], value)
                         value = _smaller(build, _larger(build, value, low), high)
-                        _store(build, value, place)
+                        store(build, value, place)
                         value = _larger(build, _absolute(build, value), build.load(largest))
                         build.store(value, largest)
 
-            with build.if_else(build.icmp_signed("!=", added, _I64(0))) as (more, alone):
+            with build.if_else(build.icmp_signed("!=", added, I64(0))) as (more, alone):
                 with more:
                     write(True)
                 with alone:
@@ -319,16 +288,16 @@ def _finishing(pixels: int) -> Any:
             few = largest.type
             largest = _larger(build, largest, ir.Constant(few, [_TINY] * pixels))
             scales = build.fmul(largest, ir.Constant(few, [1 / LARGEST] * pixels))
-            _store(build, scales, out_scales)
+            store(build, scales, out_scales)
             times = build.fdiv(ir.Constant(few, [float(LARGEST)] * pixels), largest)
             each = [_lanes(build, times, times, [n] * VECTOR) for n in range(pixels)]
             with cgutils.for_range(build, vectors) as loop:
-                at_row = _at(build, row, loop.index, _BYTES)
-                at_out = _at(build, out, loop.index, 2 * VECTOR)
+                at_row = moved(build, row, loop.index, _BYTES)
+                at_out = moved(build, out, loop.index, 2 * VECTOR)
                 for n, one in enumerate(each):
-                    value = _load(build, _at(build, at_row, n, wide), _FLOATS)
+                    value = load(build, moved(build, at_row, n, wide), _FLOATS)
                     value = _saturated(build, _rounded(build, build.fmul(value, one)))
-                    _store(build, value, _at(build, at_out, n, out_apart), 2)
+                    store(build, value, moved(build, at_out, n, out_apart), 2)
             return context.get_dummy_value()
 
         kinds = [types.int64] * 7 + [types.float32] * 2 + [types.int64] * 4
@@ -339,7 +308,7 @@ def _finishing(pixels: int) -> Any:
 
 def _lanes(build: Any, x: Any, y: Any, lanes: Sequence[int]) -> Any:
     """Lanes of two registers, those of the second counted behind the first's."""
-    return build.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+    return build.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes)))
 
 
 def _largest_of_each(build: Any, registers: list[Any]) -> Any:

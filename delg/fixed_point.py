@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.compiled import compiled
+from delg.compiled import compiled, may_compile
 from delg.fixed_kernels import (
     LARGEST,
     SUMS,
@@ -40,11 +40,9 @@ STEM_UNIT = 1 / 64
 def supported() -> bool:
     """Whether this processor can do it, and Numba may compile."""
     from llvmlite.binding import get_host_cpu_features
-    from numba import config
 
-    features, numba_settings = get_host_cpu_features(), vars(config)
-    wanted = ("avx512bw", "avx512vnni")
-    return not numba_settings["DISABLE_JIT"] and all(features.get(one) for one in wanted)
+    features, wanted = get_host_cpu_features(), ("avx512bw", "avx512vnni")
+    return may_compile() and all(features.get(one) for one in wanted)
 
 
 class FixedMap:

@@ -1,20 +1,22 @@
 """Photos made smaller: every pixel is the mean of the area it covers.
 
 What OpenCV's ``INTER_AREA`` computes, up to rounding, in a third of its time where a ratio is not
-whole.
+whole. Where Numba may not compile, OpenCV does it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from delg.compiled import compiled
+from delg.compiled import compiled, may_compile
+from delg.registers import F32, everywhere, load, moved, store, times_plus
 from delg.values import FloatArray
 
 # Rows that are made together.
@@ -22,8 +24,7 @@ _ROWS = 4
 # Red, green, blue; they are read and written four numbers at a time.
 _CHANNELS = 3
 
-_I64, _F32 = ir.IntType(64), ir.FloatType()
-_FOUR = ir.VectorType(_F32, 4)
+_FOUR = ir.VectorType(F32, 4)
 
 
 def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -36,6 +37,8 @@ def shrink(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     Returns:
         uint8 (height, width, 3).
     """
+    if not may_compile():
+        return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
     height, width = pixels.shape[:2]
     out = np.empty((size[1], size[0] * _CHANNELS), np.uint8)
     rows = np.ascontiguousarray(pixels).reshape(height, -1)
@@ -69,26 +72,18 @@ def _summing(
     def generate(context: Any, build: Any, signature: Any, values: Any) -> Any:
         lines, apart, weights, taps, out, out_apart = values
 
-        def pointer(address: Any, index: Any, step: Any, kind: Any) -> Any:
-            place = build.add(address, build.mul(index, step))
-            return build.inttoptr(place, kind.as_pointer())
-
         sums = [cgutils.alloca_once(build, _FOUR) for _ in range(_ROWS)]
         for one in sums:
             build.store(ir.Constant(_FOUR, None), one)
-        kind = ir.FunctionType(_FOUR, [_FOUR] * 3)
-        fused = cgutils.get_or_insert_function(build.module, kind, "llvm.fma.v4f32")
-        unset, lanes = ir.Constant(_FOUR, ir.Undefined), ir.VectorType(ir.IntType(32), 4)
         with cgutils.for_range(build, taps) as loop:
-            weight = build.load(pointer(weights, loop.index, _I64(4), _F32), align=4)
-            weight = build.insert_element(unset, weight, ir.Constant(ir.IntType(32), 0))
-            weight = build.shuffle_vector(weight, unset, ir.Constant(lanes, None))
-            pixel = build.add(lines, build.mul(loop.index, _I64(4 * _CHANNELS)))
+            weight = load(build, moved(build, weights, loop.index, 4), F32)
+            weight = everywhere(build, weight, _FOUR)
+            pixel = moved(build, lines, loop.index, 4 * _CHANNELS)
             for row, one in enumerate(sums):
-                found = build.load(pointer(pixel, _I64(row), apart, _FOUR), align=4)
-                build.store(build.call(fused, [found, weight, build.load(one)]), one)
+                found = load(build, moved(build, pixel, row, apart), _FOUR)
+                build.store(times_plus(build, found, weight, build.load(one)), one)
         for row, one in enumerate(sums):
-            build.store(build.load(one), pointer(out, _I64(row), out_apart, _FOUR), align=4)
+            store(build, build.load(one), moved(build, out, row, out_apart))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6), generate

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -59,3 +63,18 @@ def test_pixels_that_do_not_lie_densely() -> None:
     assert np.array_equal(
         shrink(turned[:, :, ::-1], (20, 20)), shrink(turned[:, :, ::-1].copy(), (20, 20))
     )
+
+
+def test_without_compiling_a_photo_is_shrunk_all_the_same() -> None:
+    program = (
+        "import numpy as np; from delg.shrink import shrink;"
+        "print(shrink(np.full((30, 40, 3), 7, np.uint8), (20, 16)).mean())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "7.0"
