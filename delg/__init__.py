@@ -12,22 +12,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from delg.decode import ImageError
     from delg.errors import DelgError, ModelError, UsageError
-    from delg.extractor import Extractor
-    from delg.registry import load_model
-    from delg.values import Failure, ImageFeatures, LocalFeatures
+    from delg.extraction.extractor import Extractor
+    from delg.images.decode import ImageError
+    from delg.types import Failure, ImageFeatures, LocalFeatures
+    from delg.zoo.registry import load_model
 
 _HOMES = {
     "DelgError": "delg.errors",
-    "Extractor": "delg.extractor",
-    "Failure": "delg.values",
-    "ImageError": "delg.decode",
-    "ImageFeatures": "delg.values",
-    "LocalFeatures": "delg.values",
+    "Extractor": "delg.extraction.extractor",
+    "Failure": "delg.types",
+    "ImageError": "delg.images.decode",
+    "ImageFeatures": "delg.types",
+    "LocalFeatures": "delg.types",
     "ModelError": "delg.errors",
     "UsageError": "delg.errors",
-    "load_model": "delg.registry",
+    "load_model": "delg.zoo.registry",
 }
 
 __all__ = [

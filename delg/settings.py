@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from delg.aggregation import aggregated_dim
 from delg.errors import UsageError
+from delg.extraction.aggregation import aggregated_dim
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -88,7 +88,8 @@ class PcaSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """A SavedModel that does the work of backbone and heads; see :mod:`delg.exported`."""
+    """A SavedModel that does the work of backbone and heads; see
+    :mod:`delg.inference.saved_model`."""
 
     # The published archive that holds it, without ``.tar.gz``.
     archive: str = ""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from delg.values import FloatArray
+from delg.types import FloatArray
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _KINDS = {

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from delg.scan import Photo
-from delg.values import Box
+from delg.images.scan import Photo
+from delg.types import Box
 
 # The part that a query belongs to where a benchmark has no parts.
 WHOLE = "all"

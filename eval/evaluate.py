@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from delg.errors import UsageError
-from eval.answering import Answers, Engine, ask, check_distractors, index_gallery
 from eval.benchmark import Benchmark
 from eval.run import BASELINES_FOLDER, Run, circumstances
+from eval.run_queries import Answers, Engine, ask, check_distractors, index_gallery
 from eval.scoring import score
 from index.image_index import ImageIndex
 from index.ingest import Progress
-from index.search import Orientations
+from index.search.search import Orientations
 
 BASELINES = ("global", "sift")
 # Up to so many photos the sift baseline also verifies every pair.
@@ -37,7 +37,7 @@ class Plan:
         overrides: settings by section and key.
         index: folder of the gallery's index; None makes one below ``out``, or one that is thrown
             away.
-        rerank, orientations: see :class:`eval.answering.Engine`.
+        rerank, orientations: see :class:`eval.run_queries.Engine`.
         distractors: an index, or a folder of photos.
         baselines: of ``BASELINES``.
         out: folder of the run.

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from delg.errors import DelgError, UsageError
-from index.hits import Ranking
+from index.results import Ranking
 
 FILE = "predictions.npz"
 _ARRAYS = ("scores", "inliers", "verified")

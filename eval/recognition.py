@@ -3,7 +3,8 @@
     score = 1 + Σ (hit's score − 1)                      over the label's verified hits
     score = the best similarity of a hit                  where nothing is verified
 
-A verified hit's score lies between 1 and 3 (:mod:`index.ranking`), so it adds its similarity and
+A verified hit's score lies between 1 and 3 (:mod:`index.search.scoring`), so it adds its
+similarity and
 the weight of its inliers. Queries that show nothing known have no verified hits and stay below 1,
 as GAP asks: their answers must come after the right ones of all queries.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
-from index.hits import Ranking
+from index.results import Ranking
 
 
 def recognise(ranking: Ranking, labels: Mapping[str, str]) -> tuple[str, float] | None:

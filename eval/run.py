@@ -3,7 +3,7 @@
     DIR/metrics.json      every number, settings, fingerprint, versions, machine, seconds
     DIR/predictions.npz   the answers, see :mod:`eval.predictions`
     DIR/benchmark.json    queries, truth, and where the photos of queries and first hits lie
-    DIR/report.html       see :mod:`eval.report`
+    DIR/report.html       see :mod:`eval.reports.report`
     DIR/baselines/NAME/   further runs on the same benchmark, but for reports
 
 The metrics can be computed again from the other two files, without model and photos.

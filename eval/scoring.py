@@ -1,6 +1,6 @@
 """Answers and truth in, numbers out: every metric of a protocol, by part and by query.
 
-The definitions are those of :mod:`eval.metrics`, the intervals those of :mod:`eval.intervals`.
+The definitions are those of :mod:`eval.metrics`, the intervals those of :mod:`eval.bootstrap`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eval.benchmark import (
     RetrievalTruth,
     RevisitedTruth,
 )
-from eval.intervals import gap_interval, mean_interval
+from eval.bootstrap import gap_interval, mean_interval
 from eval.metrics import (
     DIFFICULTIES,
     average_precision,
@@ -29,7 +29,7 @@ from eval.metrics import (
     revisited_query,
 )
 from eval.predictions import Predictions
-from index.hits import Ranking
+from index.results import Ranking
 
 Values = dict[str, float]
 _KAPPAS = (1, 5, 10)

@@ -11,16 +11,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from index.hits import Hit, QueryResult, Verification
     from index.image_index import ImageIndex
+    from index.results import Hit, QueryResult, Verification
     from index.settings import IndexSettings
 
 _HOMES = {
-    "Hit": "index.hits",
+    "Hit": "index.results",
     "ImageIndex": "index.image_index",
     "IndexSettings": "index.settings",
-    "QueryResult": "index.hits",
-    "Verification": "index.hits",
+    "QueryResult": "index.results",
+    "Verification": "index.results",
 }
 
 __all__ = ["Hit", "ImageIndex", "IndexSettings", "QueryResult", "Verification"]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.catalog import ImageRow
-from index.pair import compare
-from index.store import Store
+from index.storage.catalog import ImageRow
+from index.storage.store import Store
+from index.verification.pair import compare
 
 SAME_FILE, NEAR = "same file", "near"
 # Rows whose similarities with all others are computed at once.

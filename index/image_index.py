@@ -8,32 +8,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from delg.decode import Source
 from delg.errors import DelgError, ModelError, UsageError
-from delg.extractor import Extractor
-from delg.registry import DEFAULT_MODEL, find_model, load_model
-from delg.scan import Photo
-from delg.sift import DIM as SIFT_DIM
-from delg.values import Box, ImageFeatures
-from index.browsing import Filter, Selection, browse, labels, metadata_keys, reasons
-from index.catalog import FILE as CATALOG_FILE
-from index.catalog import Catalog, ImageRow
+from delg.extraction.extractor import Extractor
+from delg.extraction.sift import DIM as SIFT_DIM
+from delg.images.decode import Source
+from delg.images.scan import Photo
+from delg.types import Box, ImageFeatures
+from delg.zoo.registry import DEFAULT_MODEL, find_model, load_model
+from index.browse import Filter, Selection, browse, labels, metadata_keys, reasons
 from index.duplicates import Duplicates, Limits, find_duplicates
 from index.duplicates import Progress as PartDone
-from index.exchange import (
+from index.formats.exchange import (
     ImportReport,
     Kind,
     export_features,
     import_features,
     recorded_kind,
 )
-from index.hits import QueryResult
 from index.ingest import AddReport, Progress, add
 from index.labels import GivenLabels, read_labels
-from index.maintenance import CheckReport, check, compact
-from index.search import Orientations, Search
+from index.results import QueryResult
+from index.search.search import Orientations, Search
 from index.settings import IndexSettings, merge
-from index.store import HOW_TO_HEAL, Store
+from index.storage.catalog import FILE as CATALOG_FILE
+from index.storage.catalog import Catalog, ImageRow
+from index.storage.maintenance import CheckReport, check, compact
+from index.storage.store import HOW_TO_HEAL, Store
 
 
 def _new_store(path: Path, facts: dict[str, str]) -> Store:
@@ -310,13 +310,13 @@ class ImageIndex:
         box: Box | None = None,
         orientations: Orientations = "auto",
     ) -> QueryResult:
-        """Find the photos of the same thing; see :meth:`index.search.Search.hits`."""
+        """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`."""
         return self.search(source, box).hits(k, rerank, orientations)
 
     def search(
         self, source: Source, box: Box | None = None, others: Iterable[ImageIndex] = ()
     ) -> Search:
-        """One query to be ranked in several ways; see :class:`index.search.Search`.
+        """One query to be ranked in several ways; see :class:`index.search.search.Search`.
 
         Args:
             others: further indexes to search in, made by the same model.
@@ -360,7 +360,8 @@ class ImageIndex:
         return recorded_kind(self._store)
 
     def export(self, out: str | Path, kind: str, progress: Progress | None = None) -> int:
-        """Write all features for other tools; see :func:`index.exchange.export_features`."""
+        """Write all features for other tools; see
+        :func:`index.formats.exchange.export_features`."""
         return export_features(self._store, Path(out), kind, progress)
 
     def import_from(
@@ -370,7 +371,7 @@ class ImageIndex:
         photos: Iterable[str | Path] = (),
         progress: Progress | None = None,
     ) -> ImportReport:
-        """Put in features made elsewhere; see :func:`index.exchange.import_features`."""
+        """Put in features made elsewhere; see :func:`index.formats.exchange.import_features`."""
         files, folders = [Path(one) for one in sources], [Path(one) for one in photos]
         with self._store.lock():
             return import_features(self._store, self.kind, files, kind, folders, progress)
@@ -445,7 +446,7 @@ class ImageIndex:
         return self._store.features(row)
 
     def browse(self, wanted: Filter, limit: int, offset: int = 0) -> Selection:
-        """The images that a filter lets pass, by id; see :mod:`index.browsing`."""
+        """The images that a filter lets pass, by id; see :mod:`index.browse`."""
         return browse(self._store.catalog, wanted, limit, offset)
 
     def tallies(self, most: int = 1000) -> dict[str, list[tuple[str, int]]]:

@@ -9,15 +9,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from delg.decode import ImageError, read_bytes
-from delg.extractor import Extractor
-from delg.scan import Photo, scan
-from delg.values import Failure, ImageFeatures
-from index.catalog import ImageRow
+from delg.extraction.extractor import Extractor
+from delg.images.decode import ImageError, read_bytes
+from delg.images.scan import Photo, scan
+from delg.types import Failure, ImageFeatures
 from index.labels import Label, Labels
-from index.segments import file_sha256
 from index.settings import StoreSettings
-from index.store import Store
+from index.storage.catalog import ImageRow
+from index.storage.segments import file_sha256
+from index.storage.store import Store
 
 # Called as progress(done, total, failed) after every photo.
 Progress = Callable[[int, int, int], None]

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import skimage.data
 
+# How tests run the command line.
+pytest_plugins = ["commands"]
+
 if TYPE_CHECKING:
     from delg import Extractor
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.training.settings import AugmentSettings
-from delg.values import FloatArray
+from delg.types import FloatArray
 
 Pixels = NDArray[np.uint8]
 

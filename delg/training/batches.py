@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.training.augment import View, view
-from delg.training.photos import NO_LABEL
+from delg.training.dataset import NO_LABEL
+from delg.training.image_cache import PhotoStore, readable
 from delg.training.settings import AugmentSettings, LoopSettings
-from delg.training.store import PhotoStore, readable
-from delg.values import FloatArray
+from delg.types import FloatArray
 
 # Streams of chance that must not be the same.
 _ORDER, _BALANCE, _VIEWS = 1, 2, 3

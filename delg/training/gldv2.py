@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from delg.errors import UsageError
-from delg.training.photos import Item
+from delg.training.dataset import Item
 
 
 def image_path(images: Path, image_id: str) -> Path:

@@ -15,9 +15,9 @@ import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
 from tensorflow.core.util import event_pb2
 
-from delg.console import say
-from delg.model import Delg
-from delg.pyramid import level
+from delg.cli.console import say
+from delg.images.pyramid import level
+from delg.network.delg_model import Delg
 from delg.training.trainer import value_of
 
 _SHOWN = ("loss", "arcface", "arcface_accuracy", "instance", "instance_accuracy", "warp_matched",

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from delg.console import say
+from delg.cli.console import say
 from delg.errors import UsageError
-from delg.training.after import TRAIN_FILE
-from delg.training.run import CHECKPOINTS, LAST, same_settings, train
+from delg.training.finalize import TRAIN_FILE
+from delg.training.loop import CHECKPOINTS, LAST, same_settings, train
 from delg.training.settings import MODEL_FOLDER, TrainSettings
 
 
 def train_in_stages(settings: TrainSettings, resume: bool = False) -> Path:
-    """Run all stages, or the one run there is; see :func:`delg.training.run.train`.
+    """Run all stages, or the one run there is; see :func:`delg.training.loop.train`.
 
     Resumed, finished stages are left as they are, the one that was interrupted goes on from its
     last checkpoint, and the rest follow. If all were finished, the last one's model is made again.

@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import tensorflow as tf
 
-from delg.decode import ImageError, decode
 from delg.errors import DelgError, UsageError
-from delg.training.photos import Item, Record
-from delg.values import Failure
+from delg.images.decode import ImageError, decode
+from delg.training.dataset import Item, Record
+from delg.types import Failure
 
 # Around a record lie its length (8 bytes) with a checksum (4), and a checksum behind it (4).
 _HEAD, _TAIL = 12, 4

@@ -13,9 +13,9 @@ import tensorflow as tf
 from delg.errors import DelgError
 from delg.training.batches import Batch
 from delg.training.checkpoint import Checkpoint, restore
-from delg.training.learner import Learner
-from delg.training.optimise import Optimiser, rate_at
+from delg.training.optimizer import Optimiser, rate_at
 from delg.training.settings import TrainSettings
+from delg.training.training_model import Learner
 
 Arrays = dict[str, np.ndarray]
 

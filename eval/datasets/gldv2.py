@@ -25,7 +25,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from delg.errors import UsageError
-from delg.scan import Photo
+from delg.images.scan import Photo
 from eval.benchmark import (
     IGNORED_PART,
     WHOLE,

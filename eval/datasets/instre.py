@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 
 from delg.errors import UsageError
-from delg.values import Box
+from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.mat_file import read_mat
 from eval.datasets.photos import find_photos
 from eval.datasets.revisited import as_indices, as_names, as_numbers
-from eval.restricted_pickle import load_plain_pickle
+from eval.datasets.safe_pickle import load_plain_pickle
 
 _VARIABLES = ("imlist", "qimlist", "gnd")
 _FOLDERS = ("INSTRE-S1", "INSTRE-S2", "INSTRE-M")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
-from delg.scan import Photo, scan
+from delg.images.scan import Photo, scan
 
 _SHOWN = 5
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from delg.errors import UsageError
-from delg.values import Box
+from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import list_photos, name_some
 from eval.datasets.tables import read_rows

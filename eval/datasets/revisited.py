@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 
 from delg.errors import UsageError
-from delg.scan import Photo
-from delg.values import Box
+from delg.images.scan import Photo
+from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.photos import list_photos, name_some, reject_missing
-from eval.restricted_pickle import load_plain_pickle
+from eval.datasets.safe_pickle import load_plain_pickle
 
 _LISTS = ("easy", "hard", "junk")
 _OLD_LISTS = ("good", "ok", "junk")

@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from delg.decode import decode
-from delg.runtime import VARIABLE
+from delg.images.decode import decode
+from delg.inference.select import VARIABLE
 from eval.speed.harness import Bench, Result, Row, stage
-from index.demo_photos import make_gallery
+from index.demo.photos import make_gallery
 from index.image_index import ImageIndex
 
 _PHOTOS, _QUICK_PHOTOS, _RUNS = 96, 24, 3
@@ -63,7 +63,7 @@ def build(bench: Bench) -> Iterator[Result]:
 
 def _rate(folder: Path, count: int, runtime: str, turn: int) -> float:
     """Photos a second, with the model loaded beforehand as in a long build."""
-    from delg.registry import load_model
+    from delg.zoo.registry import load_model
 
     extractor = load_model(runtime=runtime)
     first = sorted((folder / "photos").iterdir())[:3]

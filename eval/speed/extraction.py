@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.extractor import Extractor
-from delg.pyramid import level
-from delg.quiet import load_tensorflow
-from delg.registry import ModelFiles, find_model, load_model
+from delg.extraction.extractor import Extractor
+from delg.images.pyramid import level
+from delg.network.tensorflow_import import load_tensorflow
+from delg.zoo.registry import ModelFiles, find_model, load_model
 from eval.speed.harness import Bench, Result, Row, stage
 
 _MODEL = "delg-r50"
@@ -32,8 +32,8 @@ def _with_random_weights(folder: Path) -> ModelFiles:
     load_tensorflow()
     import keras
 
-    from delg.model import Delg
-    from delg.weights import named_variables, save_weights
+    from delg.network.delg_model import Delg
+    from delg.network.weights import named_variables, save_weights
 
     keras.utils.set_random_seed(0)
     model = Delg(find_model(_MODEL).settings)
@@ -52,8 +52,8 @@ def _published(
     """The whole network at all scales."""
     import tensorflow as tf
 
-    from delg.model import Delg
-    from delg.weights import load_weights, read_weights
+    from delg.network.delg_model import Delg
+    from delg.network.weights import load_weights, read_weights
 
     model, spec = Delg(files.settings), files.settings.extraction
     load_weights(model, read_weights(files.weights), str(files.weights))

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from delg.settings import parse
-from delg.values import FloatArray, ImageFeatures, LocalFeatures
+from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from eval.speed.harness import Bench, Growth, Point, Result, Row, stage
 from eval.speed.vectors import DIM, Vectors
-from index.catalog import ImageRow, SegmentRow, insert_segment, put_images
-from index.exchange import Kind
+from index.formats.exchange import Kind
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
-from index.store import Store
+from index.storage.catalog import ImageRow, SegmentRow, insert_segment, put_images
+from index.storage.store import Store
 
 _COUNT, _QUICK_COUNT = 1_000_000, 20_000
 _SEGMENT = 256

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from delg.settings import parse
-from eval.speed import published
+from eval.speed import delf_baseline
 from eval.speed.harness import Bench, Growth, Point, Result, median_ms, stage
-from eval.speed.scenes import SCALES, Scene, make_index, photo, scene
-from index.hits import Verification
-from index.pair import compare_stored
-from index.quantiser import FEWEST
+from eval.speed.synthetic import SCALES, Scene, make_index, photo, scene
+from index.results import Verification
 from index.settings import IndexSettings
-from index.store import Store
+from index.storage.product_quantizer import FEWEST
+from index.storage.store import Store
+from index.verification.pair import compare_stored
 
 _RATES = (0.05, 0.1, 0.5)
 _NOISE, _MUCH_NOISE = 0.5, 1.1
@@ -43,14 +43,14 @@ class _Stored:
 
     def published(self) -> object:
         """The published way, on float64 arrays."""
-        return published.inliers(self.scene.query.local, self.scene.other.local)
+        return delf_baseline.inliers(self.scene.query.local, self.scene.other.local)
 
     def note(self, baseline: bool) -> str:
         """How many of the true matches are found."""
         ours = self.scene.correct(self.verify().matches)
         text = f"{ours} of {len(self.scene.pairs)} true matches found"
         if baseline:
-            theirs = published.inliers(self.scene.query.local, self.scene.other.local)
+            theirs = delf_baseline.inliers(self.scene.query.local, self.scene.other.local)
             text += f", baseline {self.scene.correct(theirs)}"
         return text
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from delg.decode import decode
 from delg.errors import DelgError
+from delg.images.decode import decode
 from eval.speed.build import write_photos
 from eval.speed.harness import Bench, Result, stage
-from index.catalog import ImageRow, insert_segment, put_images
-from index.demo_photos import make_gallery
+from index.demo.photos import make_gallery
 from index.image_index import ImageIndex
-from index.store import Store
+from index.storage.catalog import ImageRow, insert_segment, put_images
+from index.storage.store import Store
 
 # Photos that differ, how often all but one are there, and which is there once; no other of these
 # shows what that one shows.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eval.curves import Chart, growth_chart
+from eval.reports.charts import Chart, growth_chart
 from eval.speed.harness import Measured, Row
-from index.drawing import write_file
-from index.page_parts import load_template
+from index.visualize.draw_matches import write_file
+from index.visualize.html import load_template
 
 COLUMNS = ("stage", "median", "fastest", "slowest", "runs", "baseline", "ratio", "note")
 
@@ -40,7 +40,7 @@ def write_page(path: Path, measured: Measured) -> None:
     Raises:
         DelgError: the file cannot be written.
     """
-    page = load_template("eval", "speed.html").render(
+    page = load_template("eval.reports", "speed.html").render(
         columns=COLUMNS,
         rows=[cells(row) for row in measured.rows],
         machine=[(key, _text(value)) for key, value in measured.machine.items()],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from eval.serve_speed import measure
 from eval.speed.harness import Bench, Result, Row, stage
 from eval.speed.photos import many_photos
+from eval.speed.serve_speed import measure
 
 NAMES = ("serve_query", "serve_query_8_clients", "serve_throughput", "serve_memory")
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from delg.values import FloatArray
+from delg.types import FloatArray
 from eval.speed.harness import Bench, Growth, Point, Result, Row, milliseconds, stage
 from eval.speed.vectors import DIM, Vectors
 from index.settings import ShortlistSettings
-from index.shortlist import FILE, Rows, Shortlist
+from index.storage.ann_index import FILE, Rows, Shortlist
 
 _COUNT, _QUICK_COUNT, _LARGE_COUNT = 1_000_000, 50_000, 10_000_000
 _GROWING = (1_000, 10_000, 100_000)
@@ -47,7 +47,7 @@ class _Built:
     exact: np.ndarray
 
     def nearest(self, query: FloatArray, count: int) -> Rows:
-        """As :meth:`index.store.Store.nearest` does it, without the catalog."""
+        """As :meth:`index.storage.store.Store.nearest` does it, without the catalog."""
         rows, _ = self.shortlist.search(query, self.shortlist.candidates(count, self.settings))
         if self.shortlist.is_exact():
             return rows

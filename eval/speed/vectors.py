@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.values import FloatArray
+from delg.types import FloatArray
 
 DIM = 512
 CHUNK = 50_000

@@ -15,8 +15,8 @@ from importlib import import_module
 from pathlib import Path
 
 from delg.errors import UsageError
-from delg.values import Failure, ImageFeatures
-from index.formats.found import Found, Origin
+from delg.types import Failure, ImageFeatures
+from index.formats.parsed import Found, Origin
 
 FORMATS = ("delg", "hloc", "colmap", "npz", "hdf5")
 Features = Iterable[tuple[str, ImageFeatures]]
@@ -30,7 +30,7 @@ def writer(kind: str) -> Callable[[Path, Features, Origin], int]:
         UsageError: there is no such format.
     """
     if kind == "hdf5":
-        from index.feature_file import write_features
+        from index.formats.feature_file import write_features
 
         return lambda path, features, origin: write_features(
             path, features, origin.model, origin.fingerprint

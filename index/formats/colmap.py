@@ -21,10 +21,10 @@ import h5py
 import numpy as np
 
 from delg.errors import DelgError
-from delg.values import Failure, ImageFeatures
-from index.feature_file import new_file
-from index.formats.found import BadFeaturesError, Found, Origin, checked
+from delg.types import Failure, ImageFeatures
+from index.formats.feature_file import new_file
 from index.formats.hdf5 import array, find, opened, text, walk
+from index.formats.parsed import BadFeaturesError, Found, Origin, checked
 
 _FILES = {
     "keypoints": "keypoints.h5",

@@ -3,7 +3,7 @@
 A photo's files are named by its id without the suffix, as the published scripts name them; where
 two photos differ in nothing else, the suffix stays. Photos of which only ``.delg_local`` or
 ``.delf`` exists have no global descriptor. The files do not say how large the photos are.
-:mod:`delg.delg_files` has the bytes.
+:mod:`delg.delf_files` has the bytes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from delg.decode import SUFFIXES
-from delg.delg_files import FeatureFileError, read_datum, read_local, write_datum, write_local
+from delg.delf_files import FeatureFileError, read_datum, read_local, write_datum, write_local
 from delg.errors import DelgError, UsageError
-from delg.values import Failure, ImageFeatures
-from index.formats.found import BadFeaturesError, Found, Origin, checked
+from delg.images.decode import SUFFIXES
+from delg.types import Failure, ImageFeatures
+from index.formats.parsed import BadFeaturesError, Found, Origin, checked
 
 GLOBAL, LOCAL, DELF = ".delg_global", ".delg_local", ".delf"
 

@@ -11,8 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from delg.delg_files import FeatureFileError
-from index.formats.found import MAX_ARRAY_BYTES, BadFeaturesError
+from delg.delf_files import FeatureFileError
+from index.formats.parsed import MAX_ARRAY_BYTES, BadFeaturesError
 
 
 @contextmanager

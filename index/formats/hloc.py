@@ -8,7 +8,8 @@
     global_descriptor  (D,)
 
 hloc keeps the last in a file of its own; here one file serves for both, as it looks only for what
-it needs. Reading takes any number of files. This engine's own layout (:mod:`index.feature_file`)
+it needs. Reading takes any number of files. This engine's own layout
+(:mod:`index.formats.feature_file`)
 has its sizes in attributes and a row a feature; such groups are read as what they are.
 """
 
@@ -21,10 +22,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from delg.values import Failure, ImageFeatures
-from index.feature_file import new_file
-from index.formats.found import NAMES, BadFeaturesError, Found, Origin, checked
+from delg.types import Failure, ImageFeatures
+from index.formats.feature_file import new_file
 from index.formats.hdf5 import child, find, opened, text, walk
+from index.formats.parsed import NAMES, BadFeaturesError, Found, Origin, checked
 
 
 def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:

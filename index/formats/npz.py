@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from delg.delg_files import FeatureFileError
+from delg.delf_files import FeatureFileError
 from delg.errors import DelgError
-from delg.values import Failure, ImageFeatures
-from index.formats.found import MAX_ARRAY_BYTES, NAMES, BadFeaturesError, Found, Origin, checked
+from delg.types import Failure, ImageFeatures
+from index.formats.parsed import MAX_ARRAY_BYTES, NAMES, BadFeaturesError, Found, Origin, checked
 
 _SUFFIX = ".npy"
 _MAX_HEADER = 10_000

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from index.catalog import ImageRow
-from index.serve.pictures import PHOTO_SIDE, THUMBNAIL_SIDE
+from index.serve.job_queue import never
 from index.serve.service import Service
+from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
 from index.serve.uploads import MOST_HITS, MOST_RERANKED, Asked, gone
-from index.serve.work import never
+from index.storage.catalog import ImageRow
 
 # What a query is called that came without a file name.
 UNNAMED = "image"

@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from delg.errors import DelgError
 from index.serve import api, pages
-from index.serve.guard import Guard
-from index.serve.problems import answer_to
+from index.serve.errors import answer_to
+from index.serve.job_queue import GoneError
+from index.serve.security import Guard
 from index.serve.service import Service
-from index.serve.work import GoneError
 
 # Nobody reads this answer.
 _HUNG_UP = 499

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup, escape
 
-from index.drawing import PALETTE
+from index.visualize.draw_matches import PALETTE
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -33,7 +33,7 @@ class Asset:
 def load_assets() -> dict[str, Asset]:
     """All files under their names; nothing else can be asked for."""
     here = files("index")
-    found = [here / "templates" / "look.css", *(here / "serve" / "static").iterdir()]
+    found = [here / "visualize" / "templates" / "look.css", *(here / "serve" / "static").iterdir()]
     return {
         one.name: Asset(one.read_bytes(), _TYPES["." + one.name.rpartition(".")[2]])
         for one in found
@@ -42,7 +42,7 @@ def load_assets() -> dict[str, Asset]:
 
 def environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> jinja2.Environment:
     """Templates of the server, of the other pages of ``index``, and of further packages."""
-    places = [jinja2.PackageLoader(name) for name in ("index.serve", "index", *packages)]
+    places = [jinja2.PackageLoader(name) for name in ("index.serve", "index.visualize", *packages)]
     made = jinja2.Environment(
         loader=jinja2.ChoiceLoader(places),
         autoescape=True,

@@ -16,12 +16,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from index.browsing import Filter
-from index.hits import Hit
+from index.browse import Filter
+from index.results import Hit
 from index.serve.assets import environment, load_assets
-from index.serve.finding import Finder
-from index.serve.guard import COOKIE, is_token, session
-from index.serve.problems import answer_to
+from index.serve.duplicate_finder import Finder
+from index.serve.errors import answer_to
+from index.serve.security import COOKIE, is_token, session
 from index.serve.service import Service
 from index.serve.settings import MIB
 from index.serve.uploads import Asked, BadRequestError, Upload, gone

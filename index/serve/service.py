@@ -12,20 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.decode import ImageError, decode
 from delg.errors import DelgError
-from delg.scan import Photo
-from delg.values import FloatArray, ImageFeatures
-from index.catalog import ImageRow
-from index.drawing import write_file
-from index.hits import QueryResult
+from delg.images.decode import ImageError, decode
+from delg.images.scan import Photo
+from delg.types import FloatArray, ImageFeatures
 from index.image_index import ImageIndex
 from index.labels import GivenLabels, Label
-from index.search import quarter_turns
-from index.serve.pictures import Jpeg, Pictures
-from index.serve.proof import outliers
+from index.results import QueryResult
+from index.search.search import quarter_turns
+from index.serve.job_queue import Workers
+from index.serve.outliers import outliers
 from index.serve.settings import MIB, ServeSettings
-from index.serve.shared import SharedIndex
+from index.serve.shared_index import SharedIndex
+from index.serve.thumbnails import Jpeg, Pictures
 from index.serve.uploads import (
     LONGEST_ID,
     Asked,
@@ -34,7 +33,8 @@ from index.serve.uploads import (
     Receiver,
     Upload,
 )
-from index.serve.work import Workers
+from index.storage.catalog import ImageRow
+from index.visualize.draw_matches import write_file
 
 # Where photos that are added over HTTP lie, inside the index.
 PHOTOS = "photos"
@@ -80,7 +80,8 @@ class Service:
     def outliers(
         self, upload: Upload, asked: Asked, hit: str, transform: NDArray[np.float64] | None
     ) -> tuple[FloatArray, FloatArray]:
-        """Matches of a query and a hit that do not fit; see :func:`index.serve.proof.outliers`."""
+        """Matches of a query and a hit that do not fit; see
+        :func:`index.serve.outliers.outliers`."""
         with self.shared.reading() as images:
             _row(images, hit)
             other = images.features(hit)

@@ -13,12 +13,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from delg.decode import Source
 from delg.errors import DelgError
+from delg.images.decode import Source
 from delg.settings import Settings
-from delg.values import Box
+from delg.types import Box
+from index.serve.job_queue import TooBusyError
 from index.serve.settings import MIB, ServeSettings
-from index.serve.work import TooBusyError
 
 MOST_HITS, MOST_RERANKED = 1000, 1000
 LONGEST_ID = 1024

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from delg.model import Delg
+    from delg.network.delg_model import Delg
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def make_model() -> Callable[..., Delg]:
     """
     import keras
 
-    from delg.model import Delg
+    from delg.network.delg_model import Delg
     from delg.settings import ModelSettings, parse
 
     def make(seed: int = 0, **values: object) -> Delg:

@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from delg.errors import UsageError
-from delg.registry import SETTINGS_FILE, shipped_models
 from delg.settings import (
     ExtractionSettings,
     ImageSettings,
@@ -15,6 +14,7 @@ from delg.settings import (
     read_settings,
     read_yaml,
 )
+from delg.zoo.registry import SETTINGS_FILE, shipped_models
 
 MODELS = Path(__import__("delg").__file__).parent / "models"
 

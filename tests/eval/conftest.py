@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # For the modules beside the tests.
-
 from dots import DotModel, model_folder
 
-from delg.sift import DIM as SIFT_DIM
+from delg.extraction.sift import DIM as SIFT_DIM
 
 
 @pytest.fixture(scope="session")

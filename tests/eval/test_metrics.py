@@ -637,7 +637,7 @@ def test_made_up_rankings_score_as_defined_on_the_official_ground_truth(name):
     folder = os.environ.get("DELG_GND")
     if folder is None:
         pytest.skip("DELG_GND names no folder with gnd_roxford5k.pkl and gnd_rparis6k.pkl")
-    from eval.restricted_pickle import load_plain_pickle
+    from eval.datasets.safe_pickle import load_plain_pickle
 
     official = load_plain_pickle(Path(folder) / f"gnd_{name}.pkl")
     images, gnd = len(official["imlist"]), official["gnd"]

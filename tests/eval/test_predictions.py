@@ -19,7 +19,7 @@ from eval.predictions import (
     plain_ranking,
     save_predictions,
 )
-from index.hits import Ranking
+from index.results import Ranking
 
 # NumPy's texts drop zeros at the end, and file names hold neither zeros nor lone surrogates.
 texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from eval.recognition import recognise
-from index.hits import Ranking
+from index.results import Ranking
 
 LABELS = {"a1": "A", "a2": "A", "a3": "A", "b1": "B", "b2": "B"}
 

@@ -15,7 +15,7 @@ from eval.benchmark import (
 )
 from eval.predictions import Predictions, plain_ranking
 from eval.scoring import Scores, main_metric, query_metric, score
-from index.hits import Ranking
+from index.results import Ranking
 
 
 def question(protocol: str, truth: Truth, **more: object) -> Question:

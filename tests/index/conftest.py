@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # For dots.py, in the tests too.
-
 from dots import DotModel, gallery, model_folder
 
 from delg.settings import parse
 from index import ImageIndex, IndexSettings
-from index.drawing import encode
+from index.visualize.draw_matches import encode
 
-WORKER = Path(__file__).parent / "worker.py"
+WORKER = Path(__file__).parents[1] / "helpers" / "worker.py"
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +89,7 @@ def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
 @pytest.fixture(scope="session")
 def real_photos(tmp_path_factory) -> Path:
     """A folder of six real photos, ``cat.jpg`` and others."""
-    from index.demo_photos import GALLERY, read_photo
+    from index.demo.photos import GALLERY, read_photo
 
     chosen = tmp_path_factory.mktemp("real") / "chosen"
     chosen.mkdir()

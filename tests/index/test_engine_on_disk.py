@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from fake_model import FakeExtractor, make_photos
 
-from delg.decode import decode
 from delg.errors import DelgError, ModelError, UsageError
+from delg.images.decode import decode
 from index import ImageIndex, IndexSettings
-from index.catalog import CatalogError
-from index.segments import segment_path
-from index.store import BusyError
+from index.storage.catalog import CatalogError
+from index.storage.segments import segment_path
+from index.storage.store import BusyError
 
 SMALL = IndexSettings.model_validate({"store": {"segment_images": 4}})
 
@@ -389,10 +389,10 @@ elif work.startswith("remove"):
 
 # Where in a commit the process dies: the function that is never reached.
 DEATHS = {
-    "before the rename": "import index.segments as m; m.Path.replace = die",
-    "before the transaction": "import index.store as m; m.insert_segment = die",
-    "inside the transaction": "import index.store as m; m.put_images = die",
-    "before the shortlist": "import index.shortlist as m; m.Shortlist.save = die",
+    "before the rename": "import index.storage.segments as m; m.Path.replace = die",
+    "before the transaction": "import index.storage.store as m; m.insert_segment = die",
+    "inside the transaction": "import index.storage.store as m; m.put_images = die",
+    "before the shortlist": "import index.storage.ann_index as m; m.Shortlist.save = die",
 }
 
 
@@ -483,7 +483,7 @@ def test_the_same_query_gives_the_same_answer_in_two_processes(tmp_path: Path) -
     images = fresh(tmp_path / "i")
     images.add(tmp_path / "photos")
     show = WORKER + (
-        "\nfrom delg.decode import decode"
+        "\nfrom delg.images.decode import decode"
         "\nprint([h.as_json() for h in images.query(decode(folder / 'photos' / '003.png'))])"
     )
     answers = {

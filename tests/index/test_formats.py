@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from delg.delg_files import FeatureFileError, read_datum, read_local
+from delg.delf_files import FeatureFileError, read_datum, read_local
 from delg.errors import UsageError
-from delg.values import Failure, ImageFeatures, LocalFeatures
+from delg.types import Failure, ImageFeatures, LocalFeatures
 from index.formats import FORMATS, read, writer
-from index.formats.found import Found, Origin
+from index.formats.parsed import Found, Origin
 
 OUT = {"delg": "out", "hloc": "out.h5", "colmap": "out", "npz": "out.npz", "hdf5": "out.hdf5"}
 ORIGIN = Origin("a model", "0123456789abcdef")

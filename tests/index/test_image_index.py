@@ -7,7 +7,7 @@ from dots import DotModel, contents, dots, gallery, model_folder
 
 from delg.errors import DelgError, ModelError, UsageError
 from index import ImageIndex, IndexSettings
-from index.store import Store
+from index.storage.store import Store
 
 
 def listed(result) -> list[tuple]:

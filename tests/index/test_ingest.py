@@ -8,8 +8,8 @@ from dots import contents, dots, gallery
 from PIL import Image
 
 from delg.errors import UsageError
-from index.catalog import ImageRow
-from index.store import Store
+from index.storage.catalog import ImageRow
+from index.storage.store import Store
 
 
 def row_of(folder: Path, image_id: str) -> ImageRow:

@@ -12,12 +12,12 @@ from skimage.measure import ransac
 from skimage.transform import AffineTransform
 
 from delg.settings import parse, read_settings, read_yaml
-from delg.values import ImageFeatures, LocalFeatures
+from delg.types import ImageFeatures, LocalFeatures
 from index import IndexSettings
-from index.hits import Verification
-from index.pair import compare
-from index.ranking import score
+from index.results import Verification
+from index.search.scoring import score
 from index.settings import RankingSettings
+from index.verification.pair import compare
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER = read_settings(IndexSettings, CONFIGS / "paper.yaml")

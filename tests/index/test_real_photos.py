@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from delg import Extractor
-from delg.decode import decode
+from delg.images.decode import decode
 from index import ImageIndex
-from index.demo import is_right
-from index.demo_photos import DemoQuery, make_gallery
-from index.pair import comparable, compare, match_photos, second_look
+from index.demo.photos import DemoQuery, make_gallery
+from index.demo.run import is_right
 from index.settings import IndexSettings, RankingSettings
-from index.verification import transform_points
+from index.verification.geometric import transform_points
+from index.verification.pair import comparable, compare, match_photos, second_look
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +148,8 @@ def test_different_photos_do_not_match(lite: Extractor) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turns_of_a_transform(turns: int) -> None:
-    from delg.extractor import turn_back
-    from index.search import quarter_turns
+    from delg.extraction.extractor import turn_back
+    from index.search.search import quarter_turns
 
     turned = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
     upright = turn_back(turned, 40, 30, turns)

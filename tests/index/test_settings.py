@@ -2,8 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from delg.errors import UsageError
-from delg.registry import find_model
 from delg.settings import parse
+from delg.zoo.registry import find_model
 from index.settings import IndexSettings, merge
 
 

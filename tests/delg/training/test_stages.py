@@ -18,12 +18,12 @@ import yaml
 
 from delg import load_model
 from delg.errors import DelgError, UsageError
-from delg.registry import find_model
+from delg.network.weights import read_weights
 from delg.settings import parse, read_settings, read_yaml
-from delg.training.samples import write_samples
+from delg.training.sample_dataset import write_samples
 from delg.training.settings import TrainSettings
 from delg.training.stages import train_in_stages
-from delg.weights import read_weights
+from delg.zoo.registry import find_model
 from index import ImageIndex
 
 DELF = Path(__file__).parents[3] / "configs" / "delf_r50_gldv2.yaml"

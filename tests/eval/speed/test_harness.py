@@ -5,7 +5,7 @@ import time
 import pytest
 
 from delg.errors import UsageError
-from eval.curves import growth_chart
+from eval.reports.charts import growth_chart
 from eval.speed.harness import Bench, Growth, Measured, Point, Row, machine, measure, stages
 from eval.speed.report import cells, write_page
 

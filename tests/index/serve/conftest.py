@@ -16,7 +16,7 @@ from index import ImageIndex
 from index.serve.app import make_app
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
-from index.serve.shared import SharedIndex
+from index.serve.shared_index import SharedIndex
 
 LOCAL = "http://127.0.0.1"
 STRANGE = "räume/a b&c?d#e%2F/x..png"

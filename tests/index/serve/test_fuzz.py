@@ -14,7 +14,7 @@ from servers import at_port
 from index.serve.app import make_app
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
-from index.serve.shared import SharedIndex
+from index.serve.shared_index import SharedIndex
 
 
 @pytest.fixture(scope="module")

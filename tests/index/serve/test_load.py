@@ -18,10 +18,10 @@ from servers import at_port
 
 from index import ImageIndex
 from index.serve.app import make_app
+from index.serve.job_queue import GoneError, TooBusyError, Workers, never
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
-from index.serve.shared import SharedIndex
-from index.serve.work import GoneError, TooBusyError, Workers, never
+from index.serve.shared_index import SharedIndex
 
 PHOTO = encoded(dots(3).pixels(), "PNG")
 # One for all: to make one takes longer than most requests.

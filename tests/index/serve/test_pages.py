@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 from index import ImageIndex
 from index.duplicates import Limits
 from index.serve.app import make_app
-from index.serve.finding import Finder
+from index.serve.duplicate_finder import Finder
 from index.serve.pages import Turner
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
-from index.serve.shared import SharedIndex
+from index.serve.shared_index import SharedIndex
 
 HX = {"hx-request": "true"}
 

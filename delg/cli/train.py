@@ -1,0 +1,75 @@
+"""``delg train`` and ``delg data …``: learn a model from photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from delg.cli.console import plural, put, report_failures
+from delg.cli.options import PARTLY, group
+from delg.errors import UsageError
+from delg.network.tensorflow_import import load_tensorflow
+
+data_app = group("Photos to train on, in other forms.")
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="YAML with the settings of the run.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
+    ] = False,
+) -> None:
+    """Train a model; its folder is for --model afterwards."""
+    from delg.training.settings import read_train_settings
+
+    settings = read_train_settings(config)
+    load_tensorflow()
+    from delg.training.stages import train_in_stages
+
+    put(str(train_in_stages(settings, resume)))
+
+
+@data_app.command("sample")
+def data_sample(
+    out: Annotated[Path, typer.Argument(help="Folder to write the photos into.")],
+    views: Annotated[int, typer.Option(min=2, help="Photos of each label.")] = 16,
+) -> None:
+    """Write a small set of labelled photos to try training on: warped packaged photos."""
+    from delg.training.sample_dataset import write_samples
+
+    put(f"{plural(write_samples(out, views), 'photo')} in {out}")
+
+
+@data_app.command("tfrecord")
+def data_tfrecord(
+    out: Annotated[Path, typer.Option(help="Folder to write the files into.")],
+    sources: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of folders: a folder a label.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="GLDv2's train.csv or train_clean.csv, in place of folders.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="GLDv2's tree of images.")] = None,
+    name: Annotated[str, typer.Option(help="First part of the file names.")] = "train",
+    shards: Annotated[int, typer.Option(min=1, help="How many files.")] = 8,
+) -> None:
+    """Write photos as TFRecords in the schema of the published DELG code."""
+    from delg.training.dataset import list_items
+    from delg.training.settings import DataSettings, Gldv2Settings
+
+    if (csv is None) != (images is None) or (csv is None) == (not sources):
+        raise UsageError("give folders, or --csv together with --images")
+    gldv2 = Gldv2Settings(csv=csv, images=images) if csv and images else None
+    settings = DataSettings(folders=tuple(sources or ()), gldv2=gldv2)
+    load_tensorflow()
+    from delg.training.tfrecords import write_tfrecords
+
+    items, failures = list_items(settings)
+    written, unreadable = write_tfrecords(items, out, name, shards)
+    failures += unreadable
+    report_failures(failures)
+    put(f"{plural(written, 'photo')} in {plural(shards, 'file')} in {out}")
+    if failures:
+        raise typer.Exit(PARTLY)

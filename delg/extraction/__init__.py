@@ -1,0 +1,1 @@
+"""Photos to features: the pyramid through the network, and which local features are kept."""

@@ -1,0 +1,267 @@
+"""Photos to features: pyramid, network, the best cells over all scales."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.errors import ModelError
+from delg.extraction.aggregation import aggregate
+from delg.extraction.sift import DIM as SIFT_DIM
+from delg.extraction.sift import extract_sift
+from delg.images.decode import ImageError, Source, decode
+from delg.images.pyramid import Level, level
+from delg.settings import ImageSettings, ModelSettings
+from delg.types import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
+
+if TYPE_CHECKING:
+    from delg.inference.backend import Maps, Network
+
+T = TypeVar("T")
+# A SavedModel's operations share one pool of threads; a second photo fills their serial parts.
+_EXPORTED_AT_ONCE = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A photo ready for the network: decoded, turned, cropped and resized."""
+
+    levels: list[Level]
+    crop: NDArray[np.uint8]
+    origin: tuple[int, int]
+    width: int
+    height: int
+    turns: int
+
+
+def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The part of the photo inside ``box`` (x, y, width, height), and its top-left pixel (x, y).
+
+    Raises:
+        ImageError: the box has no area inside the photo.
+    """
+    height, width = pixels.shape[:2]
+    shown = ",".join(f"{value:g}" for value in box)
+    if not np.isfinite(box).all():
+        raise ImageError(f"the box {shown} must be four finite numbers")
+    x0, y0 = max(0, round(box[0])), max(0, round(box[1]))
+    x1, y1 = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
+    if x1 - x0 < 1 or y1 - y0 < 1:
+        raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
+    return pixels[y0:y1, x0:x1], (x0, y0)
+
+
+def turn_back(points: FloatArray, width: int, height: int, turns: int) -> FloatArray:
+    """Points (N, 2) found in a photo after ``turns`` quarter turns counter-clockwise, in its own
+    upright pixels again; ``width`` and ``height`` are those of the upright photo."""
+    x, y = points[:, 0], points[:, 1]
+    back = {
+        0: (x, y),
+        1: (width - 1 - y, x),
+        2: (width - 1 - x, height - 1 - y),
+        3: (y, height - 1 - x),
+    }[turns % 4]
+    return np.stack(back, axis=1).astype(np.float32)
+
+
+def aggregate_or_refuse(descriptors: FloatArray) -> FloatArray:
+    """The aggregate of a photo's local descriptors (N, d), where it has no global one.
+
+    Raises:
+        ImageError: there are none.
+    """
+    aggregated = aggregate(descriptors)
+    if aggregated is None:
+        raise ImageError("no local features were found, so it could never be found")
+    return aggregated
+
+
+def best(scores: FloatArray, count: int) -> NDArray[np.intp]:
+    """Indices of the highest scores, best first; equal scores in their given order."""
+    return np.argsort(-scores, kind="stable")[:count]
+
+
+class Extractor:
+    """One model, ready to turn photos into features.
+
+    Made by :func:`delg.load_model`.
+
+    Attributes:
+        name: the model's name.
+        settings: everything that defines the model but its weights.
+        fingerprint: hash of architecture, weights and extraction settings.
+        global_dim, local_dim: widths of the descriptors.
+    """
+
+    def __init__(
+        self,
+        network: Network | None,
+        settings: ModelSettings,
+        fingerprint: str,
+        images: ImageSettings | None = None,
+    ) -> None:
+        self._network = network
+        self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
+        self.images = images or ImageSettings()
+        self.global_dim = settings.global_head.dim
+        self._sift = settings.local_head.kind == "sift"
+        self._sift_side = settings.local_head.sift_longest_side
+        self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
+
+    @property
+    def network(self) -> Network:
+        """What runs the levels of the pyramid."""
+        if self._network is None:
+            raise ModelError(f"{self.name} is a SavedModel, which runs the pyramid itself")
+        return self._network
+
+    def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
+        """Features of one photo.
+
+        Args:
+            source: a path, the bytes of an image file, or pixels (see
+            :func:`delg.images.decode.decode`).
+            box: look only at (x, y, width, height), in pixels of the upright photo. The crop is
+                resized as the whole photo would be, so its size limit shrinks with it, as the
+                revisited Oxford/Paris protocol asks.
+            turns: quarter turns counter-clockwise given to the photo first. Keypoints are always
+                in pixels of the photo as it came.
+
+        Raises:
+            ImageError: the photo or the box cannot be used.
+        """
+        return self._finish(self._prepare(source, box, turns))
+
+    def extract_many(
+        self,
+        sources: Iterable[T],
+        read: Callable[[T], Source] | None = None,
+        threads: int | None = None,
+    ) -> Iterator[ImageFeatures | Failure]:
+        """Features of many photos, in order, with memory bounded by a few photos.
+
+        Decoding runs in threads ahead of the network; as many photos are in the network at once as
+        keep all cores busy.
+
+        Args:
+            sources: as for :meth:`extract`, or anything that ``read`` turns into such; consumed
+                lazily.
+            read: called in the decoding threads; it may raise ``ImageError``.
+            threads: for decoding; one a core by default.
+
+        Yields:
+            Features, or the ``Failure`` of a photo that cannot be used.
+        """
+        threads = threads or os.cpu_count() or 1
+        at_once = self._network.photos_at_once if self._network else _EXPORTED_AT_ONCE
+        pending: deque[tuple[T, Future[ImageFeatures]]] = deque()
+
+        def prepare(source: T) -> Prepared:
+            return self._prepare(read(source) if read else cast(Source, source), None, 0)
+
+        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(at_once) as runners:
+            try:
+                for source in sources:
+                    prepared = decoders.submit(prepare, source)
+                    pending.append((source, runners.submit(self._finish_later, prepared)))
+                    if len(pending) > threads + at_once:
+                        yield _outcome(*pending.popleft())
+                while pending:
+                    yield _outcome(*pending.popleft())
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _finish_later(self, prepared: Future[Prepared]) -> ImageFeatures:
+        return self._finish(prepared.result(), alone=False)
+
+    def _prepare(self, source: Source, box: Box | None, turns: int) -> Prepared:
+        pixels = decode(source, self.images)
+        height, width = pixels.shape[:2]
+        crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
+        if turns % 4:
+            crop = np.ascontiguousarray(np.rot90(crop, turns))
+        spec = self.settings.extraction
+        side = float(spec.longest_side)
+        if not spec.enlarge:
+            side = min(side, max(height, width))
+        side *= max(crop.shape[:2]) / max(height, width)
+        return Prepared(self._levels(crop, side), crop, origin, width, height, turns)
+
+    def _levels(self, crop: NDArray[np.uint8], side: float) -> list[Level]:
+        """What the network will see of the crop, whose longest side counts as ``side``."""
+        spec = self.settings.extraction
+        scales = set(spec.global_scales) if self.settings.has_global else set()
+        if not self._sift:
+            scales |= set(spec.scales)
+        return [level(crop, scale, side) for scale in sorted(scales)]
+
+    def _features(self, photo: Prepared, alone: bool) -> tuple[FloatArray, LocalFeatures]:
+        """Global descriptor (D,), of any length, and local features in pixels of the crop; all
+        cores are there for it ``alone`` or for other photos too."""
+        assert self._network is not None
+        spec = self.settings.extraction
+        if not self.settings.has_global:
+            maps = [self._network.run(one.pixels, False, alone) for one in photo.levels]
+            local = self._select(photo.levels, maps)
+            return aggregate_or_refuse(local.descriptors), local
+        maps = [
+            self._network.run(one.pixels, one.scale in spec.global_scales, alone)
+            for one in photo.levels
+        ]
+        total = np.sum(
+            [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
+        )
+        if self._sift:
+            return total, extract_sift(photo.crop, self._sift_side, spec.max_features)
+        return total, self._select(photo.levels, maps)
+
+    def _finish(self, photo: Prepared, alone: bool = True) -> ImageFeatures:
+        total, local = self._features(photo, alone)
+        height, width = photo.crop.shape[:2]
+        if photo.turns % 2:
+            height, width = width, height
+        keypoints = turn_back(local.keypoints, width, height, photo.turns)
+        keypoints += np.array(photo.origin, np.float32)
+        return ImageFeatures(
+            global_descriptor=(total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32),
+            local=LocalFeatures(keypoints, local.descriptors, local.scales, local.scores),
+            width=photo.width,
+            height=photo.height,
+        )
+
+    def _select(self, levels: list[Level], maps: list[Maps]) -> LocalFeatures:
+        """The best cells over all scales, keypoints in pixels of the crop."""
+        spec = self.settings.extraction
+        parts = []
+        for one, found in zip(levels, maps, strict=True):
+            if one.scale not in spec.scales:
+                continue
+            inside = found.inside(spec.border_cells)
+            keep = inside[best(found.scores[inside], spec.max_features)]
+            keep = keep[found.scores[keep] >= spec.min_score]
+            points = one.to_photo(found.centres[keep])
+            # Padding can put the centre of a border cell outside the photo.
+            points = points.clip(0, [one.width - 1, one.height - 1])
+            scales = np.full(len(keep), one.scale, np.float32)
+            parts.append((points, found.descriptors[keep], scales, found.scores[keep]))
+        points, descriptors, scales, scores = (
+            np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
+        )
+        keep = best(scores, spec.max_features)
+        return LocalFeatures(points[keep], descriptors[keep], scales[keep], scores[keep])
+
+
+def _outcome(source: object, future: Future[ImageFeatures]) -> ImageFeatures | Failure:
+    try:
+        return future.result()
+    except ImageError as error:
+        named = "<memory>" if isinstance(source, (bytes, np.ndarray)) else str(source)
+        return Failure(named, str(error))

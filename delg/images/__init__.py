@@ -1,0 +1,1 @@
+"""Photos: found on disk, decoded upright, resized into a pyramid."""

@@ -1,0 +1,95 @@
+"""Find the photos below folders, in an order that repeats."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from delg.errors import UsageError
+from delg.images.decode import SUFFIXES
+from delg.types import Failure
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo on disk: its image id (path relative to the source folder, '/') and its path."""
+
+    id: str
+    path: Path
+
+
+def _walk(folder: Path, failures: list[Failure]) -> Iterable[Path]:
+    seen: set[tuple[int, int]] = set()
+
+    def unreadable(error: OSError) -> None:
+        failures.append(Failure(str(error.filename), f"cannot be listed: {error.strerror}"))
+
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
+        stat = Path(here).stat()
+        if (stat.st_dev, stat.st_ino) in seen:
+            folders.clear()  # A link back up the tree.
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
+                yield Path(here) / name
+
+
+def _below(source: Path, failures: list[Failure]) -> Iterator[Photo]:
+    """The photos in a folder, or the one in a file, called by their path relative to it."""
+    # Unlike Path's, this says no in place of raising on names that no file can have.
+    if not os.path.exists(source):  # noqa: PTH110
+        raise UsageError(f"{source}: no such folder or file")
+    whole = source.is_dir()
+    base = source if whole else source.parent
+    for path in _walk(source, failures) if whole else [source]:
+        if _is_text(path):
+            yield Photo(path.relative_to(base).as_posix(), path)
+        else:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            failures.append(Failure(shown, "its name is not valid UTF-8; rename it"))
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode("utf-8")
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def scan(
+    sources: Iterable[str | Path | Photo], prefix: str = ""
+) -> tuple[list[Photo], list[Failure]]:
+    """List the photos in folders (recursively) and files.
+
+    Hidden files and folders are passed over; links to folders are followed once.
+
+    Args:
+        sources: folders and files, or photos that have an id already.
+        prefix: put before every id, to keep sources apart that share relative paths.
+
+    Returns:
+        The photos sorted by id, without repeats, and what could not be listed. When two sources
+        give different photos the same id, the first keeps it and the second is a failure.
+
+    Raises:
+        UsageError: a source does not exist.
+    """
+    found: dict[str, Photo] = {}
+    failures: list[Failure] = []
+    for source in sources:
+        for known in [source] if isinstance(source, Photo) else _below(Path(source), failures):
+            photo = Photo(prefix + known.id, known.path.absolute())
+            first = found.setdefault(photo.id, photo)
+            if first is not photo and first.path.resolve() != photo.path.resolve():
+                failures.append(
+                    Failure(
+                        str(known.path),
+                        f"its id {photo.id!r} belongs to {first.path}; add it apart with --prefix",
+                    )
+                )
+    return sorted(found.values(), key=lambda photo: photo.id), failures

@@ -1,0 +1,1 @@
+"""What runs a network: a small protocol, and the libraries behind it."""

@@ -1,0 +1,1 @@
+"""The DELG network in Keras, the only definition of it, and its weights."""

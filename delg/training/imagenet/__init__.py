@@ -1,0 +1,1 @@
+"""Remakes the model that training starts from, out of published ImageNet weights."""

@@ -1,0 +1,143 @@
+"""Make the untrained lite model: ImageNet backbone, whitening and codes learnt by PCA.
+
+    python -m delg.training.imagenet.initialise --imagenet WHEEL_OR_PTH --photos DIR --out
+    delg/models/delg-lite
+
+Nothing is trained. The backbone is ported (``delg.training.imagenet.port_efficientnet_lite``);
+from a seeded sample
+of the photos come the PCA whitening of the pooled deep map, one vector a photo and scale, and the
+PCA of mid-level features at the cells with the largest norm, halfway whitened. Both take the place
+of the layers that training would learn, so that a trained model later has the same form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from delg.errors import DelgError
+from delg.images.decode import ImageError, Source, decode
+from delg.images.pyramid import level
+from delg.images.scan import scan
+from delg.network.backbones import Backbone
+from delg.network.delg_model import Delg
+from delg.network.pca import fit_pca
+from delg.network.weights import save_weights
+from delg.settings import ModelSettings, read_settings
+from delg.training.imagenet.port_efficientnet_lite import port, read_weights
+from delg.types import FloatArray
+from delg.zoo.registry import SETTINGS_FILE, WEIGHTS_FILE
+
+# Directions of small variance in ImageNet features are noise; a light pull keeps them quiet.
+GLOBAL_SHRINKAGE = 0.05
+LOCAL_POWER = 0.2
+CELLS_PER_PHOTO = 150
+
+
+def _photos(paths: Iterable[Source]) -> Iterator[np.ndarray]:
+    with ThreadPoolExecutor(2) as decoders:
+        for pixels in decoders.map(_decode_or_none, paths):
+            if pixels is not None:
+                yield pixels
+
+
+def _decode_or_none(path: Source) -> np.ndarray | None:
+    try:
+        return decode(path)
+    except ImageError:
+        return None
+
+
+def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray | None, FloatArray]:
+    """What the statistics are learnt from.
+
+    Returns:
+        Unit-length pooled deep vectors (photos × global scales, C), None without a global head,
+        and mid-level features at the cells of largest norm over all scales (photos × 150, c).
+    """
+    spec, has_global = model.settings.extraction, model.settings.has_global
+    global_scales = spec.global_scales if has_global else ()
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8)])
+    def forward(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mid = model.mid_level(images)
+        if not has_global:
+            return mid[0], tf.zeros([0])
+        return mid[0], tf.linalg.l2_normalize(model.pooling(model.deep(mid)), axis=-1)
+
+    pooled, cells = [], []
+    for number, pixels in enumerate(_photos(paths), 1):
+        side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(pixels.shape[:2]))
+        features = []
+        for scale in sorted({*spec.scales, *global_scales}):
+            maps, whole = forward(tf.constant(level(pixels, scale, side).pixels[None]))
+            if scale in global_scales:
+                pooled.append(whole.numpy())
+            if scale in spec.scales:
+                features.append(maps.numpy().reshape(-1, maps.shape[-1]))
+        found = np.concatenate(features)
+        best = np.argsort(-np.linalg.norm(found, axis=1), kind="stable")[:CELLS_PER_PHOTO]
+        cells.append(found[best])
+        if number % 100 == 0:
+            print(f"{number} photos", file=sys.stderr, flush=True)  # noqa: T201
+    if not cells:
+        raise DelgError("no photo could be read: give a folder with photos")
+    return np.concatenate(pooled) if pooled else None, np.concatenate(cells)
+
+
+def fit_whitening(model: Delg, pooled: FloatArray, shrinkage: float = GLOBAL_SHRINKAGE) -> None:
+    """Put the PCA whitening of unit-length pooled vectors (N, C) into the model."""
+    kernel, bias = fit_pca(pooled, model.settings.global_head.dim, power=0.5, shrinkage=shrinkage)
+    model.whitening.projection.set_weights([kernel, bias])
+
+
+def fit_codes(model: Delg, cells: FloatArray) -> None:
+    """Put the PCA of mid-level features (N, c), and the way back, into the autoencoder."""
+    kernel, bias = fit_pca(cells, model.settings.local_head.dim, power=LOCAL_POWER)
+    encoder, decoder = model.autoencoder.encoder, model.autoencoder.decoder
+    encoder.set_weights([kernel[None, None], bias])
+    # The decoder that undoes the projection best: its pseudo-inverse.
+    back = np.linalg.pinv(kernel).astype(np.float32)
+    decoder.set_weights([back[None, None], cells.mean(axis=0)])
+
+
+def fit(model: Delg, paths: Iterable[Path]) -> None:
+    """Learn whitening and codes from the photos and put them into the model."""
+    pooled, cells = collect(model, paths)
+    assert pooled is not None  # The model has a global head.
+    fit_whitening(model, pooled)
+    fit_codes(model, cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--imagenet", type=Path, required=True, help="the .pth file or its wheel")
+    parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photos")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder holding {SETTINGS_FILE}")
+    parser.add_argument("--sample", type=int, default=500, help="photos from each folder")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    settings = read_settings(ModelSettings, args.out / SETTINGS_FILE)
+    model = Delg(settings)
+    backbone = Backbone(model.shallow, model.deep, model.stride, model.offset)
+    port(read_weights(args.imagenet), backbone, int(settings.backbone[-1]))
+    chosen: list[Path] = []
+    for folder in args.photos:
+        found = [photo.path for photo in scan([folder])[0]]
+        chosen += random.Random(args.seed).sample(found, min(args.sample, len(found)))
+    fit(model, chosen)
+    save_weights(model, args.out / WEIGHTS_FILE)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DelgError as error:
+        sys.exit(str(error))

@@ -1,0 +1,71 @@
+"""Weights to start training from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from delg.errors import ModelError
+from delg.network.delg_model import Delg
+from delg.network.weights import named_variables, read_weights, weights_digest
+from delg.zoo.registry import SETTINGS_FILE, find_model, shipped_models
+
+_HEADS = ("gem", "whitening", "autoencoder", "attention")
+
+
+def load_start(model: Delg, start: str | None) -> list[str]:
+    """Copy weights into a fresh model: the backbone strictly, heads where they fit.
+
+    Args:
+        start: a shipped model's name, a model's folder, a weight file of ours, an ImageNet file of
+            ``keras.applications`` for a ResNet, or None for none.
+
+    Returns:
+        Names of the variables that keep their fresh values.
+
+    Raises:
+        ModelError: there are no such weights, or the backbone does not fit.
+    """
+    if start is None:
+        return [name for name, _ in named_variables(model)]
+    path = _weights_of(start)
+    values = _short_names(read_weights(path))
+    fresh = []
+    for name, variable in named_variables(model):
+        value = values.get(name)
+        if value is not None and value.shape == tuple(variable.shape):
+            variable.assign(value.astype(np.float32))
+        elif name.split("/")[0] in _HEADS:
+            fresh.append(name)
+        else:
+            raise ModelError(
+                f"{path}: has no {name} of shape {tuple(variable.shape)}; "
+                "is it of another backbone than model.backbone?"
+            )
+    return fresh
+
+
+def start_digest(start: str | None) -> str:
+    """A hash of the weights to start from; empty if there are none.
+
+    Raises:
+        ModelError: there are no such weights.
+    """
+    return "" if start is None else weights_digest(read_weights(_weights_of(start)))
+
+
+def _weights_of(start: str) -> Path:
+    named = start in shipped_models() or (Path(start) / SETTINGS_FILE).exists()
+    return find_model(start).weights if named else Path(start)
+
+
+def _short_names(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Our names, also from Keras' legacy files: ``conv1_bn/conv1_bn/gamma:0`` and the like."""
+    result = {}
+    for name, value in values.items():
+        parts = name.removesuffix(":0").split("/")
+        if len(parts) == 3 and parts[0] == parts[1]:
+            parts = parts[1:]
+        result["/".join(parts)] = value
+    return result

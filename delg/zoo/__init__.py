@@ -1,0 +1,1 @@
+"""Models by name: settings, weights, fingerprints; fetched, described and exported."""

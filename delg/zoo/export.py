@@ -1,0 +1,208 @@
+"""A model of ours for other runtimes: SavedModel, ONNX, LiteRT; each checked against Keras.
+
+A SavedModel does all that extraction does, with the signature of the published exports
+(:mod:`delg.zoo.published_signature`), and a ``settings.yaml`` beside it lets this engine use it
+by its path. ONNX
+and LiteRT hold the network for one level of the pyramid:
+
+    image              float32 (1, H, W, 3), RGB, 0 to 255, H and W multiples of 32
+    global_descriptor  (1, D), unit length
+    local_descriptors  (1, H / stride, W / stride, d), unit length
+    attention          (1, H / stride, W / stride)
+
+A model without a global head gives no ``global_descriptor`` and cannot be a SavedModel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import yaml
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
+
+from delg.errors import DelgError, ModelError, UsageError
+from delg.network.delg_model import Delg
+from delg.network.weights import load_weights, read_weights
+from delg.settings import ExportSettings
+from delg.zoo.published_signature import save_serving
+from delg.zoo.registry import SETTINGS_FILE, ModelFiles
+
+FORMATS = ("savedmodel", "onnx", "litert")
+OUTPUTS = ("global_descriptor", "local_descriptors", "attention")
+# Not square, so that a swap of axes shows; a tenth of what would change a match.
+_PROBE = (160, 224)
+_TOLERANCE = 1e-3
+_OPSET = 17
+Outputs = Mapping[str, np.ndarray]
+
+
+def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
+    """Write a model for another runtime, after its outputs there were found to be Keras' own.
+
+    Args:
+        files: of a model with weights here.
+        out: folder (savedmodel) or file to make; it must not exist.
+        kind: of ``FORMATS``.
+
+    Returns:
+        Output name -> largest deviation from Keras on a probe image (attention: relative to its
+        largest value).
+
+    Raises:
+        UsageError: there is no such format, or the place is taken.
+        ModelError: the model cannot be exported.
+        DelgError: a package is missing, the outputs differ, or nothing can be written.
+    """
+    if kind not in FORMATS:
+        raise UsageError(f"no format is called {kind!r}; there are {', '.join(FORMATS)}")
+    if out.exists():
+        raise UsageError(f"{out}: exists; choose another place")
+    settings = files.settings
+    if settings.export is not None or settings.local_head.kind != "delg":
+        what = "a SavedModel already" if settings.export else "not one network alone"
+        raise ModelError(f"{settings.name} is {what} and cannot be exported")
+    if kind == "savedmodel" and not settings.has_global:
+        raise ModelError(
+            f"{settings.name} has no global descriptor, which the published signature has; "
+            "export it as onnx or litert"
+        )
+    if not files.has_weights:
+        raise ModelError(files.missing())
+    model = Delg(settings)
+    load_weights(model, read_weights(files.weights), str(files.weights))
+    probe = np.random.default_rng(0).integers(0, 256, (1, *_PROBE, 3)).astype(np.float32)
+    expected = {name: np.asarray(value) for name, value in model(probe).items() if name in OUTPUTS}
+    write = {"savedmodel": _saved_model, "onnx": _onnx, "litert": _litert}[kind]
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.absolute().parent) as temporary:
+            made = Path(temporary) / out.name
+            found = write(model, made)(probe)
+            deviations = _compare(expected, found, settings.name, kind)
+            shutil.move(made, out)
+    except OSError as error:
+        raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None
+    return deviations
+
+
+def _compare(expected: Outputs, found: Outputs, name: str, kind: str) -> dict[str, float]:
+    deviations = {}
+    for output, values in expected.items():
+        difference = float(np.abs(values - found[output]).max())
+        scale = float(np.abs(values).max()) if output == "attention" else 1.0
+        deviations[output] = difference / max(scale, 1e-12)
+        if not deviations[output] <= _TOLERANCE:
+            raise DelgError(
+                f"{name}: {output} as {kind} is {deviations[output]:.2g} off Keras' own; "
+                "not written"
+            )
+    return deviations
+
+
+def _level(model: Delg) -> Any:
+    """The network for one level, as a function to convert."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32, name="image")],
+        autograph=False,
+    )
+    def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: value for name, value in model(image).items() if name in OUTPUTS}
+
+    return level
+
+
+def _saved_model(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
+    save_serving(model, out)
+    settings = model.settings.model_copy(update={"export": ExportSettings(crops_border=True)})
+    (out / SETTINGS_FILE).write_text(
+        yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    )
+    loaded = tf.saved_model.load(str(out))
+
+    def run(image: np.ndarray) -> Outputs:
+        found = loaded.signatures["serving_default"](
+            input_image=tf.constant(image[0], tf.uint8),
+            input_scales=tf.constant([1.0]),
+            input_max_feature_num=tf.constant(1 << 30),
+            input_abs_thres=tf.constant(-np.inf, tf.float32),
+            input_global_scales_ind=tf.constant([0]),
+        )
+        return _as_maps(model, {name: value.numpy() for name, value in found.items()}, image)
+
+    return run
+
+
+def _as_maps(model: Delg, found: Outputs, image: np.ndarray) -> Outputs:
+    """A list of features put back on the grid; cells of the border, which are left out, as Keras
+    gives them."""
+    expected = {name: np.array(value) for name, value in model(image).items() if name in OUTPUTS}
+    centres = found["boxes"].reshape(-1, 2, 2).mean(axis=1)
+    cells = np.rint((centres - model.offset) / model.stride).astype(int)
+    rows, columns = cells.T
+    expected["local_descriptors"][0, rows, columns] = found["features"]
+    expected["attention"][0, rows, columns] = found["scores"][:, 0]
+    return {**expected, "global_descriptor": found["global_descriptors"]}
+
+
+def _onnx(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
+    try:
+        import onnxruntime
+        import tf2onnx
+    except ImportError as error:
+        raise DelgError(f"{error}: pip install 'delg-retrieval[onnx]'") from None
+    level = _level(model)
+    with _quiet():
+        made, _ = tf2onnx.convert.from_function(level, level.input_signature, opset=_OPSET)
+    out.write_bytes(made.SerializeToString())
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda image: dict(zip(names, session.run(None, {"image": image}), strict=True))
+
+
+def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
+    whole = _level(model).get_concrete_function()
+    # Variables left in the graph would find no home in LiteRT.
+    frozen, names = convert_variables_to_constants_v2(whole), sorted(whole.structured_outputs)
+
+    @tf.function(input_signature=whole.structured_input_signature[0], autograph=False)
+    def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(names, frozen(image), strict=True))
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        module = tf.Module()
+        module.level = level
+        tf.saved_model.save(module, folder, signatures={"serving_default": level})
+        out.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        Interpreter = tf.lite.Interpreter  # noqa: N806
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TensorFlow's own interpreter announces its end.
+        run = Interpreter(model_path=str(out)).get_signature_runner("serving_default")
+    return lambda image: run(image=image)
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Converters talk past Python to the process's own stderr."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

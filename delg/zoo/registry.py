@@ -1,0 +1,178 @@
+"""Models by name or folder: settings, weights, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from delg.errors import ModelError
+from delg.network.tensorflow_import import load_tensorflow
+from delg.network.weights import read_weights, weights_digest
+from delg.settings import (
+    ExportSettings,
+    ExtractionSettings,
+    ImageSettings,
+    ModelSettings,
+    read_settings,
+)
+from delg.zoo.cache import export_files, files_digest, is_saved_model, pulled
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from delg.extraction.extractor import Extractor
+
+DEFAULT_MODEL = "delg-lite"
+SETTINGS_FILE = "settings.yaml"
+WEIGHTS_FILE = "weights.h5"
+_SHIPPED = Path(__file__).parents[1] / "models"
+# SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
+_SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model's settings and where its weights lie; nothing of TensorFlow is needed for it.
+
+    Attributes:
+        settings: with any override of extraction applied.
+        weights: path of the weight file, or of the folder of an export; it may not exist for
+            models that ship without.
+    """
+
+    settings: ModelSettings
+    weights: Path
+
+    @property
+    def has_weights(self) -> bool:
+        return all(path.exists() for path in self.files())
+
+    def files(self) -> list[Path]:
+        """The files whose bytes are the weights."""
+        export = self.settings.export
+        return [self.weights] if export is None else export_files(self.weights, export)
+
+    def missing(self) -> str:
+        """What to tell those who ask for a model without weights."""
+        name, export = self.settings.name, self.settings.export
+        if export is None:
+            return (
+                f"{name} has no weights at {self.weights}; give a weight file that fits it "
+                "(weights=…), or train it"
+            )
+        gone = next(path for path in self.files() if not path.exists())
+        how = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
+        return f"{name} is not on this machine ({gone} is missing): {how}"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of architecture, weights and extraction settings, 16 hexadecimal digits.
+
+        Raises:
+            ModelError: there are no weights to hash.
+        """
+        return self.fingerprint_of(None if self.settings.export else read_weights(self.weights))
+
+    def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
+        """The same, with the variables in the weight file if they have been read already."""
+        definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
+        # Models of before there was a choice keep their fingerprints.
+        if not self.settings.local_only:
+            del definition["local_only"]
+        if self.settings.export is None:
+            del definition["export"]
+        digest = files_digest(self.files()) if values is None else weights_digest(values)
+        parts = [json.dumps(definition, sort_keys=True), digest]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def shipped_models() -> list[str]:
+    """Names that come with the package, the default first."""
+    names = sorted(folder.parent.name for folder in _SHIPPED.glob(f"*/{SETTINGS_FILE}"))
+    return sorted(names, key=lambda name: name != DEFAULT_MODEL)
+
+
+def find_model(
+    name: str = DEFAULT_MODEL,
+    weights: str | Path | None = None,
+    extraction: ExtractionSettings | None = None,
+) -> ModelFiles:
+    """Look a model up without loading it.
+
+    Args:
+        name: a shipped name (see ``delg model list``) or the folder of a model: a
+            ``settings.yaml`` beside a ``weights.h5``, or a SavedModel.
+        weights: another weight file for the same architecture, or the folder of a published
+            export.
+        extraction: replaces the model's own extraction settings.
+
+    Raises:
+        ModelError: no such model.
+        UsageError: its settings are broken.
+    """
+    if name in shipped_models():
+        folder = _SHIPPED / name
+        default = _SHIPPED / _SHARED_WEIGHTS.get(name, name) / WEIGHTS_FILE
+    else:
+        folder = Path(name)
+        default = folder / WEIGHTS_FILE
+        if not (folder / SETTINGS_FILE).exists() and not is_saved_model(folder):
+            raise ModelError(
+                f"no model is called {name!r} and no folder there holds a {SETTINGS_FILE} or a "
+                f"SavedModel; shipped: {', '.join(shipped_models())}"
+            )
+    if (folder / SETTINGS_FILE).exists():
+        settings = read_settings(ModelSettings, folder / SETTINGS_FILE)
+    else:
+        settings = _settings_of_export(folder)
+    if settings.export is not None:
+        default = pulled(settings.export) if name in shipped_models() else folder
+    if extraction is not None:
+        settings = settings.model_copy(update={"extraction": extraction})
+    return ModelFiles(settings, Path(weights) if weights else default)
+
+
+def _settings_of_export(folder: Path) -> ModelSettings:
+    """Those of the published export that lies in a folder of its own name, or of any export."""
+    for name in shipped_models():
+        known = read_settings(ModelSettings, _SHIPPED / name / SETTINGS_FILE)
+        if known.export is not None and known.export.archive == folder.resolve().name:
+            return known
+    return ModelSettings(name=folder.resolve().name, export=ExportSettings())
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    weights: str | Path | None = None,
+    extraction: ExtractionSettings | None = None,
+    images: ImageSettings | None = None,
+    runtime: str | None = None,
+) -> Extractor:
+    """Load a model, ready to extract; see :func:`find_model` for the arguments.
+
+    Args:
+        images: limits on what is decoded.
+        runtime: what runs the network; see :func:`delg.inference.select.load_network`.
+
+    Raises:
+        ModelError: no such model, no weights, or weights that do not fit its settings.
+        UsageError: there is no such runtime.
+    """
+    files = find_model(name, weights, extraction)
+    if not files.has_weights:
+        raise ModelError(files.missing())
+    if files.settings.export is not None:
+        load_tensorflow()
+        from delg.inference.saved_model import ExportedExtractor
+
+        return ExportedExtractor(files.weights, files.settings, files.fingerprint, images)
+    from delg.extraction.extractor import Extractor
+    from delg.inference.select import load_network
+
+    values = read_weights(files.weights)
+    network = load_network(files.settings, values, str(files.weights), runtime)
+    return Extractor(network, files.settings, files.fingerprint_of(values), images)

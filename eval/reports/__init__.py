@@ -1,0 +1,1 @@
+"""Runs for people: reports, comparisons, charts, and pages for the server."""

@@ -1,0 +1,163 @@
+"""Made-up photos of one scene: features of which a known part corresponds; and indexes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.types import FloatArray, ImageFeatures, LocalFeatures
+from index.formats.exchange import Kind
+from index.image_index import ImageIndex
+from index.settings import IndexSettings
+from index.storage.catalog import ImageRow
+from index.storage.store import Store
+
+SIZE = (1024, 768)
+# As with a model that sees all photos at one size.
+SCALES = {"verification": {"scales": "enlarged"}}
+_SCALES = np.array([0.5, 0.7071, 1.0, 1.4142], np.float32)
+# Variance of descriptors along their n-th principal direction: n + 2 to this power, as measured on
+# real photos.
+_DECAY = -0.75
+# A feature's place is known to about this many pixels.
+_JITTER = 2.0
+# A photo of a wall seen from the right, from further off.
+_AFFINE = np.array([[0.82, -0.18, 120.0], [0.15, 0.79, 40.0], [0.0, 0.0, 1.0]])
+_PERSPECTIVE = np.array([[0.82, -0.18, 120.0], [0.15, 0.79, 40.0], [1.2e-4, 6e-5, 1.0]])
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Two photos and the truth about them.
+
+    Attributes:
+        pairs: int64 (K, 2), indices of the same points in ``query`` and ``other``.
+    """
+
+    query: ImageFeatures
+    other: ImageFeatures
+    pairs: NDArray[np.int64]
+
+    def correct(self, matches: NDArray) -> int:
+        """How many of the matches, (N, 2), are among the true pairs."""
+        return len(set(map(tuple, matches.tolist())) & set(map(tuple, self.pairs.tolist())))
+
+
+def scene(
+    rate: float,
+    count: int = 1000,
+    noise: float = 0.5,
+    alike: float = 1.0,
+    perspective: bool = False,
+    dim: int = 128,
+    seed: int = 0,
+    other: int = 0,
+) -> Scene:
+    """Two photos with features that look alike, a part of them truly in the same places.
+
+    Args:
+        rate: the part of the features whose places agree; the others' are anywhere, though their
+            descriptors resemble each other as much.
+        count: features of each photo.
+        alike: the part of the features that resemble one of the other photo at all.
+        noise: length of what is added to a descriptor before it is made a unit vector again.
+        dim: of the descriptors.
+        seed: of the query's places and descriptors.
+        other: which of its many counterparts.
+    """
+    rng = np.random.default_rng(seed)
+    keypoints = rng.uniform((0, 0), SIZE, (count, 2))
+    descriptors = _descriptors(rng, count, dim)
+    first = _photo(keypoints, descriptors, rng)
+    rng = np.random.default_rng((seed, other))
+    moved = np.c_[keypoints, np.ones(count)] @ (_PERSPECTIVE if perspective else _AFFINE).T
+    places = moved[:, :2] / moved[:, 2:] + rng.normal(0, _JITTER, (count, 2))
+    true, false = np.split(rng.permutation(count), [round(rate * count)])
+    places[false] = rng.uniform((0, 0), SIZE, (len(false), 2))
+    changed = _unit(descriptors + noise * _unit(rng.normal(size=(count, dim))))
+    strange = false[: round((1 - alike) * count)]
+    changed[strange] = _descriptors(rng, len(strange), dim)
+    order = rng.permutation(count)
+    place_in_other = np.argsort(order)
+    scales = rng.choice(_SCALES, count)
+    scales[true] = _seen_from(first.local.scales, moved)[true]
+    return Scene(
+        first,
+        _photo(places[order], changed[order], rng, scales=scales[order]),
+        np.stack([true, place_in_other[true]], axis=1),
+    )
+
+
+def _seen_from(scales: FloatArray, moved: NDArray) -> FloatArray:
+    """The levels of the pyramid at which features are found again in the other photo.
+
+    Args:
+        scales: of the features in the query.
+        moved: (N, 3), their homogeneous places in the other photo.
+    """
+    # What lies deeper is seen smaller; all of it by the affine part's zoom.
+    zooms = np.sqrt(abs(np.linalg.det(_AFFINE))) / moved[:, 2] ** 1.5
+    octaves = np.log2(scales / zooms)
+    nearest = np.abs(octaves[:, None] - np.log2(_SCALES)).argmin(axis=1)
+    return np.asarray(_SCALES[nearest], np.float32)
+
+
+def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 0) -> ImageFeatures:
+    """A photo of nothing in particular."""
+    rng = np.random.default_rng(seed)
+    keypoints = rng.uniform((0, 0), SIZE, (count, 2))
+    return _photo(keypoints, _descriptors(rng, count, dim), rng, global_dim)
+
+
+def make_index(
+    folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
+) -> ImageIndex:
+    """An index of made-up photos."""
+    kind = Kind("made-up", len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1],
+                aggregated=False)  # fmt: skip
+    ImageIndex.create_for_features(folder, kind, settings).close()
+    store = Store(folder)
+    with store.lock():
+        size = store.settings.store.segment_images
+        for start in range(0, len(photos), size):
+            some = photos[start : start + size]
+            rows = [
+                ImageRow(f"{start + number}", "", 0, 0, "", width=one.width, height=one.height)
+                for number, one in enumerate(some)
+            ]
+            store.commit(rows, some)
+        store.save_shortlist()
+    store.close()
+    return ImageIndex.open(folder)
+
+
+def _photo(
+    keypoints: NDArray,
+    descriptors: NDArray,
+    rng: np.random.Generator,
+    global_dim: int = 512,
+    scales: NDArray | None = None,
+) -> ImageFeatures:
+    count = len(keypoints)
+    scales = rng.choice(_SCALES, count) if scales is None else scales
+    local = LocalFeatures(
+        keypoints.astype(np.float32),
+        descriptors.astype(np.float32),
+        scales.astype(np.float32),
+        np.sort(rng.uniform(1, 30, count))[::-1].astype(np.float32),
+    )
+    whole: FloatArray = _unit(rng.normal(size=(1, global_dim)))[0].astype(np.float32)
+    return ImageFeatures(whole, local, *SIZE)
+
+
+def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray:
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ turn)
+
+
+def _unit(vectors: NDArray) -> NDArray:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

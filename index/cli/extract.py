@@ -1,0 +1,49 @@
+"""``delg extract``: features to take elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from delg.cli.console import plural, progress, put, report_failures
+from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, Config, Model, Sources
+from delg.types import Failure
+
+if TYPE_CHECKING:
+    from delg.types import ImageFeatures
+
+
+def extract(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="HDF5 file to write.")],
+    model: Model = DEFAULT_MODEL,
+    config: Config = None,
+) -> None:
+    """Extract features into one HDF5 file, a group a photo."""
+    from delg.images.scan import scan
+    from delg.settings import ExtractionSettings, read_settings
+    from delg.zoo.registry import load_model
+    from index.formats.feature_file import write_features
+
+    photos, failed = scan(sources)
+    override = read_settings(ExtractionSettings, config) if config else None
+    extractor = load_model(model, extraction=override)
+
+    def features() -> Iterator[tuple[str, ImageFeatures]]:
+        with progress("photos") as report:
+            results = extractor.extract_many([photo.path for photo in photos])
+            for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
+                if isinstance(result, Failure):
+                    failed.append(result)
+                else:
+                    yield photo.id, result
+                report(number, len(photos), len(failed))
+
+    count = write_features(out, features(), extractor.name, extractor.fingerprint)
+    report_failures(failed)
+    put(f"features of {plural(count, 'photo')} in {out}")
+    if failed:
+        raise typer.Exit(PARTLY if count else FAILED)

@@ -1,0 +1,1 @@
+"""The demo: packaged photos, hard pictures of them, and a page that shows the matches."""

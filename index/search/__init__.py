@@ -1,0 +1,1 @@
+"""One query: shortlist, verification, orientations, ranking."""

@@ -1,0 +1,1 @@
+"""What an index is on disk, and the order in which it is committed."""

@@ -1,0 +1,1 @@
+"""Geometric verification of two photos: matching, RANSAC, and what counts as proof."""

@@ -1,0 +1,1 @@
+"""Matches drawn, and query results as self-contained HTML."""

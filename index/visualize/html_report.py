@@ -1,0 +1,209 @@
+"""Query results as one self-contained HTML file: photos, hits, and the matches that prove them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from delg.images.decode import ImageError, decode
+from index.results import Hit, QueryResult
+from index.visualize.draw_matches import (
+    Frame,
+    Layout,
+    Pixels,
+    match_colours,
+    side_by_side,
+    write_file,
+)
+from index.visualize.html import Picture, load_template, shrink
+
+TITLE = "Search results"
+THUMBNAIL_SIDE = 320
+PHOTO_SIDE = 640
+# Views a query, and lines a view, that a reader can still take in.
+MAX_VIEWS = 4
+MAX_LINES = 150
+
+
+@dataclass
+class _Album:
+    """The photos of a page. Each file is decoded once; match views share their pictures."""
+
+    shown: list[Picture] = field(default_factory=list)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    _files: dict[str, tuple[Picture, Picture] | str] = field(default_factory=dict)
+
+    def show(self, photo: Picture) -> int:
+        """The number under which the page's match views find this photo."""
+        self.shown.append(photo)
+        return len(self.shown) - 1
+
+    def show_file(self, path: str, photo: Picture) -> int:
+        if path not in self._numbers:
+            self._numbers[path] = self.show(photo)
+        return self._numbers[path]
+
+    def read(self, path: str) -> tuple[Picture, Picture] | str:
+        """Thumbnail and photo of a file, or the reason why it cannot be shown."""
+        if path not in self._files:
+            try:
+                pixels = decode(path)
+                self._files[path] = shrink(pixels, THUMBNAIL_SIDE), shrink(pixels, PHOTO_SIDE)
+            except ImageError as error:
+                self._files[path] = str(error)
+        return self._files[path]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One match in a view: its colour and its two ends, in the view's pixels."""
+
+    colour: str
+    ends: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _View:
+    """Query and hit side by side; ``query`` and ``photo`` are numbers in the album."""
+
+    hit: Hit
+    query: int
+    photo: int
+    layout: Layout
+    lines: list[_Line]
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A hit with its thumbnail, or the reason why there is none."""
+
+    hit: Hit
+    thumbnail: Picture | None
+    reason: str
+    view: _View | None
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One query of the page; its box is in the pixels of its picture."""
+
+    name: str
+    photo: int
+    picture: Picture
+    box: tuple[float, float, float, float] | None
+    result: QueryResult
+    timings: list[tuple[str, str]]
+    cards: list[_Card]
+
+    @property
+    def views(self) -> list[_View]:
+        return [card.view for card in self.cards if card.view is not None]
+
+    @property
+    def verified(self) -> int:
+        return sum(card.hit.verified for card in self.cards)
+
+
+def write_page(
+    path: str | Path, results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE
+) -> None:
+    """Write the results of queries as one HTML file that needs nothing else.
+
+    Photos of hits are read from their paths; one that has gone is replaced by the reason.
+
+    Args:
+        path: of the file; an existing one is replaced.
+        results: for each query its name, its upright pixels, uint8 (H, W, 3) RGB, and its hits.
+        title: heading of the page.
+
+    Raises:
+        DelgError: the file cannot be written.
+    """
+    page = render_page(results, title)
+    # File names on Linux may hold bytes that are no text.
+    write_file(path, page.encode("utf-8", "replace"))
+
+
+def render_page(results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE) -> str:
+    """The HTML of :func:`write_page`."""
+    album = _Album()
+    sections = [_section(name, pixels, result, album) for name, pixels, result in results]
+    models = sorted({section.result.model for section in sections})
+    template = load_template("index.visualize", "results.html")
+    return template.render(title=title, sections=sections, models=models, photos=album.shown)
+
+
+def _section(name: str, pixels: Pixels, result: QueryResult, album: _Album) -> _Section:
+    picture = shrink(pixels, PHOTO_SIDE)
+    photo = album.show(picture)
+    cards: list[_Card] = []
+    views = 0
+    for hit in result:
+        card = _card(hit, result, photo, pixels, album, drawn=views < MAX_VIEWS)
+        views += card.view is not None
+        cards.append(card)
+    timings = [(step, _duration(ms)) for step, ms in result.timing_ms.items()]
+    if len(timings) > 1:
+        timings.append(("total", _duration(sum(result.timing_ms.values()))))
+    return _Section(name, photo, picture, _box(result, pixels, picture), result, timings, cards)
+
+
+def _card(
+    hit: Hit, result: QueryResult, query: int, pixels: Pixels, album: _Album, drawn: bool
+) -> _Card:
+    photos = album.read(hit.path)
+    if isinstance(photos, str):
+        return _Card(hit, None, photos, None)
+    thumbnail, photo = photos
+    if not (drawn and hit.verified and len(hit.points)):
+        return _Card(hit, thumbnail, "", None)
+    # Points are in pixels of the photo as it was indexed, whatever its size is now.
+    layout = side_by_side(
+        _query_size(result, pixels),
+        (hit.width or photo.width, hit.height or photo.height),
+        PHOTO_SIDE,
+    )
+    box = None if result.box is None else layout.query.place_box(result.box)
+    number = album.show_file(hit.path, photo)
+    return _Card(hit, thumbnail, "", _View(hit, query, number, layout, _lines(hit, layout), box))
+
+
+def _lines(hit: Hit, layout: Layout) -> list[_Line]:
+    """At most ``MAX_LINES`` lines, evenly taken from all matches."""
+    total = len(hit.points)
+    taken = np.linspace(0, total - 1, min(total, MAX_LINES)).round().astype(int)
+    starts = layout.query.place(hit.query_points[taken])
+    ends = layout.hit.place(hit.points[taken])
+    return [
+        _Line("#{:02x}{:02x}{:02x}".format(*colour), tuple(round(v, 1) for v in (*start, *end)))
+        for colour, start, end in zip(
+            match_colours(hit.query_points[taken]).tolist(),
+            starts.tolist(),
+            ends.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def _query_size(result: QueryResult, pixels: Pixels) -> tuple[int, int]:
+    """Size of the pixels in which a query's points and box are given."""
+    return result.width or pixels.shape[1], result.height or pixels.shape[0]
+
+
+def _box(
+    result: QueryResult, pixels: Pixels, picture: Picture
+) -> tuple[float, float, float, float] | None:
+    if result.box is None:
+        return None
+    frame = Frame(0, 0, picture.width, picture.height, *_query_size(result, pixels))
+    return frame.place_box(result.box)
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.1f} s"
+    return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.1f} ms"

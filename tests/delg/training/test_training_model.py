@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from delg.errors import DelgError, UsageError
+from delg.network.delg_model import Delg
+from delg.network.weights import named_variables
+from delg.settings import parse
+from delg.training import losses
+from delg.training.batches import Batch
+from delg.training.optimizer import Optimiser, rate_at
+from delg.training.settings import OptimiserSettings, TrainableSettings, TrainSettings
+from delg.training.trainer import NotFiniteError, Trainer
+from delg.training.training_model import Learner, set_trainable
+
+SMALL: dict[str, Any] = {
+    "out": "run",
+    "model": {
+        "name": "small",
+        "backbone": "efficientnet_lite0",
+        "global_head": {"dim": 16, "gem_p_trainable": True},
+        "local_head": {"dim": 8, "attention_hidden": 12, "decoder_activation": "linear"},
+    },
+    "start": "delg-lite",
+    "data": {},
+    "augment": {"side": 64, "views": 2},
+    "losses": {
+        "instance": {"weight": 1.0, "memory": 12},
+        "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
+    },
+    # Fewer blocks, so that a step is traced in less time; who asks about all of them says so.
+    "trainable": {"backbone_from": "block14"},
+    "optimiser": {"kind": "adamw", "learning_rate": 0.01, "average": 0.5},
+    "loop": {"steps": 4, "batch": 4},
+}
+
+
+def settings_with(**changes: Any) -> TrainSettings:
+    return parse(TrainSettings, {**SMALL, **changes}, "test")
+
+
+def batch_of(step: int = 0, photos: int = 4, side: int = 64) -> Batch:
+    rng = np.random.default_rng(step)
+    return Batch(
+        step=step,
+        images=rng.integers(0, 256, (2 * photos, side, side, 3), np.uint8),
+        labels=np.array([0, 1, 2, -1] * (photos // 4), np.int32),
+        photos=np.arange(photos, dtype=np.int32) + step * photos,
+        homographies=np.tile(np.eye(3, dtype=np.float32), (2 * photos, 1, 1)),
+        sizes=np.full((photos, 2), side, np.float32),
+    )
+
+
+def make(settings: TrainSettings) -> Trainer:
+    from delg.training.initial_weights import load_start
+
+    keras.utils.set_random_seed(0)
+    model = Delg(settings.model)
+    load_start(model, settings.start)
+    return Trainer(Learner(model, settings, 3), settings, tf.distribute.get_strategy())
+
+
+def tensors(batch: Batch) -> dict[str, tf.Tensor]:
+    return {k: tf.constant(v) for k, v in vars(batch).items() if k != "step"}
+
+
+def gradients(trainer: Trainer, every: bool = False) -> dict[str, bool]:
+    """Name -> whether a gradient other than zero reaches that variable, of those that learn or of
+    ``every`` one."""
+    backbone, heads = trainer.learner.trainable()
+    named = trainer.learner.variables() if every else backbone + heads
+    raw = [variable.value for _, variable in named]
+    with tf.GradientTape() as tape:
+        tape.watch(raw)
+        loss, _, _ = trainer.learner.loss(tensors(batch_of()), trainer.memory.tensors())
+    found = tape.gradient(loss, raw)
+    return {
+        name: one is not None and bool(np.abs(np.array(one)).max() > 0)
+        for (name, _), one in zip(named, found, strict=True)
+    }
+
+
+def test_local_losses_leave_the_backbone_untouched() -> None:
+    local = settings_with(
+        losses={
+            "arcface": {"weight": 0},
+            "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
+        },
+        trainable={},
+    )
+    reached = gradients(make(local), every=True)
+    heads = ("autoencoder/", "attention/", "attention_classifier/")
+    learning = {name for part in make(local).learner.trainable() for name, _ in part}
+    assert {name for name, hit in reached.items() if hit} == learning
+    assert {"attention/score/kernel", "attention_classifier/kernel"} <= learning
+    assert reached["autoencoder/encoder/kernel"]
+    assert reached["autoencoder/decoder/kernel"]
+    assert not any(hit for name, hit in reached.items() if not name.startswith(heads))
+
+
+def test_the_global_losses_reach_the_whole_backbone_and_no_local_head() -> None:
+    whole = settings_with(
+        losses={
+            "attention": {"weight": 0},
+            "reconstruction": {"weight": 0},
+            "instance": {"weight": 1.0, "memory": 12},
+        },
+        trainable={},
+    )
+    reached = gradients(make(whole))
+    assert all(reached.values()), [name for name, hit in reached.items() if not hit]
+    assert {"gem/p", "arcface/centres", "stem_conv/kernel", "head_conv/kernel"} <= set(reached)
+    assert not any(name.startswith(("autoencoder", "attention")) for name in reached)
+
+
+def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_not() -> None:
+    none = {"arcface": {"weight": 0}, "reconstruction": {"weight": 0}}
+    asked = {**none, "attention": {"weight": 0}, "descriptor": {"weight": 1}}
+    first = settings_with(losses=asked, trainable={})
+    reached = gradients(make(first), every=True)
+    assert reached["stem_conv/kernel"]
+    assert reached["block10_project_conv/kernel"]
+    assert reached["mean_classifier/kernel"]
+    assert not any(hit for name, hit in reached.items() if name.startswith("attention"))
+    second = gradients(make(settings_with(losses=none, trainable={})), every=True)
+    assert {name.split("/")[0] for name, hit in second.items() if hit} == {
+        "attention",
+        "attention_classifier",
+    }
+
+
+def test_only_what_is_asked_learns() -> None:
+    model = make(settings_with()).learner.model
+    set_trainable(model, TrainableSettings(backbone_from="block11"))
+    learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
+    assert {"block11_expand_conv", "block15_project_conv", "head_conv"} <= learning
+    assert not any(name.startswith("block1_") or name.endswith("_bn") for name in learning)
+    assert "block10_project_conv" not in learning
+    set_trainable(model, TrainableSettings(backbone_from="block11", batch_norm="trained"))
+    assert any(name.endswith("_bn/gamma") for name, v in named_variables(model) if v.trainable)
+    set_trainable(model, TrainableSettings(backbone_from="none"))
+    learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
+    assert learning == {"gem", "whitening", "autoencoder", "attention"}
+    with pytest.raises(UsageError, match="no block 'conv9'"):
+        set_trainable(model, TrainableSettings(backbone_from="conv9"))
+
+
+def test_attention_is_validated_on_the_map_it_is_trained_on() -> None:
+    """The published code trained it on one map and validated it on another."""
+    trainer = make(settings_with(loop={"steps": 4, "batch": 8}))
+    model, batch = trainer.learner.model, batch_of(photos=8)
+    _, parts, _ = trainer.learner.loss(tensors(batch), trainer.memory.tensors())
+    maps = model.mid_level(batch.images)
+    scores = model.attention(maps, training=True)[..., 0]
+    kernel, bias = (np.array(part) for part in trainer.learner.classifier or ())
+    logits = losses.attended_feature(maps, scores) @ kernel + bias
+    labels = tf.constant(np.tile(batch.labels, 2))
+    np.testing.assert_allclose(parts["attention"], losses.cross_entropy(logits, labels), rtol=1e-4)
+    rebuilt = model.autoencoder(maps)[1]
+    np.testing.assert_allclose(
+        parts["reconstruction"], losses.reconstruction(maps, rebuilt), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_weight_decay_takes_effect(kind: str) -> None:
+    """The published code declared regularisers that never entered the loss."""
+    learner = make(settings_with()).learner
+    optimiser = Optimiser(
+        learner,
+        OptimiserSettings(kind=kind, learning_rate=0.1, weight_decay=0.1),  # type: ignore[arg-type]
+    )
+    variables = dict(named_variables(learner.model))
+    kernel, bias = variables["whitening/projection/kernel"], variables["whitening/projection/bias"]
+    before = np.array(kernel.value), np.array(bias.value)
+    optimiser.apply([tf.zeros_like(v.value) for v in optimiser.variables])
+    np.testing.assert_allclose(kernel.value, before[0] * 0.99, rtol=1e-4)
+    np.testing.assert_array_equal(bias.value, before[1])
+
+
+def test_clipping_is_by_the_norm_of_all_gradients() -> None:
+    learner = make(settings_with()).learner
+    spec = OptimiserSettings(learning_rate=1.0, momentum=0, clip_norm=2.0, backbone_factor=0.5)
+    optimiser = Optimiser(learner, spec)
+    optimiser.set_rate(1.0)
+    before = [np.array(v.value) for v in optimiser.variables]
+    norm = optimiser.apply([tf.ones_like(v.value) for v in optimiser.variables])
+    count = sum(b.size for b in before)
+    np.testing.assert_allclose(norm, np.sqrt(count), rtol=1e-4)
+    moved = [b - np.array(v.value) for b, v in zip(before, optimiser.variables, strict=True)]
+    backbone = len(learner.trainable()[0])
+    for number, change in enumerate(moved):
+        expected = 2 / np.sqrt(count) * (0.5 if number < backbone else 1)
+        np.testing.assert_allclose(change, expected, rtol=0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+def test_the_rate_warms_up_and_decays(decay: str) -> None:
+    spec = OptimiserSettings(learning_rate=2.0, warmup_steps=10, decay=decay)  # type: ignore[arg-type]
+    rates = [rate_at(step, 110, spec) for step in range(111)]
+    np.testing.assert_allclose(rates[:10], np.linspace(0.2, 2, 10))
+    assert rates[10] == 2
+    np.testing.assert_allclose(rates[60], 2 if decay == "constant" else 1)
+    np.testing.assert_allclose(rates[110], 2 if decay == "constant" else 0, atol=1e-12)
+
+
+def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
+    """Without batch statistics and contrast between photos, parts of a batch are the batch."""
+    alone = {
+        "arcface": {"weight": 1},
+        "attention": {"weight": 0},
+        "reconstruction": {"weight": 1},
+    }
+    results = []
+    for parts in (1, 2):
+        loop = {"steps": 4, "batch": 8, "accumulate": parts}
+        trainer = make(settings_with(losses=alone, loop=loop))
+        numbers = trainer.train(batch_of(photos=8))
+        results.append((numbers["loss"], [np.array(v.value) for v in trainer.optimiser.variables]))
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
+    spread = max(np.abs(a - b).mean() for a, b in zip(results[0][1], results[1][1], strict=True))
+    assert spread < 1e-4
+
+
+def test_a_step_that_is_not_finite_stops_the_run() -> None:
+    trainer = make(settings_with())
+    trainer.train(batch_of(0))
+    kernel = trainer.learner.model.whitening.projection.kernel
+    kernel.assign(np.array(kernel) * np.nan)
+    with pytest.raises(NotFiniteError, match=r"step 1: .*arcface"):
+        trainer.train(batch_of(1))
+
+
+def test_restoring_wants_the_same_variables() -> None:
+    saved = make(settings_with()).snapshot({})
+    other = make(settings_with(optimiser={"kind": "sgd"}))
+    before = [np.array(v.value) for v in other.optimiser.variables]
+    with pytest.raises(DelgError, match="does not fit the settings"):
+        other.restore(saved, "last.h5")
+    after = [np.array(v.value) for v in other.optimiser.variables]
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_the_average_is_used_inside_and_put_back_after() -> None:
+    trainer = make(settings_with())
+    first = np.array(trainer.learner.centres)
+    trainer.train(batch_of())
+    now = np.array(trainer.learner.centres)
+    with trainer.averaged():
+        np.testing.assert_allclose(trainer.learner.centres, (first + now) / 2, atol=1e-6)
+    np.testing.assert_array_equal(trainer.learner.centres, now)
+
+
+def test_mixed_precision_learns() -> None:
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        loop = {"steps": 9, "batch": 4, "precision": "mixed_bfloat16"}
+        slow = {"kind": "adamw", "learning_rate": 0.00003}
+        trainer = make(settings_with(loop=loop, optimiser=slow))
+        values = [trainer.train(batch_of())["arcface"] for _ in range(4)]
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert values[-1] < 0.8 * values[0]
+    assert trainer.learner.model.whitening.projection.kernel.dtype == "float32"

@@ -1,0 +1,107 @@
+"""Our models in other runtimes give what Keras gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from delg import load_model
+from delg.errors import DelgError, ModelError, UsageError
+from delg.network.weights import save_weights
+from delg.zoo.registry import find_model
+
+KINDS = {"savedmodel": "m", "onnx": "m.onnx", "litert": "m.tflite"}
+
+
+@pytest.fixture(scope="module")
+def small_folder(make_small, tmp_path_factory) -> Path:
+    """A small model with learned attention and random weights, as a folder."""
+    folder = tmp_path_factory.mktemp("small")
+    network = make_small()
+    (folder / "settings.yaml").write_text(
+        yaml.safe_dump(network.settings.model_dump(mode="json", exclude={"export"}))
+    )
+    save_weights(network, folder / "weights.h5", "float32")
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_gives_what_keras_gives(kind: str, small_folder: Path, tmp_path: Path) -> None:
+    from delg.zoo.export import OUTPUTS, export_model
+
+    if kind == "onnx":
+        pytest.importorskip("tf2onnx")
+        pytest.importorskip("onnxruntime")
+    deviations = export_model(find_model(str(small_folder)), tmp_path / KINDS[kind], kind)
+    assert deviations.keys() == set(OUTPUTS)
+    assert all(0 <= value < 1e-3 for value in deviations.values())
+    assert [path.name for path in tmp_path.iterdir()] == [KINDS[kind]]
+
+
+def test_local_features_alone_are_exported_where_the_format_lets_them(make_model, tmp_path) -> None:
+    from delg.zoo.export import OUTPUTS, export_model
+
+    network = make_model(
+        backbone="efficientnet_lite0",
+        local_only=True,
+        global_head={"dim": 36},
+        local_head={"dim": 8, "attention_hidden": 12},
+    )
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "settings.yaml").write_text(
+        yaml.safe_dump(network.settings.model_dump(mode="json", exclude={"export"}))
+    )
+    save_weights(network, tmp_path / "m" / "weights.h5", "float32")
+    files = find_model(str(tmp_path / "m"))
+    deviations = export_model(files, tmp_path / "m.tflite", "litert")
+    assert deviations.keys() == set(OUTPUTS) - {"global_descriptor"}
+    with pytest.raises(ModelError, match="has no global descriptor"):
+        export_model(files, tmp_path / "s", "savedmodel")
+
+
+def test_a_saved_model_of_ours_is_a_model_by_its_path(small_folder, tmp_path, coffee) -> None:
+    from delg.zoo.export import export_model
+
+    export_model(find_model(str(small_folder)), tmp_path / "m", "savedmodel")
+    ours, theirs = load_model(str(small_folder)), load_model(str(tmp_path / "m"))
+    assert (theirs.name, theirs.global_dim, theirs.local_dim) == ("test", 16, 8)
+    # A multiple of 32 in both sides and one scale, so that nothing is resized on the way.
+    photo = np.ascontiguousarray(coffee[:384, :576])
+    spec = ours.settings.extraction.model_copy(
+        update={"scales": (1.0,), "global_scales": (1.0,), "longest_side": 576}
+    )
+    # In float32, as it is exported.
+    ours = load_model(str(small_folder), extraction=spec, runtime="onnxruntime")
+    theirs = load_model(str(tmp_path / "m"), extraction=spec)
+    expected, found = ours.extract(photo), theirs.extract(photo)
+    np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=1e-4)
+    np.testing.assert_allclose(found.local.scores, expected.local.scores, rtol=1e-3)
+    np.testing.assert_allclose(found.local.keypoints[:20], expected.local.keypoints[:20], atol=1e-2)
+
+
+def test_an_export_that_differs_is_not_written(small_folder, tmp_path, monkeypatch) -> None:
+    from delg.zoo import export as module
+
+    monkeypatch.setattr(module, "_TOLERANCE", -1.0)
+    with pytest.raises(DelgError, match=r"test: global_descriptor as litert is .* off Keras"):
+        module.export_model(find_model(str(small_folder)), tmp_path / "m.tflite", "litert")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported_is_refused(small_folder, tmp_path) -> None:
+    from delg.zoo.export import export_model
+
+    with pytest.raises(UsageError, match="no format is called 'coreml'"):
+        export_model(find_model(), tmp_path / "m", "coreml")
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UsageError, match="taken: exists"):
+        export_model(find_model(), tmp_path / "taken", "onnx")
+    with pytest.raises(ModelError, match="sift is not one network alone"):
+        export_model(find_model("sift"), tmp_path / "m", "litert")
+    with pytest.raises(ModelError, match="delg-r50-gldv2 is a SavedModel already"):
+        export_model(find_model("delg-r50-gldv2"), tmp_path / "m", "litert")
+    with pytest.raises(ModelError, match="delg-r50 has no weights"):
+        export_model(find_model("delg-r50"), tmp_path / "m", "litert")

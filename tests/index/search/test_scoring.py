@@ -1,0 +1,75 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.results import Verification
+from index.search.scoring import score
+from index.settings import RankingSettings
+
+SETTINGS = RankingSettings()
+similarities = st.floats(-1, 1, width=32)
+inlier_counts = st.integers(4, 5000)
+
+
+def seen(inliers: int, verified: bool = True) -> Verification:
+    return Verification(inliers, verified, np.eye(3), np.zeros((inliers, 2), np.int32))
+
+
+def test_the_score_of_what_nothing_speaks_for_is_its_similarity():
+    assert score(0.3, Verification.none(), SETTINGS) == 0.3
+    assert score(-0.2, seen(5, verified=False), SETTINGS) == -0.2
+
+
+def test_inliers_that_are_no_proof_lift_a_photo_towards_1():
+    settings = RankingSettings(unproven_from=6, half_unproven=30)
+    assert score(0.4, seen(6, verified=False), settings) == pytest.approx(0.4 + 0.6 * 6 / 36)
+    assert score(0.4, seen(10, verified=False), settings) == pytest.approx(0.4 + 0.6 * 10 / 40)
+
+
+def test_the_score_of_what_is_verified_worked_by_hand():
+    settings = RankingSettings(half_inliers=50)
+    assert score(0.5, seen(50), settings) == pytest.approx(2.0)
+    assert score(0.5, seen(150), settings) == pytest.approx(2.25)
+    assert score(0.8, seen(50), settings) == pytest.approx(2.3)
+
+
+@given(similarities, similarities, inlier_counts)
+def test_anything_verified_stands_before_all_that_is_not(verified, other, inliers):
+    assert score(verified, seen(inliers), SETTINGS) > score(other, Verification.none(), SETTINGS)
+    assert score(verified, seen(inliers), SETTINGS) > 1
+
+
+@given(st.lists(similarities, max_size=20), st.integers(0, 40))
+def test_without_proof_the_global_order_stays(values, inliers):
+    scores = [score(value, seen(inliers, verified=False), SETTINGS) for value in values]
+    ordered = [scores[place] for place in np.argsort(values, kind="stable")]
+    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(ordered))
+
+
+@given(similarities, st.lists(inlier_counts, min_size=2, max_size=8, unique=True))
+def test_more_inliers_score_higher_with_less_gained_from_each(similarity, counts):
+    counts = sorted(counts)
+    scores = [score(similarity, seen(count), SETTINGS) for count in counts]
+    assert scores == sorted(scores) and len(set(scores)) == len(scores)
+    gains = [
+        (high - low) / (b - a)
+        for (a, low), (b, high) in itertools.pairwise(zip(counts, scores, strict=True))
+    ]
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(gains))
+
+
+@given(similarities, similarities, inlier_counts)
+def test_a_higher_similarity_never_scores_lower(one, other, inliers):
+    low, high = sorted((one, other))
+    assert score(low, seen(inliers), SETTINGS) <= score(high, seen(inliers), SETTINGS)
+    assert score(low, Verification.none(), SETTINGS) <= score(high, Verification.none(), SETTINGS)
+
+
+@given(similarities, inlier_counts)
+def test_scores_stay_within_their_stated_range(similarity, inliers):
+    assert -1 <= score(similarity, Verification.none(), SETTINGS) <= 1
+    assert -1 <= score(similarity, seen(inliers, verified=False), SETTINGS) <= 1
+    assert 1 < score(similarity, seen(inliers), SETTINGS) < 3

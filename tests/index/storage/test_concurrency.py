@@ -1,0 +1,155 @@
+"""Several processes at one index."""
+
+import threading
+
+import pytest
+from dots import contents, dots, gallery
+
+from index import ImageIndex
+from index.storage.store import BusyError, Store
+
+
+@pytest.fixture
+def images(make_index, photos) -> ImageIndex:
+    """An open index of 12 photos in three segments."""
+    images = make_index(store={"segment_images": 4})
+    images.add(photos)
+    return images
+
+
+def listed(images: ImageIndex, seed: int) -> list[dict]:
+    return [hit.as_json() for hit in images.query(dots(seed).pixels(), k=100)]
+
+
+def test_a_reader_keeps_its_state_while_another_process_adds(images, reopen, photos, work):
+    reader = reopen(images.path)
+    before = listed(reader, 3)
+    gallery(photos, 20, first=50)
+    dots(103).save(photos / "003.png")
+    code, report = work("add", images.path, photos)
+    assert code == 0 and (report["added"], report["updated"]) == (20, 1)
+    assert len(reader) == 12 and listed(reader, 3) == before
+    assert reader.check().problems == []
+    reader.refresh()
+    assert len(reader) == 32
+    assert reader.query(dots(103).pixels(), k=1)[0].id == "003.png"
+
+
+def test_a_reader_keeps_its_state_while_another_process_removes_and_compacts(
+    images, reopen, photos, work
+):
+    reader = reopen(images.path)
+    store = Store(images.path)
+    rows = list(store.catalog.images("ok"))
+    exact = {row.id: store.features(row).local.descriptors.tobytes() for row in rows}
+    before = listed(reader, 3)
+    names = [path.name for path in (images.path / "segments").iterdir()]
+    assert work("remove", images.path, "003.png", "007.png")[0] == 0
+    code, done = work("compact", images.path)
+    assert code == 0 and done["freed"] > 0
+    assert not set(names) & {path.name for path in (images.path / "segments").iterdir()}
+    assert listed(reader, 3) == before and before[0]["id"] == "003.png"
+    # The segments are gone from the folder, and what this reader had open is still whole.
+    now = {row.id: store.features(row).local.descriptors.tobytes() for row in rows}
+    assert now == exact
+    reader.refresh()
+    assert len(reader) == 10
+    assert "003.png" not in [hit["id"] for hit in listed(reader, 3)]
+
+
+def test_a_reader_that_opens_between_batches_sees_whole_batches(make_index, photos, reopen):
+    images = make_index(store={"segment_images": 4})
+    sizes = []
+
+    def look(done: int, total: int, failed: int) -> None:
+        with reopen(images.path) as reader:
+            sizes.append(len(reader))
+            assert reader.check().problems == []
+            assert len(reader.query(dots(0).pixels(), k=100)) == len(reader)
+
+    images.add(photos, progress=look)
+    # A batch is written while the next is extracted.
+    assert len(sizes) == 12 and sizes == sorted(sizes)
+    assert set(sizes) <= {0, 4, 8} and sizes[-1] >= 4
+
+
+def test_a_second_writer_is_turned_away_while_another_process_writes(
+    images, photos, work, tmp_path
+):
+    gallery(tmp_path / "more", 2, first=50)
+    answers = {}
+
+    def intrude(done: int, total: int, failed: int) -> None:
+        if done == 1:
+            answers["add"] = work("add", images.path, photos)[1]
+            answers["remove"] = work("remove", images.path, "000.png")[1]
+            answers["compact"] = work("compact", images.path)[1]
+            answers["query"] = work("query", images.path, photos / "003.png")[1]
+
+    report = images.add(tmp_path / "more", progress=intrude)
+    assert report.added == 2
+    for command in ("add", "remove", "compact"):
+        assert answers[command]["error"] == "BusyError"
+        assert str(images.path) in answers[command]["message"]
+        assert "another process is writing" in answers[command]["message"]
+    assert answers["query"]["hits"][0]["id"] == "003.png"
+    assert len(images) == 14 and images.check().problems == []
+
+
+def test_a_second_writer_in_the_same_process_is_turned_away_too(images, reopen, tmp_path):
+    gallery(tmp_path / "more", 2, first=50)
+    other = reopen(images.path)
+
+    def intrude(done: int, total: int, failed: int) -> None:
+        for change in (
+            lambda: other.remove(["000.png"]),
+            lambda: other.add(tmp_path / "more"),
+            other.compact,
+            lambda: other.configure({"ranking": {"rerank": 3}}, record=True),
+        ):
+            with pytest.raises(BusyError):
+                change()
+
+    images.add(tmp_path / "more", progress=intrude)
+    assert other.remove(["000.png"]) == 1
+
+
+def test_the_lock_is_let_go_after_an_error_and_after_a_kill(images, reopen, photos, work):
+    def fail(done: int, total: int, failed: int) -> None:
+        raise RuntimeError("progress broke")
+
+    gallery(photos, 8, first=50)
+    with pytest.raises(RuntimeError, match="progress broke"):
+        images.add(photos, progress=fail)
+    assert work("add", images.path, photos, "--kill", "inside the transaction:1")[0] == -9
+    assert images.add(photos).added == 8
+
+
+def test_a_writer_first_takes_up_what_others_wrote_since(images, reopen, photos, tmp_path):
+    other = reopen(images.path)
+    gallery(tmp_path / "more", 2, first=50)
+    images.add(tmp_path / "more")
+    images.remove(["000.png"])
+    assert other.add(photos).added == 1
+    assert len(other) == 14
+    images.refresh()
+    assert contents(images.path) == contents(other.path) and len(images) == 14
+    assert images.check().problems == [] == images.check().notes
+
+
+def test_a_reader_that_keeps_refreshing_never_sees_half_a_change(images, photos, work):
+    answer = []
+    writer = threading.Thread(
+        target=lambda: answer.append(work("churn", images.path, "003.png", photos))
+    )
+    writer.start()
+    sizes = set()
+    while writer.is_alive():
+        images.refresh()
+        sizes.add(len(images))
+        assert len(images.query(dots(5).pixels(), k=100)) == len(images)
+    writer.join()
+    assert answer == [(0, {})]
+    assert sizes == {11, 12}
+    images.refresh()
+    assert images.check().problems == []

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from delg.types import LocalFeatures
+from index.storage.feature_record import EXTRA, keypoints, pack, unpack
+from index.storage.product_quantizer import FEWEST, Quantiser
+
+
+def features(seed: int, count: int, size: tuple[int, int]) -> LocalFeatures:
+    rng = np.random.default_rng(seed)
+    descriptors = rng.normal(size=(count, 24))
+    return LocalFeatures(
+        rng.uniform((-0.5, -0.5), (size[0] - 0.5, size[1] - 0.5), (count, 2)).astype(np.float32),
+        (descriptors / np.linalg.norm(descriptors, axis=1, keepdims=True)).astype(np.float32),
+        rng.choice(np.float32([0.25, 0.3536, 0.5, 0.7071, 1, 1.4142, 2]), count),
+        rng.uniform(0.01, 900, count).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def quantiser() -> Quantiser:
+    return Quantiser.learn(features(0, FEWEST, (640, 480)).descriptors)
+
+
+sizes = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 1000), st.integers(0, 20), sizes)
+def test_places_scales_and_scores_come_back_nearly(quantiser, seed, count, size):
+    one = features(seed, count, size)
+    records = pack(one, size, quantiser)
+    assert records.dtype == np.uint8 and records.shape == (count, quantiser.code_bytes + EXTRA)
+    back = unpack(records, size, quantiser)
+    assert (np.abs(back.keypoints - one.keypoints) <= np.array(size) / 8192 + 2e-3).all()
+    np.testing.assert_array_equal(back.keypoints, keypoints(records, size))
+    np.testing.assert_allclose(back.scales, one.scales, rtol=2e-4)
+    np.testing.assert_allclose(back.scores, one.scores, rtol=0.05)
+    assert all(
+        part.dtype == np.float32
+        for part in (back.keypoints, back.descriptors, back.scales, back.scores)
+    )
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 1000), sizes)
+def test_packing_again_places_everything_the_same(quantiser, seed, size):
+    records = pack(features(seed, 20, size), size, quantiser)
+    again = pack(unpack(records, size, quantiser), size, quantiser)
+    np.testing.assert_array_equal(again[:, -EXTRA:], records[:, -EXTRA:])
+
+
+def test_what_lies_outside_is_put_at_the_border(quantiser):
+    one = features(0, 4, (100, 50))
+    far = np.float32([[-40, 20], [200, 20], [20, -3], [20, 60]])
+    back = unpack(
+        pack(LocalFeatures(far, one.descriptors, one.scales, one.scores), (100, 50), quantiser),
+        (100, 50), quantiser,
+    )  # fmt: skip
+    expected = np.float32([[-0.5, 20], [99.5, 20], [20, -0.5], [20, 49.5]])
+    np.testing.assert_allclose(back.keypoints, expected, atol=0.02)
+
+
+def test_nothing_stays_nothing(quantiser):
+    one = features(0, 3, (100, 50))
+    nothing = np.float32([0, -1, 0])
+    records = pack(
+        LocalFeatures(one.keypoints, one.descriptors, nothing, nothing), (100, 50), quantiser
+    )
+    back = unpack(records, (100, 50), quantiser)
+    assert back.scales.tolist() == back.scores.tolist() == [0, 0, 0]

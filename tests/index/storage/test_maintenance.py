@@ -1,0 +1,353 @@
+import os
+import random
+import re
+import shutil
+import sqlite3
+from pathlib import Path
+
+import h5py
+import pytest
+from dots import contents, dots, gallery
+
+from delg.errors import DelgError
+from index import ImageIndex
+from index.storage.ann_index import FILE as SHORTLIST
+from index.storage.catalog import FILE as CATALOG
+from index.storage.segments import file_sha256
+
+
+@pytest.fixture
+def sound(make_index, photos) -> Path:
+    """A closed index of 12 photos in three segments."""
+    with make_index(store={"segment_images": 4}) as images:
+        images.add(photos)
+    return images.path
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted((folder / "segments").iterdir())
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x40
+    path.write_bytes(data)
+
+
+def execute(folder: Path, statement: str, *values: object) -> None:
+    db = sqlite3.connect(folder / CATALOG)
+    db.execute(statement, values)
+    db.commit()
+    db.close()
+
+
+def record_checksum(folder: Path, number: int) -> None:
+    """Take a changed segment for the right one."""
+    path = folder / "segments" / f"{number:06d}.h5"
+    execute(folder, "UPDATE segments SET sha256 = ? WHERE number = ?", file_sha256(path), number)
+
+
+def damage(folder: Path) -> str:
+    """All that opening and checking say is wrong."""
+    try:
+        with ImageIndex.open(folder) as images:
+            return "\n".join(images.check().problems)
+    except DelgError as error:
+        return str(error)
+
+
+def test_a_sound_index_has_no_problems_and_no_notes(sound):
+    found = ImageIndex.open(sound).check()
+    assert found.problems == [] and found.notes == []
+
+
+def test_an_index_from_before_scales_counted_says_so(sound):
+    before = "json_remove(value, '$.verification.scales')"
+    execute(sound, f"UPDATE meta SET value = {before} WHERE key = 'settings'")
+    with ImageIndex.open(sound) as images:
+        found = images.check()
+    assert found.problems == [] and len(found.notes) == 1
+    assert found.notes[0].startswith("made before the scales of features counted")
+
+
+def test_a_flipped_byte_in_a_segment_is_found(sound):
+    path = segments(sound)[1]
+    flip(path, path.stat().st_size - 9)
+    assert damage(sound) == f"{path}: its bytes are not those that were written"
+
+
+def test_a_segment_that_is_gone_is_found(sound):
+    path = segments(sound)[1]
+    with ImageIndex.open(sound) as images:
+        path.unlink()
+        problems = images.check().problems
+    assert any(str(path) in problem for problem in problems)
+    lost = [problem for problem in problems if problem.endswith("segment 2 is missing or damaged")]
+    assert len(lost) == 4
+    assert f"{path}: the segment is missing" in damage(sound)
+
+
+def test_a_truncated_segment_is_found(sound):
+    path = segments(sound)[1]
+    os.truncate(path, path.stat().st_size - 100)
+    assert str(path) in damage(sound)
+
+
+def test_a_segment_in_the_place_of_another_is_found(sound):
+    one, other = segments(sound)[:2]
+    shutil.copy(one, other)
+    record_checksum(sound, 2)
+    assert "004.png: its place in" in damage(sound)
+
+
+def test_a_wrong_id_in_a_segment_is_found(sound):
+    path = segments(sound)[1]
+    execute(sound, "UPDATE images SET id = 'stranger.png' WHERE id = '005.png'")
+    assert f"stranger.png: its place in {path} holds 005.png" in damage(sound)
+
+
+def test_a_descriptor_that_is_not_of_unit_length_is_found(sound):
+    path = segments(sound)[0]
+    with h5py.File(path, "a") as file:
+        file["global_descriptors"][2] = 0.5
+    record_checksum(sound, 1)
+    assert re.search(r"002\.png: its global descriptor has length 4, not 1", damage(sound))
+
+
+def test_a_wrong_place_is_found(sound):
+    execute(sound, "UPDATE images SET position = 9 WHERE id = '005.png'")
+    assert "005.png: its place is outside" in damage(sound)
+
+
+def test_a_wrong_count_is_found(sound):
+    execute(sound, "UPDATE segments SET images = 5 WHERE number = 2")
+    assert "holds 4 of 5 photos" in damage(sound)
+
+
+def test_damage_to_any_page_of_the_catalog_is_found_and_is_a_clear_error(sound):
+    whole = (sound / CATALOG).read_bytes()
+    for page in range(len(whole) // 4096):
+        data = bytearray(whole)
+        data[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+        (sound / CATALOG).write_bytes(data)
+        assert CATALOG in damage(sound), page
+
+
+def test_a_damaged_catalog_is_a_clear_error_for_all_else_too(sound, reopen):
+    whole = (sound / CATALOG).read_bytes()
+    for page in range(len(whole) // 4096):
+        data = bytearray(whole)
+        data[page * 4096 : (page + 1) * 4096] = b"\xa5" * 4096
+        (sound / CATALOG).write_bytes(data)
+        for use in (
+            lambda images: images.query(dots(3).pixels()),
+            lambda images: images.info(),
+            lambda images: images.remove(["003.png"]),
+            lambda images: images.failures(),
+        ):
+            try:
+                with reopen(sound) as images:
+                    use(images)
+            except DelgError as error:
+                assert CATALOG in str(error)
+        # The log of a catalog that was thrown away says nothing of the one put in its place.
+        for log in sound.glob(f"{CATALOG}-*"):
+            log.unlink()
+        (sound / CATALOG).write_bytes(whole)
+
+
+def test_bits_that_flip_in_the_catalog_never_end_in_another_error(sound):
+    whole = (sound / CATALOG).read_bytes()
+    chance = random.Random(0)
+    for _ in range(60):
+        data = bytearray(whole)
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        (sound / CATALOG).write_bytes(data)
+        damage(sound)
+
+
+def test_settings_of_a_newer_version_are_a_clear_error(sound):
+    execute(sound, """UPDATE meta SET value = '{"novelty": {}}' WHERE key = 'settings'""")
+    with pytest.raises(DelgError, match=r"my\.index.*novelty"):
+        ImageIndex.open(sound)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "garbage", "cut"])
+def test_a_lost_shortlist_is_built_anew(sound, reopen, kind):
+    path = sound / SHORTLIST
+    data = path.read_bytes()
+    path.unlink()
+    if kind != "missing":
+        path.write_bytes({"empty": b"", "garbage": b"x" * 999, "cut": data[:-30]}[kind])
+    with reopen(sound) as images:
+        assert images.query(dots(3).pixels(), k=1)[0].id == "003.png"
+        found = images.check()
+        assert found.problems == []
+        assert found.notes == [
+            "the stored shortlist is behind; the next add or compact writes it anew"
+        ]
+        images.compact()
+    with reopen(sound) as images:
+        assert images.check().problems == images.check().notes == []
+        assert images.query(dots(3).pixels(), k=1)[0].id == "003.png"
+
+
+def test_a_lost_shortlist_is_written_anew_by_the_next_add(sound, reopen, photos):
+    (sound / SHORTLIST).unlink()
+    with reopen(sound) as images:
+        images.add(photos)
+    with reopen(sound) as images:
+        assert images.check().notes == []
+
+
+def test_a_shortlist_of_an_earlier_state_is_brought_up_to_date(sound, reopen, photos):
+    old = (sound / SHORTLIST).read_bytes()
+    with reopen(sound) as images:
+        gallery(photos, 2, first=50)
+        dots(103).save(photos / "003.png")
+        images.add(photos)
+        images.remove(["000.png"])
+    (sound / SHORTLIST).write_bytes(old)
+    with reopen(sound) as images:
+        assert images.check().problems == []
+        ids = {hit.id for hit in images.query(dots(50).pixels(), k=50)}
+        assert len(ids) == 13 and "050.png" in ids and "000.png" not in ids
+        assert images.query(dots(103).pixels(), k=1)[0].id == "003.png"
+
+
+def test_a_shortlist_of_a_later_state_is_brought_down_to_it(sound, reopen, photos, tmp_path):
+    before = tmp_path / "before"
+    shutil.copytree(sound, before)
+    with reopen(sound) as images:
+        gallery(photos, 2, first=50)
+        images.add(photos)
+    shutil.copy(sound / SHORTLIST, before / SHORTLIST)
+    with reopen(before) as images:
+        assert images.check().problems == []
+        assert len(images.query(dots(50).pixels(), k=50)) == 12
+
+
+def test_a_damaged_byte_in_the_shortlist_is_found_or_does_no_harm(sound, reopen):
+    path = sound / SHORTLIST
+    whole = path.read_bytes()
+    query = dots(3).pixels()
+
+    def hits(images: ImageIndex) -> dict[str, float]:
+        return {hit.id: pytest.approx(hit.score, abs=0.01) for hit in images.query(query, k=12)}
+
+    with reopen(sound) as images:
+        right = hits(images)
+    places = [*range(0, 100, 5), *range(103, len(whole) - 120, 160)]
+    for place in [*places, *range(len(whole) - 116, len(whole), 8)]:
+        flip(path, place)
+        with reopen(sound) as images:
+            found = images.check()
+            try:
+                now = hits(images)
+            except DelgError:
+                now = {}
+            assert now == right or found.problems, place
+        path.write_bytes(whole)
+
+
+def test_compacting_mends_a_shortlist_with_damaged_descriptors(sound, reopen):
+    with reopen(sound) as images:
+        right = [hit.as_json() for hit in images.query(dots(3).pixels(), k=12)]
+    flip(sound / SHORTLIST, (sound / SHORTLIST).stat().st_size // 2)
+    with reopen(sound) as images:
+        images.compact()
+    with reopen(sound) as images:
+        assert [hit.as_json() for hit in images.query(dots(3).pixels(), k=12)] == right
+        assert images.check().problems == images.check().notes == []
+
+
+def test_compacting_frees_the_space_of_what_was_removed(make_index, photos, reopen):
+    images = make_index(store={"segment_images": 4})
+    images.add(photos)
+    before = sum(path.stat().st_size for path in segments(images.path))
+    images.remove([f"{number:03d}.png" for number in range(0, 12, 2)])
+    kept = contents(images.path)
+    freed = images.compact()
+    after = sum(path.stat().st_size for path in segments(images.path))
+    assert freed == before - after > 0
+    info = images.info()
+    assert (info["images"], info["segments"], info["dead"]) == (6, 2, 0)
+    assert contents(images.path) == kept
+    assert images.check().problems == []
+    assert reopen(images.path).check().notes == []
+    assert images.compact() == 0
+
+
+@pytest.mark.parametrize("codec", ["int8", "float16", "float32"])
+def test_compacting_again_and_again_changes_no_feature(make_index, photos, codec):
+    images = make_index(store={"segment_images": 5, "local_codec": codec})
+    images.add(photos)
+    first = contents(images.path)
+    query = dots(7).moved([[0.8, -0.2, 30], [0.2, 0.8, 5]], (190, 140)).pixels()
+    hits = [hit.as_json() for hit in images.query(query, k=12)]
+    for number in range(4):
+        images.remove([f"{number:03d}.png"])
+        del first[f"{number:03d}.png"]
+        images.compact()
+    assert contents(images.path) == first
+    left = [hit.as_json() for hit in images.query(query, k=12)]
+    assert [one | {"rank": 0} for one in left] == [
+        one | {"rank": 0} for one in hits if one["id"] in first
+    ]
+
+
+def test_compacting_merges_small_segments(make_index, photos):
+    images = make_index(store={"segment_images": 5})
+    for path in sorted(photos.iterdir()):
+        images.add(path)
+    assert images.info()["segments"] == 12
+    before = contents(images.path)
+    images.compact()
+    assert images.info()["segments"] == 3 == len(segments(images.path))
+    assert contents(images.path) == before
+    assert images.query(dots(3).pixels(), k=1)[0].id == "003.png"
+
+
+def test_compacting_a_tidy_index_writes_no_segment(sound, reopen):
+    before = {path: path.stat().st_mtime_ns for path in segments(sound)}
+    with reopen(sound) as images:
+        assert images.compact() == 0
+    assert {path: path.stat().st_mtime_ns for path in segments(sound)} == before
+
+
+def test_compacting_what_is_empty_leaves_nothing(make_index, photos):
+    images = make_index()
+    images.add(photos)
+    images.remove([f"{number:03d}.png" for number in range(12)])
+    assert images.compact() > 0
+    assert segments(images.path) == [] and images.info()["segments"] == 0
+    assert images.check().problems == []
+    images.add(photos)
+    assert images.query(dots(3).pixels(), k=1)[0].id == "003.png"
+
+
+def test_replaced_photos_are_dead_weight_until_compacted(make_index, photos):
+    images = make_index()
+    images.add(photos)
+    dots(103).save(photos / "003.png")
+    images.add(photos)
+    assert images.info()["dead"] == 1
+    assert images.compact() > 0
+    assert images.info()["dead"] == 0
+    assert images.query(dots(103).pixels(), k=1)[0].id == "003.png"
+
+
+def test_files_that_a_killed_writer_left_are_noted_and_swept(sound, reopen, photos):
+    left = [sound / "segments" / name for name in ("000004.h5", "000009.h5", "000005.h5.tmp")]
+    for path in left:
+        path.write_bytes(b"half a segment")
+    with reopen(sound) as images:
+        notes = images.check().notes
+        assert [note for note in notes if note.endswith("left behind by a killed writer")] == [
+            f"{path}: left behind by a killed writer" for path in sorted(left)
+        ]
+        assert images.check().problems == []
+        gallery(photos, 1, first=50)
+        images.add(photos)
+        assert images.check().notes == [] and images.check().problems == []
+    assert not left[1].exists() and not left[2].exists()

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+
+from index.storage.product_quantizer import CODE_BYTES, FEWEST, Quantiser
+
+
+def vectors(seed: int, count: int, dim: int = 112) -> np.ndarray:
+    """Unit vectors that vary more in some directions than in others, as descriptors do."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(np.random.default_rng(99).normal(size=(dim, dim)))[0]
+    found = (rng.normal(size=(count, dim)) / np.arange(3, dim + 3) ** 0.5) @ turn
+    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def quantiser() -> Quantiser:
+    return Quantiser.learn(vectors(0, FEWEST))
+
+
+def test_a_code_takes_few_bytes_and_keeps_the_direction(quantiser):
+    new = vectors(1, 500)
+    codes = quantiser.encode(new)
+    assert codes.dtype == np.uint8 and codes.shape == (500, CODE_BYTES)
+    back = quantiser.expand(codes)
+    assert back.dtype == np.float32 and back.shape == new.shape
+    cosines = (back * new).sum(axis=1)
+    assert cosines.mean() > 0.7
+    # Far from what another vector would give.
+    assert np.quantile(cosines, 0.01) > np.quantile(back @ vectors(2, 500).T, 0.999)
+
+
+def test_what_is_decoded_and_projected_has_unit_length(quantiser):
+    new = vectors(1, 50)
+    for found in (quantiser.project(new), quantiser.decode(quantiser.encode(new))):
+        assert found.dtype == np.float32 and found.shape == (50, quantiser.rotation.shape[1])
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+
+
+def test_the_nearest_neighbour_is_found_among_codes(quantiser):
+    stored, rng = vectors(1, 500), np.random.default_rng(0)
+    noisy = stored + rng.normal(0, 0.5 / np.sqrt(112), stored.shape)
+    noisy = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
+    found = quantiser.project(noisy) @ quantiser.decode(quantiser.encode(stored)).T
+    assert (found.argmax(axis=1) == np.arange(500)).mean() > 0.95
+
+
+def test_the_same_sample_gives_the_same_codes(quantiser):
+    again = Quantiser.learn(vectors(0, FEWEST))
+    assert again.same(quantiser) and quantiser.same(quantiser)
+    assert not Quantiser.learn(vectors(5, FEWEST)).same(quantiser)
+
+
+@pytest.mark.parametrize("dim", [1, 6, 40, 128])
+def test_descriptors_may_have_any_width(dim):
+    quantiser = Quantiser.learn(vectors(0, FEWEST, dim))
+    codes = quantiser.encode(vectors(1, 20, dim))
+    assert codes.shape == (20, min(dim, CODE_BYTES))
+    assert quantiser.expand(codes).shape == (20, dim)
+
+
+def test_no_features_stay_no_features(quantiser):
+    none = np.zeros((0, 112), np.float32)
+    codes = quantiser.encode(none)
+    assert codes.shape == (0, CODE_BYTES)
+    assert quantiser.expand(codes).shape == (0, 112)
+    assert quantiser.project(none).shape == quantiser.decode(codes).shape
+
+
+def test_alike_descriptors_can_be_learnt_from():
+    one = np.tile(vectors(0, 1), (FEWEST, 1))
+    quantiser = Quantiser.learn(one)
+    np.testing.assert_allclose(quantiser.expand(quantiser.encode(one[:3])), one[:3], atol=1e-2)

@@ -1,0 +1,67 @@
+"""Looking through an index: filters and tallies."""
+
+from __future__ import annotations
+
+import pytest
+
+from index.browse import Filter
+
+
+@pytest.fixture
+def images(make_index, photos, tmp_path):
+    """12 photos with labels and metadata, and one that failed."""
+    (photos / "broken_%.png").write_bytes(b"x")
+    lines = [
+        "id,label,room,note",
+        *(f"{n:03d}.png,{'ab'[n % 2]},R{n // 6},Höhe {n}" for n in range(10)),
+    ]
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    images = make_index()
+    images.add(photos, str(tmp_path / "labels.csv"))
+    return images
+
+
+def found(images, limit=100, offset=0, **wanted) -> tuple[list[str], int]:
+    selection = images.browse(Filter(**wanted), limit, offset)
+    return [image.id for image in selection.images], selection.total
+
+
+def test_without_a_filter_all_that_can_be_found_come_by_id_and_in_pages(images):
+    names = [f"{n:03d}.png" for n in range(12)]
+    assert found(images) == (names, 12)
+    assert found(images, 5, 5) == (names[5:10], 12)
+    assert found(images, 5, 50) == ([], 12)
+
+
+def test_each_filter_and_all_together(images):
+    assert found(images, label="a")[1] == 5
+    assert found(images, text="00", label="b")[0] == [
+        "001.png",
+        "003.png",
+        "005.png",
+        "007.png",
+        "009.png",
+    ]
+    assert found(images, key="room", value="r1")[0] == [f"{n:03d}.png" for n in range(6, 10)]
+    assert found(images, key="room")[1] == 10
+    assert found(images, key="note", value="Höhe 3", label="b", text=".PNG")[0] == ["003.png"]
+    assert found(images, key="nothing")[1] == found(images, label="A")[1] == 0
+
+
+def test_failures_are_apart(images):
+    assert found(images, state="failed") == (["broken_%.png"], 1)
+    assert images.tallies()["reasons"][0][1] == 1
+
+
+@pytest.mark.parametrize("text", ["%", "_", "'", '"', "\\", "' OR 1=1 --", "*"])
+def test_signs_of_the_query_language_are_only_signs(images, text):
+    for key in ("text", "label", "key", "value"):
+        wanted = {"key": "note", key: text}
+        assert found(images, **wanted)[0] == []
+
+
+def test_tallies_count_labels_and_metadata(images):
+    tallies = images.tallies()
+    assert tallies["labels"] == [("a", 5), ("b", 5)]
+    assert dict(tallies["metadata"]) == {"room": 10, "note": 10}
+    assert len(images.tallies(1)["labels"]) == 1
