@@ -38,7 +38,7 @@ class _Stored:
 
     def verify(self) -> Verification:
         """Read and unpack both photos, match, verify."""
-        one, other = (self.store.comparable(row) for row in (1, 2))
+        one, other = (self.store.matchable(row) for row in (1, 2))
         return compare_stored(one, other, self.settings)
 
     def published(self) -> object:

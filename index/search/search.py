@@ -18,10 +18,10 @@ from delg.images.decode import Source, decode
 from delg.types import Box, FloatArray, ImageFeatures
 from index.results import Hit, QueryResult, Ranking, Verification
 from index.search.scoring import score
-from index.storage.segments import Comparable
 from index.storage.store import Store
+from index.verification.matchable import MatchableFeatures, Query
 from index.verification.matching import one_blas_thread
-from index.verification.pair import Query, compare_stored, second_look
+from index.verification.pair import compare_stored, second_look
 
 Orientations = Literal["auto", "1", "4"]
 # Which index and which of its rows.
@@ -236,8 +236,8 @@ class Search:
         left = [place for place in places if (turns, place) not in self._seen]
 
         def seen(place: _Place) -> _Seen:
-            stored = self._stores[place[0]].comparable(place[1])
-            found = compare_stored(query.beside(stored), stored, self._settings)
+            stored = self._stores[place[0]].matchable(place[1])
+            found = compare_stored(query.in_codebook_of(stored), stored, self._settings)
             return _points(found, query.features, stored)
 
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -270,7 +270,7 @@ class Search:
         key = one.turns, one.place
         transform = one.seen.verification.transform
         if key not in self._closer and transform is not None:
-            stored = self._stores[one.place[0]].comparable(one.place[1])
+            stored = self._stores[one.place[0]].matchable(one.place[1])
             sighting = second_look(
                 photo.extractor, photo.pixels, self._box, stored, transform, self._settings
             )
@@ -297,7 +297,7 @@ class Search:
         )
 
 
-def _points(verification: Verification, query: ImageFeatures, stored: Comparable) -> _Seen:
+def _points(verification: Verification, query: ImageFeatures, stored: MatchableFeatures) -> _Seen:
     matches = verification.matches
     return _Seen(
         verification, query.local.keypoints[matches[:, 0]], stored.keypoints[matches[:, 1]]

@@ -41,6 +41,7 @@ from index.storage.codec import decode, encode
 from index.storage.feature_record import EXTRA, Records, pack, unpack
 from index.storage.product_quantizer import CENTROIDS, Quantiser
 from index.verification.int8_matmul import Descriptors
+from index.verification.matchable import MatchableFeatures
 
 FOLDER = "segments"
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
@@ -76,25 +77,6 @@ class Packed:
             pack(features.local, size, quantiser),
             *size,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Comparable:
-    """What it takes to match and verify a photo.
-
-    Attributes:
-        keypoints: float32 (N, 2), (x, y), pixels.
-        descriptors: (N, r), unit vectors in the space of ``quantiser``, in whole steps (see
-            :mod:`index.verification.int8_matmul`); without one float32 as they were extracted.
-        scales: float32 (N,), see :class:`delg.types.LocalFeatures`.
-        size: width and height of the upright photo.
-    """
-
-    keypoints: FloatArray
-    descriptors: Descriptors
-    scales: FloatArray
-    size: tuple[int, int]
-    quantiser: Quantiser | None = None
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -302,7 +284,7 @@ class Segment:
             scores=np.asarray(self._local["scores"][part]),
         )
 
-    def comparable(self, position: int) -> Comparable:
+    def matchable(self, position: int) -> MatchableFeatures:
         """What matching and verification need of the photo at that position."""
         part, size = self._part(position), self.size(position)
         descriptors: Descriptors
@@ -311,11 +293,11 @@ class Segment:
             places, scales = (
                 np.asarray(self._local[name][part]) for name in ("keypoints", "scales")
             )
-            return Comparable(places, descriptors, scales, size)
+            return MatchableFeatures(places, descriptors, scales, size)
         # One read.
         records = np.array(self._local["records"][part])
         descriptors = self.quantiser.steps(records[:, :-EXTRA])
-        return Comparable(
+        return MatchableFeatures(
             feature_record.keypoints(records, size),
             descriptors,
             feature_record.scales(records),

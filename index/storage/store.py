@@ -39,7 +39,6 @@ from index.storage.product_quantizer import FEWEST, Quantiser
 from index.storage.segment_set import Segments
 from index.storage.segments import (
     FOLDER,
-    Comparable,
     Packed,
     Segment,
     SegmentError,
@@ -48,6 +47,7 @@ from index.storage.segments import (
     write_compact_segment,
     write_segment,
 )
+from index.verification.matchable import MatchableFeatures
 from index.verification.matching import one_blas_thread
 
 _LOCK = "writer.lock"
@@ -206,10 +206,10 @@ class Store:
             vectors[here] = self.segments[int(number)].globals(positions[here])
         return vectors
 
-    def comparable(self, row: int) -> Comparable:
+    def matchable(self, row: int) -> MatchableFeatures:
         """What matching and verification need of a searchable image, by its row number."""
         segment, position = self.catalog.place(row)
-        return self.segments[segment].comparable(position)
+        return self.segments[segment].matchable(position)
 
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image that has some."""

@@ -19,10 +19,8 @@ from delg.images.decode import ImageError
 from delg.types import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.results import Verification
 from index.settings import IndexSettings, VerificationSettings
-from index.storage.product_quantizer import Quantiser
-from index.storage.segments import Comparable
 from index.verification.geometric import Matched, transform_points, verify
-from index.verification.int8_matmul import Descriptors, to_steps
+from index.verification.matchable import MatchableFeatures, Query
 from index.verification.matching import match_descriptors, one_blas_thread
 
 # What lies outside the query in the warped photo: the grey that the network sees as nothing.
@@ -37,36 +35,6 @@ class Sighting:
     query: ImageFeatures
 
 
-class Query:
-    """Features of a query, ready to be compared with stored photos.
-
-    Args:
-        features: as extracted.
-    """
-
-    def __init__(self, features: ImageFeatures) -> None:
-        self.features = features
-        self._turned: dict[Quantiser, Descriptors] = {}
-
-    def beside(self, other: Comparable) -> Comparable:
-        """The query in the other photo's space."""
-        local, size = self.features.local, (self.features.width, self.features.height)
-        if other.quantiser is None:
-            return Comparable(local.keypoints, local.descriptors, local.scales, size)
-        if other.quantiser not in self._turned:
-            turned = to_steps(other.quantiser.project(local.descriptors))
-            # As products take them.
-            self._turned[other.quantiser] = np.asfortranarray(turned)
-        steps = self._turned[other.quantiser]
-        return Comparable(local.keypoints, steps, local.scales, size, other.quantiser)
-
-
-def comparable(photo: ImageFeatures) -> Comparable:
-    """A photo's features as they were extracted."""
-    local = photo.local
-    return Comparable(local.keypoints, local.descriptors, local.scales, (photo.width, photo.height))
-
-
 def compare(
     query: ImageFeatures,
     other: ImageFeatures,
@@ -75,12 +43,14 @@ def compare(
 ) -> Verification:
     """Match and verify two photos; the transform maps the query's pixels to the other's."""
     with one_blas_thread():
-        return compare_stored(comparable(query), comparable(other), settings, verification)
+        return compare_stored(
+            MatchableFeatures.of(query), MatchableFeatures.of(other), settings, verification
+        )
 
 
 def compare_stored(
-    one: Comparable,
-    other: Comparable,
+    one: MatchableFeatures,
+    other: MatchableFeatures,
     settings: IndexSettings,
     verification: VerificationSettings | None = None,
 ) -> Verification:
@@ -99,7 +69,7 @@ def second_look(
     extractor: Extractor,
     pixels: NDArray[np.uint8],
     box: Box | None,
-    other: Comparable,
+    other: MatchableFeatures,
     transform: NDArray[np.float64],
     settings: IndexSettings,
 ) -> Sighting:
@@ -136,7 +106,7 @@ def second_look(
     stricter = settings.verification.model_copy(
         update={"min_inliers": settings.second_look.min_inliers}
     )
-    own = Query(query).beside(other)
+    own = Query(query).in_codebook_of(other)
     return Sighting(compare_stored(own, other, settings, stricter), query)
 
 
@@ -192,7 +162,9 @@ def match_photos(
     best = max(sightings, key=lambda one: one.verification.inliers)
     seen = best.verification
     if seen.transform is not None and seen.inliers >= settings.second_look.from_inliers:
-        again = second_look(extractor, pixels, None, comparable(other), seen.transform, settings)
+        again = second_look(
+            extractor, pixels, None, MatchableFeatures.of(other), seen.transform, settings
+        )
         if again.verification.verified:
             whole = best.query.global_descriptor
             return replace(again, query=replace(again.query, global_descriptor=whole))

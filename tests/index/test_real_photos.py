@@ -13,7 +13,8 @@ from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import is_right
 from index.settings import IndexSettings, RankingSettings
 from index.verification.geometric import transform_points
-from index.verification.pair import comparable, compare, match_photos, second_look
+from index.verification.matchable import MatchableFeatures
+from index.verification.pair import compare, match_photos, second_look
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def test_a_second_look_proves_what_one_look_only_suggests(lite: Extractor) -> No
     query, other = lite.extract(view), lite.extract(photo)
     first = compare(query, other, settings)
     assert first.transform is not None
-    again = second_look(lite, view, None, comparable(other), first.transform, settings)
+    again = second_look(lite, view, None, MatchableFeatures.of(other), first.transform, settings)
     assert again.verification.verified and again.verification.inliers > first.inliers
     matches = again.verification.matches
     mapped = cv2.perspectiveTransform(

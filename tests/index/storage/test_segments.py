@@ -179,8 +179,8 @@ def test_a_compact_segment_gives_nearly_what_was_written(compact, quantiser):
         inside = np.clip(one.local.keypoints, -0.5, np.array([one.width, one.height]) - 0.5)
         assert np.abs(found.local.keypoints - inside).max(initial=0) < 1
         assert (found.local.descriptors * one.local.descriptors).sum(axis=1).min(initial=1) > 0.95
-        near = segment.comparable(position)
-        assert near.quantiser is segment.quantiser
+        near = segment.matchable(position)
+        assert near.codebook is segment.quantiser
         np.testing.assert_array_equal(near.keypoints, found.local.keypoints)
         own = quantiser.project(one.local.descriptors)
         assert (near.descriptors * own).sum(axis=1).min(initial=1) > 0.95
