@@ -18,13 +18,13 @@ bytes promise, and refuses numbers that are not finite.
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 
 import numpy as np
 
 from delg.errors import DelgError
+from delg.files import write_bytes
 from delg.types import FloatArray, LocalFeatures
 from delg.wire import (
     WireError,
@@ -179,12 +179,12 @@ def read_local(path: str | Path) -> LocalFeatures:
 
 def write_datum(path: str | Path, values: FloatArray) -> None:
     """Write an array as a ``.delg_global`` or ``.datum`` file."""
-    _write(path, encode_datum(values))
+    write_bytes(path, encode_datum(values), durable=False)
 
 
 def write_local(path: str | Path, features: LocalFeatures) -> None:
     """Write a ``.delg_local`` or ``.delf`` file."""
-    _write(path, encode_local(features))
+    write_bytes(path, encode_local(features), durable=False)
 
 
 def _read(path: str | Path) -> bytes:
@@ -196,15 +196,3 @@ def _read(path: str | Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise FeatureFileError(f"{path}: over {MAX_BYTES >> 20} MiB, too large for one photo")
     return data
-
-
-def _write(path: str | Path, data: bytes) -> None:
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise FeatureFileError(f"{path}: cannot be written: {error.strerror}") from None

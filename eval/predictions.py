@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from delg.errors import DelgError, UsageError
+from delg.errors import UsageError
+from delg.files import atomic_write
 from index.results import Ranking
 
 FILE = "predictions.npz"
@@ -91,15 +92,8 @@ def save_predictions(folder: Path, predictions: Predictions) -> None:
         arrays[f"{_LABELS}/labels"] = _texts([label for label, _ in answers.values()])
         arrays[f"{_LABELS}/scores"] = np.array([score for _, score in answers.values()], float)
     path = folder / FILE
-    temporary = path.with_name(FILE + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        temporary.replace(path)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def _texts(values: list[str]) -> np.ndarray:

@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from delg.errors import DelgError, UsageError
+from delg.files import write_text
 from eval.benchmark import (
     Question,
     RecognitionTruth,
@@ -230,13 +231,7 @@ def _checked(kind: Any, values: Any) -> Any:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DelgError(f"{path}: cannot be written: {error.strerror}") from None
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

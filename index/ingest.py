@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from delg.extraction.extractor import Extractor
+from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
 from delg.images.scan import Photo, scan
 from delg.types import Failure, ImageFeatures
 from index.labels import Label, Labels
 from index.settings import StoreSettings
 from index.storage.catalog import ImageRow
-from index.storage.segments import file_sha256
 from index.storage.store import Store
 
 # Called as progress(done, total, failed) after every photo.

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from delg.errors import ModelError
+from delg.files import atomic_write
 
 if TYPE_CHECKING:
     import keras
@@ -37,17 +38,15 @@ def named_variables(model: Delg) -> Iterator[tuple[str, keras.Variable]]:
 def save_weights(model: Delg, path: str | Path, dtype: str = "float16") -> None:
     """Write the weights; variables too large or too fine for ``dtype`` stay float32.
 
-    The file appears whole or not at all.
+    Raises:
+        DelgError: the file cannot be written; one that was there before is unchanged.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    with h5py.File(temporary, "w", track_order=True) as file:
+    with atomic_write(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         for name, variable in named_variables(model):
             exact = np.asarray(variable.value, np.float32)
             small = exact.astype(dtype).astype(np.float32)
             faithful = np.allclose(small, exact, rtol=2e-3, atol=1e-6)
             file.create_dataset(name, data=exact.astype(dtype) if faithful else exact)
-    temporary.replace(path)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:

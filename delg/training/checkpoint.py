@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import h5py
 import numpy as np
 
 from delg.errors import DelgError, UsageError
+from delg.files import atomic_write
 
 _FORMAT = 1
 
@@ -33,9 +33,12 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it under another name, flush it to the disk, rename it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    """Write a checkpoint.
+
+    Raises:
+        DelgError: it cannot be written; the one before is unchanged.
+    """
+    with atomic_write(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(temporary, "w") as file:
             file.attrs["format"] = _FORMAT
@@ -43,11 +46,6 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
             file.attrs["facts"] = json.dumps(checkpoint.facts)
             for name, array in checkpoint.arrays.items():
                 file.create_dataset(name, data=array)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DelgError(f"{path}: the checkpoint cannot be written: {error}") from None
 
 
 def load(path: Path) -> Checkpoint:

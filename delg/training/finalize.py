@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from delg.cli.console import say
+from delg.files import write_text
 from delg.images.pyramid import level
 from delg.inference.tensorflow_network import TensorFlowNetwork
 from delg.network.delg_model import Delg
@@ -100,9 +101,7 @@ def finish(
         "failures": [vars(failure) for failure in failures],
         "model": str(folder),
     }
-    temporary = settings.out / f"{TRAIN_FILE}.tmp"
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(settings.out / TRAIN_FILE)
+    write_text(settings.out / TRAIN_FILE, json.dumps(record, indent=1) + "\n")
     shown = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
     say(f"model written: {folder}" + (f"; as written: {shown}" if shown else ""))
     if failures:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import write_text
 from delg.images.decode import ImageError, decode
 from delg.training.dataset import Item, Record
 from delg.training.tfrecords import read_image
@@ -193,9 +194,8 @@ def _fill(
                     report(len(places), len(items), len(failures))
         if not offset:
             raise DelgError(f"none of the {len(items)} photos could be read, first: {failures[0]}")
-        temporary = folder / "index.json.tmp"
-        temporary.write_text(json.dumps({"digest": digest, "places": places, "failures": failures}))
-        temporary.replace(folder / "index.json")
+        table = {"digest": digest, "places": places, "failures": failures}
+        write_text(folder / "index.json", json.dumps(table))
     except OSError as error:
         raise DelgError(
             f"{folder}: the cache cannot be written: {os.strerror(error.errno or 0)}"

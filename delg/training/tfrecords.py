@@ -17,6 +17,7 @@ import cv2
 import tensorflow as tf
 
 from delg.errors import DelgError, UsageError
+from delg.files import atomic_write
 from delg.images.decode import ImageError, decode
 from delg.training.dataset import Item, Record
 from delg.types import Failure
@@ -135,8 +136,7 @@ def write_tfrecords(
         (folder / f"{name}_labels.csv").write_text("class,label\n" + table, encoding="utf-8")
         for shard in range(shards):
             path = folder / f"{name}-{shard:05d}-of-{shards:05d}"
-            temporary = path.with_name(path.name + ".tmp")
-            with tf.io.TFRecordWriter(str(temporary)) as writer:
+            with atomic_write(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:
                 for item in items[shard::shards]:
                     try:
                         label = None if item.label is None else numbers[item.label]
@@ -144,7 +144,6 @@ def write_tfrecords(
                         written += 1
                     except ImageError as error:
                         failures.append(Failure(item.id, str(error)))
-            temporary.replace(path)
     except OSError as error:
         raise DelgError(f"{folder}: cannot be written: {os.strerror(error.errno or 0)}") from None
     return written, failures

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from delg.errors import ModelError
+from delg.files import write_text
 
 CARD_FILE = "MODEL_CARD.md"
 _FENCE = "---\n"
@@ -38,8 +39,10 @@ def read_card(folder: Path) -> dict[str, Any] | None:
 
 
 def write_card(folder: Path, facts: dict[str, Any], text: str) -> None:
-    """Write the card; the file appears whole or not at all."""
+    """Write the card.
+
+    Raises:
+        DelgError: it cannot be written.
+    """
     head = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)
-    temporary = folder / f"{CARD_FILE}.tmp"
-    temporary.write_text(f"{_FENCE}{head}{_FENCE}\n{text.strip()}\n", encoding="utf-8")
-    temporary.replace(folder / CARD_FILE)
+    write_text(folder / CARD_FILE, f"{_FENCE}{head}{_FENCE}\n{text.strip()}\n")

@@ -10,7 +10,6 @@ that name with another one is refused from then on.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 import filelock
 
 from delg.errors import DelgError, UsageError
+from delg.files import file_sha256, write_text
 from delg.zoo.cache import home
 from delg.zoo.download import Progress, download
 from delg.zoo.registry import ModelFiles, find_model, shipped_models
@@ -98,7 +98,7 @@ def _pull(
     elif not from_file.is_file():
         raise UsageError(f"{from_file}: no such file")
     try:
-        digest = _sha256(place)
+        digest = file_sha256(place)
         first = _check(archive, digest, place)
         unpack(place, files.weights)
         missing = [path for path in files.files() if not path.exists()]
@@ -115,14 +115,6 @@ def _pull(
         place.unlink()
     _record(archive, digest)
     return Pulled(files.weights, digest, first)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _checksums() -> dict[str, str]:
@@ -150,7 +142,5 @@ def _check(archive: str, digest: str, place: Path) -> bool:
 
 
 def _record(archive: str, digest: str) -> None:
-    path = home() / CHECKSUMS_FILE
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps({**_checksums(), archive: digest}, indent=1) + "\n", "utf-8")
-    temporary.replace(path)
+    known = {**_checksums(), archive: digest}
+    write_text(home() / CHECKSUMS_FILE, json.dumps(known, indent=1) + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 from delg.cli.console import put, table
 from delg.errors import UsageError
+from delg.files import write_bytes
 from eval.bootstrap import PairedDifference, paired_difference
 from eval.reports.charts import Chart, change_chart
 from eval.reports.query_examples import Album, Example, counted_parts, example
@@ -16,7 +17,6 @@ from eval.reports.report import metric_names, metric_parts
 from eval.reports.run_metadata import ABSENT, Setting, differing, distinct_titles
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
-from index.visualize.draw_matches import write_file
 from index.visualize.html import load_template
 
 # Queries named on the terminal, and shown with pictures, of those that gained and those that lost.
@@ -302,7 +302,7 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
     Raises:
         DelgError: the file cannot be written.
     """
-    write_file(path, render_comparison(comparison).encode("utf-8", "replace"))
+    write_bytes(path, render_comparison(comparison).encode("utf-8", "replace"))
 
 
 def render_comparison(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
 from eval.benchmark import IGNORED_PART, WHOLE, RecognitionTruth, RetrievalTruth
 from eval.reports.charts import MAX_LINES, Chart, recognition_chart, retrieval_charts, thresholds
@@ -28,7 +29,6 @@ from eval.reports.query_examples import (
 from eval.reports.run_metadata import ABSENT, as_text, differing, distinct_titles, flatten
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
-from index.visualize.draw_matches import write_file
 from index.visualize.html import load_template, shrink
 
 # Queries with pictures, of the worst, of the best, and of those with nothing to find.
@@ -93,7 +93,7 @@ def write_report(path: Path, runs: Sequence[Run], matches: Sequence[MatchPicture
         DelgError: the file cannot be written.
     """
     # File names on Linux may hold bytes that are no text.
-    write_file(path, render_report(runs, matches).encode("utf-8", "replace"))
+    write_bytes(path, render_report(runs, matches).encode("utf-8", "replace"))
 
 
 def render_report(runs: Sequence[Run], matches: Sequence[MatchPicture] = ()) -> str:

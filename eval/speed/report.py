@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from delg.files import write_bytes
 from eval.reports.charts import Chart, growth_chart
 from eval.speed.harness import Measured, Row
-from index.visualize.draw_matches import write_file
 from index.visualize.html import load_template
 
 COLUMNS = ("stage", "median", "fastest", "slowest", "runs", "baseline", "ratio", "note")
@@ -46,7 +46,7 @@ def write_page(path: Path, measured: Measured) -> None:
         machine=[(key, _text(value)) for key, value in measured.machine.items()],
         charts=_charts(measured),
     )
-    write_file(path, page.encode("utf-8", "replace"))
+    write_bytes(path, page.encode("utf-8", "replace"))
 
 
 def _text(value: Any) -> str:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import write_bytes
 from delg.images.decode import ImageError, decode_bytes
-from index.visualize.draw_matches import Pixels, encode, resize, write_file
+from index.visualize.draw_matches import Pixels, encode, resize
 
 Change = Callable[[Pixels, np.random.Generator], Pixels]
 
@@ -99,7 +100,7 @@ def make_gallery(folder: str | Path) -> list[DemoQuery]:
     for part in ("gallery", "queries"):
         _make_folder(folder / part)
     for name in found.keys() & GALLERY.keys():
-        write_file(folder / "gallery" / f"{name}.jpg", encode(found[name], "JPEG", quality=92))
+        write_bytes(folder / "gallery" / f"{name}.jpg", encode(found[name], "JPEG", quality=92))
     return [
         _make_query(plan, found[plan.photo], folder / "queries")
         for plan in _plans(found)
@@ -137,7 +138,7 @@ def _make_query(plan: _Plan, pixels: Pixels, folder: Path) -> DemoQuery:
     # Each query has its own seed, so that a missing photo changes no other query.
     changed = plan.change(pixels, np.random.default_rng(zlib.crc32(name.encode())))
     path = folder / f"{name}.jpg"
-    write_file(path, encode(changed, "JPEG", quality=20 if plan.slug == "worn" else 88))
+    write_bytes(path, encode(changed, "JPEG", quality=20 if plan.slug == "worn" else 88))
     expected = None if plan.expected is None else f"{plan.expected}.jpg"
     return DemoQuery(path, expected, plan.variant)
 

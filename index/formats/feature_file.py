@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from delg.errors import DelgError
+from delg.files import atomic_write
 from delg.types import ImageFeatures
 
 
@@ -62,17 +62,10 @@ def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     Raises:
         DelgError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with atomic_write(path) as temporary:
         with _Patient(temporary) as patient, h5py.File(patient, "w") as file:
             yield file, patient.check
         patient.check()
-        temporary.replace(path)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be written: {error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def write_features(

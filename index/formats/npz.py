@@ -12,13 +12,13 @@ import json
 import math
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from delg.delf_files import FeatureFileError
-from delg.errors import DelgError
+from delg.files import atomic_write
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import MAX_ARRAY_BYTES, NAMES, BadFeaturesError, Found, Origin, checked
 
@@ -28,30 +28,25 @@ _MAX_HEADER = 10_000
 
 def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
     """Write one archive; returns how many photos. See :func:`index.formats.writer`."""
-    temporary = path.with_name(path.name + ".tmp")
     count = 0
-    try:
-        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
-            archive.comment = json.dumps(vars(origin)).encode()
-            for image_id, one in features:
-                arrays = {
-                    "global_descriptor": one.global_descriptor,
-                    "keypoints": one.local.keypoints,
-                    "descriptors": one.local.descriptors,
-                    "scales": one.local.scales,
-                    "scores": one.local.scores,
-                    "size": np.array([one.width, one.height], np.int64),
-                }
-                for name, values in arrays.items():
-                    with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
-                        np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
-                count += 1
-        temporary.replace(path)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be written: {error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with (
+        atomic_write(path) as temporary,
+        zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
+    ):
+        archive.comment = json.dumps(vars(origin)).encode()
+        for image_id, one in features:
+            arrays = {
+                "global_descriptor": one.global_descriptor,
+                "keypoints": one.local.keypoints,
+                "descriptors": one.local.descriptors,
+                "scales": one.local.scales,
+                "scores": one.local.scores,
+                "size": np.array([one.width, one.height], np.int64),
+            }
+            for name, values in arrays.items():
+                with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
+                    np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
+            count += 1
     return count
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
 from delg.images.scan import Photo
 from delg.types import FloatArray, ImageFeatures
@@ -34,7 +35,6 @@ from index.serve.uploads import (
     Upload,
 )
 from index.storage.catalog import ImageRow
-from index.visualize.draw_matches import write_file
 
 # Where photos that are added over HTTP lie, inside the index.
 PHOTOS = "photos"
@@ -138,7 +138,7 @@ class Service:
                 raise ConflictError(f"the index has an image {image_id!r} already; delete it first")
             path = images.path / PHOTOS / hashlib.sha256(image_id.encode()).hexdigest()
             path.parent.mkdir(exist_ok=True)
-            write_file(path, upload.data)
+            write_bytes(path, upload.data)
             try:
                 done = images.add([Photo(image_id, path)], GivenLabels({image_id: label}))
                 if done.failed:

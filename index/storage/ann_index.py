@@ -6,7 +6,6 @@ that one left behind by a kill is noticed and brought up to date.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import struct
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import atomic_write
 from delg.types import FloatArray
 from index.settings import ShortlistSettings
 
@@ -180,19 +180,14 @@ class Shortlist:
     def save(self, folder: Path, generation: int) -> None:
         """Write it, marked as showing that generation of the catalog."""
         path = folder / FILE
-        temporary = path.with_name(FILE + ".tmp")
-        try:
-            faiss.write_index(self._index, str(temporary))
+        with atomic_write(path) as temporary:
+            try:
+                faiss.write_index(self._index, str(temporary))
+            except RuntimeError as error:
+                raise DelgError(f"{path}: cannot be written: {error}") from None
             checksum = _checksum(temporary)
             with temporary.open("ab") as file:
                 file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise DelgError(f"{path}: cannot be written: {error}") from None
 
     @classmethod
     def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[Shortlist, int] | None:

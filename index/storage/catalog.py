@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import atomic_write
 
 FILE = "catalog.sqlite"
 FORMAT = 1
@@ -171,16 +172,19 @@ class Catalog:
 
     @staticmethod
     def create(folder: Path, meta: dict[str, str]) -> None:
-        """A new catalog with these facts; it appears whole or not at all."""
-        temporary = folder / f"{FILE}.tmp"
-        temporary.unlink(missing_ok=True)
-        db = sqlite3.connect(temporary, isolation_level=None)
-        db.executescript(_SCHEMA)
-        rows = {"format": str(FORMAT), "generation": "0", **meta}
-        db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        db.execute("PRAGMA journal_mode = WAL")
-        db.close()
-        temporary.replace(folder / FILE)
+        """A new catalog with these facts.
+
+        Raises:
+            DelgError: it cannot be written.
+        """
+        with atomic_write(folder / FILE) as temporary:
+            temporary.unlink(missing_ok=True)
+            db = sqlite3.connect(temporary, isolation_level=None)
+            db.executescript(_SCHEMA)
+            rows = {"format": str(FORMAT), "generation": "0", **meta}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+            db.execute("PRAGMA journal_mode = WAL")
+            db.close()
 
     def _execute(self, query: str, values: Sequence = ()) -> sqlite3.Cursor:
         try:

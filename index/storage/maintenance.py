@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from delg.files import file_sha256
 from index.storage.catalog import ImageRow, insert_segment
-from index.storage.segments import Segment, SegmentError, file_sha256, segment_path
+from index.storage.segments import Segment, SegmentError, segment_path
 from index.storage.store import HOW_TO_HEAL, Store
 
 # How far a stored global descriptor's length may be from 1.

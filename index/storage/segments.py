@@ -21,11 +21,8 @@ features are a slice. A segment is written under another name, flushed to disk a
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import io
 import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
+from delg.files import atomic_write
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from index.storage import feature_record
 from index.storage.codec import decode, encode
@@ -82,23 +80,6 @@ class Packed:
 def segment_path(folder: Path, number: int) -> Path:
     """Where segment ``number`` of the index in ``folder`` lies."""
     return folder / FOLDER / f"{number:06d}.h5"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_segment(
@@ -161,17 +142,9 @@ def _write(
         file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)
         for name, array in arrays.items():
             file[name] = array
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with atomic_write(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data.getbuffer())
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DelgError(f"{path}: cannot be written: {error}") from None
 
 
 def _mapped(path: Path) -> mmap.mmap:

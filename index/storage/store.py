@@ -21,6 +21,7 @@ import filelock
 import numpy as np
 
 from delg.errors import DelgError
+from delg.files import file_sha256
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings, merge
@@ -42,7 +43,6 @@ from index.storage.segments import (
     Packed,
     Segment,
     SegmentError,
-    file_sha256,
     segment_path,
     write_compact_segment,
     write_segment,

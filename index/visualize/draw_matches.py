@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from delg.errors import DelgError, UsageError
+from delg.errors import UsageError
+from delg.files import write_bytes
 from delg.types import Box, FloatArray
 
 Pixels = NDArray[np.uint8]
@@ -195,7 +194,7 @@ def save_drawing(path: str | Path, drawing: Pixels) -> None:
     kind = SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise UsageError(f"{path}: a drawing is written as one of {', '.join(SUFFIXES)}")
-    write_file(path, encode(drawing, kind, quality=92))
+    write_bytes(path, encode(drawing, kind, quality=92))
 
 
 def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
@@ -204,30 +203,6 @@ def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
     options = {"quality": quality} if kind == "JPEG" else {}
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, optimize=True, **options)
     return buffer.getvalue()
-
-
-def write_file(path: str | Path, data: bytes) -> None:
-    """Write a file as a whole or not at all.
-
-    Raises:
-        DelgError: it cannot be written; the message names it.
-    """
-    path = Path(path)
-    # A short name of its own: a suffix could make a long name too long for the file system.
-    temporary = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.tmp"
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be written: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DelgError(f"{str(path)!r}: not a usable path: {error}") from None
 
 
 def _size(pixels: Pixels) -> tuple[int, int]:

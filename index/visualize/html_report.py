@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
 from index.results import Hit, QueryResult
 from index.visualize.draw_matches import (
@@ -16,7 +17,6 @@ from index.visualize.draw_matches import (
     Pixels,
     match_colours,
     side_by_side,
-    write_file,
 )
 from index.visualize.html import Picture, load_template, shrink
 
@@ -125,7 +125,7 @@ def write_page(
     """
     page = render_page(results, title)
     # File names on Linux may hold bytes that are no text.
-    write_file(path, page.encode("utf-8", "replace"))
+    write_bytes(path, page.encode("utf-8", "replace"))
 
 
 def render_page(results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE) -> str:

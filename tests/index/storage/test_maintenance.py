@@ -10,10 +10,10 @@ import pytest
 from dots import contents, dots, gallery
 
 from delg.errors import DelgError
+from delg.files import file_sha256
 from index import ImageIndex
 from index.storage.ann_index import FILE as SHORTLIST
 from index.storage.catalog import FILE as CATALOG
-from index.storage.segments import file_sha256
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delg.errors import DelgError
+from delg.files import file_sha256
 from delg.types import ImageFeatures, LocalFeatures
 from index.storage.codec import decode, encode
 from index.storage.product_quantizer import FEWEST, Quantiser
@@ -17,7 +18,6 @@ from index.storage.segments import (
     Packed,
     Segment,
     SegmentError,
-    file_sha256,
     segment_path,
     write_compact_segment,
     write_segment,
