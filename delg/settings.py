@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -12,13 +13,76 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from delg.errors import UsageError
 from delg.extraction.aggregation import aggregated_dim
 
+logger = logging.getLogger(__name__)
+
 Positive = Annotated[float, Field(gt=0)]
 
 
+# Up here, as the defaults of sections are validated while their classes are made.
+def with_present_keys(
+    kind: type[Settings], values: Any, origin: str, warn: bool = True, section: str = ""
+) -> Any:
+    """``values`` with every deprecated key, at any depth, under its present name.
+
+    Plain values must be brought to present names before they are merged with others.
+
+    Args:
+        kind: the settings that they are of.
+        values: plain values by key, as read from YAML; they need not be complete or valid.
+        origin: names their source in messages.
+        warn: log a warning for each deprecated key.
+        section: of the values within the settings, for messages.
+
+    Raises:
+        UsageError: a key is given under both of its names.
+    """
+    if not isinstance(values, dict):
+        return values
+    result = {}
+    for key, value in values.items():
+        name = kind.deprecated_keys.get(key, key) if isinstance(key, str) else key
+        if name != key:
+            if name in values:
+                raise UsageError(
+                    f"{origin}: {section}{key} is the former name of {section}{name}; "
+                    "give only the latter"
+                )
+            if warn:
+                logger.warning(
+                    "%s: %s is deprecated, write %s", origin, section + key, section + name
+                )
+        field = kind.model_fields.get(name) if isinstance(name, str) else None
+        inner = None if field is None else _settings_in(field.annotation)
+        if inner is not None:
+            value = with_present_keys(inner, value, origin, warn, f"{section}{name}.")
+        result[name] = value
+    return result
+
+
+def _settings_in(annotation: Any) -> type[Settings] | None:
+    """The kind of settings that a field holds, be it optional; None for other fields."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind
+    return None
+
+
 class Settings(BaseModel):
-    """Immutable settings; an unknown key is an error that names it."""
+    """Immutable settings; an unknown key is an error that names it.
+
+    Attributes:
+        deprecated_keys: former names of keys, with their present ones. They are still read, with a
+            warning.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    deprecated_keys: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        return with_present_keys(cls, values, "settings")
 
 
 class InputSettings(Settings):
@@ -155,13 +219,20 @@ class ImageSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def parse(kind: type[S], values: Any, origin: str) -> S:
+def parse(kind: type[S], values: Any, origin: str, recorded: bool = False) -> S:
     """Validate ``values`` as settings of that kind.
+
+    Args:
+        kind: of the settings.
+        values: plain values by key.
+        origin: names their source in messages.
+        recorded: an earlier version of the program wrote them; deprecated keys are nobody's fault.
 
     Raises:
         UsageError: a key is unknown or a value does not fit; the message names the origin, the
             key and what was expected.
     """
+    values = with_present_keys(kind, values, origin, warn=not recorded)
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -12,7 +12,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from delg.errors import UsageError
-from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
+from delg.settings import (
+    ExtractionSettings,
+    ImageSettings,
+    ModelSettings,
+    Settings,
+    parse,
+    with_present_keys,
+)
 
 # Local features kept of a photo by default.
 COMPACT_FEATURES = 380
@@ -164,6 +171,7 @@ def merge(recorded: IndexSettings, overrides: Any, origin: str) -> IndexSettings
         UsageError: a key is unknown, a value does not fit, or a section that is fixed when the
             index is created would change.
     """
+    overrides = with_present_keys(IndexSettings, overrides, origin)
     parse(IndexSettings, overrides, origin)
     values = recorded.model_dump()
     for section, keys in overrides.items():

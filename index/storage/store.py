@@ -22,7 +22,7 @@ import numpy as np
 
 from delg.errors import DelgError
 from delg.files import file_sha256
-from delg.settings import parse
+from delg.settings import parse, with_present_keys
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings, merge
 from index.storage.ann_index import Rows, Shortlist
@@ -112,10 +112,11 @@ class Store:
             recorded = json.loads(self.catalog.meta("settings"))
         except ValueError as error:
             raise DelgError(f"{origin}: damaged ({error})") from None
-        return merge(parse(IndexSettings, recorded, origin), self.overrides, origin)
+        return merge(parse(IndexSettings, recorded, origin, recorded=True), self.overrides, origin)
 
     def override(self, overrides: dict[str, Any], origin: str) -> None:
         """Replace settings for this object only."""
+        overrides = with_present_keys(IndexSettings, overrides, origin)
         self.settings = merge(self.settings, overrides, origin)
         for section, keys in overrides.items():
             self.overrides[section] = {**self.overrides.get(section, {}), **(keys or {})}

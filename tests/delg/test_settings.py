@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from delg.settings import (
     ExtractionSettings,
     ImageSettings,
     ModelSettings,
+    Settings,
     parse,
     read_settings,
     read_yaml,
@@ -169,3 +171,46 @@ def test_shipped_settings_are_valid_and_called_as_their_folder(name: str) -> Non
     settings = read_settings(ModelSettings, MODELS / name / SETTINGS_FILE)
     assert settings.name == name
     assert settings.description
+
+
+class Inner(Settings):
+    deprecated_keys: ClassVar[dict[str, str]] = {"average": "ema_decay"}
+    ema_decay: float = 0.0
+
+
+class Outer(Settings):
+    deprecated_keys: ClassVar[dict[str, str]] = {"old": "inner", "maybe": "optional"}
+    inner: Inner = Inner()
+    optional: Inner | None = None
+
+
+def test_deprecated_keys_are_read_at_any_depth_with_a_warning_that_names_the_new_one(caplog):
+    settings = parse(Outer, {"old": {"average": 0.5}, "maybe": {"average": 1}}, "a.yaml")
+    assert settings == Outer(inner=Inner(ema_decay=0.5), optional=Inner(ema_decay=1))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a.yaml: old is deprecated, write inner",
+        "a.yaml: inner.average is deprecated, write inner.ema_decay",
+        "a.yaml: maybe is deprecated, write optional",
+        "a.yaml: optional.average is deprecated, write optional.ema_decay",
+    ]
+    caplog.clear()
+    assert Outer.model_validate({"old": {"average": 0.5}}).inner.ema_decay == 0.5
+    assert len(caplog.records) == 2
+
+
+def test_what_an_earlier_version_recorded_is_read_without_a_warning(caplog):
+    recorded = {"old": {"average": 0.5}}
+    assert parse(Outer, recorded, "index", recorded=True).inner.ema_decay == 0.5
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("values", [{"old": {}, "inner": {}}, {"inner": {}, "old": {}}])
+def test_a_key_under_both_names_is_an_error(values):
+    with pytest.raises(UsageError, match=r"a\.yaml: old is the former name of inner"):
+        parse(Outer, values, "a.yaml")
+
+
+def test_values_that_are_no_settings_stay_errors():
+    for values in (3, [1], {"old": 3}, {3: 3}, {"old": {"average": "x"}}):
+        with pytest.raises(UsageError, match=r"a\.yaml"):
+            parse(Outer, values, "a.yaml")
