@@ -150,12 +150,12 @@ def test_one_bad_photo_does_not_keep_the_others_out(filled, photos, tmp_path) ->
     _, report = imported(tmp_path / "i", [tmp_path / "out"], photos)
     assert report.added == 11
     assert [one.path for one in report.failed] == ["004"]
-    assert "are left" in report.failed[0].reason
+    assert "cut short" in report.failed[0].reason
 
 
 def test_files_without_usable_features_are_refused_with_the_first_reason(tmp_path) -> None:
     (tmp_path / "x.delf").write_bytes(b"\x0a\x7f")
-    with pytest.raises(DelgError, match=r"no features can be used: x: .*are left"):
+    with pytest.raises(DelgError, match=r"no features can be used: x: .*cut short"):
         first_kind([tmp_path], None, "theirs")
 
 
