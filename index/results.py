@@ -127,7 +127,8 @@ class QueryResult:
         """The result as the command line prints it and the HTTP API answers it.
 
         Args:
-            query, index: what the photo and the index are called.
+            query: what the photo is called.
+            index: what the index is called.
         """
         return {
             "query": query,

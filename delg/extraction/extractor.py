@@ -126,8 +126,8 @@ class Extractor:
         """Features of one photo.
 
         Args:
-            source: a path, the bytes of an image file, or pixels (see
-            :func:`delg.images.decode.decode`).
+            source: a path, the bytes of an image file, or pixels, as
+                :func:`delg.images.decode.decode` takes them.
             box: look only at (x, y, width, height), in pixels of the upright photo. The crop is
                 resized as the whole photo would be, so its size limit shrinks with it, as the
                 revisited Oxford/Paris protocol asks.
