@@ -7,7 +7,7 @@ printed covers taken with phones.
 from __future__ import annotations
 
 import sys
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,6 @@ from delg.settings import (
     ModelSettings,
     Settings,
     parse,
-    with_present_keys,
 )
 
 # Local features kept of a photo by default.
@@ -54,15 +53,21 @@ class ShortlistSettings(Settings):
     exact looks at the stored descriptors of what it finds.
     """
 
+    deprecated_keys: ClassVar[dict[str, str]] = {
+        "ivf_lists": "nlist",
+        "ivf_probes": "nprobe",
+        "refine": "refine_factor",
+    }
+
     kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
     # "auto" is "fp16" below this many images, exact over a compact store, and "rabitq" from there.
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
-    ivf_lists: int | None = Field(None, ge=1)
+    nlist: int | None = Field(None, ge=1)
     # Lists that are searched; None: a tenth of them, at least 32.
-    ivf_probes: int | None = Field(None, ge=1)
+    nprobe: int | None = Field(None, ge=1)
     # How many times the images wanted are looked at again by their stored descriptors.
-    refine: int = Field(8, ge=1)
+    refine_factor: int = Field(8, ge=1)
 
 
 class MatchingSettings(Settings):
@@ -78,6 +83,8 @@ class MatchingSettings(Settings):
 class VerificationSettings(Settings):
     """Which matches agree on one geometric transform."""
 
+    deprecated_keys: ClassVar[dict[str, str]] = {"believable": "check_plausibility"}
+
     method: Literal["affine", "homography", "skimage-affine"] = "affine"
     # Pixels a match may lie off, in photos whose longest side is ``reference_side``.
     threshold: float = Field(24.0, gt=0)
@@ -90,8 +97,8 @@ class VerificationSettings(Settings):
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published: whatever transform they agree on.
-    believable: bool = True
-    # A believable transform neither collapses nor blows up nor shears the photo beyond this.
+    check_plausibility: bool = True
+    # A plausible transform neither collapses nor blows up nor shears the photo beyond this.
     max_zoom: float = Field(8.0, gt=1)
     max_anisotropy: float = Field(4.0, gt=1)
     seed: int = 0
@@ -111,7 +118,7 @@ class VerificationSettings(Settings):
         return self.model_copy(update={"scales": told})
 
 
-class SecondLookSettings(Settings):
+class ReverificationSettings(Settings):
     """A closer look at the best candidates of a query for which nothing was verified."""
 
     # How many candidates; 0 switches it off.
@@ -125,20 +132,28 @@ class SecondLookSettings(Settings):
 class RankingSettings(Settings):
     """How many candidates are verified and how much inliers weigh."""
 
+    deprecated_keys: ClassVar[dict[str, str]] = {
+        "half_inliers": "inlier_half_point",
+        "unproven_from": "min_soft_inliers",
+        "half_unproven": "soft_half_point",
+    }
+
     rerank: int = Field(100, ge=0)
     # "inliers" puts more inliers first and then more similarity, as published; those scores do not
     # compare across queries.
     order: Literal["evidence", "inliers"] = "evidence"
     # Inliers at which a verified match has half of the evidence it can have.
-    half_inliers: float = Field(50.0, gt=0)
+    inlier_half_point: float = Field(50.0, gt=0)
     # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
     # lift it half of the way from its similarity to 1.
-    unproven_from: int = Field(6, ge=1)
-    half_unproven: float = Field(40.0, gt=0)
+    min_soft_inliers: int = Field(6, ge=1)
+    soft_half_point: float = Field(40.0, gt=0)
 
 
 class IndexSettings(Settings):
     """Everything that can be set about an index; sections of the file given to ``--config``."""
+
+    deprecated_keys: ClassVar[dict[str, str]] = {"second_look": "reverification"}
 
     images: ImageSettings = ImageSettings()
     # None: the model's own.
@@ -147,7 +162,7 @@ class IndexSettings(Settings):
     shortlist: ShortlistSettings = ShortlistSettings()
     matching: MatchingSettings = MatchingSettings()
     verification: VerificationSettings = VerificationSettings()
-    second_look: SecondLookSettings = SecondLookSettings()
+    reverification: ReverificationSettings = ReverificationSettings()
     ranking: RankingSettings = RankingSettings()
 
     def of_model(self, model: ModelSettings | None) -> IndexSettings:
@@ -157,6 +172,22 @@ class IndexSettings(Settings):
 
 # What the stored features depend on.
 FIXED = ("extraction", "store")
+
+
+def read_overrides(values: Any, origin: str) -> dict[str, Any]:
+    """Check settings that replace some of an index's, as read from YAML.
+
+    Args:
+        values: plain values by section and key.
+        origin: names their source in errors and warnings.
+
+    Returns:
+        The keys that were given, under their present names.
+
+    Raises:
+        UsageError: a key is unknown, or a value does not fit.
+    """
+    return parse(IndexSettings, values, origin).model_dump(exclude_unset=True)
 
 
 def merge(recorded: IndexSettings, overrides: Any, origin: str) -> IndexSettings:
@@ -171,10 +202,8 @@ def merge(recorded: IndexSettings, overrides: Any, origin: str) -> IndexSettings
         UsageError: a key is unknown, a value does not fit, or a section that is fixed when the
             index is created would change.
     """
-    overrides = with_present_keys(IndexSettings, overrides, origin)
-    parse(IndexSettings, overrides, origin)
     values = recorded.model_dump()
-    for section, keys in overrides.items():
+    for section, keys in read_overrides(overrides, origin).items():
         values[section] = {**(values[section] or {}), **keys} if isinstance(keys, dict) else keys
     merged = parse(IndexSettings, values, origin)
     for section in FIXED:

@@ -50,7 +50,7 @@ def make_index(folder: Path, vectors: Vectors) -> None:
     """An index of made-up photos with a few local features each."""
     kind = Kind("made-up", DIM, _LOCAL_DIM, aggregated=False)
     # Few lists train fast, and take as long to open.
-    values = {"store": {"local_codec": "int8"}, "shortlist": {"ivf_lists": _LISTS}}
+    values = {"store": {"local_codec": "int8"}, "shortlist": {"nlist": _LISTS}}
     settings = parse(IndexSettings, values, "speed")
     ImageIndex.create_for_features(folder, kind, settings).close()
     store = Store(folder)

@@ -66,7 +66,7 @@ def _build(vectors: Vectors, folder: Path, settings: ShortlistSettings) -> _Buil
     exact = np.memmap(folder / "exact", np.float16, "r", shape=(vectors.count, DIM))
     seconds = time.perf_counter() - started
     made.save(folder, 1)
-    loaded = Shortlist.load(folder, DIM, settings.ivf_probes)
+    loaded = Shortlist.load(folder, DIM, settings.nprobe)
     assert loaded is not None
     return _Built(loaded[0], settings, (folder / FILE).stat().st_size, seconds, exact)
 

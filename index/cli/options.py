@@ -28,19 +28,17 @@ Prefix = Annotated[str, typer.Option(help="Put before every id, to keep sources 
 
 
 def read_config(config: Path | None) -> Any:
-    """The plain values in a file of settings of an index, checked before anything heavy loads.
+    """The keys given in a file of settings of an index, checked before anything heavy loads.
 
     Raises:
         UsageError: it cannot be read, or a key or a value is wrong.
     """
     if config is None:
         return {}
-    from delg.settings import parse, read_yaml
-    from index.settings import IndexSettings
+    from delg.settings import read_yaml
+    from index.settings import read_overrides
 
-    values = read_yaml(config)
-    parse(IndexSettings, values, str(config))
-    return values
+    return read_overrides(read_yaml(config), str(config))
 
 
 def open_index(index: Path, config: Path | None = None) -> ImageIndex:

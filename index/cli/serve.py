@@ -13,7 +13,7 @@ import typer
 from delg.cli.console import plural, put, say
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
-from index.cli.options import IndexDir
+from index.cli.options import IndexDir, read_config
 
 if TYPE_CHECKING:
     from index.serve.service import Service
@@ -80,11 +80,7 @@ def serve(
 
 
 def _overrides(config: Path | None) -> dict[str, Any] | None:
-    if config is None:
-        return None
-    from delg.settings import read_yaml
-
-    return read_yaml(config)
+    return None if config is None else read_config(config)
 
 
 def _run(app: Any, service: Service, what: str) -> None:

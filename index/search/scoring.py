@@ -1,10 +1,10 @@
 """Ranking: one score out of global similarity and geometric evidence.
 
-    score = similarity + (1 - similarity) · n / (n + u)      not verified, u = ``half_unproven``
-    score = 1 + similarity + n / (n + h)                     verified, h = ``half_inliers``
+    score = similarity + (1 - similarity) · n / (n + u)      not verified, u = ``soft_half_point``
+    score = 1 + similarity + n / (n + h)                     verified, h = ``inlier_half_point``
 
-with n inliers; of unverified photos fewer than ``unproven_from`` count for nothing. Similarity is
-at most 1, so a verified photo stands before every unverified one; more inliers weigh more, with
+with n inliers; of unverified photos fewer than ``min_soft_inliers`` count for nothing. Similarity
+is at most 1, so a verified photo stands before every unverified one; more inliers weigh more, with
 less gained from each further one; and where verification says nothing the global order stays. As
 no part depends on the other candidates, scores compare across queries: from 1 up, a query is found
 with geometric proof.
@@ -34,9 +34,9 @@ def score(similarity: float, verification: Verification, settings: RankingSettin
         return verification.inliers + (1 + min(max(similarity, -1.0), 1.0)) / 2.001
     inliers = verification.inliers
     if not verification.verified:
-        if inliers < settings.unproven_from:
+        if inliers < settings.min_soft_inliers:
             return similarity
-        return similarity + (1 - similarity) * inliers / (inliers + settings.half_unproven)
-    evidence = inliers / (inliers + settings.half_inliers)
+        return similarity + (1 - similarity) * inliers / (inliers + settings.soft_half_point)
+    evidence = inliers / (inliers + settings.inlier_half_point)
     # A verified photo with a negative similarity still belongs above every unverified one.
     return 1 + max(similarity, 0.0) + evidence

@@ -249,7 +249,7 @@ class Search:
     ) -> list[_Candidate]:
         """The candidates again, after a second look at those that agreed best in any
         orientation."""
-        spec = self._settings.second_look
+        spec = self._settings.reverification
         if self._photo is None:
             return ranked
         weak: dict[_Place, _Candidate] = {}

@@ -56,7 +56,7 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
 
 
 def _lists(settings: ShortlistSettings, count: int) -> int:
-    wanted = settings.ivf_lists or min(_MOST_LISTS, round(4 * math.sqrt(count)))
+    wanted = settings.nlist or min(_MOST_LISTS, round(4 * math.sqrt(count)))
     return max(1, min(wanted, count // _POINTS_PER_LIST))
 
 
@@ -108,7 +108,7 @@ class Shortlist:
                 faiss.extract_index_ivf(index).cp.niter = _ROUNDS
             points = max(_POINTS_PER_LIST * lists, _POINTS_FOR_RANGE)
             index.train(np.ascontiguousarray(sample(points)))
-        return cls(index, kind, settings.ivf_probes, count if kind in _TRAINED else 0)
+        return cls(index, kind, settings.nprobe, count if kind in _TRAINED else 0)
 
     @property
     def raw(self) -> Any:
@@ -128,7 +128,9 @@ class Shortlist:
         if self.is_exact():
             return count
         # Of a byte a component only neighbours change places.
-        times = settings.refine if self.kind == "rabitq" else min(settings.refine, _OF_BYTES)
+        times = settings.refine_factor
+        if self.kind != "rabitq":
+            times = min(times, _OF_BYTES)
         return count + min((times - 1) * count, _MOST_AGAIN)
 
     def __len__(self) -> int:

@@ -22,9 +22,9 @@ import numpy as np
 
 from delg.errors import DelgError
 from delg.files import file_sha256
-from delg.settings import parse, with_present_keys
+from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
-from index.settings import IndexSettings, merge
+from index.settings import IndexSettings, merge, read_overrides
 from index.storage.ann_index import Rows, Shortlist
 from index.storage.catalog import (
     Catalog,
@@ -116,18 +116,18 @@ class Store:
 
     def override(self, overrides: dict[str, Any], origin: str) -> None:
         """Replace settings for this object only."""
-        overrides = with_present_keys(IndexSettings, overrides, origin)
+        overrides = read_overrides(overrides, origin)
         self.settings = merge(self.settings, overrides, origin)
         for section, keys in overrides.items():
             self.overrides[section] = {**self.overrides.get(section, {}), **(keys or {})}
-        self.shortlist.set_probes(self.settings.shortlist.ivf_probes)
+        self.shortlist.set_probes(self.settings.shortlist.nprobe)
 
     def _open_segments(self) -> None:
         self.segments = Segments(self.folder, self.catalog.segments(), self.segments)
 
     def _load_shortlist(self) -> None:
         """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
-        probes = self.settings.shortlist.ivf_probes
+        probes = self.settings.shortlist.nprobe
         stored = Shortlist.load(self.folder, self.dim, probes)
         self.shortlist_current = stored is not None and stored[1] == self.catalog.generation
         if stored is None:

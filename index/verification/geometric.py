@@ -128,8 +128,8 @@ def _tries(count: int, settings: VerificationSettings) -> Trials:
     return Trials(
         pairs=min(trials(count, settings, samples=2), max(1, most // _TRIPLES_TO_A_PAIR)),
         triples=trials(count, settings),
-        max_zoom=settings.max_zoom if settings.believable else math.inf,
-        mirrored=not settings.believable,
+        max_zoom=settings.max_zoom if settings.check_plausibility else math.inf,
+        mirrored=not settings.check_plausibility,
         seed=settings.seed,
     )
 
@@ -245,9 +245,9 @@ def _holds(
 def verify(pair: Matched, settings: VerificationSettings) -> Verification:
     """Look for one transform that explains the matches of two photos.
 
-    Unless ``settings.believable`` is off, nothing is verified when the supporting points crowd
-    along a line or in one spot, in either photo (within half the threshold any transform fits
-    them), or when the transform mirrors, collapses or tears the photo.
+    Unless ``settings.check_plausibility`` is off, nothing is verified when the supporting points
+    crowd along a line or in one spot, in either photo (within half the threshold any transform
+    fits them), or when the transform mirrors, collapses or tears the photo.
     """
     if len(pair.matches) <= _SAMPLES[settings.method]:
         return Verification.none()
@@ -256,7 +256,7 @@ def verify(pair: Matched, settings: VerificationSettings) -> Verification:
     if estimate is None:
         return Verification.none()
     matrix, mask = estimate
-    if settings.believable and not _holds(matrix, mask, ends.query, ends.other, settings):
+    if settings.check_plausibility and not _holds(matrix, mask, ends.query, ends.other, settings):
         return Verification.none()
     # Back from the reference side's unit to each photo's own pixels.
     query, other = pair.units(settings)

@@ -80,7 +80,7 @@ def second_look(
         pixels: uint8 (H, W, 3), the query, upright; box: the part of it that counts.
         other: the other photo.
         transform: (3, 3), from the query's pixels to the other's, as found at first sight.
-        settings: ``second_look.min_inliers`` takes the place of the usual minimum.
+        settings: ``reverification.min_inliers`` takes the place of the usual minimum.
     """
     crop, (x, y) = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
     whole = other.size
@@ -104,7 +104,7 @@ def second_look(
     local = replace(local, scales=local.scales * np.float32(zoom))
     query = replace(found, local=local, width=width, height=height)
     stricter = settings.verification.model_copy(
-        update={"min_inliers": settings.second_look.min_inliers}
+        update={"min_inliers": settings.reverification.min_inliers}
     )
     own = Query(query).in_codebook_of(other)
     return Sighting(compare_stored(own, other, settings, stricter), query)
@@ -161,7 +161,7 @@ def match_photos(
             return sightings[-1]
     best = max(sightings, key=lambda one: one.verification.inliers)
     seen = best.verification
-    if seen.transform is not None and seen.inliers >= settings.second_look.from_inliers:
+    if seen.transform is not None and seen.inliers >= settings.reverification.from_inliers:
         again = second_look(
             extractor, pixels, None, MatchableFeatures.of(other), seen.transform, settings
         )

@@ -211,11 +211,11 @@ def test_configure_outlives_changes_of_the_index(make_index, photos, change):
 
 
 def test_configure_for_this_object_reaches_the_shortlist(make_index, photos):
-    images = make_index(shortlist={"kind": "ivf", "ivf_lists": 12, "ivf_probes": 1})
+    images = make_index(shortlist={"kind": "ivf", "nlist": 12, "nprobe": 1})
     gallery(photos, 488, first=12)
     images.add(photos)
     few = len(images.query(dots(3).pixels(), k=500, rerank=0))
-    images.configure({"shortlist": {"ivf_probes": 12}})
+    images.configure({"shortlist": {"nprobe": 12}})
     assert few < len(images.query(dots(3).pixels(), k=500, rerank=0)) == 500
 
 

@@ -1,10 +1,13 @@
+import json
+import logging
+
 import pytest
 from pydantic import ValidationError
 
 from delg.errors import UsageError
 from delg.settings import parse
 from delg.zoo.registry import find_model
-from index.settings import IndexSettings, merge
+from index.settings import IndexSettings, merge, read_overrides
 
 
 def test_the_defaults_are_valid_and_cannot_be_changed_in_place():
@@ -87,3 +90,47 @@ def test_what_scales_tell_depends_on_the_model(name, enlarge, told):
     own = parse(IndexSettings, {"verification": {"scales": "ignored"}}, "own")
     assert own.of_model(model) == own
     assert IndexSettings().of_model(None).verification.scales == "ignored"
+
+
+FORMER = {
+    "second_look": {"candidates": 3},
+    "verification": {"believable": False},
+    "ranking": {"half_inliers": 40, "unproven_from": 5, "half_unproven": 30},
+    "shortlist": {"ivf_lists": 7, "ivf_probes": 2, "refine": 4},
+}
+PRESENT = {
+    "reverification": {"candidates": 3},
+    "verification": {"check_plausibility": False},
+    "ranking": {"inlier_half_point": 40, "min_soft_inliers": 5, "soft_half_point": 30},
+    "shortlist": {"nlist": 7, "nprobe": 2, "refine_factor": 4},
+}
+
+
+def test_former_names_of_keys_are_read_with_a_warning_that_gives_both_names(caplog):
+    assert read_overrides(FORMER, "x.yaml") == PRESENT
+    assert len(caplog.records) == 8
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    assert (
+        "x.yaml: ranking.half_inliers is deprecated, write ranking.inlier_half_point" in caplog.text
+    )
+    caplog.clear()
+    recorded = IndexSettings.model_validate(PRESENT)
+    assert merge(IndexSettings(), read_overrides(PRESENT, "x.yaml"), "x.yaml") == recorded
+    assert not caplog.records
+
+
+def test_a_former_name_overrides_the_key_recorded_under_its_present_one():
+    recorded = parse(IndexSettings, PRESENT, "own")
+    merged = merge(recorded, {"ranking": {"half_inliers": 11}}, "x.yaml")
+    assert merged.ranking.inlier_half_point == 11 and merged.ranking.min_soft_inliers == 5
+
+
+def test_a_key_under_both_names_is_an_error_that_gives_both():
+    both = {"ranking": {"half_inliers": 40, "inlier_half_point": 40}}
+    with pytest.raises(UsageError, match=r"x.yaml: ranking.half_inliers.*inlier_half_point"):
+        read_overrides(both, "x.yaml")
+
+
+def test_what_an_earlier_version_recorded_is_read_silently(caplog):
+    parsed = parse(IndexSettings, json.loads(json.dumps(FORMER)), "catalog", recorded=True)
+    assert parsed == IndexSettings.model_validate(PRESENT) and not caplog.records

@@ -24,13 +24,13 @@ def test_the_score_of_what_nothing_speaks_for_is_its_similarity():
 
 
 def test_inliers_that_are_no_proof_lift_a_photo_towards_1():
-    settings = RankingSettings(unproven_from=6, half_unproven=30)
+    settings = RankingSettings(min_soft_inliers=6, soft_half_point=30)
     assert score(0.4, seen(6, verified=False), settings) == pytest.approx(0.4 + 0.6 * 6 / 36)
     assert score(0.4, seen(10, verified=False), settings) == pytest.approx(0.4 + 0.6 * 10 / 40)
 
 
 def test_the_score_of_what_is_verified_worked_by_hand():
-    settings = RankingSettings(half_inliers=50)
+    settings = RankingSettings(inlier_half_point=50)
     assert score(0.5, seen(50), settings) == pytest.approx(2.0)
     assert score(0.5, seen(150), settings) == pytest.approx(2.25)
     assert score(0.8, seen(50), settings) == pytest.approx(2.3)

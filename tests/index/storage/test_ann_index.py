@@ -142,7 +142,7 @@ def test_rows_added_after_a_removal_are_found(kind, vectors):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_comes_back_from_disk_with_the_generation_it_shows(kind, tmp_path, vectors, queries):
-    made = build(kind, vectors, ROWS, ivf_probes=5)
+    made = build(kind, vectors, ROWS, nprobe=5)
     made.save(tmp_path, 2**40 + 3)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     back, generation = Shortlist.load(tmp_path, DIM, 5)
@@ -214,12 +214,12 @@ def test_asking_for_none_gives_none(vectors):
 
 
 def test_asking_for_more_than_there_are_gives_all(vectors):
-    made = build("ivf", vectors[:100], ROWS[:100], ivf_lists=2, ivf_probes=2)
+    made = build("ivf", vectors[:100], ROWS[:100], nlist=2, nprobe=2)
     assert len(made.search(vectors[0], 1000)[0]) == 100
 
 
 def test_few_probes_give_fewer_and_never_a_row_that_is_not_there(vectors):
-    made = build("ivf", vectors, ROWS, ivf_lists=20, ivf_probes=1)
+    made = build("ivf", vectors, ROWS, nlist=20, nprobe=1)
     rows, _ = made.search(vectors[0], 1200)
     assert 0 < len(rows) < 1200
     assert np.isin(rows, ROWS).all()
@@ -248,7 +248,7 @@ def test_it_suits_until_a_fresh_build_would_choose_otherwise(vectors):
 
 
 def test_a_rough_kind_asks_for_more_than_are_wanted(vectors):
-    options = ShortlistSettings(refine=3)
+    options = ShortlistSettings(refine_factor=3)
     assert build("rabitq", vectors, ROWS).candidates(100, options) == 300
     assert build("rabitq", vectors, ROWS).candidates(10_000, options) == 14_000
     assert build("ivf", vectors, ROWS).candidates(100, options) == 200
@@ -257,7 +257,7 @@ def test_a_rough_kind_asks_for_more_than_are_wanted(vectors):
 
 def test_a_rough_kind_takes_a_quarter_of_the_bytes(tmp_path):
     many = unit(np.random.default_rng(0).normal(size=(4000, 512)))
-    options = ShortlistSettings(kind="rabitq", ivf_lists=16)
+    options = ShortlistSettings(kind="rabitq", nlist=16)
     made = Shortlist.empty(512, 4000, lambda most: many[:most], options)
     made.add(many, np.arange(4000))
     made.save(tmp_path, 1)
@@ -265,7 +265,7 @@ def test_a_rough_kind_takes_a_quarter_of_the_bytes(tmp_path):
 
 
 def test_the_number_of_lists_can_be_set(tmp_path, vectors):
-    build("ivf", vectors, ROWS, ivf_lists=11).save(tmp_path, 1)
+    build("ivf", vectors, ROWS, nlist=11).save(tmp_path, 1)
     assert faiss.extract_index_ivf(faiss.read_index(str(tmp_path / FILE))).nlist == 11
 
 
@@ -276,7 +276,7 @@ def test_a_missing_file_is_none(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_truncated_file_is_none(kind, tmp_path, vectors):
-    build(kind, vectors[:50], ROWS[:50], ivf_lists=1).save(tmp_path, 1)
+    build(kind, vectors[:50], ROWS[:50], nlist=1).save(tmp_path, 1)
     data = (tmp_path / FILE).read_bytes()
     for length in range(0, len(data), max(1, len(data) // 60)):
         (tmp_path / FILE).write_bytes(data[:length])
@@ -295,7 +295,7 @@ def test_garbage_is_none_even_with_a_good_end(tmp_path, data, vectors):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_changed_byte_in_what_is_stored_is_none(kind, tmp_path, vectors):
-    build(kind, vectors[:50], ROWS[:50], ivf_lists=1).save(tmp_path, 1)
+    build(kind, vectors[:50], ROWS[:50], nlist=1).save(tmp_path, 1)
     whole = (tmp_path / FILE).read_bytes()
     for place in [*range(0, 120, 3), *range(120, len(whole) - 64, 101)]:
         data = bytearray(whole)
@@ -306,7 +306,7 @@ def test_a_changed_byte_in_what_is_stored_is_none(kind, tmp_path, vectors):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_bytes_are_refused_or_leave_something_usable(kind, tmp_path, vectors):
-    build(kind, vectors[:50], ROWS[:50], ivf_lists=1).save(tmp_path, 1)
+    build(kind, vectors[:50], ROWS[:50], nlist=1).save(tmp_path, 1)
     found = subprocess.run(
         [sys.executable, "-c", FUZZ, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
