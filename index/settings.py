@@ -64,9 +64,9 @@ class ShortlistSettings(Settings):
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     nlist: int | None = Field(None, ge=1)
-    # Lists that are searched; None: a tenth of them, at least 32.
+    # Lists searched per query; None: a tenth of them, at least 32.
     nprobe: int | None = Field(None, ge=1)
-    # How many times the images wanted are looked at again by their stored descriptors.
+    # Candidates per result wanted that are ranked again by their stored descriptors.
     refine_factor: int = Field(8, ge=1)
 
 
@@ -96,7 +96,7 @@ class VerificationSettings(Settings):
     min_inliers: int = Field(20, ge=4)
     # Among very many matches a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
-    # Off, the number of inliers decides alone, as published: whatever transform they agree on.
+    # Off, the number of inliers decides alone, as published, whatever transform they agree on.
     check_plausibility: bool = True
     # A plausible transform neither collapses nor blows up nor shears the photo beyond this.
     max_zoom: float = Field(8.0, gt=1)
@@ -119,13 +119,16 @@ class VerificationSettings(Settings):
 
 
 class ReverificationSettings(Settings):
-    """A closer look at the best candidates of a query for which nothing was verified."""
+    """Second verification of the best candidates of a query for which nothing was verified.
 
-    # How many candidates; 0 switches it off.
+    The query is warped into the candidate's pose and extracted again.
+    """
+
+    # Number of candidates; 0 switches it off.
     candidates: int = Field(5, ge=0)
-    # Inliers at first sight that make it worth while.
+    # Inliers of the first verification from which a candidate is verified again.
     from_inliers: int = Field(9, ge=4)
-    # The photos now agree in pose by construction, so proof asks for more than at first sight.
+    # Inliers that verify; more than at first, as both photos now agree in pose by construction.
     min_inliers: int = Field(24, ge=4)
 
 
@@ -144,9 +147,9 @@ class RankingSettings(Settings):
     order: Literal["evidence", "inliers"] = "evidence"
     # Inliers at which a verified match has half of the evidence it can have.
     inlier_half_point: float = Field(50.0, gt=0)
-    # Inliers that are not yet proof, but lift a photo among the unverified; and how many of them
-    # lift it half of the way from its similarity to 1.
+    # Inliers from which an unverified photo ranks above its similarity alone.
     min_soft_inliers: int = Field(6, ge=1)
+    # Inliers that lift an unverified photo half of the way from its similarity to 1.
     soft_half_point: float = Field(40.0, gt=0)
 
 
