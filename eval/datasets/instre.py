@@ -117,8 +117,8 @@ def _load_mat(gnd: Path) -> dict[str, Any]:
     return data
 
 
-def _from_zero(indices: Any, where: str) -> np.ndarray:
-    # MATLAB counts from 1, and in floats unless told otherwise.
-    if not isinstance(indices, np.ndarray) or not np.array_equal(indices, np.trunc(indices)):
+def _from_zero(indices: Any, where: str) -> list[int]:
+    # MATLAB counts from 1, and in floats unless the author chose otherwise.
+    if not isinstance(indices, list) or not np.array_equal(indices, np.trunc(indices)):
         raise UsageError(f"{where}: its right photos must be whole numbers")
-    return np.clip(indices, -(2**31), 2**31).astype(np.int64) - 1
+    return [int(index) - 1 for index in indices]

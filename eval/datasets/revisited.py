@@ -145,14 +145,12 @@ def _read_query(path: Path) -> tuple[str, Box]:
 def as_names(gnd: Path, data: Mapping[str, Any], key: str) -> list[str]:
     """A list of distinct names out of a ground truth."""
     names = data[key]
-    if isinstance(names, np.ndarray):
-        names = names.ravel().tolist()
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"{gnd}: {key} must be a list of names")
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() if count > 1]
         raise UsageError(f"{gnd}: {key} names photos twice: {name_some(repeated)}")
-    return list(map(str, names))
+    return list(names)
 
 
 def as_indices(values: Any, count: int, where: str) -> list[int]:
