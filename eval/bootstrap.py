@@ -1,10 +1,10 @@
-"""How sure a mean is, and whether two runs differ: resampling of queries.
+"""How sure a mean is, and whether two runs differ: resampling of queries, by SciPy.
 
 Intervals are percentile bootstraps (Efron & Tibshirani, An Introduction to the Bootstrap, 1993,
-chapter 13): draw as many queries with replacement, compute the metric, repeat, take quantiles. They
-say how the number would vary with other queries of the same kind, and nothing of another gallery.
-Two runs are compared on their common queries by a randomisation test (Smucker, Allan & Carterette,
-"A Comparison of Statistical Significance Tests for Information Retrieval Evaluation", CIKM 2007).
+chapter 13). They say how the number would vary with other queries of the same kind, and nothing of
+another gallery. Two runs are compared on their common queries by a randomisation test (Smucker,
+Allan & Carterette, "A Comparison of Statistical Significance Tests for Information Retrieval
+Evaluation", CIKM 2007).
 
 All randomness comes from ``seed``: the same values give the same answer.
 """
@@ -12,21 +12,21 @@ All randomness comes from ``seed``: the same values give the same answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eval.metrics import Labels, Predictions, gap_of_ranked, rank_predictions
 
-# Random numbers held at once: 32 MB.
+# Random numbers in memory at once: 32 MB.
 _CHUNK = 4_000_000
 # With more queries GAP is drawn less often: its interval is narrow then, and each draw slow.
 _MANY_QUERIES = 20_000
 _DRAWS_FOR_MANY = 500
-# Up to so many queries that differ, every assignment of signs is tried: 2 ** 12.
-_EXACT = 12
 # Differences below this are rounding.
 _EQUAL = 1e-12
 
@@ -38,15 +38,28 @@ def _reject_settings(level: float, draws: int) -> None:
         raise ValueError(f"{draws} draws; at least 1 is needed.")
 
 
-def _chunks(draws: int, count: int) -> Iterator[int]:
-    """Numbers of draws that add up to ``draws``, of ``count`` random numbers each."""
-    size = max(1, _CHUNK // count)
-    for start in range(0, draws, size):
-        yield min(size, draws - start)
+def _resample(
+    values: NDArray[Any], statistic: Callable[..., Any], draws: int, seed: int, vectorized: bool
+) -> NDArray[np.float64]:
+    """The statistic of ``draws`` samples of the values, as many with replacement, (draws,)."""
+    from scipy.stats import bootstrap
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # It warns where a sample's statistic is NaN.
+        drawn = bootstrap(
+            (values,),
+            statistic,
+            n_resamples=draws,
+            batch=max(1, _CHUNK // len(values)),
+            vectorized=vectorized,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+    return np.asarray(drawn.bootstrap_distribution, np.float64)
 
 
-def _between(statistics: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(statistics, [(1 - level) / 2, (1 + level) / 2])
+def _interval(statistics: NDArray[np.float64], level: float) -> tuple[float, float]:
+    low, high = np.nanquantile(statistics, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -56,8 +69,9 @@ def mean_interval(
     """Percentile bootstrap interval of a mean over queries.
 
     Args:
-        values: one a query; NaN (a query that does not count) is dropped.
-        level: the part of the draws that the interval holds.
+        values: one per query; NaN (a query that does not count) is dropped.
+        level: the share of the draws that the interval covers.
+        draws: samples to draw.
 
     Returns:
         Low and high; both NaN without values.
@@ -70,12 +84,9 @@ def mean_interval(
     numbers = numbers[~np.isnan(numbers)]
     if not len(numbers):
         return math.nan, math.nan
-    rng = np.random.default_rng(seed)
-    means = [
-        numbers[rng.integers(len(numbers), size=(rows, len(numbers)))].mean(axis=1)
-        for rows in _chunks(draws, len(numbers))
-    ]
-    return _between(np.concatenate(means), level)
+    if len(numbers) == 1:  # SciPy wants two.
+        return float(numbers[0]), float(numbers[0])
+    return _interval(_resample(numbers, np.mean, draws, seed, vectorized=True), level)
 
 
 def gap_interval(
@@ -105,14 +116,18 @@ def gap_interval(
         return math.nan, math.nan
     if count > _MANY_QUERIES:
         draws = min(draws, _DRAWS_FOR_MANY)
-    rng = np.random.default_rng(seed)
-    gaps = []
-    for _ in range(draws):
-        times = np.bincount(rng.integers(count, size=count), minlength=count)
+    places = np.arange(count)
+
+    def gap(sample: NDArray[np.int64]) -> float:
+        times = np.bincount(sample, minlength=count)
         positives = int(times[labelled].sum())
-        if positives:  # GAP is undefined for a draw without.
-            gaps.append(gap_of_ranked(np.repeat(correct, times[: len(correct)]), positives))
-    return _between(np.array(gaps), level) if gaps else (math.nan, math.nan)
+        if not positives:
+            return math.nan  # GAP is undefined without.
+        return gap_of_ranked(np.repeat(correct, times[: len(correct)]), positives)
+
+    if count == 1:
+        return gap(places), gap(places)
+    return _interval(_resample(places, gap, draws, seed, vectorized=False), level)
 
 
 @dataclass(frozen=True)
@@ -122,8 +137,8 @@ class PairedDifference:
     Attributes:
         mean: of b − a.
         low, high: its bootstrap interval.
-        p_value: how often a mean difference as large, either way, would come of chance if the runs
-            were equally good.
+        p_value: how often chance alone would give a mean difference as large, either way, if the
+            runs were equally good.
         better, worse, equal: queries whose value rose, fell, stayed.
     """
 
@@ -136,23 +151,37 @@ class PairedDifference:
     equal: int
 
 
-def _sign_flip(differences: NDArray[np.float64], draws: int, seed: int) -> float:
-    """Two-sided p of a mean of 0, by giving every difference a sign by chance.
+def _sign_flip_p(differences: NDArray[np.float64], draws: int, seed: int) -> float:
+    """Two-sided p of a mean of 0, by giving the differences random signs.
 
-    Exact for up to 12 differences; else by draws, counting the observed signs as one more (Phipson
-    & Smyth, "Permutation P-values Should Never Be Zero", arXiv 1603.05766).
+    Exact where there are no more assignments of signs than draws; otherwise the observed one counts
+    as one more draw (Phipson & Smyth, "Permutation P-values Should Never Be Zero", arXiv
+    1603.05766).
     """
-    count = len(differences)
-    observed = abs(differences.sum()) - _EQUAL * max(count, 1)
-    if count <= _EXACT:
-        bits = np.arange(2**count)[:, None] >> np.arange(count) & 1
-        return float((abs((1 - 2 * bits) @ differences) >= observed).mean())
+    from scipy.stats import monte_carlo_test, permutation_test
+
+    def size_of_sum(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.asarray(abs(values.sum(axis=axis)))
+
+    if len(differences) < 2:  # SciPy wants two; of one, both signs are as large.
+        return 1.0
+    if 2 ** len(differences) <= draws:
+        test = permutation_test(
+            (differences,), size_of_sum, permutation_type="samples", n_resamples=draws,
+            vectorized=True, alternative="greater",
+        )  # fmt: skip
+        return float(test.pvalue)
     rng = np.random.default_rng(seed)
-    as_large = 0
-    for rows in _chunks(draws, count):
-        signs = 1 - 2 * rng.integers(2, size=(rows, count), dtype=np.int8)
-        as_large += int((abs(signs @ differences) >= observed).sum())
-    return (as_large + 1) / (draws + 1)
+    test = monte_carlo_test(
+        differences,
+        lambda size: differences * (1 - 2 * rng.integers(2, size=size, dtype=np.int8)),
+        size_of_sum,
+        n_resamples=draws,
+        batch=max(1, _CHUNK // len(differences)),
+        vectorized=True,
+        alternative="greater",
+    )
+    return float(test.pvalue)
 
 
 def paired_difference(
@@ -165,7 +194,7 @@ def paired_difference(
     """Compare run b with run a, query by query: percentile bootstrap and sign-flip test.
 
     Args:
-        a, b: query id -> value. Queries that only one has, or where either is NaN, are left out.
+        a, b: query id -> value. Queries that only one run has, or where either is NaN, are left out.
 
     Raises:
         ValueError: no query has a value in both; level is not within (0, 1), or draws < 1.
@@ -182,7 +211,7 @@ def paired_difference(
         mean=float(differences.mean()),
         low=low,
         high=high,
-        p_value=_sign_flip(changed, draws, seed),
+        p_value=_sign_flip_p(changed, draws, seed),
         better=int((changed > 0).sum()),
         worse=int((changed < 0).sum()),
         equal=len(differences) - len(changed),

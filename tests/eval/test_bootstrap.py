@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.bootstrap import gap_interval, mean_interval, paired_difference
@@ -66,12 +66,14 @@ def test_more_values_than_fit_at_once_are_drawn_in_parts():
     assert (high - low) / 2 == pytest.approx(half, rel=0.2)
 
 
+@settings(deadline=None, max_examples=25)
 @given(values)
 def test_the_interval_lies_within_the_values(numbers):
     low, high = mean_interval(numbers, draws=50)
     assert min(numbers) - 1e-9 <= low <= high <= max(numbers) + 1e-9
 
 
+@settings(deadline=None, max_examples=25)
 @given(values)
 def test_a_higher_level_gives_a_wider_interval(numbers):
     low, high = mean_interval(numbers, level=0.5, draws=100)
@@ -228,6 +230,7 @@ def test_runs_without_common_queries_are_an_error(b):
 runs = st.dictionaries(st.sampled_from("abcdefghijklmnop"), st.floats(0, 1, width=16), min_size=16)
 
 
+@settings(deadline=None, max_examples=25)
 @given(runs, runs)
 def test_swapping_the_runs_turns_the_difference(a, b):
     there = paired_difference(a, b, draws=200)
@@ -239,6 +242,7 @@ def test_swapping_the_runs_turns_the_difference(a, b):
     assert 0 < there.p_value <= 1
 
 
+@settings(deadline=None, max_examples=25)
 @given(runs, runs)
 def test_the_order_of_queries_changes_nothing(a, b):
     turned = dict(reversed(a.items())), dict(reversed(b.items()))
