@@ -194,7 +194,8 @@ def paired_difference(
     """Compare run b with run a, query by query: percentile bootstrap and sign-flip test.
 
     Args:
-        a, b: query id -> value. Queries that only one run has, or where either is NaN, are left out.
+        a, b: query id -> value. Queries that only one run has, or where either is NaN, are
+            left out.
 
     Raises:
         ValueError: no query has a value in both; level is not within (0, 1), or draws < 1.

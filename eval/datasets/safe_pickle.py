@@ -33,7 +33,7 @@ def _reject_bombs(data: bytes) -> None:
     tuples = 0
     for opcode, argument, _ in pickletools.genops(data):
         # The unpickler allocates every memo slot below the one it is asked for.
-        if opcode.name.endswith("PUT") and int(argument) > len(data):
+        if opcode.name.endswith("PUT") and int(argument or 0) > len(data):
             raise pickle.UnpicklingError(f"asks for memory for {argument:,} objects")
         tuples += opcode.name.startswith("TUPLE")
     if tuples > MAX_TUPLES:
