@@ -17,6 +17,7 @@ from delg.extraction.aggregation import aggregate
 from delg.extraction.sift import DIM as SIFT_DIM
 from delg.extraction.sift import extract_sift
 from delg.images.decode import ImageError, Source, decode
+from delg.images.geometry import crop_to_box, rotate, rotate_back
 from delg.images.pyramid import Level, level
 from delg.settings import ImageSettings, ModelSettings
 from delg.types import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
@@ -39,36 +40,6 @@ class Prepared:
     width: int
     height: int
     turns: int
-
-
-def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The part of the photo inside ``box`` (x, y, width, height), and its top-left pixel (x, y).
-
-    Raises:
-        ImageError: the box has no area inside the photo.
-    """
-    height, width = pixels.shape[:2]
-    shown = ",".join(f"{value:g}" for value in box)
-    if not np.isfinite(box).all():
-        raise ImageError(f"the box {shown} must be four finite numbers")
-    x0, y0 = max(0, round(box[0])), max(0, round(box[1]))
-    x1, y1 = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
-    if x1 - x0 < 1 or y1 - y0 < 1:
-        raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
-    return pixels[y0:y1, x0:x1], (x0, y0)
-
-
-def turn_back(points: FloatArray, width: int, height: int, turns: int) -> FloatArray:
-    """Points (N, 2) found in a photo after ``turns`` quarter turns counter-clockwise, in its own
-    upright pixels again; ``width`` and ``height`` are those of the upright photo."""
-    x, y = points[:, 0], points[:, 1]
-    back = {
-        0: (x, y),
-        1: (width - 1 - y, x),
-        2: (width - 1 - x, height - 1 - y),
-        3: (y, height - 1 - x),
-    }[turns % 4]
-    return np.stack(back, axis=1).astype(np.float32)
 
 
 def aggregate_or_refuse(descriptors: FloatArray) -> FloatArray:
@@ -186,8 +157,7 @@ class Extractor:
         pixels = decode(source, self.images)
         height, width = pixels.shape[:2]
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
-        if turns % 4:
-            crop = np.ascontiguousarray(np.rot90(crop, turns))
+        crop = rotate(crop, turns)
         spec = self.settings.extraction
         side = float(spec.longest_side)
         if not spec.enlarge:
@@ -228,7 +198,7 @@ class Extractor:
         height, width = photo.crop.shape[:2]
         if photo.turns % 2:
             height, width = width, height
-        keypoints = turn_back(local.keypoints, width, height, photo.turns)
+        keypoints = rotate_back(local.keypoints, width, height, photo.turns)
         keypoints += np.array(photo.origin, np.float32)
         return ImageFeatures(
             global_descriptor=(total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32),

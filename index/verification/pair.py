@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.extraction.extractor import Extractor, crop_to_box
+from delg.extraction.extractor import Extractor
 from delg.images.decode import ImageError
+from delg.images.geometry import crop_to_box
 from delg.types import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.results import Verification
 from index.settings import IndexSettings, VerificationSettings

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from delg.extraction.extractor import crop_to_box
 from delg.images.decode import ImageError, Source, decode
+from delg.images.geometry import crop_to_box
 from delg.settings import ImageSettings
 from delg.types import Box, Failure, ImageFeatures, LocalFeatures
 from delg.zoo.registry import find_model

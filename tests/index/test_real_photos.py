@@ -149,11 +149,11 @@ def test_different_photos_do_not_match(lite: Extractor) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turns_of_a_transform(turns: int) -> None:
-    from delg.extraction.extractor import turn_back
+    from delg.images.geometry import rotate_back
     from index.search.search import quarter_turns
 
     turned = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
-    upright = turn_back(turned, 40, 30, turns)
+    upright = rotate_back(turned, 40, 30, turns)
     # The transform from the upright photo to its turned twin.
     columns = np.linalg.solve(np.c_[upright, np.ones(3)], turned).T
     assert quarter_turns(np.vstack([columns, [0, 0, 1]])) == turns

@@ -7,12 +7,10 @@ import io
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from delg import Extractor, ImageError, ImageFeatures
-from delg.extraction.extractor import crop_to_box, turn_back
+from delg.images.geometry import rotate_back
 from delg.inference.backend import Maps
 from delg.settings import ExtractionSettings, ModelSettings
 
@@ -150,43 +148,6 @@ def test_boxes_without_area_in_the_photo_are_refused(box: tuple[float, ...]) -> 
         bright().extract(photo, box=box)
 
 
-def test_a_box_is_cut_at_the_photos_border() -> None:
-    photo = np.arange(40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
-    for box, rows, columns in (
-        ((-10, -5, 30, 20), slice(0, 15), slice(0, 20)),
-        ((50, 30, 100, 100), slice(30, 40), slice(50, 60)),
-        ((-100, -100, 1000, 1000), slice(0, 40), slice(0, 60)),
-        ((2.6, 3.4, 10, 10), slice(3, 13), slice(3, 13)),
-        ((0, 0, 1, 1), slice(0, 1), slice(0, 1)),
-    ):
-        crop, origin = crop_to_box(photo, box)
-        assert (crop == photo[rows, columns]).all()
-        assert origin == (columns.start, rows.start)
-
-
-# Turning back.
-
-
-@given(st.integers(1, 12), st.integers(1, 12), st.integers(-5, 9))
-def test_turn_back_undoes_rot90(width: int, height: int, turns: int) -> None:
-    numbers = np.arange(width * height).reshape(height, width)
-    turned = np.rot90(numbers, turns)
-    rows, columns = np.mgrid[: turned.shape[0], : turned.shape[1]].reshape(2, -1)
-    points = np.stack([columns, rows], axis=1).astype(np.float32)
-    back = turn_back(points, width, height, turns)
-    assert back.dtype == np.float32
-    x, y = back.astype(int).T
-    assert (numbers[y, x] == turned[rows, columns]).all()
-
-
-def test_turn_back_keeps_parts_of_pixels_and_no_points() -> None:
-    point = np.array([[1.25, 2.5]], np.float32)
-    assert turn_back(point, 10, 20, 1).tolist() == [[9 - 2.5, 1.25]]
-    assert turn_back(point, 10, 20, 2).tolist() == [[9 - 1.25, 19 - 2.5]]
-    assert turn_back(point, 10, 20, 3).tolist() == [[2.5, 19 - 1.25]]
-    assert turn_back(np.zeros((0, 2), np.float32), 10, 20, 1).shape == (0, 2)
-
-
 # The real network.
 
 
@@ -287,7 +248,7 @@ def test_photos_turned_by_exif_give_the_keypoints_of_the_upright_one(
 def test_turns_are_those_of_rot90(lite: Extractor, coffee: np.ndarray, turns: int) -> None:
     turned = lite.extract(np.ascontiguousarray(np.rot90(coffee, turns)))
     found = lite.extract(coffee, turns=turns)
-    expected = turn_back(turned.local.keypoints, 600, 400, turns)
+    expected = rotate_back(turned.local.keypoints, 600, 400, turns)
     np.testing.assert_allclose(found.local.keypoints, expected, atol=1e-3)
     np.testing.assert_allclose(found.global_descriptor, turned.global_descriptor, atol=1e-5)
     assert (found.width, found.height) == (600, 400)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from delg import Extractor, load_model
-from delg.extraction.extractor import turn_back
 from delg.extraction.sift import DIM, extract_sift
+from delg.images.geometry import rotate_back
 from delg.types import LocalFeatures
 
 
@@ -59,7 +59,7 @@ def test_a_quarter_turn_finds_the_same_points(
 ) -> None:
     turned = extract_sift(np.ascontiguousarray(np.rot90(coffee, turns)), 1024, 1000)
     height, width = coffee.shape[:2]
-    back = turn_back(turned.keypoints, width, height, turns)
+    back = rotate_back(turned.keypoints, width, height, turns)
     distances = np.linalg.norm(found.keypoints[:, None] - back[None], axis=2).min(axis=1)
     assert (distances < 1.5).mean() > 0.8
 

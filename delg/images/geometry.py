@@ -1,0 +1,59 @@
+"""Parts and quarter turns of photos, and the way back for points found in them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.images.decode import ImageError
+from delg.types import Box, FloatArray
+
+
+def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The part of a photo inside a box.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        box: (x, y, width, height) in pixels; what lies outside the photo is cut off.
+
+    Returns:
+        A view of the pixels, and its top-left pixel (x, y) in the photo.
+
+    Raises:
+        ImageError: the box has no area inside the photo.
+    """
+    height, width = pixels.shape[:2]
+    shown = ",".join(f"{value:g}" for value in box)
+    if not np.isfinite(box).all():
+        raise ImageError(f"the box {shown} must be four finite numbers")
+    left, top = max(0, round(box[0])), max(0, round(box[1]))
+    right, bottom = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
+    if right - left < 1 or bottom - top < 1:
+        raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
+    return pixels[top:bottom, left:right], (left, top)
+
+
+def rotate(pixels: NDArray[np.uint8], rotations: int) -> NDArray[np.uint8]:
+    """Pixels (height, width, 3) after ``rotations`` quarter turns counter-clockwise."""
+    return np.ascontiguousarray(np.rot90(pixels, rotations)) if rotations % 4 else pixels
+
+
+def rotate_back(points: FloatArray, width: int, height: int, rotations: int) -> FloatArray:
+    """Points found in a rotated photo, in pixels of the photo before.
+
+    Args:
+        points: float32 (N, 2) in (x, y), pixels of what :func:`rotate` returned.
+        width, height: of the photo before.
+        rotations: the quarter turns counter-clockwise it was given.
+
+    Returns:
+        float32 (N, 2) in (x, y).
+    """
+    x, y = points[:, 0], points[:, 1]
+    before = {
+        0: (x, y),
+        1: (width - 1 - y, x),
+        2: (width - 1 - x, height - 1 - y),
+        3: (y, height - 1 - x),
+    }[rotations % 4]
+    return np.stack(before, axis=1).astype(np.float32)
