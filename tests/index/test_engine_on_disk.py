@@ -396,8 +396,12 @@ DEATHS = {
 }
 
 
+# What the other process imports: the helpers of tests, and the packages themselves.
+HELPERS = (Path(__file__).parents[1] / "helpers", Path(__file__).parents[2])
+
+
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(path) for path in HELPERS)}
 
 
 def run(work: str, folder: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -26,13 +26,13 @@ def images(make_index, photos) -> ImageIndex:
 def seen(monkeypatch) -> list[str]:
     """Names of the segments that are read."""
     names: list[str] = []
-    whole = index.held.Segment
+    whole = index.storage.segment_set.Segment
 
     def read(path, held):
         names.append(path.name)
         return whole(path, held)
 
-    monkeypatch.setattr(index.held, "Segment", read)
+    monkeypatch.setattr(index.storage.segment_set, "Segment", read)
     return names
 
 
@@ -61,7 +61,7 @@ def test_a_process_that_may_hold_no_more_files_reads_them_by_their_path(
         def mmap(*_, **__):
             raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(index.held, "mmap", Full)
+    monkeypatch.setattr(index.storage.segment_set, "mmap", Full)
     reader = reopen(images.path)
     assert reader.lost() == []
     assert reader.query(photos / "005.png", k=1, rerank=1)[0].id == "005.png"
