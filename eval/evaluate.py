@@ -18,7 +18,7 @@ from eval.run_queries import Answers, Engine, ask, check_distractors, index_gall
 from eval.scoring import score
 from index.image_index import ImageIndex
 from index.ingest import Progress
-from index.search.search import Orientations
+from index.search.orientation import Orientations
 
 BASELINES = ("global", "sift")
 # Up to so many photos the sift baseline also verifies every pair.

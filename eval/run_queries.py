@@ -21,7 +21,8 @@ from eval.recognition import recognise
 from index.image_index import ImageIndex
 from index.ingest import Progress
 from index.results import Ranking
-from index.search.search import Orientations, Search
+from index.search.orientation import Orientations
+from index.search.search import Search
 from index.settings import IndexSettings
 
 # Hits kept for the report even where the metrics need fewer.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from index.storage.catalog import ImageRow
 from index.storage.store import Store
-from index.verification.pair import compare
+from index.verification.pair import verify_features
 
 SAME_FILE, NEAR = "same file", "near"
 # Rows whose similarities with all others are computed at once.
@@ -166,6 +166,6 @@ def _best_first(
 
 def _near(store: Store, a: ImageRow, b: ImageRow, limits: Limits) -> bool:
     one, other = store.features(a), store.features(b)
-    seen = compare(one, other, store.settings)
+    seen = verify_features(one, other, store.settings)
     features = min(len(one.local), len(other.local))
     return seen.verified and seen.inliers >= max(limits.inliers, limits.inlier_rate * features)

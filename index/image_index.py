@@ -28,7 +28,8 @@ from index.formats.exchange import (
 from index.ingest import AddReport, Progress, add
 from index.labels import GivenLabels, read_labels
 from index.results import QueryResult
-from index.search.search import Orientations, Search
+from index.search.orientation import Orientations
+from index.search.search import Search
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog import Catalog, ImageRow

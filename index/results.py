@@ -1,4 +1,4 @@
-"""What a query gives back."""
+"""The results of verifications and queries."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from delg.types import Box, FloatArray
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """What geometry says about two photos.
+    """The result of geometric verification of two photos.
 
     Attributes:
-        inliers: matches that agree with one believable transform; 0 where there is none.
+        inliers: matches that agree with one plausible transform; 0 where there is none.
         verified: inliers reach the configured minimum.
         transform: float64 (3, 3), maps homogeneous (x, y, 1) in the query's pixels to the other
             photo's; None without inliers.
@@ -31,23 +31,23 @@ class Verification:
 
     @classmethod
     def none(cls) -> Verification:
-        """Nothing agrees."""
+        """No transform, no inliers."""
         return cls(0, False, None, np.zeros((0, 2), np.int32))
 
 
 @dataclass(frozen=True, eq=False)
 class Hit:
-    """One photo found.
+    """One photo of a query's results.
 
     Attributes:
         rank: from 1.
-        id, path, label, metadata: of the photo in the index.
-        score: orders the hits and compares across queries; see :mod:`index.search.scoring`.
+        id, path, label, metadata: of the indexed photo.
+        score: orders the hits and is comparable across queries; see :mod:`index.search.scoring`.
         similarity: inner product of the global descriptors.
         inliers, verified, transform: see :class:`Verification`.
         query_points, points: float32 (inliers, 2), (x, y), the matched points in the upright
             pixels of the query and of this photo.
-        width, height: of this photo, upright.
+        width, height: of this photo, upright, pixels.
     """
 
     rank: int
@@ -82,11 +82,13 @@ class Hit:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The photos found, best first, without what is only of interest for few of them.
+    """A ranking of many thousand photos, without the details of hits.
 
     Attributes:
-        ids: of the images.
-        scores: float32 (N,), falling; inliers: int32 (N,); verified: bool (N,).
+        ids: of the images, best first.
+        scores: float32 (N,), descending.
+        inliers: int32 (N,).
+        verified: bool (N,).
     """
 
     ids: tuple[str, ...]
@@ -100,9 +102,10 @@ class QueryResult:
     """The hits of one query, best first; a sequence of :class:`Hit`.
 
     Attributes:
-        orientation: degrees (0, 90, 180, 270) by which the query was turned counter-clockwise
-            to find the first hit.
-        width, height: of the query, upright; box: the part looked at.
+        orientation: degrees (0, 90, 180, 270) by which the query was rotated
+            counter-clockwise to find the first hit.
+        width, height: of the upright query, pixels.
+        box: the part of it that was searched for, (x, y, width, height); None: all of it.
         timing_ms: milliseconds for ``extract``, ``search`` and ``rerank``.
     """
 
@@ -127,8 +130,8 @@ class QueryResult:
         """The result as the command line prints it and the HTTP API answers it.
 
         Args:
-            query: what the photo is called.
-            index: what the index is called.
+            query: the name of the photo.
+            index: the name of the index.
         """
         return {
             "query": query,

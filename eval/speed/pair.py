@@ -13,7 +13,7 @@ from index.results import Verification
 from index.settings import IndexSettings
 from index.storage.product_quantizer import FEWEST
 from index.storage.store import Store
-from index.verification.pair import compare_stored
+from index.verification.pair import verify_pair as verify_matchable
 
 _RATES = (0.05, 0.1, 0.5)
 _NOISE, _MUCH_NOISE = 0.5, 1.1
@@ -39,7 +39,7 @@ class _Stored:
     def verify(self) -> Verification:
         """Read and unpack both photos, match, verify."""
         one, other = (self.store.matchable(row) for row in (1, 2))
-        return compare_stored(one, other, self.settings)
+        return verify_matchable(one, other, self.settings)
 
     def published(self) -> object:
         """The published way, on float64 arrays."""

@@ -195,7 +195,7 @@ def match(
     from delg.settings import parse, read_yaml
     from delg.zoo.registry import load_model
     from index import IndexSettings
-    from index.verification.pair import match_photos
+    from index.verification.match_photos import match_photos
 
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
     extractor = load_model(model, extraction=settings.extraction, images=settings.images)

@@ -20,7 +20,7 @@ from delg.types import FloatArray, ImageFeatures
 from index.image_index import ImageIndex
 from index.labels import GivenLabels, Label
 from index.results import QueryResult
-from index.search.search import quarter_turns
+from index.search.orientation import quarter_rotations
 from index.serve.job_queue import Workers
 from index.serve.outliers import outliers
 from index.serve.settings import MIB, ServeSettings
@@ -90,7 +90,7 @@ class Service:
             else:
                 source = _source(images, _row(images, asked.id))
             if not isinstance(source, ImageFeatures):
-                turns = 0 if transform is None else quarter_turns(transform)
+                turns = 0 if transform is None else quarter_rotations(transform)
                 source = images.extractor.extract(source, asked.box, turns)
             return outliers(source, other, transform, images.settings)
 

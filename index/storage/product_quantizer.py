@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from delg.compiled import compiled
 from delg.types import FloatArray
-from index.verification.int8_matmul import STEPS
+from index.verification.int8_matmul import INT8_SCALE
 
 CENTROIDS = 256
 # Bytes a descriptor, and components kept for each of them, at most.
@@ -136,7 +136,7 @@ def _steps(
             length += lengths[group, code]
             for part in range(width):
                 vector[group * width + part] = centroids[group, code, part]
-        steps = np.float32(STEPS) / np.sqrt(length)
+        steps = np.float32(INT8_SCALE) / np.sqrt(length)
         for part in range(groups * width):
             found[number, part] = np.int8(np.rint(vector[part] * steps))
     return found

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from delg.types import FloatArray, ImageFeatures
-from index.verification.int8_matmul import Descriptors, to_steps
+from index.verification.int8_matmul import Descriptors, quantize
 
 
 class Codebook(Protocol):
@@ -28,8 +28,9 @@ class MatchableFeatures:
 
     Attributes:
         keypoints: float32 (N, 2), (x, y), pixels of the upright photo.
-        descriptors: with a codebook int8 (N, r), unit vectors in its space in whole steps (see
-            :mod:`index.verification.int8_matmul`); without one float32 (N, d), as extracted.
+        descriptors: with a codebook int8 (N, r), unit vectors in its space, as
+            :func:`index.verification.int8_matmul.quantize` gives them; without one float32 (N, d),
+            as extracted.
         scales: float32 (N,), see :class:`delg.types.LocalFeatures`.
         size: width and height of the upright photo, pixels.
         codebook: in whose space the descriptors lie; None: as extracted.
@@ -49,7 +50,7 @@ class MatchableFeatures:
         return cls(local.keypoints, local.descriptors, local.scales, size)
 
 
-class Query:
+class MatchableQuery:
     """Features of a query, ready to be compared with stored photos.
 
     Args:
@@ -67,7 +68,7 @@ class Query:
         if codebook is None:
             return query
         if codebook not in self._projected:
-            steps = to_steps(codebook.project(self.features.local.descriptors))
+            steps = quantize(codebook.project(self.features.local.descriptors))
             # Column by column, as the matrix product reads the query.
             steps = np.asfortranarray(steps)
             self._projected[codebook] = MatchableFeatures(

@@ -12,12 +12,12 @@ from threadpoolctl import ThreadpoolController
 
 from delg.compiled import compiled
 from index.settings import MatchingSettings
-from index.verification.int8_matmul import Descriptors, Products
+from index.verification.int8_matmul import DescriptorProducts, Descriptors
 
-# So many products at a time, which the cache holds.
-_CELLS = 1 << 20
-# Less than any product.
-_LEAST = np.iinfo(np.int32).min
+# Products computed at a time; that many fit into the cache.
+_BLOCK = 1 << 20
+# Below any product.
+_LOWEST = np.iinfo(np.int32).min
 
 
 @cache
@@ -27,10 +27,7 @@ def _blas() -> ThreadpoolController:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Products made inside take one thread.
-
-    Candidates already run side by side; more threads inside each product only contend.
-    """
+    """Limit BLAS to one thread per product, where photos are already worked on in parallel."""
     with _blas().limit(limits=1, user_api="blas"):
         yield
 
@@ -38,37 +35,37 @@ def one_blas_thread() -> Iterator[None]:
 def match_descriptors(
     query: Descriptors, other: Descriptors, settings: MatchingSettings
 ) -> NDArray[np.int32]:
-    """Nearest neighbours from the query to another photo that pass the filters.
+    """Match each of the query's descriptors to its nearest neighbour in another photo.
 
-    All distances come from matrix products, as |a − b|² = 2 − 2 a·b for unit vectors.
+    Distances come from inner products: |a − b|² = 2 − 2 a·b for unit vectors.
 
     Args:
-        query, other: (N, d) and (M, d), unit vectors as float32, or as int8 in whole steps (see
-            :mod:`index.verification.int8_matmul`).
-        settings: mutual nearest neighbours only, the ratio to the second neighbour, and the
-            largest distance.
+        query, other: (N, d) and (M, d), unit vectors as float32, or quantised to int8 (see
+            :func:`index.verification.int8_matmul.quantize`).
+        settings: the filters: mutual neighbours only, the ratio of the distances to the nearest
+            and second nearest neighbour, and the largest distance.
 
     Returns:
-        int32 (K, 2), indices into ``query`` and ``other``, in the query's order.
+        int32 (K, 2), indices into ``query`` and ``other``, in the query's order. Of equally near
+        descriptors the first counts.
     """
     if not len(query) or not len(other):
         return np.zeros((0, 2), np.int32)
-    products = Products(query, other)
+    products = DescriptorProducts(query, other)
     nearest = np.zeros(len(query), np.int32)
-    best: np.ndarray = np.full(len(query), _LEAST, products.kind)
+    best: np.ndarray = np.full(len(query), _LOWEST, products.dtype)
     second = best.copy()
-    theirs: np.ndarray = np.empty(len(other), products.kind)
-    rows = max(2, _CELLS // len(query))
-    for start in range(0, len(other), rows):
-        _look_through(
-            products.rows(slice(start, start + rows)), start, nearest, best, second, theirs
-        )
-    return _kept(
+    best_of_other: np.ndarray = np.empty(len(other), products.dtype)
+    block = max(2, _BLOCK // len(query))
+    for start in range(0, len(other), block):
+        rows = products.rows(slice(start, start + block))
+        _update_neighbours(rows, start, nearest, best, second, best_of_other)
+    return _filter_matches(
         nearest,
         best,
         second,
-        theirs,
-        products.one,
+        best_of_other,
+        products.unit_product,
         settings.max_distance,
         settings.ratio,
         settings.mutual,
@@ -76,73 +73,76 @@ def match_descriptors(
 
 
 @compiled
-def _look_through(
+def _update_neighbours(
     products: np.ndarray,
     start: int,
     nearest: NDArray[np.int32],
     best: np.ndarray,
     second: np.ndarray,
-    theirs: np.ndarray,
+    best_of_other: np.ndarray,
 ) -> None:
-    """Look through products (m, N) of the query's with the other's features from ``start`` on.
+    """Update the nearest neighbours, in place, with a block of the other photo's descriptors.
 
     Args:
-        nearest: of each of the query's features the nearest so far, (N,); ``best``, ``second``: its
-            product and the second best.
-        theirs: (M,), of each of the other's features the best product.
+        products: (m, N), of the other's descriptors from ``start`` on with all of the query's.
+        nearest: (N,), index of each query descriptor's nearest neighbour so far.
+        best, second: (N,), its product and the second highest product.
+        best_of_other: (M,), the highest product of each of the other's descriptors.
     """
     rows, columns = products.shape
-    nothing = np.full(columns, _LEAST, products.dtype)
-    # Two at a time: what the query's features have so far is read and written half as often.
+    padding = np.full(columns, _LOWEST, products.dtype)
+    # Two rows at a time halve the reads and writes of what is known of the query's descriptors.
     for row in range(0, rows, 2):
-        one = products[row]
-        two = products[row + 1] if row + 1 < rows else nothing
+        upper = products[row]
+        lower = products[row + 1] if row + 1 < rows else padding
         number = np.int32(start + row)
-        top, other_top = one[0], two[0]
+        upper_best, lower_best = upper[0], lower[0]
         for column in range(columns):
-            a, b, known = one[column], two[column], best[column]
-            top = a if a > top else top
-            other_top = b if b > other_top else other_top
-            ahead = a >= b
-            high, low = (a, b) if ahead else (b, a)
+            a, b, known = upper[column], lower[column], best[column]
+            upper_best = a if a > upper_best else upper_best
+            lower_best = b if b > lower_best else lower_best
+            upper_wins = a >= b
+            high, low = (a, b) if upper_wins else (b, a)
             closer = high > known
-            # The best of those that are not the very best.
-            behind = known if closer else high
-            behind = behind if behind > low else low
-            second[column] = behind if behind > second[column] else second[column]
-            place = number if ahead else np.int32(number + 1)
-            nearest[column] = place if closer else nearest[column]
+            # The highest of those that are not the best.
+            runner_up = known if closer else high
+            runner_up = runner_up if runner_up > low else low
+            second[column] = runner_up if runner_up > second[column] else second[column]
+            winner = number if upper_wins else np.int32(number + 1)
+            nearest[column] = winner if closer else nearest[column]
             best[column] = high if closer else known
-        theirs[start + row] = top
+        best_of_other[start + row] = upper_best
         if row + 1 < rows:
-            theirs[start + row + 1] = other_top
+            best_of_other[start + row + 1] = lower_best
 
 
 @compiled
-def _kept(
+def _filter_matches(
     nearest: NDArray[np.int32],
     best: np.ndarray,
     second: np.ndarray,
-    theirs: np.ndarray,
-    one: float,
+    best_of_other: np.ndarray,
+    unit_product: float,
     max_distance: float,
     ratio: float,
     mutual: bool,
 ) -> NDArray[np.int32]:
-    """The pairs (K, 2) that pass the filters."""
-    pairs = np.empty((len(nearest), 2), np.int32)
-    count, least = 0, one * (1 - max_distance**2 / 2)
-    taken = np.zeros(len(theirs), np.bool_)
-    for number in range(len(nearest)):
-        place = nearest[number]
-        if best[number] < least or (mutual and (best[number] != theirs[place] or taken[place])):
+    """The matches (K, 2) that pass the filters."""
+    matches = np.empty((len(nearest), 2), np.int32)
+    count, lowest = 0, unit_product * (1 - max_distance**2 / 2)
+    matched = np.zeros(len(best_of_other), np.bool_)
+    for feature in range(len(nearest)):
+        neighbour = nearest[feature]
+        if best[feature] < lowest:
             continue
-        near = max(one - np.float64(best[number]), 0.0)
-        far = max(one - np.float64(second[number]), 0.0)
+        if mutual and (best[feature] != best_of_other[neighbour] or matched[neighbour]):
+            continue
+        near = max(unit_product - np.float64(best[feature]), 0.0)
+        far = max(unit_product - np.float64(second[feature]), 0.0)
         if ratio < 1 and near >= ratio**2 * far:
             continue
-        # Of the query's features that are as near, the first.
-        taken[place] = True
-        pairs[count, 0], pairs[count, 1] = number, place
+        matched[neighbour] = True
+        matches[count, 0], matches[count, 1] = feature, neighbour
         count += 1
-    return pairs[:count].copy()
+    selected: NDArray[np.int32] = matches[:count].copy()
+    return selected

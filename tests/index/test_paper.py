@@ -17,7 +17,7 @@ from index import IndexSettings
 from index.results import Verification
 from index.search.scoring import score
 from index.settings import RankingSettings
-from index.verification.pair import compare
+from index.verification.pair import verify_features
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PAPER = read_settings(IndexSettings, CONFIGS / "paper.yaml")
@@ -84,7 +84,7 @@ MIRROR = [[-1, 0, 900], [0, 1, 0], [0, 0, 1]]
 @pytest.mark.parametrize(("shared", "others"), [(60, 60), (20, 150), (5, 0), (3, 0), (0, 90)])
 def test_inliers_are_those_of_the_paper(transform, shared: int, others: int) -> None:
     query, other = pair(np.random.default_rng(shared), transform, shared, others)
-    assert compare(query, other, PAPER).inliers == published(query, other)
+    assert verify_features(query, other, PAPER).inliers == published(query, other)
 
 
 def test_the_threshold_is_in_pixels_of_the_query() -> None:
@@ -96,12 +96,12 @@ def test_the_threshold_is_in_pixels_of_the_query() -> None:
         noisy, *(getattr(other.local, n) for n in ("descriptors", "scales", "scores"))
     )
     moved = ImageFeatures(other.global_descriptor, local, 2700, 1500)
-    assert compare(query, moved, PAPER).inliers == published(query, moved) > 75
+    assert verify_features(query, moved, PAPER).inliers == published(query, moved) > 75
 
 
 def test_the_transform_still_maps_the_query_to_the_other_photo() -> None:
     query, other = pair(np.random.default_rng(2), ZOOM, 100, 20)
-    found = compare(query, other, PAPER).transform
+    found = verify_features(query, other, PAPER).transform
     assert found is not None
     np.testing.assert_allclose(found[:, :2], np.array(ZOOM)[:, :2], atol=0.05)
 

@@ -20,7 +20,7 @@ from delg.zoo.cache import HOME_VARIABLE
 from delg.zoo.registry import find_model
 from index import ImageIndex, IndexSettings
 from index.formats.exchange import Kind
-from index.verification.pair import compare
+from index.verification.pair import verify_features
 
 KINDS = ("new", "old", "delf")
 
@@ -42,7 +42,7 @@ def models(folders) -> dict[str, Extractor]:
 
 def same_place(a, b) -> None:
     """Matched features of two extractions of one photo lie in the same places of it."""
-    seen = compare(a, b, IndexSettings())
+    seen = verify_features(a, b, IndexSettings())
     assert seen.inliers > 0.8 * len(a.local)
     np.testing.assert_allclose(seen.transform, np.eye(3), atol=0.5)
 
@@ -89,7 +89,7 @@ def test_a_turned_photo_and_a_box_give_keypoints_of_the_photo_as_it_came(models,
     assert y.min() >= 100
     assert y.max() <= 299
     turned = model.extract(np.rot90(coffee), turns=3)
-    seen = compare(upright, turned, IndexSettings())
+    seen = verify_features(upright, turned, IndexSettings())
     # A quarter turn counter-clockwise takes (x, y) to (y, W - 1 - x).
     np.testing.assert_allclose(seen.transform, [[0, 1, 0], [-1, 0, 599], [0, 0, 1]], atol=3)
 

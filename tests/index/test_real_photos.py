@@ -13,8 +13,10 @@ from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import is_right
 from index.settings import IndexSettings, RankingSettings
 from index.verification.geometric import transform_points
+from index.verification.match_photos import match_photos
 from index.verification.matchable import MatchableFeatures
-from index.verification.pair import compare, match_photos, second_look
+from index.verification.pair import verify_features
+from index.verification.reverify import QueryPhoto, reverify_warped
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_order_of_hits(demo: tuple) -> None:
     verified = [hit.verified for hit in hits]
     assert verified == sorted(verified, reverse=True)
     # Matches that are not yet proof lift a photo among these.
-    others = [hit.similarity for hit in hits if hit.inliers < RankingSettings().unproven_from]
+    others = [hit.similarity for hit in hits if hit.inliers < RankingSettings().min_soft_inliers]
     assert len(others) > 3 and others == sorted(others, reverse=True)
 
 
@@ -127,9 +129,11 @@ def test_a_second_look_proves_what_one_look_only_suggests(lite: Extractor) -> No
     )
     settings = IndexSettings()
     query, other = lite.extract(view), lite.extract(photo)
-    first = compare(query, other, settings)
+    first = verify_features(query, other, settings)
     assert first.transform is not None
-    again = second_look(lite, view, None, MatchableFeatures.of(other), first.transform, settings)
+    again = reverify_warped(
+        QueryPhoto(lite, view), MatchableFeatures.of(other), first.transform, settings
+    )
     assert again.verification.verified and again.verification.inliers > first.inliers
     matches = again.verification.matches
     mapped = cv2.perspectiveTransform(
@@ -150,10 +154,10 @@ def test_different_photos_do_not_match(lite: Extractor) -> None:
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_quarter_turns_of_a_transform(turns: int) -> None:
     from delg.images.geometry import rotate_back
-    from index.search.search import quarter_turns
+    from index.search.orientation import quarter_rotations
 
     turned = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
     upright = rotate_back(turned, 40, 30, turns)
     # The transform from the upright photo to its turned twin.
     columns = np.linalg.solve(np.c_[upright, np.ones(3)], turned).T
-    assert quarter_turns(np.vstack([columns, [0, 0, 1]])) == turns
+    assert quarter_rotations(np.vstack([columns, [0, 0, 1]])) == turns

@@ -7,7 +7,7 @@ import pytest
 from delg.images.decode import decode
 from index import ImageIndex, IndexSettings
 from index.verification.geometric import transform_points
-from index.verification.pair import match_photos
+from index.verification.match_photos import match_photos
 
 
 def photo(real_photos, name: str) -> np.ndarray:

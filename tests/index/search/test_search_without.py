@@ -140,11 +140,11 @@ def test_each_orientation_is_extracted_once(counted, model):
 
 def test_each_photo_is_verified_once(counted, monkeypatch):
     compared = []
-    from index.search import search as module
+    from index.search import rerank as module
 
-    real = module.compare_stored
+    real = module.verify_pair
     monkeypatch.setattr(
-        module, "compare_stored", lambda *a, **k: (compared.append(a[1]), real(*a, **k))[1]
+        module, "verify_pair", lambda *a, **k: (compared.append(a[1]), real(*a, **k))[1]
     )
     search = counted.search(QUERY)
     search.ranking(10, rerank=5, orientations="1")

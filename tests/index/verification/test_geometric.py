@@ -5,7 +5,9 @@ import pytest
 
 from index.results import Verification
 from index.settings import VerificationSettings
-from index.verification.geometric import Matched, spread, transform_points, trials, verify
+from index.verification.correspondences import Correspondences
+from index.verification.estimators.base import required_trials
+from index.verification.geometric import minor_axis_std, transform_points, verify
 
 METHODS = ("affine", "homography", "skimage-affine")
 # The two photos differ in size and shape, so that mixed up sides or axes show.
@@ -50,7 +52,7 @@ def homography(rng: np.random.Generator) -> np.ndarray:
 def alone(
     query: np.ndarray, other: np.ndarray, matches: np.ndarray, settings: VerificationSettings
 ) -> Verification:
-    return verify(Matched(query, other, matches, QUERY, OTHER), settings)
+    return verify(Correspondences(query, other, matches, QUERY, OTHER), settings)
 
 
 class Pair:
@@ -374,7 +376,9 @@ def test_scales_are_told_as_the_model_sees_photos(scales, small):
 
     def inliers(told: tuple[np.ndarray, np.ndarray] | None, kind: str = scales) -> int:
         half = (query / 2).astype(np.float32)
-        return verify(Matched(query, half, matches, *sizes, told), options(scales=kind)).inliers
+        return verify(
+            Correspondences(query, half, matches, *sizes, told), options(scales=kind)
+        ).inliers
 
     assert (
         inliers(right) == inliers(None) == inliers(wrong, "ignored") == inliers(wrong, "auto") == 60
@@ -410,16 +414,16 @@ def test_points_through_a_transform_worked_by_hand():
 
 def test_spread_is_that_of_the_thinnest_direction():
     square = np.array([(0, 0), (2, 0), (0, 2), (2, 2)])
-    assert spread(square) == pytest.approx(1)
-    assert spread(square * (10, 1)) == pytest.approx(1)
-    assert spread((square * (10, 1)) @ turn(30)[:2, :2]) == pytest.approx(1)
-    assert spread(np.array([(0, 0), (5, 5), (9, 9)])) == pytest.approx(0, abs=1e-5)
+    assert minor_axis_std(square) == pytest.approx(1)
+    assert minor_axis_std(square * (10, 1)) == pytest.approx(1)
+    assert minor_axis_std((square * (10, 1)) @ turn(30)[:2, :2]) == pytest.approx(1)
+    assert minor_axis_std(np.array([(0, 0), (5, 5), (9, 9)])) == pytest.approx(0, abs=1e-5)
 
 
 def test_trials_grow_with_the_share_of_false_matches():
     settings = options(min_inliers=16, max_trials=10_000)
-    counts = [trials(count, settings) for count in (4, 16, 50, 100, 200, 1000)]
+    counts = [required_trials(count, 3, 4000, settings) for count in (4, 16, 50, 100, 200, 1000)]
     assert counts == sorted(counts)
     assert counts[0] == counts[1] == 50 and counts[-1] == 10_000
     # At 16 of 100 one sample of three in 244 is all true: 99 % sure after 1122 of them.
-    assert trials(100, settings) == pytest.approx(1122, abs=2)
+    assert required_trials(100, 3, 4000, settings) == pytest.approx(1122, abs=2)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from index.settings import MatchingSettings
 from index.verification import matching
-from index.verification.int8_matmul import STEPS, to_steps
+from index.verification.int8_matmul import INT8_SCALE, quantize
 from index.verification.matching import match_descriptors
 
 OPEN = MatchingSettings(mutual=False, ratio=1, max_distance=2)
@@ -139,7 +139,7 @@ def test_whole_steps_are_matched_by_their_exact_products(seed, mutual):
         if not mutual or (row[j] == products[:, j].max() and j not in [two for _, two in expected]):
             expected.append([i, j])
     settings = OPEN.model_copy(update={"mutual": mutual})
-    assert all(product < STEPS**2 for product in products.ravel())
+    assert all(product < INT8_SCALE**2 for product in products.ravel())
     assert pairs(query, other, settings) == expected
 
 
@@ -148,9 +148,9 @@ def test_whole_steps_are_matched_by_their_exact_products(seed, mutual):
 def test_in_parts_the_matches_are_the_same(monkeypatch, cells, kind):
     query, other = unit_vectors(np.random.default_rng(1), 41, 67)
     if kind is np.int8:
-        query, other = to_steps(query), to_steps(other)
+        query, other = quantize(query), quantize(other)
     settings = MatchingSettings(ratio=0.9)
     whole = pairs(query, other, settings)
     assert len(whole) > 10
-    monkeypatch.setattr(matching, "_CELLS", cells)
+    monkeypatch.setattr(matching, "_BLOCK", cells)
     assert pairs(query, other, settings) == whole

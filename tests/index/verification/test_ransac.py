@@ -3,10 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.verification.ransac import Agreement, Matches, Trials
-from index.verification.ransac import agree as agree_matches
+from index.verification.ransac import (
+    PointMatches,
+    RansacParams,
+    RansacResult,
+    estimate_affine_ransac,
+)
 
-TRIALS = Trials(pairs=300, triples=1500, max_zoom=8, mirrored=False, seed=0)
+TRIALS = RansacParams(pairs=300, triples=1500, max_zoom=8, allow_mirror=False, seed=0)
 SIDE = 1000.0
 
 
@@ -14,10 +18,10 @@ def agree(
     query: np.ndarray,
     other: np.ndarray,
     threshold: float,
-    trials: Trials,
+    trials: RansacParams,
     zooms: np.ndarray | None = None,
-) -> Agreement | None:
-    return agree_matches(Matches(query, other, zooms), threshold, trials)
+) -> RansacResult | None:
+    return estimate_affine_ransac(PointMatches(query, other, zooms), threshold, trials)
 
 
 def transform(angle: float, zoom: float, shear: float, shift: tuple[float, float]) -> np.ndarray:
@@ -80,7 +84,7 @@ def test_the_same_matches_give_the_same_answer_and_another_seed_much_the_same():
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     for seed in range(1, 6):
-        found, _ = agree(query, other, 24, Trials(300, 1500, 8, False, seed))
+        found, _ = agree(query, other, 24, RansacParams(300, 1500, 8, False, seed))
         assert off(found, matrix) < 15
 
 
@@ -99,7 +103,7 @@ def test_mirrors_are_found_where_they_may_be():
     mirror = np.diag([-1.0, 1, 1])
     mirror[0, 2] = SIDE
     query, other = matches(rng, mirror, 40, 80)
-    found, agreeing = agree(query, other, 24, Trials(100, 1000, 8, True, 0))
+    found, agreeing = agree(query, other, 24, RansacParams(100, 1000, 8, True, 0))
     assert agreeing[:40].all() and off(found, mirror) < 12
 
 
@@ -122,7 +126,7 @@ def test_scales_that_tell_the_zoom_find_it_among_more(zoom):
     query, other = matches(rng, matrix, 14, 186)
     told = np.exp2(rng.uniform(-3, 3, 200)).astype(np.float32)
     told[:14] = zoom * np.exp2(rng.uniform(-0.5, 0.5, 14))
-    found, agreeing = agree(query, other, 24, Trials(1000, 4000, 8, False, 0), told)
+    found, agreeing = agree(query, other, 24, RansacParams(1000, 4000, 8, False, 0), told)
     assert agreeing[:14].sum() >= 13 and off(found, matrix) < 40
 
 
