@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from delg.errors import DelgError, ModelError, UsageError
     from delg.extraction.extractor import Extractor
     from delg.images.decode import ImageError
@@ -39,11 +40,24 @@ __all__ = [
     "LocalFeatures",
     "ModelError",
     "UsageError",
+    "__version__",
     "load_model",
 ]
 
 
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("delg-retrieval")
+    except PackageNotFoundError:
+        # Run from a source tree that was never installed.
+        return "0+unknown"
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'delg' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,30 +1,34 @@
-"""Talking to people on a terminal: results to stdout, talk and progress to stderr."""
+"""Talking to people on a terminal: results to stdout; logs and progress to stderr.
+
+Only command lines import this; library code logs.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from delg.types import Failure
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
+
+    from delg.types import Failure
+
     Report = Callable[[int, int, int], None]
 
+log = logging.getLogger(__name__)
+# Loggers whose records users see.
+_PACKAGES = ("delg", "index", "eval")
 # Seconds between progress lines where the output is no terminal.
-_EVERY = 5.0
+_INTERVAL = 5.0
 
 
-def say(text: str) -> None:
-    """A line of talk, to stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def put(text: str) -> None:
+def print_result(text: str) -> None:
     """A line of result, to stdout."""
     print(text)  # noqa: T201
 
@@ -40,44 +44,95 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    content = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        drawn.add_row(*(Text(cell) for cell in row))
+        content.add_row(*(Text(cell) for cell in row))
     # A pipe has no width: nothing is cut off there.
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(drawn)
+    console.print(content)
 
 
 def report_failures(failures: Iterable[Failure]) -> None:
     """Name each failure and its reason, to stderr."""
     for failure in failures:
-        say(f"failed: {failure.path}: {failure.reason}")
+        log.info("failed: %s: %s", failure.path, failure.reason)
+
+
+class _StderrHandler(logging.Handler):
+    """Records as lines on stderr, whichever stream that is at the time.
+
+    On a terminal rich prints them, so that they appear above a progress bar, not inside it.
+    """
+
+    terminal: Console | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self.terminal is None:
+                print(self.format(record), file=sys.stderr, flush=True)  # noqa: T201
+            else:
+                self.terminal.print(
+                    self.format(record), markup=False, highlight=False, soft_wrap=True
+                )
+        except Exception:
+            self.handleError(record)
+
+
+_HANDLER = _StderrHandler()
+
+
+def log_to_stderr() -> None:
+    """Show the records of our packages from INFO on; calling it again changes nothing."""
+    for name in _PACKAGES:
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.addHandler(_HANDLER)
+
+
+def say(text: str) -> None:
+    """A line of talk, to stderr."""
+    log.info("%s", text)
+
+
+put = print_result
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Report]:
+def progress(description: str) -> Iterator[Report]:
     """A progress bar with rate and time left; plain lines where stderr is no terminal.
 
     Yields:
         A function to call as ``report(done, total, failed)``.
     """
     started = time.monotonic()
-    if not sys.stderr.isatty():
-        last = [started]
-
-        def lines(done: int, total: int, failed: int) -> None:
-            now = time.monotonic()
-            if now - last[0] >= _EVERY or done == total:
-                last[0] = now
-                rate = done / max(now - started, 1e-9)
-                left = (total - done) / max(rate, 1e-9)
-                say(
-                    f"{what}: {done:,} of {total:,}, {rate:.1f}/s, {left:.0f} s left"
-                    + (f", {failed:,} failed" if failed else "")
-                )
-
-        yield lines
+    if sys.stderr.isatty():
+        with _progress_bar(description, started) as report:
+            yield report
         return
+    last = started
+
+    def report_line(done: int, total: int, failed: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _INTERVAL or done == total:
+            last = now
+            rate = done / max(now - started, 1e-9)
+            left = (total - done) / max(rate, 1e-9)
+            failures = f", {failed:,} failed" if failed else ""
+            log.info(
+                "%s: %s of %s, %.1f/s, %.0f s left%s",
+                description, f"{done:,}", f"{total:,}", rate, left, failures,
+            )  # fmt: skip
+
+    yield report_line
+
+
+@contextmanager
+def _progress_bar(description: str, started: float) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -87,15 +142,16 @@ def progress(what: str) -> Iterator[Report]:
         TimeRemainingColumn,
     )
 
+    console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
     ) as bar:
-        task = bar.add_task(what, total=None, rate="")
+        task = bar.add_task(description, total=None, rate="")
 
         def update(done: int, total: int, failed: int) -> None:
             rate = f"{done / max(time.monotonic() - started, 1e-9):.1f}/s"
@@ -103,4 +159,8 @@ def progress(what: str) -> Iterator[Report]:
                 rate += f", {failed:,} failed"
             bar.update(task, completed=done, total=total, rate=rate)
 
-        yield update
+        _HANDLER.terminal = console
+        try:
+            yield update
+        finally:
+            _HANDLER.terminal = None

@@ -7,28 +7,80 @@ that only look into an index do not load TensorFlow.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
+import traceback
 from importlib.metadata import entry_points
 from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from delg.cli import model, train
-from delg.cli.console import put, say, table
+from delg.cli.console import log_to_stderr, print_result, table
 from delg.cli.options import FAILED, WRONG_USE, AsJson
 from delg.errors import DelgError, UsageError
 
+log = logging.getLogger(__name__)
 INTERRUPTED = 130
 # The group of entry points, functions that take the application and add commands to it.
 COMMANDS = "delg.commands"
+# What help lists first: the way a newcomer goes. Commands of other packages come last.
+ORDER = (
+    *("demo", "index", "query", "match", "serve", "extract", "export"),
+    *("eval", "train", "data", "model", "doctor"),
+)
+
+
+class UnexpectedEndError(DelgError):
+    """A library met the end of a file where it expected more."""
+
+
+class _Commands(TyperGroup):
+    """All commands, in the order of ``ORDER``."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            # The library that reads the command line takes it for a person's Ctrl-D.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise UnexpectedEndError(
+                f"a file ends too early: {error or 'nothing more is known'} "
+                f"(met in {where.filename}, line {where.lineno})"
+            ) from error
+
 
 app = typer.Typer(
-    help="Find the photos of that very thing, with the matching points as proof.",
+    cls=_Commands,
+    help="Find the photos that show the same thing, with the matching points as proof.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from delg import __version__
+
+        print_result(f"delg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    log_to_stderr()
 
 
 app.add_typer(model.app, name="model")
@@ -38,36 +90,43 @@ app.add_typer(train.data_app, name="data")
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Versions, hardware, and where each package was imported from."""
+    """Show versions, hardware, and where each package was imported from."""
     from delg.cli.doctor import examine, problems
 
-    found = examine()
+    report = examine()
     if as_json:
-        put(json.dumps(found))
+        print_result(json.dumps(report))
     else:
         for key in ("system", "cpu", "cores", "memory_gib", "gpus"):
-            put(f"{key.replace('_', ' ')}: {found[key]}")
-        packages = {"python": found["python"], **found["packages"], **found["optional"]}
+            print_result(f"{key.replace('_', ' ')}: {report[key]}")
+        packages = {"python": report["python"], **report["packages"], **report["optional"]}
         table(
             ["package", "version", "from"],
             [
-                (name, facts.get("version", "-"), facts.get("from") or facts["error"])
-                for name, facts in packages.items()
+                (name, package.get("version", "-"), package.get("from") or package["error"])
+                for name, package in packages.items()
             ],
         )
-        model = found["model"]
-        put(f"model {model['name']}: {model.get('fingerprint', 'broken')}")
-        put(f"it runs in: {model.get('runtime', '-')}")
-    for problem in problems(found):
-        say(f"problem: {problem}")
-    if problems(found):
+        model = report["model"]
+        print_result(f"model {model['name']}: {model.get('fingerprint', 'broken')}")
+        print_result(f"inference backend: {model.get('runtime', '-')}")
+    for problem in problems(report):
+        log.info("problem: %s", problem)
+    if problems(report):
         raise typer.Exit(FAILED)
 
 
 def _add_commands_of_other_packages() -> None:
     """``index`` and ``eval`` name their commands as entry points, so nothing here imports them."""
     for entry_point in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.value):
-        entry_point.load()(app)
+        try:
+            entry_point.load()(app)
+        except Exception as error:
+            # A plug-in that is broken must not take the other commands with it.
+            log.warning(
+                "the commands of %s (%s) cannot be loaded: %s: %s",
+                entry_point.name, entry_point.value, type(error).__name__, error,
+            )  # fmt: skip
 
 
 class _Interrupted(BaseException):
@@ -82,17 +141,18 @@ def main() -> None:
     """Run the command line; people's mistakes end in one clear line and an exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-    _add_commands_of_other_packages()
+    log_to_stderr()
     try:
+        _add_commands_of_other_packages()
         app()
     except UsageError as error:
-        say(f"error: {error}")
+        log.error("%s", error)
         sys.exit(WRONG_USE)
     except DelgError as error:
-        say(f"error: {error}")
+        log.error("%s", error)
         sys.exit(FAILED)
     except _Interrupted:
-        say("interrupted; what was committed is kept, and the same command continues")
+        log.info("interrupted; what was committed is kept, and the same command continues")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has seen enough.

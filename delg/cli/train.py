@@ -7,53 +7,54 @@ from typing import Annotated
 
 import typer
 
-from delg.cli.console import plural, put, report_failures
+from delg.cli.console import plural, print_result, report_failures
 from delg.cli.options import PARTLY, group
 from delg.errors import UsageError
 from delg.network.tensorflow_import import load_tensorflow
 
-data_app = group("Photos to train on, in other forms.")
+data_app = group("Prepare photos for training.")
 
 
 def train(
-    config: Annotated[Path, typer.Option(help="YAML with the settings of the run.")],
+    config: Annotated[Path, typer.Option(help="YAML file with the settings of the run.")],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
 ) -> None:
-    """Train a model; its folder is for --model afterwards."""
+    """Train a model into a folder that --model accepts."""
     from delg.training.settings import read_train_settings
 
     settings = read_train_settings(config)
     load_tensorflow()
     from delg.training.stages import train_in_stages
 
-    put(str(train_in_stages(settings, resume)))
+    print_result(str(train_in_stages(settings, resume)))
 
 
 @data_app.command("sample")
 def data_sample(
-    out: Annotated[Path, typer.Argument(help="Folder to write the photos into.")],
-    views: Annotated[int, typer.Option(min=2, help="Photos of each label.")] = 16,
+    out: Annotated[Path, typer.Argument(help="Folder to write the photos to.")],
+    views: Annotated[int, typer.Option(min=2, help="Number of photos per label.")] = 16,
 ) -> None:
-    """Write a small set of labelled photos to try training on: warped packaged photos."""
+    """Write a small labelled dataset of warped sample photos, to try training on."""
     from delg.training.sample_dataset import write_samples
 
-    put(f"{plural(write_samples(out, views), 'photo')} in {out}")
+    print_result(f"{plural(write_samples(out, views), 'photo')} in {out}")
 
 
 @data_app.command("tfrecord")
 def data_tfrecord(
-    out: Annotated[Path, typer.Option(help="Folder to write the files into.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the files to.")],
     sources: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of folders: a folder a label.")
+        list[Path] | None, typer.Argument(help="Folders with one subfolder per label.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="GLDv2's train.csv or train_clean.csv, in place of folders.")
+        Path | None,
+        typer.Option(help="GLDv2's train.csv or train_clean.csv, instead of folders."),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="GLDv2's tree of images.")] = None,
-    name: Annotated[str, typer.Option(help="First part of the file names.")] = "train",
-    shards: Annotated[int, typer.Option(min=1, help="How many files.")] = 8,
+    images: Annotated[Path | None, typer.Option(help="Root folder of GLDv2's images.")] = None,
+    name: Annotated[str, typer.Option(help="Prefix of the file names.")] = "train",
+    shards: Annotated[int, typer.Option(min=1, help="Number of files.")] = 8,
 ) -> None:
     """Write photos as TFRecords in the schema of the published DELG code."""
     from delg.training.dataset import list_items
@@ -70,6 +71,6 @@ def data_tfrecord(
     written, unreadable = write_tfrecords(items, out, name, shards)
     failures += unreadable
     report_failures(failures)
-    put(f"{plural(written, 'photo')} in {plural(shards, 'file')} in {out}")
+    print_result(f"{plural(written, 'photo')} in {plural(shards, 'file')} in {out}")
     if failures:
         raise typer.Exit(PARTLY)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, progress, put, report_failures, say
+from delg.cli.console import plural, print_result, progress, report_failures
 from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.errors import ModelError, UsageError
 from index.cli.options import IndexDir, open_index
@@ -16,9 +17,12 @@ from index.cli.options import IndexDir, open_index
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
 
+log = logging.getLogger(__name__)
 Format = Annotated[
     str | None,
-    typer.Option("--format", help="delg, hloc, colmap, npz or hdf5; else as the name tells."),
+    typer.Option(
+        "--format", help="delg, hloc, colmap, npz or hdf5; by default told from the file name."
+    ),
 ]
 
 
@@ -27,17 +31,18 @@ def export(
     kind: Annotated[str, typer.Option("--format", help="delg, hloc, colmap, npz or hdf5.")],
     out: Annotated[Path, typer.Option(help="Folder (delg, colmap) or file to write.")],
 ) -> None:
-    """Write an index's features for other tools, as they are stored."""
+    """Export an index's stored features for other tools."""
     images = open_index(index)
     with progress("photos") as report:
         count = images.export(out, kind, report)
     codec = images.settings.store.local_codec
     if codec != "float32":
-        say(
-            f"note: {index} stores local descriptors rounded (store.local_codec: {codec}), and so "
-            "they are written; an index built with float32 holds them as the model gave them"
-        )
-    put(f"features of {plural(count, 'photo')} in {out}")
+        log.info(
+            "note: %s stores local descriptors rounded (store.local_codec: %s), and so they are "
+            "written; an index built with float32 holds them as the model gave them",
+            index, codec,
+        )  # fmt: skip
+    print_result(f"features of {plural(count, 'photo')} in {out}")
 
 
 def index_import(
@@ -45,40 +50,43 @@ def index_import(
     index: IndexDir,
     kind: Format = None,
     photos: Annotated[
-        list[Path] | None, typer.Option(help="Folder of the photos: their sizes, and to draw.")
+        list[Path] | None,
+        typer.Option(help="Folder of the photos, to read their sizes from and to show them."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What made the features; needed if the files do not say.")
+        str | None,
+        typer.Option(help="Name of the model that made the features, if the files do not give it."),
     ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put features made elsewhere into an index."""
-    images = _opened(index, sources, kind, model, config)
+    """Import features made by other tools into an index."""
+    images = _open_or_create(index, sources, kind, model, config)
     with progress("photos") as report:
-        done = images.import_from(sources, kind, photos or (), report)
+        summary = images.import_from(sources, kind, photos or (), report)
     if as_json:
-        failed = [{"id": one.path, "reason": one.reason} for one in done.failed]
-        put(json.dumps({**vars(done), "failed": failed, "images": len(images)}))
+        failed = [{"id": failure.path, "reason": failure.reason} for failure in summary.failed]
+        print_result(json.dumps({**vars(summary), "failed": failed, "images": len(images)}))
     else:
-        report_failures(done.failed)
-        if done.guessed:
-            say(
-                f"note: nothing says how large {plural(done.guessed, 'photo')} are; the furthest "
-                "keypoint stands for it (give --photos)"
+        report_failures(summary.failed)
+        if summary.guessed:
+            log.info(
+                "note: the files do not give the size of %s; it is taken from the outermost "
+                "keypoint (give --photos to read it from the photos)",
+                plural(summary.guessed, "photo"),
             )
-        put(
-            f"{plural(done.added, 'photo')} added, {len(done.failed):,} failed; "
+        print_result(
+            f"{plural(summary.added, 'photo')} added, {len(summary.failed):,} failed; "
             f"{plural(len(images), 'photo')} in {index}, features of {images.kind.model}"
         )
-    if done.failed:
-        raise typer.Exit(PARTLY if done.added else FAILED)
+    if summary.failed:
+        raise typer.Exit(PARTLY if summary.added else FAILED)
 
 
-def _opened(
+def _open_or_create(
     index: Path, sources: list[Path], kind: str | None, model: str | None, config: Path | None
 ) -> ImageIndex:
-    """The index to import into, made if there is none."""
+    """The index to import into; created if there is none."""
     from delg.settings import parse, read_yaml
     from index import ImageIndex, IndexSettings
     from index.formats import read
@@ -92,25 +100,27 @@ def _opened(
                 "import into another index"
             )
         return images
-    origin, _ = read(sources, kind)
-    name = model or origin.model
+    source, _ = read(sources, kind)
+    name = model or source.model
     if not name:
-        raise UsageError(f"{sources[0]} does not say what made its features; give --model NAME")
+        raise UsageError(
+            f"{sources[0]} does not say which model made its features; give --model NAME"
+        )
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
-    found = first_kind(sources, kind, name)
-    if _is_here(name, None if model else origin.fingerprint):
+    spec = first_kind(sources, kind, name)
+    if _is_installed(name, None if model else source.fingerprint):
         images = ImageIndex.create(index, name, settings=settings)
-        if (images.kind.global_dim, images.kind.local_dim) == (found.global_dim, found.local_dim):
+        if (images.kind.global_dim, images.kind.local_dim) == (spec.global_dim, spec.local_dim):
             return images
         raise UsageError(
-            f"{sources[0]}: descriptors of {found.global_dim} and {found.local_dim} numbers "
+            f"{sources[0]}: descriptors of {spec.global_dim} and {spec.local_dim} numbers "
             f"(global and local) are not those of {name}, which has {images.kind.global_dim} and "
             f"{images.kind.local_dim}"
         )
-    return ImageIndex.create_for_features(index, found, settings)
+    return ImageIndex.create_for_features(index, spec, settings)
 
 
-def _is_here(name: str, fingerprint: str | None) -> bool:
+def _is_installed(name: str, fingerprint: str | None) -> bool:
     """Whether photos can be extracted by the model that made the features."""
     from delg.zoo.registry import find_model
 

@@ -1,4 +1,4 @@
-"""``delg extract``: features to take elsewhere."""
+"""``delg extract``: features for other tools."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, progress, put, report_failures
+from delg.cli.console import plural, print_result, progress, report_failures
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, Config, Model, Sources
-from delg.types import Failure
 
 if TYPE_CHECKING:
     from delg.types import ImageFeatures
@@ -22,9 +21,10 @@ def extract(
     model: Model = DEFAULT_MODEL,
     config: Config = None,
 ) -> None:
-    """Extract features into one HDF5 file, a group a photo."""
+    """Extract features into one HDF5 file, with one group per photo."""
     from delg.images.scan import scan
     from delg.settings import ExtractionSettings, read_settings
+    from delg.types import Failure
     from delg.zoo.registry import load_model
     from index.formats.feature_file import write_features
 
@@ -44,6 +44,6 @@ def extract(
 
     count = write_features(out, features(), extractor.name, extractor.fingerprint)
     report_failures(failed)
-    put(f"features of {plural(count, 'photo')} in {out}")
+    print_result(f"features of {plural(count, 'photo')} in {out}")
     if failed:
         raise typer.Exit(PARTLY if count else FAILED)

@@ -1,15 +1,16 @@
-"""``delg index …``: build and look after an index."""
+"""``delg index …``: build and maintain an index."""
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delg.cli.console import plural, progress, put, report_failures, say, table
-from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Model, Sources, group
+from delg.cli.console import plural, print_result, progress, report_failures, table
+from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
 from index.cli.options import IndexDir, Labels, Prefix, open_index, read_config
 
@@ -17,20 +18,24 @@ if TYPE_CHECKING:
     from index.image_index import ImageIndex
     from index.ingest import AddReport
 
-app = group("Build and look after an index.")
+log = logging.getLogger(__name__)
+app = group("Build and maintain an index.")
 
 
 @app.command("build")
 def index_build(
     sources: Sources,
     index: IndexDir,
-    model: Model | None = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model of a new index: a name or a folder (default: delg-lite)."),
+    ] = None,
     config: Config = None,
     labels: Labels = None,
     prefix: Prefix = "",
     as_json: AsJson = False,
 ) -> None:
-    """Make an index of photos, or bring an existing one up to date."""
+    """Build an index of photos, or bring an existing one up to date."""
     from delg.settings import parse
 
     overrides = read_config(config)
@@ -66,45 +71,49 @@ def _add(
     images: ImageIndex, sources: list[Path], labels: str | None, prefix: str, as_json: bool
 ) -> None:
     with progress("photos") as report:
-        done = images.add(sources, labels, prefix, report)
-    _print_report(images, done, as_json)
-    if done.failed:
+        summary = images.add(sources, labels, prefix, report)
+    _print_summary(images, summary, as_json)
+    if summary.failed:
         raise typer.Exit(PARTLY)
 
 
-def _print_report(images: ImageIndex, done: AddReport, as_json: bool) -> None:
+def _print_summary(images: ImageIndex, summary: AddReport, as_json: bool) -> None:
     if as_json:
-        failed = [{"path": one.path, "reason": one.reason} for one in done.failed]
-        put(json.dumps({**vars(done), "failed": failed, "images": len(images)}))
+        failed = [{"path": failure.path, "reason": failure.reason} for failure in summary.failed]
+        print_result(json.dumps({**vars(summary), "failed": failed, "images": len(images)}))
         return
-    report_failures(done.failed)
-    for image_id in done.vanished:
-        say(f"vanished: {image_id} (still in the index; delg index remove --vanished takes it out)")
-    for image_id in done.unknown_labels:
-        say(f"label file: no photo has the id {image_id}")
-    put(
-        f"{plural(done.added, 'photo')} added, {done.updated:,} updated, "
-        f"{done.unchanged:,} unchanged, {len(done.failed):,} failed, "
-        f"{len(done.vanished):,} vanished; {plural(len(images), 'photo')} in {images.path} "
-        f"({done.seconds:.1f} s)"
+    report_failures(summary.failed)
+    for image_id in summary.vanished:
+        log.info(
+            "vanished: %s (still in the index; delg index remove --vanished removes it)", image_id
+        )
+    for image_id in summary.unknown_labels:
+        log.info("label file: no photo has the id %s", image_id)
+    print_result(
+        f"{plural(summary.added, 'photo')} added, {summary.updated:,} updated, "
+        f"{summary.unchanged:,} unchanged, {len(summary.failed):,} failed, "
+        f"{len(summary.vanished):,} vanished; {plural(len(images), 'photo')} in {images.path} "
+        f"({summary.seconds:.1f} s)"
     )
 
 
 @app.command("remove")
 def index_remove(
     index: IndexDir,
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of images.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of the images to remove.")] = None,
     vanished: Annotated[
-        bool, typer.Option("--vanished", help="All images whose file is gone.")
+        bool, typer.Option("--vanished", help="Remove all images whose file is gone.")
     ] = False,
 ) -> None:
-    """Take images out of an index."""
+    """Remove images from an index."""
     images = open_index(index)
-    wanted = [*(ids or []), *(images.vanished() if vanished else [])]
-    if not wanted and not vanished:
+    selected = [*(ids or []), *(images.vanished() if vanished else [])]
+    if not selected and not vanished:
         raise UsageError("name the ids to remove, or use --vanished")
-    count = images.remove(wanted)
-    put(f"{plural(count, 'image')} removed; {plural(len(images), 'photo')} left in {index}")
+    count = images.remove(selected)
+    print_result(
+        f"{plural(count, 'image')} removed; {plural(len(images), 'photo')} left in {index}"
+    )
 
 
 @app.command("info")
@@ -112,26 +121,38 @@ def index_info(
     index: IndexDir,
     as_json: AsJson = False,
     failures: Annotated[
-        bool, typer.Option("--failures", help="List the photos that failed, with reasons.")
+        bool, typer.Option("--failures", help="List the photos that failed, with the reasons.")
     ] = False,
 ) -> None:
-    """What an index holds."""
+    """Show the size, model and settings of an index."""
     images = open_index(index)
-    facts = images.info()
+    info = images.info()
     if failures:
-        facts["failures"] = images.failures()
+        info["failures"] = images.failures()
     if as_json:
-        put(json.dumps(facts))
+        print_result(json.dumps(info))
         return
-    settings, failed = facts.pop("settings"), facts.pop("failures", {})
-    table(["", ""], [(key.replace("_", " "), _shown(value)) for key, value in facts.items()])
+    settings, failed = info.pop("settings"), info.pop("failures", {})
+    table(
+        ["", ""],
+        [(_NAMES.get(key, key.replace("_", " ")), _text(value)) for key, value in info.items()],
+    )
     changed = _changes(settings)
-    put(f"settings changed from their defaults: {json.dumps(changed) if changed else 'none'}")
+    print_result(
+        f"settings changed from their defaults: {json.dumps(changed) if changed else 'none'}"
+    )
     for image_id, reason in failed.items():
-        put(f"failed: {image_id}: {reason}")
+        print_result(f"failed: {image_id}: {reason}")
 
 
-def _shown(value: Any) -> str:
+# Keys that need more words for people.
+_NAMES = {
+    "dead": "removed, space not freed",
+    "segments": "segment files",
+}
+
+
+def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -139,15 +160,15 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
     from index import IndexSettings
 
     defaults = json.loads(IndexSettings().model_dump_json())
-    # What the model fills in nobody has changed.
+    # The model fills this in, not the user.
     defaults["verification"]["scales"] = settings["verification"]["scales"]
     changed: dict[str, Any] = {}
     for section, values in settings.items():
-        usual = defaults[section]
-        if values != usual:
+        default = defaults[section]
+        if values != default:
             changed[section] = (
-                {key: value for key, value in values.items() if value != usual[key]}
-                if isinstance(values, dict) and isinstance(usual, dict)
+                {key: value for key, value in values.items() if value != default[key]}
+                if isinstance(values, dict) and isinstance(default, dict)
                 else values
             )
     return changed
@@ -155,26 +176,26 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
 
 @app.command("check")
 def index_check(index: IndexDir, as_json: AsJson = False) -> None:
-    """Read everything in an index and say what is damaged."""
-    found = open_index(index).check()
+    """Read everything in an index and report what is damaged."""
+    report = open_index(index).check()
     if as_json:
-        put(json.dumps(vars(found)))
+        print_result(json.dumps(vars(report)))
     else:
-        for note in found.notes:
-            say(f"note: {note}")
-        for problem in found.problems:
-            put(f"problem: {problem}")
-        if not found.problems:
-            put(f"{index}: sound")
-    if found.problems:
+        for note in report.notes:
+            log.info("note: %s", note)
+        for problem in report.problems:
+            print_result(f"problem: {problem}")
+        if not report.problems:
+            print_result(f"{index}: no damage found")
+    if report.problems:
         raise typer.Exit(FAILED)
 
 
 @app.command("compact")
 def index_compact(index: IndexDir, config: Config = None) -> None:
-    """Free the space of removed images, and rebuild the shortlist as the settings ask."""
+    """Free the space of removed images, and rebuild the search index as the settings say."""
     overrides = read_config(config)
     images = open_index(index)
     if config is not None:
         images.configure(overrides, str(config), record=True)
-    put(f"{images.compact():,} bytes freed; the shortlist is {images.info()['shortlist']}")
+    print_result(f"{images.compact():,} bytes freed; the shortlist is {images.info()['shortlist']}")

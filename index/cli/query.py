@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterable
 from itertools import count
@@ -11,18 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, put, report_failures, say, table
+from delg.cli.console import plural, print_result, report_failures, table
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Model
 from delg.errors import DelgError, UsageError
-from delg.types import Box, Failure
 from index.cli.options import IndexDir, Orientations, open_index
 
 if TYPE_CHECKING:
+    from delg.types import Box, Failure
     from index.image_index import ImageIndex
     from index.results import Hit, QueryResult
 
 
-def _box(text: str | None) -> Box | None:
+log = logging.getLogger(__name__)
+
+
+def _parse_box(text: str | None) -> Box | None:
     if text is None:
         return None
     try:
@@ -37,26 +41,43 @@ def _box(text: str | None) -> Box | None:
 
 
 def query(
-    photos: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Photos to look for.")],
+    photos: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photos to search with.")],
     index: IndexDir,
-    k: Annotated[int, typer.Option("-k", min=1, help="Hits wanted.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
     rerank: Annotated[
-        int | None, typer.Option(min=0, help="Candidates to verify; 0 is global-only.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of candidates to verify; 0 ranks by the global descriptor alone."
+        ),
     ] = None,
-    box: Annotated[str | None, typer.Option(help="Look only at X,Y,WIDTH,HEIGHT.")] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(help="Search with this part of the photo only: X,Y,WIDTH,HEIGHT in pixels."),
+    ] = None,
     orientations: Annotated[
-        Orientations, typer.Option(help="auto turns the query only if nothing is verified.")
+        Orientations,
+        typer.Option(
+            help="1: upright; 4: all quarter turns; auto: all if nothing is verified upright."
+        ),
     ] = Orientations.auto,
     config: Config = None,
     as_json: AsJson = False,
-    draw: Annotated[Path | None, typer.Option(help="Folder for drawings of the matches.")] = None,
-    html: Annotated[Path | None, typer.Option(help="One page with hits and matches.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Folder for drawings of the matching points.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML file to write, with all results and matches.")
+    ] = None,
     features: Annotated[
-        bool, typer.Option("--features", help="IMAGE… are feature files of the index's kind.")
+        bool,
+        typer.Option(
+            "--features", help="Query with feature files of the index's model, not photos."
+        ),
     ] = False,
 ) -> None:
-    """Find the photos of the same thing."""
+    """Find the photos of an index that show the same thing as a photo."""
     from delg.images.decode import ImageError
+    from delg.types import Failure
 
     images = open_index(index, config)
     if features:
@@ -64,9 +85,9 @@ def query(
             raise UsageError("--box, --draw and --html need photos; leave --features out")
         _query_features(images, photos, index, k, rerank, as_json)
         return
-    region = _box(box)
-    names = _Names()
-    found: list[tuple[Path, QueryResult]] = []
+    region = _parse_box(box)
+    names = _UniqueNames()
+    results: list[tuple[Path, QueryResult]] = []
     failed: list[Failure] = []
     for photo in photos:
         try:
@@ -74,39 +95,40 @@ def query(
         except ImageError as error:
             failed.append(Failure(str(photo), str(error)))
             if as_json:
-                put(json.dumps({"query": str(photo), "error": str(error), "hits": []}))
+                print_result(json.dumps({"query": str(photo), "error": str(error), "hits": []}))
             continue
-        found.append((photo, result))
+        results.append((photo, result))
         _print_hits(photo, index, result, as_json)
         if draw is not None:
             _draw_hits(draw, names.of(photo), photo, result)
-    if html is not None and found:
-        _write_page(html, found)
+    if html is not None and results:
+        _write_page(html, results)
     report_failures(failed)
     if failed:
-        raise typer.Exit(PARTLY if found else FAILED)
+        raise typer.Exit(PARTLY if results else FAILED)
 
 
 def _query_features(
     images: ImageIndex, files: list[Path], index: Path, k: int, rerank: int | None, as_json: bool
 ) -> None:
-    """Query with every photo's features in the files; a query is called by its id."""
+    """Query with the features of every photo in the files; each query is named by its id."""
+    from delg.types import Failure
     from index.formats import read
     from index.formats.exchange import as_features
     from index.formats.parsed import BadFeaturesError
 
     failed, answered = [], 0
-    for one in read(files)[1]:
-        if isinstance(one, Failure):
-            failed.append(one)
+    for parsed in read(files)[1]:
+        if isinstance(parsed, Failure):
+            failed.append(parsed)
             continue
         try:
-            features = as_features(one, images.kind)
+            features = as_features(parsed, images.kind)
         except BadFeaturesError as error:
-            failed.append(Failure(one.id, str(error)))
+            failed.append(Failure(parsed.id, str(error)))
             continue
         result = images.query_features(features, k, rerank)
-        _print_hits(Path(one.id), index, result, as_json)
+        _print_hits(Path(parsed.id), index, result, as_json)
         answered += 1
     report_failures(failed)
     if failed:
@@ -115,11 +137,11 @@ def _query_features(
 
 def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) -> None:
     if as_json:
-        put(json.dumps(result.as_json(str(photo), str(index))))
+        print_result(json.dumps(result.as_json(str(photo), str(index))))
         return
-    turned = f", turned by {result.orientation}°" if result.orientation else ""
+    rotation = f", rotated by {result.orientation}°" if result.orientation else ""
     total = sum(result.timing_ms.values())
-    put(f"{photo}{turned} ({total:.0f} ms)")
+    print_result(f"{photo}{rotation} ({total:.0f} ms)")
     table(
         ["rank", "score", "similarity", "inliers", "", "id", "label"],
         [_hit_row(hit) for hit in result],
@@ -134,19 +156,19 @@ def _hit_row(hit: Hit) -> list[str]:
     ]  # fmt: skip
 
 
-class _Names:
-    """A name for the drawings of each query, though files in different folders are named alike."""
+class _UniqueNames:
+    """Gives each query a name for its drawings, even if two files have the same name."""
 
     def __init__(self) -> None:
-        self._given: set[str] = set()
+        self._used: set[str] = set()
 
     def of(self, photo: Path) -> str:
         name = next(
             name
             for name in (photo.stem if n == 1 else f"{photo.stem}~{n}" for n in count(1))
-            if name not in self._given
+            if name not in self._used
         )
-        self._given.add(name)
+        self._used.add(name)
         return name
 
 
@@ -158,14 +180,14 @@ def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> No
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
+        raise DelgError(f"{folder}: cannot be created: {error.strerror}") from None
     for hit in result:
         if not hit.inliers:
             continue
         try:
             other = decode(hit.path)
         except ImageError as error:
-            say(f"not drawn: {hit.path}: {error}")
+            log.info("not drawn: %s: %s", hit.path, error)
             continue
         name = f"{query}-{hit.rank:02d}-{Path(hit.id).stem}.jpg"
         save_drawing(
@@ -174,23 +196,25 @@ def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> No
         )
 
 
-def _write_page(path: Path, found: Iterable[tuple[Path, QueryResult]]) -> None:
+def _write_page(path: Path, results: Iterable[tuple[Path, QueryResult]]) -> None:
     from delg.images.decode import decode
     from index.visualize.html_report import write_page
 
-    write_page(path, ((str(photo), decode(photo), result) for photo, result in found))
-    say(f"page written: {path}")
+    write_page(path, ((str(photo), decode(photo), result) for photo, result in results))
+    log.info("page written: %s", path)
 
 
 def match(
-    a: Annotated[Path, typer.Argument(metavar="A")],
-    b: Annotated[Path, typer.Argument(metavar="B")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="One photo.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another photo.")],
     model: Model = DEFAULT_MODEL,
     config: Config = None,
     as_json: AsJson = False,
-    draw: Annotated[Path | None, typer.Option(help="Picture of the matches to write.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="PNG or JPEG file to draw the matching points into.")
+    ] = None,
 ) -> None:
-    """Match two photos and verify the matches."""
+    """Match two photos and verify that they show the same thing."""
     from delg.images.decode import ImageError, decode
     from delg.settings import parse, read_yaml
     from delg.zoo.registry import load_model
@@ -206,26 +230,32 @@ def match(
             pixels.append(decode(photo, settings.images))
         except ImageError as error:
             raise DelgError(f"{photo}: {error}") from None
-    other = extractor.extract(pixels[1])
-    sighting = match_photos(extractor, pixels[0], other, settings)
-    found, seen = sighting.verification, (sighting.query, other)
-    similarity = float(seen[0].global_descriptor @ other.global_descriptor)
-    points = [seen[i].local.keypoints[found.matches[:, i]] for i in (0, 1)]
+    features_b = extractor.extract(pixels[1])
+    pair = match_photos(extractor, pixels[0], features_b, settings)
+    features_a, verification = pair.query, pair.verification
+    similarity = float(features_a.global_descriptor @ features_b.global_descriptor)
+    points_a, points_b = (
+        features.local.keypoints[verification.matches[:, column]]
+        for column, features in enumerate((features_a, features_b))
+    )
     if draw is not None:
         from index.visualize.draw_matches import draw_matches, save_drawing
 
-        save_drawing(draw, draw_matches(pixels[0], pixels[1], points[0], points[1]))
+        save_drawing(draw, draw_matches(pixels[0], pixels[1], points_a, points_b))
     if as_json:
+        transform = verification.transform
         values = {
             "a": str(a), "b": str(b), "model": model, "similarity": round(similarity, 6),
-            "inliers": found.inliers, "verified": found.verified,
-            "transform": None if found.transform is None else found.transform.tolist(),
+            "inliers": verification.inliers, "verified": verification.verified,
+            "transform": None if transform is None else transform.tolist(),
             "matches": [
-                {"a": one.tolist(), "b": other.tolist()}
-                for one, other in zip(points[0], points[1], strict=True)
+                {"a": a_point, "b": b_point}
+                for a_point, b_point in zip(points_a.tolist(), points_b.tolist(), strict=True)
             ],
         }  # fmt: skip
-        put(json.dumps(values))
+        print_result(json.dumps(values))
         return
-    verdict = "the same thing, verified" if found.verified else "not verified"
-    put(f"{verdict}: {plural(found.inliers, 'inlier')}, similarity {similarity:.3f}")
+    verdict = "the same thing, verified" if verification.verified else "not verified"
+    print_result(
+        f"{verdict}: {plural(verification.inliers, 'inlier')}, similarity {similarity:.3f}"
+    )

@@ -1,7 +1,8 @@
-"""``delg serve``: an index in a browser, and for programs over HTTP."""
+"""``delg serve``: an index in a browser, and an HTTP API."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from importlib.metadata import entry_points
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delg.cli.console import plural, put, say
+from delg.cli.console import plural, print_result
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
 from index.cli.options import IndexDir, read_config
@@ -18,37 +19,48 @@ from index.cli.options import IndexDir, read_config
 if TYPE_CHECKING:
     from index.serve.service import Service
 
+log = logging.getLogger(__name__)
 # The group of entry points, functions from a folder of runs to pages about them.
 RUN_PAGES = "delg.run_pages"
 
 
 def serve(
     index: IndexDir,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
+    ] = 8000,
     token: Annotated[
         str | None,
-        typer.Option(envvar="DELG_TOKEN", help="Ask everyone for it; needed for other hosts."),
+        typer.Option(
+            envvar="DELG_TOKEN",
+            help="Require this token from every client; mandatory with a non-loopback --host.",
+        ),
     ] = None,
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Let in everyone who can reach the host.")
+        bool,
+        typer.Option("--no-auth", help="Serve everyone who can reach the host, without a token."),
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="A further name browsers call it by, as behind a proxy."),
+        typer.Option(help="Further host name to answer to, for example behind a proxy."),
     ] = None,
     writable: Annotated[
-        bool, typer.Option("--writable", help="Photos can be added and removed.")
+        bool, typer.Option("--writable", help="Allow adding and removing photos over HTTP.")
     ] = False,
     runs: Annotated[
-        Path | None, typer.Option(help="Folder of benchmark runs (delg eval … --out) to show.")
+        Path | None, typer.Option(help="Folder of benchmark runs (from delg eval … --out) to show.")
     ] = None,
-    max_upload: Annotated[int, typer.Option(min=1, help="MiB of an uploaded photo.")] = 32,
-    queue: Annotated[int, typer.Option(min=0, help="Queries that may wait; then 503.")] = 16,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for a query.")] = 30.0,
+    max_upload: Annotated[int, typer.Option(min=1, help="Largest upload accepted, in MiB.")] = 32,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Queries that may wait; further ones are answered with 503.")
+    ] = 16,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a query may take, waiting included.")
+    ] = 30.0,
     config: Config = None,
 ) -> None:
-    """Search and look at an index in a browser; an HTTP API for programs."""
+    """Serve an index as a web page and an HTTP API."""
     from delg.settings import parse
     from index.serve.settings import ServeSettings
 
@@ -67,23 +79,23 @@ def serve(
     from index.serve.service import Service
     from index.serve.shared_index import SharedIndex
 
-    say(f"opening {index} and its model")
+    log.info("opening %s and its model", index)
     shared = SharedIndex(index, overrides, str(config))
     with shared.reading() as images:
         for problem in images.lost():
-            say(f"warning: {problem}")
+            log.warning("%s", problem)
         count = len(images)
     shared.warm()
-    more = [] if runs is None else [pages.load()(runs) for pages in entry_points(group=RUN_PAGES)]
+    run_pages = [] if runs is None else [p.load()(runs) for p in entry_points(group=RUN_PAGES)]
     service = Service(shared, settings)
-    _run(make_app(service, more), service, f"{plural(count, 'photo')} in {index}")
+    _run(make_app(service, run_pages), service, f"{plural(count, 'photo')} in {index}")
 
 
 def _overrides(config: Path | None) -> dict[str, Any] | None:
     return None if config is None else read_config(config)
 
 
-def _run(app: Any, service: Service, what: str) -> None:
+def _run(app: Any, service: Service, description: str) -> None:
     import uvicorn
 
     from index.serve.timeouts import server_config
@@ -91,7 +103,7 @@ def _run(app: Any, service: Service, what: str) -> None:
     settings = service.settings
 
     class Server(uvicorn.Server):
-        """Says where it listens; told to stop, it lets nobody wait."""
+        """Prints its address; when it stops, waiting queries are refused at once."""
 
         async def shutdown(self, sockets: Any = None) -> None:
             service.workers.close()
@@ -103,20 +115,21 @@ def _run(app: Any, service: Service, what: str) -> None:
                 return
             port = self.servers[0].sockets[0].getsockname()[1]
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
-            put(f"http://{name}:{port}")
+            print_result(f"http://{name}:{port}")
             sys.stdout.flush()
-            say(f"{what}; open the address above, stop with Ctrl-C")
+            log.info("%s; open the address above, stop with Ctrl-C", description)
 
     server = Server(server_config(app, settings))
     # Once it has stopped, the server would send itself the signal again.
-    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run()
     except SystemExit:
         raise DelgError(
-            f"{settings.host}:{settings.port} cannot be listened at; is it taken? choose --port"
+            f"cannot listen on {settings.host}:{settings.port}; "
+            "is the port in use? choose another --port"
         ) from None
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-    say("stopped")
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    log.info("stopped")

@@ -1,13 +1,12 @@
-"""The demo: index a gallery of packaged photos, query it with hard pictures of them, show proof."""
+"""The demo: index a gallery of packaged photos, and query it with hard pictures of them."""
 
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from delg.cli.console import plural, progress, put, say, table
 from delg.images.decode import decode
 from delg.zoo.registry import find_model
 from index.demo.photos import DemoQuery, make_gallery
@@ -16,70 +15,75 @@ from index.results import QueryResult
 from index.visualize.draw_matches import Pixels
 from index.visualize.html_report import write_page
 
-Answer = tuple[DemoQuery, QueryResult]
+# Called as progress(done, total, failed).
+Progress = Callable[[int, int, int], None]
 
 
-def is_right(query: DemoQuery, result: QueryResult) -> bool:
-    """Whether the first hit is the one expected, with proof; or, where none is, nothing has any."""
-    first = result[0]
-    if query.expected is None:
-        return not first.verified
-    return first.verified and first.id == query.expected
+@dataclass(frozen=True)
+class DemoResult:
+    """A query and what the index answered."""
+
+    query: DemoQuery
+    hits: QueryResult
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the expected photo is first and verified; where none is, nothing verified."""
+        first = self.hits[0]
+        if self.query.expected is None:
+            return not first.verified
+        return first.verified and first.id == self.query.expected
 
 
-def run_demo(folder: Path) -> int:
-    """Run it.
+def build_demo_index(folder: Path, progress: Progress) -> tuple[ImageIndex, list[DemoQuery]]:
+    """Write the demo's photos into a folder and index its gallery.
 
     Args:
-        folder: takes the photos, the index and the page; a second run uses them again.
+        folder: takes the photos and the index; a second run uses them again.
 
-    Returns:
-        0 when every query found what it should, otherwise 1.
+    Raises:
+        DelgError: a file cannot be written, or the packaged photos are missing.
     """
-    started = time.monotonic()
     queries = make_gallery(folder)
-    place = folder / "demo.index"
-    images = _index(place)
-    with progress("gallery") as report:
-        images.add(folder / "gallery", progress=report)
-    answers: list[Answer] = []
-    with progress("queries") as report:
-        for number, query in enumerate(queries, 1):
-            answers.append((query, images.query(query.path, k=5)))
-            report(number, len(queries), 0)
-    right = sum(is_right(*answer) for answer in answers)
-    table(["query", "made by", "first hit", "inliers", "score", ""], map(_row, answers))
+    images = _open_or_create(folder / "demo.index")
+    images.add(folder / "gallery", progress=progress)
+    return images, queries
+
+
+def query_demo_index(
+    images: ImageIndex, queries: Sequence[DemoQuery], progress: Progress
+) -> list[DemoResult]:
+    """The first five hits of each query, in order."""
+    results = []
+    for number, query in enumerate(queries, 1):
+        results.append(DemoResult(query, images.query(query.path, k=5)))
+        progress(number, len(queries), 0)
+    return results
+
+
+def write_demo_page(folder: Path, results: Sequence[DemoResult]) -> Path:
+    """Write ``demo.html`` with all queries, hits and matches; returns its path.
+
+    Raises:
+        DelgError: it cannot be written.
+    """
     page = folder / "demo.html"
-    write_page(page, _sections(answers), title="Demo: photos and their re-photographed twins")
-    put(
-        f"{right} of {len(answers)} queries right, "
-        f"{plural(len(images), 'photo')} indexed, {time.monotonic() - started:.0f} s"
-    )
-    say(f"open {page.absolute()} to see the matches")
-    return 0 if right == len(answers) else 1
+    write_page(page, _sections(results), title="Demo: photos, and new pictures of them")
+    return page
 
 
-def _index(place: Path) -> ImageIndex:
-    """The demo's index, made anew when another version's model made it."""
-    if ImageIndex.exists(place):
-        with ImageIndex.open(place) as images:
-            current = images.fingerprint == find_model().fingerprint
-        if current:
-            return ImageIndex.open(place)
-        shutil.rmtree(place)
-    return ImageIndex.create(place)
+def _open_or_create(path: Path) -> ImageIndex:
+    """The demo's index; one that another version's model made is replaced."""
+    if ImageIndex.exists(path):
+        with ImageIndex.open(path) as images:
+            is_current = images.fingerprint == find_model().fingerprint
+        if is_current:
+            return ImageIndex.open(path)
+        shutil.rmtree(path)
+    return ImageIndex.create(path)
 
 
-def _row(answer: Answer) -> list[str]:
-    query, result = answer
-    first = result[0]
-    shown = first.id if first.verified else f"({first.id}, not verified)"
-    verdict = "right" if is_right(query, result) else f"WRONG, expected {query.expected or 'none'}"
-    return [
-        query.path.name, query.variant, shown, str(first.inliers), f"{first.score:.2f}", verdict
-    ]  # fmt: skip
-
-
-def _sections(answers: list[Answer]) -> Iterator[tuple[str, Pixels, QueryResult]]:
-    for query, result in answers:
-        yield f"{query.path.name}: {query.variant}", decode(query.path), result
+def _sections(results: Sequence[DemoResult]) -> Iterator[tuple[str, Pixels, QueryResult]]:
+    for result in results:
+        query = result.query
+        yield f"{query.path.name}: {query.variant}", decode(query.path), result.hits

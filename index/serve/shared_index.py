@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from delg.cli.console import say
 from delg.errors import DelgError
 from delg.extraction.extractor import Extractor
 from index.image_index import ImageIndex
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.store import BusyError
 
+log = logging.getLogger(__name__)
 # Changes of the catalog's file and of its log, as the file system tells them.
 _Stamp = tuple[tuple[int, int, int], ...]
 _WARM_SIZES = ((768, 1024), (1024, 768))
@@ -109,7 +110,7 @@ class SharedIndex:
             try:
                 new = _State(self._open(), stamp)
             except DelgError as error:
-                say(f"warning: the index changed and cannot be opened again: {error}")
+                log.warning("the index changed and cannot be opened again: %s", error)
                 return
             with self._lock:
                 old, self._state = self._state, new

@@ -10,7 +10,7 @@ from delg import Extractor
 from delg.images.decode import decode
 from index import ImageIndex
 from index.demo.photos import DemoQuery, make_gallery
-from index.demo.run import is_right
+from index.demo.run import DemoResult
 from index.settings import IndexSettings, RankingSettings
 from index.verification.geometric import transform_points
 from index.verification.match_photos import match_photos
@@ -36,7 +36,11 @@ def query_of(queries: list[DemoQuery], start: str) -> DemoQuery:
 
 def test_hard_pictures_of_the_gallery_are_found_and_others_are_not(demo: tuple) -> None:
     images, queries = demo
-    wrong = [query.path.name for query in queries if not is_right(query, images.query(query.path))]
+    wrong = [
+        query.path.name
+        for query in queries
+        if not DemoResult(query, images.query(query.path)).is_right
+    ]
     assert wrong == []
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+import delg
+
 KEYS = ["query", "index", "model", "orientation", "timing_ms", "hits"]
 HIT_KEYS = [
     "rank",
@@ -264,3 +266,53 @@ def test_models_and_the_doctor_agree_on_what_is_shipped(run):
     assert found["model"]["fingerprint"] == info["fingerprint"]
     assert found["model"]["runtime"] in ("fixed-point", "onnxruntime")
     assert "from" in found["packages"]["cv2"]
+
+
+PLUGIN = """
+import sys
+from importlib import metadata
+
+broken = metadata.EntryPoint("theirs", "no_such_package:register", "delg.commands")
+real = metadata.entry_points
+
+def with_broken(group):
+    return [*real(group=group), *([broken] if group == "delg.commands" else [])]
+
+metadata.entry_points = with_broken
+import delg.cli.main as cli
+"""
+
+
+def run_main(body: str, *words: str) -> subprocess.CompletedProcess:
+    """The command line in a process that runs ``body`` before it."""
+    text = f"{PLUGIN}\n{body}\nsys.argv = ['delg', *{words!r}]\ncli.main()"
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+
+
+def test_a_broken_plug_in_is_a_warning_and_the_other_commands_work():
+    done = run_main("", "--version")
+    assert (done.returncode, done.stdout) == (0, f"delg {delg.__version__}\n")
+    assert done.stderr.startswith("warning: the commands of theirs (no_such_package:register)")
+    assert "No module named 'no_such_package'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_library_that_meets_the_end_of_a_file_is_a_clear_error():
+    body = """
+import io, pickle
+@cli.app.command()
+def load():
+    pickle.load(io.BytesIO())
+"""
+    done = run_main(body, "load")
+    assert (done.returncode, done.stdout) == (1, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: a file ends too early: Ran out of input (met in ")
+    assert "Abort" not in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_lists_the_commands_in_the_order_a_newcomer_meets_them(run):
+    shown = run("--help").stdout
+    places = [shown.index(f"│ {name} ") for name in ("demo", "index", "query", "match", "serve")]
+    assert places == sorted(places)
+    assert "--install-completion" in shown

@@ -74,7 +74,7 @@ def test_info_as_json_and_in_words(place, run):
 
 def test_a_sound_index_is_sound(place, run):
     done = run("index", "check", "--index", "i", cwd=place)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "i: sound\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "i: no damage found\n", "")
     done = run("index", "check", "--index", "i", "--json", cwd=place)
     assert json.loads(done.stdout) == {"problems": [], "notes": []}
 
@@ -123,7 +123,7 @@ def test_a_lost_shortlist_is_only_a_note(place, run, talk):
     run("index", "compact", "--index", "i", cwd=place)
     (place / "i" / "global.faiss").unlink()
     done = run("index", "check", "--index", "i", cwd=place)
-    assert (done.returncode, done.stdout) == (0, "i: sound\n")
+    assert (done.returncode, done.stdout) == (0, "i: no damage found\n")
     assert talk(done)[0].startswith("note: the stored shortlist is behind")
     done = run("index", "compact", "--index", "i", cwd=place)
     assert done.stdout == "0 bytes freed; the shortlist is fp16\n"
