@@ -85,12 +85,18 @@ class _StderrHandler(logging.Handler):
 _HANDLER = _StderrHandler()
 
 
-def log_to_stderr() -> None:
-    """Show the records of our packages from INFO on; calling it again changes nothing."""
+def log_to_stderr(propagate: bool = True) -> None:
+    """Show the records of our packages from INFO on; calling it again adds nothing.
+
+    Args:
+        propagate: also pass them to the root logger's handlers. Libraries such as tf2onnx add one
+            that would print every line again.
+    """
     for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.setLevel(logging.INFO)
         logger.addHandler(_HANDLER)
+        logger.propagate = propagate
 
 
 def say(text: str) -> None:

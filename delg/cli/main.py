@@ -80,7 +80,8 @@ def _start(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    log_to_stderr()
+    if not logging.getLogger("delg").handlers:
+        log_to_stderr()
 
 
 app.add_typer(model.app, name="model")
@@ -116,7 +117,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _add_commands_of_other_packages() -> None:
+def add_commands_of_other_packages() -> None:
     """``index`` and ``eval`` name their commands as entry points, so nothing here imports them."""
     for entry_point in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.value):
         try:
@@ -141,9 +142,9 @@ def main() -> None:
     """Run the command line; people's mistakes end in one clear line and an exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-    log_to_stderr()
+    log_to_stderr(propagate=False)
     try:
-        _add_commands_of_other_packages()
+        add_commands_of_other_packages()
         app()
     except UsageError as error:
         log.error("%s", error)

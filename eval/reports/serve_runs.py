@@ -20,7 +20,8 @@ from eval.reports.report import metric_names, metric_parts, render_report, shown
 from eval.reports.run_metadata import distinct_titles
 from eval.run import BASELINES_FOLDER, METRICS_FILE, REPORT_FILE, Run, baselines, is_run, load_run
 from eval.scoring import main_metric, query_metric
-from index.serve.pages import MorePages, Number, Pages, Turner
+from index.serve.pages import ExtraPages, Pages
+from index.serve.pagination import PageNumber, Pagination
 from index.serve.security import POLICY
 from index.serve.uploads import BadRequestError, NotFoundError
 
@@ -127,10 +128,10 @@ class Runs:
         return [self.get(name), *(self._load(n, p) for n, p in zip(names, further, strict=True))]
 
 
-def run_pages(folder: Path) -> MorePages:
+def run_pages(folder: Path) -> ExtraPages:
     """The pages about the runs in a folder."""
     runs = Runs(folder)
-    return MorePages("Runs", "/runs", "eval.reports", lambda pages: _router(runs, pages))
+    return ExtraPages("Runs", "/runs", "eval.reports", lambda pages: _router(runs, pages))
 
 
 def _router(runs: Runs, pages: Pages) -> APIRouter:
@@ -149,7 +150,7 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
 
     @router.get("/runs/view")
     def view(
-        request: Request, run: str, part: str = "", order: str = "worst", page: Number = 1
+        request: Request, run: str, part: str = "", order: str = "worst", page: PageNumber = 1
     ) -> Response:
         shown = runs.with_baselines(run)
         parts = counted_parts(shown[0])
@@ -158,7 +159,7 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
         part = part or shown_part(shown[0]) or ""
         asked = {"run": run, "part": part, "order": order}
         names = _ordered(shown[0], part, order)
-        turner = Turner("/runs/view", asked, page, len(names), EACH)
+        pagination = Pagination("/runs/view", asked, page, len(names), EACH)
         chosen = names[(page - 1) * EACH : page * EACH]
         answer = pages.render(
             request, "serve_run.html",
@@ -167,7 +168,7 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
             metric=query_metric(shown[0].question), metrics=metric_names(shown),
             parts=metric_parts(shown), drawn=min(len(shown), MAX_LINES),
             charts=_charts(shown, part) if page == 1 else [],
-            examples=_examples(shown[0], part, chosen), turner=turner,
+            examples=_examples(shown[0], part, chosen), pagination=pagination,
         )  # fmt: skip
         answer.headers["content-security-policy"] = _DRAWN
         return answer

@@ -132,7 +132,10 @@ def index_info(
     if as_json:
         print_result(json.dumps(info))
         return
+    from index.storage.ann_index import KIND_DESCRIPTIONS
+
     settings, failed = info.pop("settings"), info.pop("failures", {})
+    info["shortlist"] = KIND_DESCRIPTIONS[info["shortlist"]]
     table(
         ["", ""],
         [(_NAMES.get(key, key.replace("_", " ")), _text(value)) for key, value in info.items()],
@@ -149,6 +152,7 @@ def index_info(
 _NAMES = {
     "dead": "removed, space not freed",
     "segments": "segment files",
+    "shortlist": "search index",
 }
 
 
@@ -198,4 +202,7 @@ def index_compact(index: IndexDir, config: Config = None) -> None:
     images = open_index(index)
     if config is not None:
         images.configure(overrides, str(config), record=True)
-    print_result(f"{images.compact():,} bytes freed; the shortlist is {images.info()['shortlist']}")
+    from index.storage.ann_index import KIND_DESCRIPTIONS
+
+    freed, kind = images.compact(), images.info()["shortlist"]
+    print_result(f"{freed:,} bytes freed; search index: {KIND_DESCRIPTIONS[kind]}")

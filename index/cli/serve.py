@@ -106,7 +106,7 @@ def _run(app: Any, service: Service, description: str) -> None:
         """Prints its address; when it stops, waiting queries are refused at once."""
 
         async def shutdown(self, sockets: Any = None) -> None:
-            service.workers.close()
+            service.jobs.close()
             await super().shutdown(sockets)
 
         async def startup(self, sockets: Any = None) -> None:

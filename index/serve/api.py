@@ -1,4 +1,4 @@
-"""The HTTP API: JSON as the command line prints it."""
+"""The HTTP API, with the same JSON as the command line prints."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pydantic import BaseModel
 from index.serve.job_queue import never
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
-from index.serve.uploads import MOST_HITS, MOST_RERANKED, Asked, gone
+from index.serve.uploads import MAX_HITS, MAX_RERANKED, SearchParams, disconnected
 from index.storage.catalog import ImageRow
 
-# What a query is called that came without a file name.
+# Name of a query that came without a file name.
 UNNAMED = "image"
 
 
-class Problem(BaseModel):
+class ErrorJson(BaseModel):
     """What went wrong, and what to do about it."""
 
     error: str
 
 
 class HitJson(BaseModel):
-    """A photo found."""
+    """A photo of the index that a query found."""
 
     rank: int
     id: str
@@ -52,7 +52,7 @@ class QueryJson(BaseModel):
 
 
 class ImageJson(BaseModel):
-    """What the index knows of an image."""
+    """An image of the index."""
 
     id: str
     path: str
@@ -67,19 +67,19 @@ class ImageJson(BaseModel):
 
 
 class RemovedJson(BaseModel):
-    """The image that was taken out."""
+    """The id of the image that was removed."""
 
     removed: str
 
 
 class HealthJson(BaseModel):
-    """The server answers, and its model is loaded."""
+    """The server is ready."""
 
     status: Literal["ok"]
 
 
 def image_json(row: ImageRow) -> dict[str, Any]:
-    """An image as the API gives it."""
+    """An image as the API returns it."""
     return {
         "id": row.id,
         "path": row.path,
@@ -94,20 +94,20 @@ def image_json(row: ImageRow) -> dict[str, Any]:
     }
 
 
-def _says(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The statuses of errors, for the API's description."""
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Descriptions of error statuses, for the OpenAPI schema."""
     reasons = {
-        401: "a token is needed",
-        403: "not from there",
+        401: "a token is required",
+        403: "host or origin not allowed",
         404: "no such image",
-        409: "does not go with what the index holds",
+        409: "in conflict with the contents of the index",
         413: "too many bytes or pixels",
-        415: "neither a form nor a photo",
-        422: "a photo or a value that cannot be used",
+        415: "the body is neither a form nor a photo",
+        422: "an unusable photo or value",
         503: "too busy; try again after `Retry-After` seconds",
     }
     return {
-        status: {"description": reasons[status], "model": Problem}
+        status: {"description": reasons[status], "model": ErrorJson}
         for status in (401, 403, *statuses, 503)
     }
 
@@ -124,8 +124,8 @@ _QUERY_BODY = {
                     "type": "object",
                     "properties": {
                         "image": _PHOTO,
-                        "k": {"type": "integer", "minimum": 1, "maximum": MOST_HITS},
-                        "rerank": {"type": "integer", "minimum": 0, "maximum": MOST_RERANKED},
+                        "k": {"type": "integer", "minimum": 1, "maximum": MAX_HITS},
+                        "rerank": {"type": "integer", "minimum": 0, "maximum": MAX_RERANKED},
                         "box": _BOX,
                         "orientations": _ORIENTATIONS,
                         "id": {"type": "string"},
@@ -147,9 +147,9 @@ _ADD_BODY = {
                     "required": ["image"],
                     "properties": {
                         "image": _PHOTO,
-                        "id": {"type": "string", "description": "default: the file's name"},
+                        "id": {"type": "string", "description": "default: the file name"},
                         "label": {"type": "string"},
-                        "metadata": {"type": "string", "description": "a JSON object of texts"},
+                        "metadata": {"type": "string", "description": "a JSON object of strings"},
                     },
                 }
             },
@@ -162,120 +162,125 @@ _JPEG = {"content": {"image/jpeg": {"schema": _PHOTO}}, "description": "JPEG"}
 
 
 def make_router(service: Service) -> APIRouter:
-    """The routes; those that change the index only where that is allowed."""
+    """All routes; those that change the index only if the server is writable."""
     router = APIRouter(tags=["api"])
 
     @router.post(
         "/api/query",
         response_model=QueryJson,
-        responses=_says(404, 409, 413, 415, 422),
+        responses=_errors(404, 409, 413, 415, 422),
         openapi_extra=_QUERY_BODY,
     )
     async def query(
         request: Request,
-        k: Annotated[int | None, Query(ge=1, le=MOST_HITS, description="hits wanted")] = None,
+        k: Annotated[int | None, Query(ge=1, le=MAX_HITS, description="number of results")] = None,
         rerank: Annotated[
             int | None,
-            Query(ge=0, le=MOST_RERANKED, description="candidates to verify; 0 is global-only"),
+            Query(
+                ge=0,
+                le=MAX_RERANKED,
+                description="candidates to verify; 0: rank by similarity alone",
+            ),
         ] = None,
         box: Annotated[
-            str | None, Query(description="look only at X,Y,WIDTH,HEIGHT of the photo")
+            str | None, Query(description="search with this part of the photo: X,Y,WIDTH,HEIGHT")
         ] = None,
         orientations: Annotated[
-            Literal["auto", "1", "4"] | None, Query(description="how the photo may be turned")
+            Literal["auto", "1", "4"] | None,
+            Query(description="1: upright; 4: all quarter turns; auto: on demand"),
         ] = None,
         id: Annotated[
-            str | None, Query(description="look for this photo of the index; send none then")
+            str | None, Query(description="search with this indexed photo instead of an upload")
         ] = None,
     ) -> Response:
-        """Find the photos of the same thing.
+        """Find the photos that show the same thing.
 
-        Send the photo as the field `image` of a form, with the other values as fields too, or
-        as the whole body, with the values in the address. The answer is what
+        Send the photo as the form field `image`, with the parameters as form fields, or as the
+        body of the request, with the parameters in the query string. The response is what
         `delg query --json` prints.
         """
         upload = await service.receiver.receive(request)
-        names = ("k", "rerank", "box", "orientations", "id")
-        asked = Asked.read({n: upload.fields[n] for n in names if n in upload.fields})
+        params = SearchParams.read(upload.fields)
 
-        def work() -> dict[str, Any]:
-            result = service.search(upload, asked)
-            return result.as_json(asked.id or upload.name or UNNAMED, str(service.shared.path))
+        def search() -> dict[str, Any]:
+            result = service.search(upload, params)
+            return result.as_json(params.id or upload.name or UNNAMED, str(service.shared.path))
 
-        return JSONResponse(await service.workers.run(work, functools.partial(gone, request)))
+        has_gone = functools.partial(disconnected, request)
+        return JSONResponse(await service.jobs.run(search, has_gone))
 
-    @router.get("/api/stats", responses=_says())
+    @router.get("/api/stats", responses=_errors())
     def stats() -> dict[str, Any]:
-        """What the index holds, and how busy the server is."""
+        """Size, model and settings of the index, and the load of the server."""
         return service.stats()
 
     @router.get("/health", response_model=HealthJson)
     async def health() -> dict[str, str]:
-        """Whether the server answers; its model is loaded before it does."""
+        """Whether the server is ready; it answers once its model is loaded."""
         return {"status": "ok"}
 
-    def picture_route(ending: str, side: int, summary: str) -> None:
+    def add_jpeg_route(name: str, side: int) -> None:
         @router.get(
-            f"/api/images/{{image_id:path}}/{ending}",
+            f"/api/images/{{image_id:path}}/{name}",
             response_class=Response,
-            responses={**_says(404), 200: _JPEG, 304: {"description": "not changed"}},
-            summary=summary,
-            name=ending,
+            responses={**_errors(404), 200: _JPEG, 304: {"description": "not modified"}},
+            summary=f"The photo as a JPEG of at most {side} pixels a side",
+            name=name,
         )
-        def picture(
-            image_id: str, if_none_match: Annotated[str | None, Header()] = None
-        ) -> Response:
-            known = (if_none_match or "").removeprefix("W/").strip('"')
-            found = service.picture(unquote(image_id), side, known)
-            # Asked for again each time, sent again only if it has changed.
-            headers = {"cache-control": "private, no-cache", "etag": f'"{found.tag}"'}
-            if not found.data:
+        def photo(image_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+            known_tag = (if_none_match or "").removeprefix("W/").strip('"')
+            jpeg = service.photo(unquote(image_id), side, known_tag)
+            # Browsers ask each time, and it is sent again only if it has changed.
+            headers = {"cache-control": "private, no-cache", "etag": f'"{jpeg.tag}"'}
+            if not jpeg.data:
                 return Response(status_code=304, headers=headers)
-            return Response(found.data, media_type="image/jpeg", headers=headers)
+            return Response(jpeg.data, media_type="image/jpeg", headers=headers)
 
-    picture_route("thumb", THUMBNAIL_SIDE, f"A JPEG of at most {THUMBNAIL_SIDE} pixels a side.")
-    picture_route("photo", PHOTO_SIDE, f"A JPEG of at most {PHOTO_SIDE} pixels a side.")
+    add_jpeg_route("thumb", THUMBNAIL_SIDE)
+    add_jpeg_route("photo", PHOTO_SIDE)
 
-    @router.get("/api/images/{image_id:path}", response_model=ImageJson, responses=_says(404))
+    @router.get("/api/images/{image_id:path}", response_model=ImageJson, responses=_errors(404))
     def image(image_id: str) -> JSONResponse:
-        """What the index knows of an image. Percent-encode its id, slashes too."""
+        """Id, label, metadata and file of an image. Percent-encode its id, including slashes."""
         return JSONResponse(image_json(service.image(unquote(image_id))))
 
     if service.settings.writable:
-        _add_writing(router, service)
+        _add_write_routes(router, service)
     return router
 
 
-# A change is made even if whoever asked for it hangs up.
-def _add_writing(router: APIRouter, service: Service) -> None:
+def _add_write_routes(router: APIRouter, service: Service) -> None:
+    # A change is made even if the client disconnects.
     @router.post(
         "/api/images",
         status_code=201,
         response_model=ImageJson,
-        responses=_says(409, 413, 415, 422),
+        responses=_errors(409, 413, 415, 422),
         openapi_extra=_ADD_BODY,
     )
     async def add(
         request: Request,
-        id: Annotated[str | None, Query(description="of the new image")] = None,
+        id: Annotated[str | None, Query(description="id of the new image")] = None,
         label: Annotated[str | None, Query()] = None,
-        metadata: Annotated[str | None, Query(description="a JSON object of texts")] = None,
+        metadata: Annotated[str | None, Query(description="a JSON object of strings")] = None,
     ) -> Response:
-        """Add a photo. Its file is kept inside the index's folder."""
+        """Add a photo. Its file is stored inside the index's folder."""
         upload = await service.receiver.receive(request)
 
-        def work() -> dict[str, Any]:
+        def add_photo() -> dict[str, Any]:
             return image_json(service.add(upload))
 
-        return JSONResponse(await service.workers.run(work, never), 201)
+        return JSONResponse(await service.jobs.run(add_photo, never), 201)
 
-    @router.delete("/api/images/{image_id:path}", response_model=RemovedJson, responses=_says(404))
+    @router.delete(
+        "/api/images/{image_id:path}", response_model=RemovedJson, responses=_errors(404)
+    )
     async def remove(image_id: str) -> Response:
-        """Take an image out of the index; a photo that was not added over HTTP stays on disk."""
-        wanted = unquote(image_id)
+        """Remove an image from the index. A photo that was not added over HTTP stays on disk."""
+        decoded_id = unquote(image_id)
 
-        def work() -> dict[str, Any]:
-            service.remove(wanted)
-            return {"removed": wanted}
+        def remove_image() -> dict[str, Any]:
+            service.remove(decoded_id)
+            return {"removed": decoded_id}
 
-        return JSONResponse(await service.workers.run(work, never))
+        return JSONResponse(await service.jobs.run(remove_image, never))

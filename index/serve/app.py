@@ -1,10 +1,9 @@
-"""The application: routes, the guard before them, and errors as answers."""
+"""The web application: routes, the security middleware around them, and error responses."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,97 +13,92 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 from threadpoolctl import threadpool_limits
 
+import delg
 from delg.errors import DelgError
 from index.serve import api, pages
-from index.serve.errors import answer_to
+from index.serve.errors import error_response
 from index.serve.job_queue import GoneError
-from index.serve.security import Guard
+from index.serve.security import SecurityMiddleware
 from index.serve.service import Service
 
-# Nobody reads this answer.
-_HUNG_UP = 499
-_ABOUT = (
-    "Find the photos of that very thing: instance-level image retrieval over one index. "
+# The status, by custom, where the client has gone and nobody reads the response.
+_CLIENT_CLOSED_REQUEST = 499
+_DESCRIPTION = (
+    "Instance-level image retrieval: find the photos of an index that show the same thing. "
     "Errors are JSON objects with the key `error`."
 )
 
 
-def make_app(service: Service, more: Sequence[pages.MorePages] = ()) -> ASGIApp:
+def make_app(service: Service, extra_pages: Sequence[pages.ExtraPages] = ()) -> ASGIApp:
     """The application over an index.
 
     Args:
-        service: what it does.
-        more: pages of other packages.
+        service: the index and its operations.
+        extra_pages: pages of other packages.
     """
-    # Requests already run side by side; more threads inside each product only contend.
+    # Requests already run in parallel; threads inside each product would only contend.
     threadpool_limits(1, user_api="blas")
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         views.close()
         service.close()
 
     app = FastAPI(
-        title="delg", version=_version(), description=_ABOUT, lifespan=life,
+        title="delg", version=delg.__version__, description=_DESCRIPTION, lifespan=lifespan,
         docs_url=None, redoc_url=None,
     )  # fmt: skip
-    views = pages.Pages(service, more)
+    views = pages.Pages(service, extra_pages)
     app.include_router(api.make_router(service))
     app.include_router(views.make_router(), include_in_schema=False)
     _describe_token(app, service)
-    _answer_errors(app, views)
-    return Guard(app, service.settings)
-
-
-def _version() -> str:
-    try:
-        return version("delg-retrieval")
-    except PackageNotFoundError:
-        return "0"
+    _add_error_handlers(app, views)
+    return SecurityMiddleware(app, service.settings)
 
 
 def _describe_token(app: FastAPI, service: Service) -> None:
+    """Add the token to the OpenAPI schema, where one is required."""
     if service.settings.token is None:
         return
-    described = app.openapi()
-    schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
+    schema = app.openapi()
+    schemes = schema.setdefault("components", {}).setdefault("securitySchemes", {})
     schemes["token"] = {"type": "http", "scheme": "bearer"}
-    described["security"] = [{"token": []}]
-    described["paths"]["/health"]["get"]["security"] = []
+    schema["security"] = [{"token": []}]
+    schema["paths"]["/health"]["get"]["security"] = []
 
 
-def _answer_errors(app: FastAPI, views: pages.Pages) -> None:
-    def answer(request: Request, status: int, reason: str, headers: dict[str, str]) -> Response:
+def _add_error_handlers(app: FastAPI, views: pages.Pages) -> None:
+    def respond(request: Request, status: int, reason: str, headers: dict[str, str]) -> Response:
         path = request.scope["path"]
         if path.startswith("/api/") or path in ("/health", "/openapi.json"):
             return JSONResponse({"error": reason}, status, headers)
-        return views.problem(request, status, reason, headers)
+        return views.error(request, status, reason, headers)
 
     @app.exception_handler(DelgError)
-    async def work_failed(request: Request, error: DelgError) -> Response:
-        return answer(request, *answer_to(error))
+    async def engine_error(request: Request, error: DelgError) -> Response:
+        return respond(request, *error_response(error))
 
     @app.exception_handler(RequestValidationError)
-    async def value_does_not_fit(request: Request, error: RequestValidationError) -> Response:
+    async def invalid_value(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return answer(request, 422, f"{first['loc'][-1]}: {first['msg']}", {})
+        return respond(request, 422, f"{first['loc'][-1]}: {first['msg']}", {})
 
     @app.exception_handler(HTTPException)
-    async def no_such_route(request: Request, error: HTTPException) -> Response:
-        reason = {404: "there is nothing here", 405: "not with this method"}
-        said = reason.get(error.status_code, str(error.detail))
-        return answer(request, error.status_code, said, dict(error.headers or {}))
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        reasons = {404: "page not found", 405: "method not allowed"}
+        reason = reasons.get(error.status_code, str(error.detail))
+        return respond(request, error.status_code, reason, dict(error.headers or {}))
 
     @app.exception_handler(GoneError)
-    async def gone(request: Request, error: GoneError) -> Response:
-        return Response(status_code=_HUNG_UP)
+    async def client_gone(request: Request, error: GoneError) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(ClientDisconnect)
-    async def hung_up(request: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=_HUNG_UP)
+    async def client_disconnected(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        # The server's log has the traceback; a visitor is told nothing of the inside.
-        return answer(request, 500, "something broke; the server's log says what", {})
+    async def internal_error(request: Request, error: Exception) -> Response:
+        # The server's log has the traceback; clients learn no internals.
+        return respond(request, 500, "internal error; see the server's log", {})

@@ -1,4 +1,4 @@
-"""The files that pages are made of: templates, and what browsers load beside them."""
+"""Templates of the pages, and the static files that browsers load with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from index.visualize.draw_matches import PALETTE
 
-_TYPES = {
+_MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
@@ -24,44 +24,46 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class Asset:
-    """A file as it is sent."""
+    """A static file as it is sent."""
 
     data: bytes
     media_type: str
 
 
 def load_assets() -> dict[str, Asset]:
-    """All files under their names; nothing else can be asked for."""
-    here = files("index")
-    found = [here / "visualize" / "templates" / "look.css", *(here / "serve" / "static").iterdir()]
+    """All static files by name; no other file can be requested."""
+    package = files("index")
+    style = package / "visualize" / "templates" / "look.css"
     return {
-        one.name: Asset(one.read_bytes(), _TYPES["." + one.name.rpartition(".")[2]])
-        for one in found
+        file.name: Asset(file.read_bytes(), _MEDIA_TYPES["." + file.name.rpartition(".")[2]])
+        for file in (style, *(package / "serve" / "static").iterdir())
     }
 
 
-def environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> jinja2.Environment:
-    """Templates of the server, of the other pages of ``index``, and of further packages."""
-    places = [jinja2.PackageLoader(name) for name in ("index.serve", "index.visualize", *packages)]
-    made = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(places),
+def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> jinja2.Environment:
+    """The environment of the server's templates, of those of ``index``, and of more packages."""
+    loaders = [jinja2.PackageLoader(name) for name in ("index.serve", "index.visualize", *packages)]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    digest = hashlib.sha256(b"".join(one.data for _, one in sorted(assets.items()))).hexdigest()
-    made.globals["version"] = digest[:12]
-    made.globals["palette"] = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE.tolist()]
-    made.filters["quoted"] = lambda text: quote(text, safe="")
-    made.filters["breakable"] = _breakable
-    made.filters["bytes"] = _bytes
-    made.filters["duration"] = _duration
-    return made
+    digest = hashlib.sha256(b"".join(asset.data for _, asset in sorted(assets.items()))).hexdigest()
+    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE.tolist()]
+    environment.globals |= {"version": digest[:12], "palette": colours}
+    environment.filters |= {
+        "quoted": lambda text: quote(text, safe=""),
+        "breakable": _breakable,
+        "bytes": _bytes,
+        "duration": _duration,
+    }
+    return environment
 
 
 def _breakable(text: str) -> Markup:
-    """Where a long name may go on in the next line: after what separates its parts."""
+    """Allow line breaks in a long name, after the characters that separate its parts."""
     return Markup(re.sub("([/_-]+)", r"\1<wbr>", str(escape(text))))
 
 

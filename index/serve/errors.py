@@ -1,4 +1,4 @@
-"""Errors as answers: a status and a reason, for programs as JSON and for people as a page."""
+"""Errors as HTTP responses: status, reason and headers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
 from index.serve.job_queue import TooBusyError
 from index.serve.service import ConflictError
-from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, WrongKindError
+from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
 from index.storage.store import BusyError
 
-# Seconds after which another try makes sense.
-_LATER = "2"
-# The first kind that fits counts.
+# Seconds after which a client may try again.
+_RETRY_AFTER = "2"
+# The first type that fits counts.
 _STATUS: tuple[tuple[type[DelgError], int], ...] = (
     (TooBusyError, 503),
     (BusyError, 503),
     (TooLargeError, 413),
     (OversizedError, 413),
-    (WrongKindError, 415),
+    (UnsupportedTypeError, 415),
     (ImageError, 422),
     (BadRequestError, 422),
     (NotFoundError, 404),
@@ -27,7 +27,7 @@ _STATUS: tuple[tuple[type[DelgError], int], ...] = (
 )
 
 
-def answer_to(error: DelgError) -> tuple[int, str, dict[str, str]]:
+def error_response(error: DelgError) -> tuple[int, str, dict[str, str]]:
     """Status, reason and headers."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    return status, str(error), {"retry-after": _LATER} if status == 503 else {}
+    status = next((status for type_, status in _STATUS if isinstance(error, type_)), 500)
+    return status, str(error), {"retry-after": _RETRY_AFTER} if status == 503 else {}

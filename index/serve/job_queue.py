@@ -1,4 +1,4 @@
-"""Heavy work in a few threads, with a short queue before them."""
+"""Heavy jobs in a few threads, with a short queue before them."""
 
 from __future__ import annotations
 
@@ -15,87 +15,85 @@ _STOPPING = "the server is stopping"
 
 
 class TooBusyError(DelgError):
-    """The queue is full, or the work took too long; worth another try later."""
+    """The queue is full, or the job took too long; worth another try later."""
 
 
 class GoneError(Exception):
-    """Whoever asked has hung up."""
+    """The client has disconnected."""
 
 
 async def never() -> None:
-    """Nobody hangs up: the work is done even so."""
+    """Wait for a disconnect that does not count: the job is done even so."""
     await asyncio.Event().wait()
 
 
-class Workers:
-    """A pool of threads that refuses work rather than letting it pile up.
+class JobQueue:
+    """A pool of threads that refuses jobs rather than letting them pile up.
 
     Args:
-        threads: jobs at once.
+        threads: jobs that run at once.
         queue: jobs that may wait.
-        seconds: waiting and work of one job together.
+        seconds: limit of waiting and running of one job together.
     """
 
     def __init__(self, threads: int, queue: int, seconds: float) -> None:
-        self._room, self._seconds = threads + queue, seconds
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="work")
+        self._capacity, self._seconds = threads + queue, seconds
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="job")
         self._lock = threading.Lock()
-        self._inside = 0
+        self._active = 0
         self._closed = False
 
     @property
-    def inside(self) -> int:
-        """Jobs running and waiting."""
-        return self._inside
+    def active(self) -> int:
+        """Number of jobs running and waiting."""
+        return self._active
 
-    async def run(self, work: Callable[[], T], gone: Callable[[], Awaitable[None]]) -> T:
-        """The result of ``work``.
+    async def run(self, job: Callable[[], T], disconnected: Callable[[], Awaitable[None]]) -> T:
+        """The result of ``job``.
 
         Args:
-            gone: returns when whoever asked has hung up; a job that still waits is dropped then.
+            disconnected: returns when the client has gone; a job that still waits is dropped then.
 
         Raises:
             TooBusyError: the queue is full, or time is up.
-            GoneError: nobody waits for the answer any more.
+            GoneError: the client has disconnected.
         """
         with self._lock:
             if self._closed:
                 raise TooBusyError(_STOPPING)
-            if self._inside >= self._room:
+            if self._active >= self._capacity:
                 raise TooBusyError("too many queries at once; try again in a moment")
-            self._inside += 1
-            future = self._pool.submit(work)
-        future.add_done_callback(self._leave)
-        answer: asyncio.Future[Any] = asyncio.wrap_future(future)
-        hung_up: asyncio.Future[Any] = asyncio.ensure_future(gone())
+            self._active += 1
+            future = self._pool.submit(job)
+        future.add_done_callback(self._count_done)
+        result: asyncio.Future[Any] = asyncio.wrap_future(future)
+        disconnect: asyncio.Future[Any] = asyncio.ensure_future(disconnected())
         try:
             done, _ = await asyncio.wait(
-                {answer, hung_up}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
+                {result, disconnect}, timeout=self._seconds, return_when=asyncio.FIRST_COMPLETED
             )
-            if answer.cancelled():
+            if result.cancelled():
                 raise TooBusyError(_STOPPING)
-            if answer in done:
-                return answer.result()
-            raise (
-                GoneError
-                if done
-                else TooBusyError(
-                    f"no answer within {self._seconds:g} s; try again when there is less to do"
-                )
+            if result in done:
+                return result.result()
+            if done:
+                raise GoneError
+            raise TooBusyError(
+                f"no answer within {self._seconds:g} s; try again when the server is less busy"
             )
         finally:
-            hung_up.cancel()
+            disconnect.cancel()
             # A job that has begun cannot be stopped; it keeps its place until it ends.
             future.cancel()
-            if not answer.done():
-                answer.cancel()
+            if not result.done():
+                result.cancel()
 
-    def _leave(self, future: Future) -> None:
+    def _count_done(self, future: Future) -> None:
         with self._lock:
-            self._inside -= 1
+            self._active -= 1
 
     def close(self) -> None:
-        """Take no more and refuse what waits; what runs ends by itself."""
+        """Take no more jobs and refuse those that wait; running ones end by themselves."""
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)

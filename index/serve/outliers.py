@@ -1,4 +1,4 @@
-"""The matches behind a hit that do not agree with it: what geometry threw out."""
+"""The matches behind a hit that do not fit its geometric transform."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from index.verification.geometric import transform_points
 from index.verification.matching import match_descriptors
 
 
-def outliers(
+def find_outliers(
     query: ImageFeatures,
-    other: ImageFeatures,
+    hit: ImageFeatures,
     transform: NDArray[np.float64] | None,
     settings: IndexSettings,
 ) -> tuple[FloatArray, FloatArray]:
-    """Nearest descriptors of the query and a hit whose points do not fit the hit's transform.
+    """Points of query and hit whose descriptors match, but whose positions do not.
 
     Args:
-        query: features of the query, turned as the transform says.
-        other: features of the hit.
-        transform: (3, 3), from the query's pixels to the hit's; None: no match fits.
+        query: features of the query, rotated as the transform says.
+        hit: features of the hit.
+        transform: (3, 3), from the query's pixels to the hit's; None: all matches are outliers.
 
     Returns:
         float32 (N, 2) each, (x, y), in the upright pixels of query and hit.
     """
-    matches = match_descriptors(query.local.descriptors, other.local.descriptors, settings.matching)
-    ends = query.local.keypoints[matches[:, 0]], other.local.keypoints[matches[:, 1]]
+    matches = match_descriptors(query.local.descriptors, hit.local.descriptors, settings.matching)
+    query_points = query.local.keypoints[matches[:, 0]]
+    hit_points = hit.local.keypoints[matches[:, 1]]
     if transform is None or not len(matches):
-        return ends
+        return query_points, hit_points
     spec = settings.verification
-    unit = (
-        1.0 if spec.reference_side is None else max(other.width, other.height) / spec.reference_side
-    )
+    unit = 1.0
+    if spec.reference_side is not None:
+        unit = max(hit.width, hit.height) / spec.reference_side
     with np.errstate(all="ignore"):
-        miss = np.linalg.norm(transform_points(transform, ends[0]) - ends[1], axis=1)
-    # A point that goes to infinity fits nothing.
-    wrong = ~(miss <= spec.threshold * unit)
-    return ends[0][wrong], ends[1][wrong]
+        residuals = np.linalg.norm(transform_points(transform, query_points) - hit_points, axis=1)
+    # Written so that a point mapped to infinity (NaN) is an outlier too.
+    is_outlier = ~(residuals <= spec.threshold * unit)
+    return query_points[is_outlier], hit_points[is_outlier]

@@ -1,4 +1,4 @@
-"""The pages: search, browse, and what the index is made of."""
+"""The web pages: search, browse, duplicates, failures, statistics."""
 
 from __future__ import annotations
 
@@ -7,78 +7,78 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
-from urllib.parse import urlencode
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from index.browse import Filter
 from index.results import Hit
-from index.serve.assets import environment, load_assets
-from index.serve.duplicate_finder import Finder
-from index.serve.errors import answer_to
-from index.serve.security import COOKIE, is_token, session
+from index.serve.assets import load_assets, make_environment
+from index.serve.duplicate_finder import DuplicateFinder
+from index.serve.errors import error_response
+from index.serve.pagination import PageNumber, Pagination
+from index.serve.security import COOKIE, is_token, session_value
 from index.serve.service import Service
 from index.serve.settings import MIB
-from index.serve.uploads import Asked, BadRequestError, Upload, gone
+from index.serve.uploads import BadRequestError, SearchParams, Upload, disconnected
+from index.storage.ann_index import KIND_DESCRIPTIONS
 
-PAGE = 48
-GROUPS, GROUP_SHOWN = 20, 24
-ROWS = 100
-_ASKED = ("k", "rerank", "box", "orientations", "id")
-# Seconds that a wrong token costs.
-_PAUSE = 0.5
-_MONTH = 30 * 24 * 3600
-
-Number = Annotated[int, Query(ge=1, le=1_000_000)]
+# Entries per page, and photos of one group of duplicates that are shown.
+PHOTOS_PER_PAGE, GROUPS_PER_PAGE, FAILURES_PER_PAGE = 48, 20, 100
+GROUP_PHOTOS = 24
+# Labels, metadata keys and reasons that are counted.
+_MAX_COUNTS = 200
+# Seconds until a wrong token is answered, against guessing.
+_WRONG_TOKEN_DELAY = 0.5
+_SESSION_SECONDS = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
-class MorePages:
+class ExtraPages:
     """Pages that another package adds.
 
     Attributes:
-        name, path: of the one that every page leads to.
-        package: that has their templates.
-        make: their routes.
+        name, path: of the entry in the navigation.
+        package: the Python package with their templates.
+        make_router: their routes.
     """
 
     name: str
     path: str
     package: str
-    make: Callable[[Pages], APIRouter]
+    make_router: Callable[[Pages], APIRouter]
 
 
 class Pages:
-    """Makes pages and their routes.
+    """Renders the pages, and defines their routes.
 
     Args:
-        service: what they show.
-        more: pages of other packages.
+        service: the index and its operations.
+        extra_pages: pages of other packages.
     """
 
-    def __init__(self, service: Service, more: Sequence[MorePages] = ()) -> None:
+    def __init__(self, service: Service, extra_pages: Sequence[ExtraPages] = ()) -> None:
         self.service = service
         self._assets = load_assets()
-        self._templates = environment(self._assets, [one.package for one in more])
-        self._more = more
-        self._finder = Finder(service.shared)
+        self._templates = make_environment(self._assets, [pages.package for pages in extra_pages])
+        self._extra_pages = extra_pages
+        self._duplicates = DuplicateFinder(service.shared)
         self._links = [
             ("Search", "/"),
             ("Browse", "/browse"),
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
-            ("Index", "/stats"),
-            *((one.name, one.path) for one in more),
+            ("Statistics", "/stats"),
+            *((pages.name, pages.path) for pages in extra_pages),
         ]
 
     def close(self) -> None:
-        """Stop what runs in the background."""
-        self._finder.stop()
+        """Stop the background search for duplicates."""
+        self._duplicates.stop()
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """A page from a template."""
@@ -87,140 +87,142 @@ class Pages:
             links=self._links,
             here=request.scope["path"],
             index_name=self.service.shared.path.name,
-            guarded=settings.token is not None,
+            needs_token=settings.token is not None,
             writable=settings.writable,
             **values,
         )
         return HTMLResponse(text.encode("utf-8", "replace"), status)
 
-    def problem(
+    def error(
         self, request: Request, status: int, reason: str, headers: dict[str, str]
     ) -> Response:
-        """An error, as a part of a page where only that was asked for."""
-        part = "hx-request" in request.headers
-        page = self.render(
-            request, "trouble.html" if part else "problem.html", status,
-            reason=reason, missing=status == 404,
-        )  # fmt: skip
+        """An error page, or the error alone where a fragment was requested."""
+        template = "error_fragment.html" if _is_htmx(request) else "error.html"
+        page = self.render(request, template, status, reason=reason, missing=status == 404)
         page.headers.update(headers)
         return page
 
     def make_router(self) -> APIRouter:
         """All routes."""
         router = APIRouter()
-        self._add_way_in(router)
-        self._add_search(router)
-        self._add_browsing(router)
-        for one in self._more:
-            router.include_router(one.make(self))
+        self._add_static_routes(router)
+        self._add_login_routes(router)
+        self._add_search_routes(router)
+        self._add_browse_routes(router)
+        for pages in self._extra_pages:
+            router.include_router(pages.make_router(self))
         return router
 
-    def _add_way_in(self, router: APIRouter) -> None:
-        token = self.service.settings.token
-
+    def _add_static_routes(self, router: APIRouter) -> None:
         @router.get("/static/{name}")
-        async def asset(name: str) -> Response:
-            found = self._assets.get(name)
-            if found is None:
+        async def static_file(name: str) -> Response:
+            asset = self._assets.get(name)
+            if asset is None:
                 return Response(status_code=404)
             headers = {"cache-control": "public, max-age=86400"}
-            return Response(found.data, media_type=found.media_type, headers=headers)
+            return Response(asset.data, media_type=asset.media_type, headers=headers)
+
+    def _add_login_routes(self, router: APIRouter) -> None:
+        token = self.service.settings.token
 
         @router.get("/login")
         def login_page(request: Request, next: str = "/") -> Response:
-            return self.render(request, "login.html", next=_local(next), wrong=False)
+            return self.render(request, "login.html", next=_local_path(next), wrong=False)
 
         @router.post("/login")
         async def login(request: Request) -> Response:
             form = await self.service.receiver.receive(request)
-            back = _local(form.fields.get("next", "/"))
+            target = _local_path(form.fields.get("next", "/"))
             if token is None:
-                return RedirectResponse(back, 303)
+                return RedirectResponse(target, 303)
             if not is_token(form.fields.get("token", "").strip(), token):
-                await asyncio.sleep(_PAUSE)
-                return self.render(request, "login.html", 401, next=back, wrong=True)
-            answer = RedirectResponse(back, 303)
-            answer.set_cookie(
-                COOKIE, session(token), _MONTH, httponly=True, samesite="strict",
+                await asyncio.sleep(_WRONG_TOKEN_DELAY)
+                return self.render(request, "login.html", 401, next=target, wrong=True)
+            response = RedirectResponse(target, 303)
+            response.set_cookie(
+                COOKIE, session_value(token), _SESSION_SECONDS, httponly=True, samesite="strict",
                 secure=request.url.scheme == "https",
             )  # fmt: skip
-            return answer
+            return response
 
         @router.post("/logout")
         async def logout() -> Response:
-            answer = RedirectResponse("/login", 303)
-            answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-            return answer
+            response = RedirectResponse("/login", 303)
+            response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+            return response
 
-    def _add_search(self, router: APIRouter) -> None:
+    def _add_search_routes(self, router: APIRouter) -> None:
         service = self.service
 
         @router.get("/")
         def search_page(request: Request, id: str = "") -> Response:
             row = service.image(id) if id else None
             with service.shared.reading() as images:
-                facts = {
+                values = {
                     "photos": len(images),
-                    "takes_photos": images.takes_photos,
+                    "accepts_photos": images.takes_photos,
                     "rerank": images.settings.ranking.rerank,
-                    "most_bytes": service.settings.max_upload_mib * MIB,
+                    "max_bytes": service.settings.max_upload_mib * MIB,
                 }
-            return self.render(request, "search.html", row=row, **facts)
+            return self.render(request, "search.html", row=row, **values)
 
         @router.post("/search")
         async def search(request: Request) -> Response:
             upload = await service.receiver.receive(request)
-            asked = Asked.read({n: upload.fields[n] for n in _ASKED if n in upload.fields})
-            part = "hx-request" in request.headers
+            params = SearchParams.read(upload.fields)
+            is_htmx = _is_htmx(request)
 
-            def work() -> Response:
-                result = service.search(upload, asked)
+            def render_results() -> Response:
+                result = service.search(upload, params)
                 matches = {hit.rank: match_json(hit) for hit in result}
                 with service.shared.reading() as images:
                     photos = len(images)
                 return self.render(
                     request,
-                    "found.html" if part else "found_page.html",
-                    result=result, asked=asked, name=asked.id or upload.name, matches=matches,
-                    photos=photos,
+                    "search_results_fragment.html" if is_htmx else "search_results.html",
+                    result=result, name=params.id or upload.name, matches=matches, photos=photos,
                 )  # fmt: skip
 
-            return await service.workers.run(work, functools.partial(gone, request))
+            has_gone = functools.partial(disconnected, request)
+            return await service.jobs.run(render_results, has_gone)
 
         @router.post("/outliers")
         async def outliers(request: Request) -> Response:
             upload = await service.receiver.receive(request)
-            asked = Asked.read({n: upload.fields[n] for n in _ASKED if n in upload.fields})
-            hit, transform = upload.fields.get("hit", ""), _transform(upload)
+            params = SearchParams.read(upload.fields)
+            hit_id, transform = upload.fields.get("hit", ""), _read_transform(upload)
 
-            def work() -> Response:
-                starts, ends = service.outliers(upload, asked, hit, transform)
-                return JSONResponse(np.c_[starts, ends].round(1).tolist())
+            def list_outliers() -> Response:
+                query_points, hit_points = service.outliers(upload, params, hit_id, transform)
+                return JSONResponse(np.c_[query_points, hit_points].round(1).tolist())
 
-            # The page's script reads a reason, where a page would show one.
+            has_gone = functools.partial(disconnected, request)
+            # The page's script reads errors as JSON.
             try:
-                return await service.workers.run(work, functools.partial(gone, request))
+                return await service.jobs.run(list_outliers, has_gone)
             except DelgError as error:
-                status, reason, headers = answer_to(error)
+                status, reason, headers = error_response(error)
                 return JSONResponse({"error": reason}, status, headers)
 
-    def _add_browsing(self, router: APIRouter) -> None:
+    def _add_browse_routes(self, router: APIRouter) -> None:
         shared = self.service.shared
 
         @router.get("/browse")
         def browse(
             request: Request, q: str = "", label: str = "", key: str = "", value: str = "",
-            page: Number = 1,
+            page: PageNumber = 1,
         ) -> Response:  # fmt: skip
-            wanted = Filter("ok", q.strip(), label.strip(), key.strip(), value.strip())
+            condition = Filter("ok", q.strip(), label.strip(), key.strip(), value.strip())
+            offset = (page - 1) * PHOTOS_PER_PAGE
             with shared.reading() as images:
-                found = images.browse(wanted, PAGE, (page - 1) * PAGE)
-                tallies = images.tallies()
-            asked = {"q": q, "label": label, "key": key, "value": value}
+                selection = images.browse(condition, PHOTOS_PER_PAGE, offset)
+                counts = images.tallies()
+            filters = {"q": q, "label": label, "key": key, "value": value}
             return self.render(
                 request, "browse.html",
-                found=found, tallies=tallies, asked=asked, filtered=wanted != Filter(),
-                turner=Turner("/browse", asked, page, found.total, PAGE),
+                selection=selection, counts=counts, filters=filters,
+                is_filtered=condition != Filter(),
+                pagination=Pagination("/browse", filters, page, selection.total, PHOTOS_PER_PAGE),
             )  # fmt: skip
 
         @router.get("/image")
@@ -228,63 +230,50 @@ class Pages:
             return self.render(request, "image.html", row=self.service.image(id))
 
         @router.get("/failures")
-        def failures(request: Request, q: str = "", page: Number = 1) -> Response:
+        def failures(request: Request, q: str = "", page: PageNumber = 1) -> Response:
+            condition, offset = Filter("failed", q.strip()), (page - 1) * FAILURES_PER_PAGE
             with shared.reading() as images:
-                found = images.browse(Filter("failed", q.strip()), ROWS, (page - 1) * ROWS)
-                tallies = images.tallies(20)
-            turner = Turner("/failures", {"q": q}, page, found.total, ROWS)
+                selection = images.browse(condition, FAILURES_PER_PAGE, offset)
+                counts = images.tallies(20)
             return self.render(
-                request, "failures.html", found=found, tallies=tallies, q=q, turner=turner
-            )
+                request, "failures.html",
+                selection=selection, counts=counts, q=q,
+                pagination=Pagination(
+                    "/failures", {"q": q}, page, selection.total, FAILURES_PER_PAGE
+                ),
+            )  # fmt: skip
 
         @router.get("/duplicates")
-        def duplicates(request: Request, page: Number = 1) -> Response:
-            finding = self._finder.look()
-            groups = finding.found.groups if finding.found else ()
-            chosen = groups[(page - 1) * GROUPS : page * GROUPS]
+        def duplicates(request: Request, page: PageNumber = 1) -> Response:
+            search = self._duplicates.current()
+            groups = search.duplicates.groups if search.duplicates else ()
+            on_page = groups[(page - 1) * GROUPS_PER_PAGE : page * GROUPS_PER_PAGE]
             with shared.reading() as images:
-                known = {one: images.image(one) for group in chosen for one in group.ids}
-            part = "hx-request" in request.headers
+                rows = {image_id: images.image(image_id) for g in on_page for image_id in g.ids}
+            template = "duplicates_fragment.html" if _is_htmx(request) else "duplicates.html"
             return self.render(
-                request, "duplicates_part.html" if part else "duplicates.html",
-                finding=finding, groups=chosen, known=known, shown=GROUP_SHOWN,
-                turner=Turner("/duplicates", {}, page, len(groups), GROUPS),
+                request, template,
+                search=search, groups=on_page, rows=rows, group_photos=GROUP_PHOTOS,
+                pagination=Pagination("/duplicates", {}, page, len(groups), GROUPS_PER_PAGE),
             )  # fmt: skip
 
         @router.get("/stats")
         def stats(request: Request) -> Response:
             with shared.reading() as images:
-                tallies = images.tallies(200)
-            return self.render(request, "stats.html", facts=self.service.stats(), tallies=tallies)
+                counts = images.tallies(_MAX_COUNTS)
+            stats = self.service.stats()
+            shortlist = KIND_DESCRIPTIONS[stats["shortlist"]]
+            return self.render(
+                request, "stats.html", stats=stats, shortlist=shortlist, counts=counts
+            )
 
         @router.get("/api")
         def api(request: Request) -> Response:
             return self.render(request, "api.html", base=str(request.base_url).rstrip("/"))
 
 
-class Turner:
-    """Turns pages.
-
-    Attributes:
-        page, last: numbers from 1.
-        first, final: of the entries on this page, from 1; both 0 where there are none.
-    """
-
-    def __init__(self, path: str, asked: dict[str, str], page: int, total: int, each: int) -> None:
-        self._path, self._asked = path, {k: v for k, v in asked.items() if v}
-        self.page, self.total = page, total
-        self.last = max(1, -(-total // each))
-        self.first = (page - 1) * each + 1 if total > (page - 1) * each else 0
-        self.final = min(total, page * each) if self.first else 0
-
-    def to(self, page: int) -> str:
-        """The address of another page."""
-        query = urlencode({**self._asked, **({"page": page} if page > 1 else {})})
-        return f"{self._path}?{query}" if query else self._path
-
-
 def match_json(hit: Hit) -> dict[str, Any]:
-    """What the match view draws: points as [x, y, x, y], in pixels of query and hit."""
+    """The values that the match view draws: points as [x, y, x, y], in pixels of query and hit."""
     return {
         "id": hit.id,
         "rank": hit.rank,
@@ -296,7 +285,7 @@ def match_json(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _transform(upload: Upload) -> NDArray[np.float64] | None:
+def _read_transform(upload: Upload) -> NDArray[np.float64] | None:
     text = upload.fields.get("transform") or "null"
     try:
         value = json.loads(text)
@@ -304,13 +293,18 @@ def _transform(upload: Upload) -> NDArray[np.float64] | None:
             return None
         matrix = np.array(value, np.float64)
     except (ValueError, TypeError, RecursionError):
-        raise BadRequestError("transform: not a matrix as JSON") from None
+        raise BadRequestError("transform: not a matrix in JSON") from None
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
-        raise BadRequestError("transform: needs three rows of three finite numbers")
+        raise BadRequestError("transform: must have three rows of three finite numbers")
     return matrix
 
 
-def _local(path: str) -> str:
-    """A path of this server; anything else leads to the first page."""
+def _is_htmx(request: Request) -> bool:
+    """Whether a page's script requests a fragment of a page."""
+    return "hx-request" in request.headers
+
+
+def _local_path(path: str) -> str:
+    """The path if it belongs to this server, so that nobody is led elsewhere; otherwise ``/``."""
     plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if plain else "/"

@@ -1,4 +1,4 @@
-"""What the server does, apart from HTTP: search, show, add, remove, count."""
+"""The operations of the server, without HTTP: search, show, add, remove, count."""
 
 from __future__ import annotations
 
@@ -21,139 +21,148 @@ from index.image_index import ImageIndex
 from index.labels import GivenLabels, Label
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
-from index.serve.job_queue import Workers
-from index.serve.outliers import outliers
+from index.serve.job_queue import JobQueue
+from index.serve.outliers import find_outliers
 from index.serve.settings import MIB, ServeSettings
 from index.serve.shared_index import SharedIndex
-from index.serve.thumbnails import Jpeg, Pictures
+from index.serve.thumbnails import Jpeg, ThumbnailCache
 from index.serve.uploads import (
-    LONGEST_ID,
-    Asked,
+    MAX_ID_LENGTH,
     BadRequestError,
     NotFoundError,
     Receiver,
+    SearchParams,
     Upload,
 )
 from index.storage.catalog import ImageRow
 
-# Where photos that are added over HTTP lie, inside the index.
+# Folder inside the index for photos that are added over HTTP.
 PHOTOS = "photos"
 
 
 class ConflictError(DelgError):
-    """What is asked does not go with what the index holds."""
+    """The request is in conflict with the contents of the index."""
 
 
 class Service:
-    """Everything that requests share. Its methods block, and are called in threads.
+    """What all requests share. The methods block, and are called in threads.
 
     Attributes:
-        shared: the index; settings; workers: for queries and changes; receiver: of uploads.
+        shared: the index.
+        settings: of the server.
+        jobs: runs queries and changes.
+        receiver: reads uploads.
+        thumbnails: encodes photos for browsers.
     """
 
     def __init__(self, shared: SharedIndex, settings: ServeSettings) -> None:
         self.shared, self.settings = shared, settings
-        self.workers = Workers(settings.workers, settings.queue, settings.seconds)
+        self.jobs = JobQueue(settings.workers, settings.queue, settings.seconds)
         self.receiver = Receiver(settings)
-        self.pictures = Pictures(settings.thumbnail_mib * MIB, settings.workers)
+        self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, settings.workers)
         self._started = time.monotonic()
 
-    def search(self, upload: Upload, asked: Asked) -> QueryResult:
-        """The hits of an upload, or of a photo of the index, which is no hit of itself.
+    def search(self, upload: Upload, params: SearchParams) -> QueryResult:
+        """The hits of an upload, or of an indexed photo, which is then left out of the hits.
 
         Raises:
-            ImageError: the photo or the box cannot be used.
+            ImageError: the photo or the box is unusable.
             NotFoundError: no image has that id.
-            ModelError: the index cannot be searched with photos.
+            ModelError: the index holds imported features, and cannot be searched with photos.
         """
         with self.shared.reading() as images:
-            if asked.id is None:
+            if params.id is None:
                 return images.query(
-                    upload.source, asked.k, asked.rerank, asked.box, asked.orientations
+                    upload.source, params.k, params.rerank, params.box, params.orientations
                 )
-            source = _source(images, _row(images, asked.id))
+            source = _source(images, _row(images, params.id))
             if isinstance(source, ImageFeatures):
-                return images.query_features(source, asked.k, asked.rerank, (asked.id,))
-            search = images.search(source, asked.box)
-            return search.hits(asked.k, asked.rerank, asked.orientations, (asked.id,))
+                return images.query_features(source, params.k, params.rerank, (params.id,))
+            search = images.search(source, params.box)
+            return search.hits(params.k, params.rerank, params.orientations, (params.id,))
 
     def outliers(
-        self, upload: Upload, asked: Asked, hit: str, transform: NDArray[np.float64] | None
+        self,
+        upload: Upload,
+        params: SearchParams,
+        hit_id: str,
+        transform: NDArray[np.float64] | None,
     ) -> tuple[FloatArray, FloatArray]:
-        """Matches of a query and a hit that do not fit; see
-        :func:`index.serve.outliers.outliers`."""
+        """Matches of a query and a hit that do not fit the transform; see :func:`find_outliers`."""
         with self.shared.reading() as images:
-            _row(images, hit)
-            other = images.features(hit)
-            if asked.id is None:
+            _row(images, hit_id)
+            hit = images.features(hit_id)
+            if params.id is None:
                 source: Any = upload.source
             else:
-                source = _source(images, _row(images, asked.id))
+                source = _source(images, _row(images, params.id))
             if not isinstance(source, ImageFeatures):
-                turns = 0 if transform is None else quarter_rotations(transform)
-                source = images.extractor.extract(source, asked.box, turns)
-            return outliers(source, other, transform, images.settings)
+                rotations = 0 if transform is None else quarter_rotations(transform)
+                source = images.extractor.extract(source, params.box, rotations)
+            return find_outliers(source, hit, transform, images.settings)
 
     def image(self, image_id: str) -> ImageRow:
-        """What is known of an image.
+        """The catalog's row of an image.
 
         Raises:
-            NotFoundError: there is none of that id.
+            NotFoundError: no image has that id.
         """
         with self.shared.reading() as images:
             return _row(images, image_id)
 
-    def picture(self, image_id: str, side: int, known: str = "") -> Jpeg:
-        """The photo of an image, of at most ``side`` pixels a side; empty if ``known`` is it.
+    def photo(self, image_id: str, side: int, known_tag: str = "") -> Jpeg:
+        """The photo of an image as a JPEG of at most ``side`` pixels a side.
+
+        The data are empty if ``known_tag`` is the photo's present tag.
 
         Raises:
             NotFoundError: there is no such image, or its photo cannot be shown.
         """
         with self.shared.reading() as images:
             row, limits = _row(images, image_id), images.settings.images
-        tag = self.pictures.tag(row.path, side)
-        if tag and tag == known:
+        tag = self.thumbnails.tag(row.path, side)
+        if tag and tag == known_tag:
             return Jpeg(b"", tag)
         try:
-            return self.pictures.get(row.path, side, limits)
+            return self.thumbnails.get(row.path, side, limits)
         except ImageError as error:
             raise NotFoundError(f"the photo cannot be shown: {error}") from None
 
     def add(self, upload: Upload) -> ImageRow:
-        """Put an uploaded photo into the index, and keep its file there.
+        """Add an uploaded photo to the index, and store its file there.
 
         Raises:
-            BadRequestError: id or metadata make no sense.
-            ImageError: the photo cannot be used; nothing is kept.
+            BadRequestError: id or metadata are unusable.
+            ImageError: the photo is unusable; nothing is stored.
             ConflictError: another image has the id.
-            BusyError: someone else is writing.
+            BusyError: another request or process is writing.
         """
         image_id = _new_id(upload)
         label = Label(upload.fields.get("label") or None, _metadata(upload.fields))
         with self.shared.writing() as images:
-            # Before anything is kept.
+            # Refuse an unusable photo before anything is stored.
             decode(upload.source, images.settings.images)
-            known = images.image(image_id)
-            if known is not None and known.state == "ok":
-                raise ConflictError(f"the index has an image {image_id!r} already; delete it first")
+            existing = images.image(image_id)
+            if existing is not None and existing.state == "ok":
+                raise ConflictError(f"image {image_id!r} is already in the index; delete it first")
             path = images.path / PHOTOS / hashlib.sha256(image_id.encode()).hexdigest()
             path.parent.mkdir(exist_ok=True)
             write_bytes(path, upload.data)
             try:
-                done = images.add([Photo(image_id, path)], GivenLabels({image_id: label}))
-                if done.failed:
-                    raise ImageError(done.failed[0].reason)
+                summary = images.add([Photo(image_id, path)], GivenLabels({image_id: label}))
+                if summary.failed:
+                    raise ImageError(summary.failed[0].reason)
                 return _row(images, image_id)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
 
     def remove(self, image_id: str) -> None:
-        """Take an image out, and its file if it was added over HTTP.
+        """Remove an image, and its file if it was added over HTTP.
 
         Raises:
             NotFoundError: there is no such image.
-            BusyError: someone else is writing.
+            BusyError: another request or process is writing.
         """
         with self.shared.writing() as images:
             row = _row(images, image_id)
@@ -164,22 +173,22 @@ class Service:
                     path.unlink()
 
     def stats(self) -> dict[str, Any]:
-        """What the index holds and how busy the server is."""
+        """Size, model and settings of the index, and the load of the server."""
         with self.shared.reading() as images:
-            facts = images.info()
-            facts["labels"] = len(images.tallies(100_000)["labels"])
-        facts["server"] = {
+            stats = images.info()
+            stats["labels"] = len(images.tallies(100_000)["labels"])
+        stats["server"] = {
             "uptime_seconds": round(time.monotonic() - self._started, 1),
-            "working": self.workers.inside,
+            "working": self.jobs.active,
             "workers": self.settings.workers,
             "queue": self.settings.queue,
             "writable": self.settings.writable,
         }
-        return facts
+        return stats
 
     def close(self) -> None:
-        """Stop the threads and let go of the index."""
-        self.workers.close()
+        """Stop the threads and close the index."""
+        self.jobs.close()
         self.shared.close()
 
 
@@ -189,11 +198,11 @@ def _row(images: ImageIndex, image_id: str) -> ImageRow:
         row = images.image(image_id)
         if row is not None:
             return row
-    raise NotFoundError(f"the index has no image {image_id!r}")
+    raise NotFoundError(f"no image {image_id!r} in the index")
 
 
 def _source(images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
-    """The photo of an image as a query; its stored features where the photo has gone."""
+    """The photo of an image as a query, or its stored features if the photo is missing."""
     if images.takes_photos:
         try:
             return decode(row.path, images.settings.images)
@@ -206,13 +215,13 @@ def _source(images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatu
 def _new_id(upload: Upload) -> str:
     image_id = upload.fields.get("id") or upload.name
     if not image_id:
-        raise BadRequestError("id: a new image needs one (the field 'id', or the file's name)")
-    if len(image_id) > LONGEST_ID:
-        raise BadRequestError(f"id: has more than {LONGEST_ID} characters")
+        raise BadRequestError("id: required for a new image (the field 'id', or the file name)")
+    if len(image_id) > MAX_ID_LENGTH:
+        raise BadRequestError(f"id: longer than {MAX_ID_LENGTH} characters")
     if image_id in (".", ".."):
-        raise BadRequestError(f"id: {image_id!r} cannot be part of an address")
+        raise BadRequestError(f"id: {image_id!r} cannot be part of a URL")
     if not image_id.isprintable():
-        raise BadRequestError(f"id: {image_id!r} holds characters that cannot be printed")
+        raise BadRequestError(f"id: {image_id!r} contains unprintable characters")
     return image_id
 
 
@@ -222,6 +231,6 @@ def _metadata(fields: dict[str, str]) -> dict[str, str]:
         values = json.loads(text)
     except (ValueError, RecursionError):
         raise BadRequestError("metadata: not JSON") from None
-    if not isinstance(values, dict) or not all(isinstance(one, str) for one in values.values()):
-        raise BadRequestError("metadata: must be a JSON object whose values are texts")
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+        raise BadRequestError("metadata: must be a JSON object whose values are strings")
     return values

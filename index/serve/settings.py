@@ -11,44 +11,44 @@ from delg.errors import UsageError
 from delg.settings import Settings
 
 MIB = 1 << 20
-_SHORTEST_TOKEN = 12
+_MIN_TOKEN = 12
 
 
 class ServeSettings(Settings):
-    """Who may come, and how much they may ask for."""
+    """Access to the server, and limits on requests."""
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    # Asked of everyone, if set.
+    # Required from every client, if set.
     token: str | None = None
-    # Lets anyone in who can reach a host that is not this machine alone.
+    # Serve without a token on a host that other machines can reach.
     no_auth: bool = False
-    # Further names under which browsers may call a server that is bound to this machine.
+    # Further host names that requests may be addressed to.
     allow_hosts: tuple[str, ...] = ()
-    # Photos can be added and removed.
+    # Allow adding and removing photos.
     writable: bool = False
     max_upload_mib: int = Field(32, ge=1)
-    # Seconds until the head of a request is there, and until an answer has been taken.
+    # Seconds to receive the head of a request, and for the client to read a response.
     head_seconds: float = Field(20.0, gt=0)
     answer_seconds: float = Field(60.0, gt=0)
-    # Uploads being received at once.
+    # Uploads received at once.
     uploads: int = Field(16, ge=1)
-    # How long one may take, and the pace, in KiB a second, that earns it more.
+    # Seconds an upload may take, and the rate in KiB per second at which it may take longer.
     upload_seconds: float = Field(30.0, gt=0)
     upload_pace_kib: float = Field(32.0, gt=0)
-    # Queries worked on at once, and those that may wait; beyond that the answer is 503.
+    # Queries run at once, and queries that may wait; beyond that the answer is 503.
     workers: int = Field(default_factory=lambda: max(1, os.cpu_count() or 1), ge=1)
     queue: int = Field(16, ge=0)
-    # Waiting and work of one query together.
+    # Seconds that one query may wait and run.
     seconds: float = Field(30.0, gt=0)
     # Requests of any kind at once.
     requests: int = Field(256, ge=1)
-    # Bytes of small pictures that are kept in memory.
+    # Memory for cached thumbnails.
     thumbnail_mib: int = Field(64, ge=0)
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the host."""
         if self.host == "localhost":
             return True
         try:
@@ -57,20 +57,20 @@ class ServeSettings(Settings):
             return False
 
     def check(self) -> None:
-        """Make sure that nobody opens the index to a network by accident.
+        """Refuse settings that open the index to a network by accident.
 
         Raises:
             UsageError: the host needs a token, or the token can be guessed.
         """
-        if self.token is not None and len(self.token) < _SHORTEST_TOKEN:
+        if self.token is not None and len(self.token) < _MIN_TOKEN:
             raise UsageError(
-                f"--token: needs {_SHORTEST_TOKEN} characters or more; make one with "
+                f"--token: needs at least {_MIN_TOKEN} characters; create one with "
                 "python3 -c 'import secrets; print(secrets.token_urlsafe())'"
             )
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
-            raise UsageError("--token: only printable ASCII characters fit into a header")
+            raise UsageError("--token: only printable ASCII characters are allowed")
         if not self.is_local and self.token is None and not self.no_auth:
             raise UsageError(
-                f"--host {self.host} can be reached by other machines: set --token, or say "
-                "--no-auth to let in everyone who can reach it"
+                f"--host {self.host} can be reached by other machines: set --token, or "
+                "--no-auth to serve everyone who can reach it"
             )

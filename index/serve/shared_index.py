@@ -1,4 +1,4 @@
-"""One index shared by all requests: a state to read, and one writer at a time."""
+"""One index shared by all requests: a snapshot to read, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.store import BusyError
 
 log = logging.getLogger(__name__)
-# Changes of the catalog's file and of its log, as the file system tells them.
+# Inode, size and time of the catalog's file and of its log: differs after every change.
 _Stamp = tuple[tuple[int, int, int], ...]
 _WARM_SIZES = ((768, 1024), (1024, 768))
 
 
-class _State:
-    """One opened state of the index and how many requests are reading it."""
+class _Snapshot:
+    """An opened state of the index, and how many requests are reading it."""
 
     def __init__(self, images: ImageIndex, stamp: _Stamp) -> None:
         self.images, self.stamp = images, stamp
@@ -34,12 +34,13 @@ class _State:
 
 
 class SharedIndex:
-    """The index of a server. Its model is loaded once; its states follow the disk.
+    """The index of a server. The model is loaded once; snapshots follow changes on disk.
 
     Args:
-        path: of the index.
-        overrides: of its settings, by section and key, with their origin for errors.
-        extractor: the index's model, where it is loaded already.
+        path: folder of the index.
+        overrides: of its settings, by section and key.
+        origin: where the overrides come from, for error messages.
+        extractor: the index's model, if it is loaded already.
 
     Raises:
         DelgError: there is no index, or it is damaged.
@@ -55,22 +56,22 @@ class SharedIndex:
         self.path = path
         self._overrides, self._origin = overrides or {}, origin
         self._lock = threading.Lock()
-        self._opening = threading.Lock()
-        self._writing = threading.Lock()
+        self._refresh_lock = threading.Lock()
+        self._write_lock = threading.Lock()
         self._extractor = extractor
         stamp = self._stamp()
-        self._state = _State(self._open(), stamp)
+        self._snapshot = _Snapshot(self._open(), stamp)
         self._tried = stamp
 
     def _stamp(self) -> _Stamp:
-        found = []
+        stamps = []
         for name in (CATALOG_FILE, CATALOG_FILE + "-wal"):
             with contextlib.suppress(OSError):
                 stat = (self.path / name).stat()
-                # A log is made empty by whoever opens the catalog.
+                # An empty log says nothing: opening the catalog creates one.
                 if stat.st_size:
-                    found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        return tuple(found)
+                    stamps.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return tuple(stamps)
 
     def _open(self) -> ImageIndex:
         images = ImageIndex.open(self.path)
@@ -85,50 +86,50 @@ class SharedIndex:
 
     @contextmanager
     def reading(self) -> Iterator[ImageIndex]:
-        """The newest state, which stays as it is until the end of the block."""
-        self._follow()
+        """The newest snapshot, which does not change until the end of the block."""
+        self._refresh()
         with self._lock:
-            state = self._state
-            state.readers += 1
+            snapshot = self._snapshot
+            snapshot.readers += 1
         try:
-            yield state.images
+            yield snapshot.images
         finally:
             with self._lock:
-                state.readers -= 1
-                done = state.replaced and not state.readers
+                snapshot.readers -= 1
+                done = snapshot.replaced and not snapshot.readers
             if done:
-                state.images.close()
+                snapshot.images.close()
 
-    def _follow(self) -> None:
-        """Open the newest state if there is one; whoever comes meanwhile reads the old one."""
-        if self._stamp() in (self._state.stamp, self._tried):
+    def _refresh(self) -> None:
+        """Open a new snapshot if the index has changed; meanwhile others read the old one."""
+        if self._stamp() in (self._snapshot.stamp, self._tried):
             return
-        if not self._opening.acquire(blocking=False):
+        if not self._refresh_lock.acquire(blocking=False):
             return
         try:
             self._tried = stamp = self._stamp()
             try:
-                new = _State(self._open(), stamp)
+                new = _Snapshot(self._open(), stamp)
             except DelgError as error:
                 log.warning("the index changed and cannot be opened again: %s", error)
                 return
             with self._lock:
-                old, self._state = self._state, new
+                old, self._snapshot = self._snapshot, new
                 old.replaced = True
                 done = not old.readers
             if done:
                 old.images.close()
         finally:
-            self._opening.release()
+            self._refresh_lock.release()
 
     @contextmanager
     def writing(self) -> Iterator[ImageIndex]:
-        """An index to change; other requests go on reading the state they have.
+        """An index to change; other requests go on reading their snapshots.
 
         Raises:
             BusyError: another request is writing.
         """
-        if not self._writing.acquire(timeout=1):
+        if not self._write_lock.acquire(timeout=1):
             raise BusyError(f"{self.path}: another request is writing; try again")
         try:
             images = self._open()
@@ -137,15 +138,15 @@ class SharedIndex:
             finally:
                 images.close()
         finally:
-            self._writing.release()
+            self._write_lock.release()
 
     @property
     def version(self) -> _Stamp:
-        """Equal for equal states."""
-        return self._state.stamp
+        """Equal for equal states of the index."""
+        return self._snapshot.stamp
 
     def warm(self) -> None:
-        """Ask a first question, so that the first visitor does not wait for it."""
+        """Run first queries, so that the first visitor does not wait for caches and compilation."""
         with self.reading() as images:
             if not images.takes_photos:
                 return
@@ -154,5 +155,5 @@ class SharedIndex:
                 images.query(noise.astype(np.uint8), k=1, orientations="1")
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._state.images.close()
+        """Close the files."""
+        self._snapshot.images.close()

@@ -1,4 +1,4 @@
-"""Connections: how they are listened to, and for how long one may keep the server waiting."""
+"""Limits on how long a connection may keep the server waiting, on top of uvicorn."""
 
 from __future__ import annotations
 
@@ -11,76 +11,78 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from index.serve.settings import ServeSettings
 
-# Seconds that requests get to finish when the server is told to stop.
-_GRACE = 5
-# Seconds that a connection may lie idle between two requests.
-_IDLE = 30
-_LONGEST_HEAD = 64 * 1024
+# Seconds that running requests get to finish when the server stops.
+_SHUTDOWN_SECONDS = 5
+# Seconds that a connection may be idle between two requests.
+_IDLE_SECONDS = 30
+_MAX_HEAD_BYTES = 64 * 1024
 
 
 class _Timer:
-    """Calls ``late`` once so many seconds have passed since it was started."""
+    """Calls ``on_timeout`` when so many seconds have passed since the start."""
 
-    def __init__(self, seconds: float, late: Callable[[], None]) -> None:
-        self._seconds, self._late = seconds, late
+    def __init__(self, seconds: float, on_timeout: Callable[[], None]) -> None:
+        self._seconds, self._on_timeout = seconds, on_timeout
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Start; one that runs goes on."""
+        """Start, unless it is running."""
         if self._handle is None:
             loop = asyncio.get_running_loop()
-            self._handle = loop.call_later(self._seconds, self._late)
+            self._handle = loop.call_later(self._seconds, self._on_timeout)
 
     def stop(self) -> None:
-        """Call nobody."""
+        """Cancel the call."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
 
 class _TimedProtocol(H11Protocol):
-    """uvicorn's own waits for ever where a request trickles in or its answer is not taken.
+    """Drops clients that send a request too slowly or do not read the response.
+
+    uvicorn's own protocol waits for them without limit.
 
     Attributes:
-        head_seconds: until the head of a request is there, or a body that nobody reads.
-        answer_seconds: until what was sent has been taken.
+        head_seconds: limit for receiving the head of a request, or a body that no route reads.
+        answer_seconds: limit for the client to read what was sent.
     """
 
     head_seconds: float
     answer_seconds: float
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self._asking = _Timer(self.head_seconds, transport.abort)
-        self._taking = _Timer(self.answer_seconds, transport.abort)
+        self._head_timer = _Timer(self.head_seconds, transport.abort)
+        self._write_timer = _Timer(self.answer_seconds, transport.abort)
         super().connection_made(transport)
-        # Told of every byte that is not taken at once.
+        # Report every byte that the client does not read at once.
         transport.set_write_buffer_limits(0)
-        self._asking.start()
+        self._head_timer.start()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:
-            self._asking.start()
+            self._head_timer.start()
         else:
-            # From the head on, whoever reads the body says how long that may take.
-            self._asking.stop()
+            # After the head, the reader of the body sets the limit (uploads.py).
+            self._head_timer.stop()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taking.start()
+        self._write_timer.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._taking.stop()
+        self._write_timer.stop()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._asking.stop()
-        self._taking.stop()
+        self._head_timer.stop()
+        self._write_timer.stop()
         super().connection_lost(exc)
 
 
 def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
-    """How uvicorn serves the application."""
+    """uvicorn's configuration for the application."""
 
     class Protocol(_TimedProtocol):
         head_seconds = settings.head_seconds
@@ -97,7 +99,7 @@ def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
         server_header=False,
         date_header=True,
         proxy_headers=False,
-        timeout_keep_alive=_IDLE,
-        timeout_graceful_shutdown=_GRACE,
-        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        timeout_keep_alive=_IDLE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )

@@ -1,4 +1,4 @@
-"""What a request brings along: a photo and how to look for it, within limits, in memory only."""
+"""Requests' bodies: a photo and search parameters, within limits and in memory only."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from delg.types import Box
 from index.serve.job_queue import TooBusyError
 from index.serve.settings import MIB, ServeSettings
 
-MOST_HITS, MOST_RERANKED = 1000, 1000
-LONGEST_ID = 1024
+MAX_HITS, MAX_RERANKED = 1000, 1000
+MAX_ID_LENGTH = 1024
 # Bytes of the fields and headers around a photo in a form.
-_AROUND = 64 * 1024
-_FIELDS = 12
+_FORM_OVERHEAD = 64 * 1024
+_MAX_FIELDS = 12
 
 
 class BadRequestError(DelgError):
-    """A request that makes no sense; the message says what to change."""
+    """A request with unusable values; the message says what to change."""
 
 
 class TooLargeError(DelgError):
-    """An upload of more bytes than are taken."""
+    """An upload with more bytes than are accepted."""
 
 
-class WrongKindError(DelgError):
-    """A body of a kind that is not understood."""
+class UnsupportedTypeError(DelgError):
+    """A body whose media type is not accepted."""
 
 
 class NotFoundError(DelgError):
     """There is no such image."""
 
 
-class Asked(Settings):
-    """How to look for a photo; fields of a form or parts of the address."""
+class SearchParams(Settings):
+    """Parameters of a search: fields of a form, or of the address."""
 
-    k: int = Field(10, ge=1, le=MOST_HITS)
-    rerank: int | None = Field(None, ge=0, le=MOST_RERANKED)
+    k: int = Field(10, ge=1, le=MAX_HITS)
+    rerank: int | None = Field(None, ge=0, le=MAX_RERANKED)
     box: Box | None = None
     orientations: Literal["auto", "1", "4"] = "auto"
-    # A photo of the index to look for, in place of an upload.
-    id: str | None = Field(None, max_length=LONGEST_ID)
+    # An indexed photo to search with, instead of an upload.
+    id: str | None = Field(None, max_length=MAX_ID_LENGTH)
 
     @field_validator("box", mode="before")
     @classmethod
@@ -67,30 +67,30 @@ class Asked(Settings):
         return x, y, width, height
 
     @classmethod
-    def read(cls, values: Mapping[str, str]) -> Asked:
-        """From texts; empty ones count as not given.
+    def read(cls, values: Mapping[str, str]) -> SearchParams:
+        """Parse them from all fields of a request; others and empty ones are ignored.
 
         Raises:
-            BadRequestError: one does not fit; the message names it.
+            BadRequestError: a value is not valid; the message names its key.
         """
-        given = {key: value for key, value in values.items() if value != ""}
+        given = {key: values[key] for key in cls.model_fields if values.get(key, "") != ""}
         try:
             return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
-            said = first["msg"].removeprefix("Value error, ")
-            raise BadRequestError(f"{name}: {said}") from None
+            message = first["msg"].removeprefix("Value error, ")
+            raise BadRequestError(f"{name}: {message}") from None
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What came.
+    """The body of a request.
 
     Attributes:
-        data: bytes of the photo; empty if none came.
-        name: of the photo's file, if it has one.
-        fields: the texts that came with it.
+        data: bytes of the photo; empty if there is none.
+        name: the photo's file name; empty if there is none.
+        fields: text fields of the form and of the address.
     """
 
     data: bytes
@@ -102,92 +102,93 @@ class Upload:
         """The photo.
 
         Raises:
-            BadRequestError: none came.
+            BadRequestError: there is none.
         """
         if not self.data:
             raise BadRequestError(
-                "no photo came: send it as the form's field 'image', or as the whole body"
+                "no photo: send it as the form field 'image', or as the request's body"
             )
         return self.data
 
 
 class Receiver:
-    """Receives uploads: a few at once, none of too many bytes, none that trickles for ever."""
+    """Receives uploads: a limited number at once, and each with a limit of size and time."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self._most = settings.max_upload_mib * MIB
-        self._room = settings.uploads
-        self._seconds, self._pace = settings.upload_seconds, settings.upload_pace_kib * 1024
-        self._inside = 0
+        self._max_bytes = settings.max_upload_mib * MIB
+        self._capacity = settings.uploads
+        self._seconds, self._rate = settings.upload_seconds, settings.upload_pace_kib * 1024
+        self._active = 0
 
     async def receive(self, request: Request) -> Upload:
-        """Read the body of a request, a form or a photo as it is.
+        """Read the body of a request: a form, or the bytes of a photo.
 
         Raises:
             TooLargeError: it has too many bytes.
-            WrongKindError: it is neither a form nor a photo.
-            BadRequestError: the form is damaged.
+            UnsupportedTypeError: it is neither a form nor a photo.
+            BadRequestError: the form is malformed.
             TooBusyError: too many uploads at once, or this one is too slow.
         """
-        if self._inside >= self._room:
+        if self._active >= self._capacity:
             raise TooBusyError("too many uploads at once; try again in a moment")
-        self._inside += 1
+        self._active += 1
         try:
             return await self._read(request)
         finally:
-            self._inside -= 1
+            self._active -= 1
 
     async def _read(self, request: Request) -> Upload:
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._most + _AROUND:
+        if declared.isdecimal() and int(declared) > self._max_bytes + _FORM_OVERHEAD:
             raise self._too_large()
-        given = dict(request.query_params)
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
+        parameters = dict(request.query_params)
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type == "multipart/form-data":
             data, name, fields = await self._read_form(request)
-            return Upload(data, name, {**given, **fields})
-        if kind and kind != "application/octet-stream" and not kind.startswith("image/"):
-            raise WrongKindError(
-                f"a body of type {kind} is not understood: send multipart/form-data with the field "
-                "'image', or the bytes of the photo as image/* or application/octet-stream"
+            return Upload(data, name, {**parameters, **fields})
+        is_photo = media_type in ("", "application/octet-stream") or media_type.startswith("image/")
+        if not is_photo:
+            raise UnsupportedTypeError(
+                f"a body of type {media_type} is not accepted: send multipart/form-data with the "
+                "field 'image', or the bytes of the photo as image/* or application/octet-stream"
             )
         body = bytearray()
-        async for chunk in self._chunks(request, self._most):
+        async for chunk in self._chunks(request, self._max_bytes):
             body += chunk
-        return Upload(bytes(body), "", given)
+        return Upload(bytes(body), "", parameters)
 
     async def _read_form(self, request: Request) -> tuple[bytes, str, dict[str, str]]:
         parser = MultiPartParser(
             request.headers,
-            self._chunks(request, self._most + _AROUND),
+            self._chunks(request, self._max_bytes + _FORM_OVERHEAD),
             max_files=1,
-            max_fields=_FIELDS,
-            max_part_size=_AROUND,
+            max_fields=_MAX_FIELDS,
+            max_part_size=_FORM_OVERHEAD,
         )
-        # What is larger would go to the disk; nothing larger gets so far.
-        parser.spool_max_size = self._most + 2 * _AROUND
+        # Parts beyond this size would be written to disk; none can be so large.
+        parser.spool_max_size = self._max_bytes + 2 * _FORM_OVERHEAD
         try:
             form = await parser.parse()
         except MultiPartException as error:
-            raise BadRequestError(f"the form is damaged: {error.message}") from None
+            raise BadRequestError(f"the form is malformed: {error.message}") from None
         data, name, fields = b"", "", {}
         for key, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 fields[key] = value
             elif key != "image":
-                raise BadRequestError(f"the photo's field is called 'image', not {key!r}")
+                raise BadRequestError(f"the photo's field must be 'image', not {key!r}")
             else:
                 data, name = await value.read(), value.filename or ""
                 await value.close()
-        if len(data) > self._most:
+        if len(data) > self._max_bytes:
             raise self._too_large()
         return data, name, fields
 
-    async def _chunks(self, request: Request, most: int) -> AsyncGenerator[bytes, None]:
-        """The body, as long as it keeps its pace and has no more than ``most`` bytes."""
-        began, total, stream = time.monotonic(), 0, request.stream()
+    async def _chunks(self, request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body, as long as it arrives in time and has no more than ``max_bytes`` bytes."""
+        started, total, stream = time.monotonic(), 0, request.stream()
         while True:
-            left = began + self._seconds + total / self._pace - time.monotonic()
+            left = started + self._seconds + total / self._rate - time.monotonic()
             try:
                 chunk = await asyncio.wait_for(anext(stream), left)
             except StopAsyncIteration:
@@ -195,18 +196,18 @@ class Receiver:
             except asyncio.TimeoutError:
                 raise TooBusyError(
                     f"the upload is too slow: {total // 1024} KiB in "
-                    f"{time.monotonic() - began:.3g} s; try a smaller photo"
+                    f"{time.monotonic() - started:.3g} s; try a smaller photo"
                 ) from None
             total += len(chunk)
-            if total > most:
+            if total > max_bytes:
                 raise self._too_large()
             yield chunk
 
     def _too_large(self) -> TooLargeError:
-        return TooLargeError(f"the upload has more than {self._most // MIB} MiB")
+        return TooLargeError(f"the upload has more than {self._max_bytes // MIB} MiB")
 
 
-async def gone(request: Request) -> None:
-    """Return when whoever sent the request, which has been read, has hung up."""
+async def disconnected(request: Request) -> None:
+    """Wait until the client of a request, whose body has been read, disconnects."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

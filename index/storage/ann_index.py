@@ -27,6 +27,14 @@ FILE = "global.faiss"
 # Magic, generation, number of images trained for, CRC-32 of everything before.
 _FOOTER = struct.Struct("<8sQQI")
 _LISTED = ("ivf", "rabitq")
+# The kinds in words, for people.
+KIND_DESCRIPTIONS = {
+    "flat": "exhaustive, exact (flat)",
+    "fp16": "exhaustive, 2 bytes per component (fp16)",
+    "sq8": "exhaustive, 1 byte per component (sq8)",
+    "ivf": "inverted lists, 1 byte per component (ivf)",
+    "rabitq": "inverted lists, 1 bit per component (rabitq)",
+}
 _TRAINED = ("sq8", *_LISTED)
 # Beyond this many times the images it was trained for, an index is trained anew; from fewer than
 # enough to know the descriptors' range, at every growth.

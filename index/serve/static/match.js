@@ -1,52 +1,54 @@
-// The match view: query and hit with their matched points joined; zoom, move, outliers on a switch.
+// The match view: query and hit with their matched points joined; zoom, pan, and optional outliers.
 "use strict";
 (() => {
   const get = (id) => document.getElementById(id);
   const dialog = get("match"), view = get("match-view"), note = get("match-note");
   const palette = view.dataset.palette.split(" ");
-  const space = "http://www.w3.org/2000/svg";
+  const namespace = "http://www.w3.org/2000/svg";
   const side = 1000, gap = 24;
-  let cards = [], now = 0, whole = [0, 0, 1, 1], seen = [...whole], frames = null, hit = null, asked = null;
+  let cards = [], current = 0, frames = null, hit = null, query = null;
+  // Boxes [x, y, width, height]: of the whole drawing, and of the part in view.
+  let bounds = [0, 0, 1, 1], viewBox = [...bounds];
 
   const make = (name, values, ...children) => {
-    const one = document.createElementNS(space, name);
-    for (const [key, value] of Object.entries(values)) one.setAttribute(key, value);
-    one.append(...children);
-    return one;
+    const element = document.createElementNS(namespace, name);
+    for (const [key, value] of Object.entries(values)) element.setAttribute(key, value);
+    element.append(...children);
+    return element;
   };
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("button.open");
     if (!button) return;
-    cards = [...document.querySelectorAll("#found button.open")];
+    cards = [...document.querySelectorAll("#results button.open")];
     open(cards.indexOf(button));
   });
 
   function open(number) {
-    now = number;
-    hit = JSON.parse(cards[now].dataset.match);
-    hit.url = cards[now].dataset.photo;
+    current = number;
+    hit = JSON.parse(cards[current].dataset.match);
+    hit.url = cards[current].dataset.photo;
     hit.outliers = null;
-    const answer = cards[now].closest(".answer");
-    asked = {
+    const answer = cards[current].closest(".answer");
+    query = {
       width: Number(answer.dataset.width),
       height: Number(answer.dataset.height),
       box: JSON.parse(answer.dataset.box),
       url: window.delgQuery?.shown() ? window.delgQuery.url() : "",
     };
     get("match-title").textContent = `No. ${hit.rank}: ${hit.id}`;
-    get("match-previous").disabled = now === 0;
-    get("match-next").disabled = now === cards.length - 1;
+    get("match-previous").disabled = current === 0;
+    get("match-next").disabled = current === cards.length - 1;
     if (!dialog.open) dialog.showModal();
-    // Until the pointer moves, it points at nothing.
+    // Hover effects start when the pointer moves.
     view.classList.remove("pointed");
-    draw();
+    render();
     fit();
     view.focus({ preventScroll: true });
     if (get("show-outliers").checked) fetchOutliers();
   }
 
-  // Side by side of one height, or one above the other of one width, as the window is.
+  // Side by side at equal height in wide windows, otherwise stacked at equal width.
   function layOut() {
     const area = view.getBoundingClientRect();
     const wide = area.width > area.height;
@@ -54,10 +56,10 @@
       const scale = wide ? side / photo.height : side / photo.width;
       return { x, y, scale, width: photo.width * scale, height: photo.height * scale };
     };
-    const first = place(asked, 0, 0);
+    const first = place(query, 0, 0);
     const second = wide ? place(hit, first.width + gap, 0) : place(hit, 0, first.height + gap);
     frames = [first, second];
-    whole = wide ? [0, 0, second.x + second.width, side] : [0, 0, side, second.y + second.height];
+    bounds = wide ? [0, 0, second.x + second.width, side] : [0, 0, side, second.y + second.height];
   }
 
   // Points count from the middle of a pixel, drawings from its corner.
@@ -73,110 +75,109 @@
         .map(([name, d]) => make("path", { class: name, d })));
   }
 
-  function strayed(points) {
+  function outlierLine(points) {
     const [[x1, y1], [x2, y2]] = ends(points);
     const d = `M${x1} ${y1}L${x2} ${y2}`;
     return make("g", {}, make("path", { class: "under", d }), make("path", { class: "line", d }));
   }
 
-  function picture(frame, url) {
+  function photoImage(frame, url) {
     const { x, y, width, height } = frame;
     const image = make("image", { x, y, width, height, preserveAspectRatio: "none", href: url });
-    const of = hit;
+    const shown = hit;
     image.addEventListener("error", () => {
-      if (of.url === url) of.missing = true;
-      if (of === hit) tell();
+      if (shown.url === url) shown.missing = true;
+      if (shown === hit) describe();
     });
     return make("g", {}, make("rect", { class: "blank", x, y, width, height }), ...(url ? [image] : []));
   }
 
-  function draw() {
+  function render() {
     layOut();
     const parts = [];
-    parts.push(picture(frames[0], asked.url), picture(frames[1], hit.url));
-    if (asked.box) {
-      const [x, y, width, height] = asked.box.map((value) => value * frames[0].scale);
+    parts.push(photoImage(frames[0], query.url), photoImage(frames[1], hit.url));
+    if (query.box) {
+      const [x, y, width, height] = query.box.map((value) => value * frames[0].scale);
       for (const name of ["frame-dark", "frame-light"]) {
         parts.push(make("rect", { class: name, x: frames[0].x + x, y: frames[0].y + y, width, height }));
       }
     }
-    // Neighbours differ in colour: the palette is dealt out from top to bottom.
+    // Colours alternate from top to bottom, so that neighbouring lines differ.
     const order = hit.points.map((_, i) => i).sort((a, b) => hit.points[a][1] - hit.points[b][1] || hit.points[a][0] - hit.points[b][0]);
     const matches = make("g", { class: "matches" },
-      ...order.map((i, turn) => line(hit.points[i], palette[turn % palette.length])));
-    const outliers = make("g", { class: "outliers" }, ...(hit.outliers || []).map(strayed));
+      ...order.map((i, position) => line(hit.points[i], palette[position % palette.length])));
+    const outliers = make("g", { class: "outliers" }, ...(hit.outliers || []).map(outlierLine));
     view.replaceChildren(...parts, outliers, matches);
-    // Hundreds of lines would hide what they join.
+    // Hundreds of opaque lines would hide the photos.
     matches.classList.toggle("many", hit.points.length > 100);
     matches.classList.toggle("lineless", !get("show-lines").checked);
     outliers.toggleAttribute("hidden", !get("show-outliers").checked);
-    tell();
+    describe();
   }
 
-  function tell() {
+  function describe() {
     const count = hit.points.length;
-    const said = [count ? `${count} matching ${count === 1 ? "point" : "points"}, ${hit.verified ? "verified" : "not enough for proof"}` : "No points agree"];
+    const parts = [count ? `${count} matching ${count === 1 ? "point" : "points"}, ${hit.verified ? "verified" : "not verified"}` : "No matching points"];
     if (get("show-outliers").checked && hit.outliers) {
-      said.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
+      parts.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
     }
-    if (!asked.url) said.push("the query's photo cannot be shown");
-    if (hit.missing) said.push("the hit's photo cannot be shown");
-    note.textContent = said.join("; ") + ".";
-    view.setAttribute("aria-label", `Query and ${hit.id}: ${said.join("; ")}`);
+    if (!query.url) parts.push("the query's photo cannot be shown");
+    if (hit.missing) parts.push("the hit's photo cannot be shown");
+    note.textContent = parts.join("; ") + ".";
+    view.setAttribute("aria-label", `Query and ${hit.id}: ${parts.join("; ")}`);
   }
 
   async function fetchOutliers() {
     if (hit.outliers || !window.delgQuery) return;
-    const of = hit;
-    note.textContent = "Looking for outliers …";
+    const shown = hit;
+    note.textContent = "Finding outliers …";
     const data = new FormData(window.delgQuery.form);
-    // The part that these hits were found by, whatever has been typed since.
-    data.set("box", asked.box ? asked.box.join(",") : "");
-    data.append("hit", of.id);
-    data.append("transform", JSON.stringify(of.transform));
+    // The part of these results, even if another has been typed since.
+    data.set("box", query.box ? query.box.join(",") : "");
+    data.append("hit", shown.id);
+    data.append("transform", JSON.stringify(shown.transform));
     try {
-      const answer = await fetch("/outliers", { method: "POST", body: data });
-      const values = await answer.json();
-      if (!answer.ok) throw new Error(values.error);
-      of.outliers = values;
-      if (of === hit) draw();
+      const response = await fetch("/outliers", { method: "POST", body: data });
+      const values = await response.json();
+      if (!response.ok) throw new Error(values.error);
+      shown.outliers = values;
+      if (shown === hit) render();
     } catch (error) {
-      if (of === hit) note.textContent = `The outliers cannot be shown: ${error.message}`;
+      if (shown === hit) note.textContent = `The outliers cannot be shown: ${error.message}`;
     }
   }
 
-  get("show-lines").addEventListener("change", draw);
+  get("show-lines").addEventListener("change", render);
   get("show-outliers").addEventListener("change", () => {
-    draw();
+    render();
     if (get("show-outliers").checked) fetchOutliers();
   });
   get("match-close").addEventListener("click", () => dialog.close());
-  get("match-previous").addEventListener("click", () => open(now - 1));
-  get("match-next").addEventListener("click", () => open(now + 1));
+  get("match-previous").addEventListener("click", () => open(current - 1));
+  get("match-next").addEventListener("click", () => open(current + 1));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  dialog.addEventListener("close", () => cards[now]?.focus());
+  dialog.addEventListener("close", () => cards[current]?.focus());
 
-  // What is seen: [x, y, width, height] of the drawing.
-  const look = () => view.setAttribute("viewBox", seen.map((value) => value.toFixed(2)).join(" "));
+  const applyView = () => view.setAttribute("viewBox", viewBox.map((value) => value.toFixed(2)).join(" "));
   function fit() {
-    // A little air around, and the shape of the window, so that moving is even in both directions.
-    const area = view.getBoundingClientRect(), air = 20;
-    const scale = Math.max((whole[2] + 2 * air) / area.width, (whole[3] + 2 * air) / area.height);
+    // A margin, and the aspect of the window, so that panning is even in both directions.
+    const area = view.getBoundingClientRect(), margin = 20;
+    const scale = Math.max((bounds[2] + 2 * margin) / area.width, (bounds[3] + 2 * margin) / area.height);
     const [width, height] = [area.width * scale, area.height * scale];
-    seen = [(whole[2] - width) / 2, (whole[3] - height) / 2, width, height];
-    look();
+    viewBox = [(bounds[2] - width) / 2, (bounds[3] - height) / 2, width, height];
+    applyView();
   }
   function zoom(factor, x = 0.5, y = 0.5) {
-    const most = Math.max(whole[2], whole[3]) * 2, least = side / 40;
-    const width = Math.min(most, Math.max(least, seen[2] / factor));
-    const height = seen[3] * width / seen[2];
-    seen = [seen[0] + (seen[2] - width) * x, seen[1] + (seen[3] - height) * y, width, height];
-    look();
+    const most = Math.max(bounds[2], bounds[3]) * 2, least = side / 40;
+    const width = Math.min(most, Math.max(least, viewBox[2] / factor));
+    const height = viewBox[3] * width / viewBox[2];
+    viewBox = [viewBox[0] + (viewBox[2] - width) * x, viewBox[1] + (viewBox[3] - height) * y, width, height];
+    applyView();
   }
   function move(x, y) {
-    seen[0] += x * seen[2];
-    seen[1] += y * seen[3];
-    look();
+    viewBox[0] += x * viewBox[2];
+    viewBox[1] += y * viewBox[3];
+    applyView();
   }
   get("zoom-in").addEventListener("click", () => zoom(1.4));
   get("zoom-out").addEventListener("click", () => zoom(1 / 1.4));
@@ -221,7 +222,7 @@
   for (const name of ["pointerup", "pointercancel"]) view.addEventListener(name, (event) => pointers.delete(event.pointerId));
   window.addEventListener("resize", () => {
     if (dialog.open) {
-      draw();
+      render();
       fit();
     }
   });

@@ -1,17 +1,17 @@
-// The query photo: chosen, dropped or pasted; the part to look for; and what is told meanwhile.
+// The search form: choose, drop or paste a photo, select a part of it, and submit.
 "use strict";
 (() => {
   const get = (id) => document.getElementById(id);
-  const form = get("ask"), input = get("image"), photo = get("photo"), stage = get("stage");
-  const byId = get("by-id"), box = get("box"), found = get("found");
+  const form = get("query-form"), input = get("image"), photo = get("photo"), stage = get("stage");
+  const byId = get("by-id"), box = get("box"), results = get("results");
   const fields = ["x", "y", "w", "h"].map((name) => get("box-" + name));
-  // Width and height in the pixels that boxes count: those of the upright original.
+  // [width, height] of the upright original, in whose pixels boxes are given.
   let size = null;
-  let address = null;
+  let blobUrl = null;
 
-  function show(url, name, known) {
-    if (address) URL.revokeObjectURL(address);
-    address = url.startsWith("blob:") ? url : null;
+  function show(url, name, knownSize) {
+    if (blobUrl) URL.revokeObjectURL(blobUrl);
+    blobUrl = url.startsWith("blob:") ? url : null;
     size = null;
     form.classList.add("has-photo");
     get("chosen").hidden = false;
@@ -22,12 +22,12 @@
     stage.hidden = false;
     setBox(null);
     photo.onload = () => {
-      size = known || [photo.naturalWidth, photo.naturalHeight];
+      size = knownSize || [photo.naturalWidth, photo.naturalHeight];
       get("photo-size").textContent = `${size[0]} × ${size[1]} px`;
       fields.forEach((field, i) => { field.max = size[i % 2]; });
       drawBox();
-      // It has just pushed everything down.
-      if (found.hasAttribute("aria-busy")) reveal();
+      // The photo has pushed the results down.
+      if (results.hasAttribute("aria-busy")) reveal();
     };
     photo.onerror = () => {
       stage.hidden = true;
@@ -36,54 +36,54 @@
     photo.src = url;
   }
 
-  function take(file) {
+  function choose(file) {
     byId.value = "";
     show(URL.createObjectURL(file), file.name || "pasted photo", null);
     form.requestSubmit();
   }
 
-  // Files that were dropped or pasted become the form's own.
-  function put(files) {
-    const file = [...files].find((one) => one.type.startsWith("image/") || /\.(hei[cf]|tiff?)$/i.test(one.name));
+  // Dropped or pasted files become the form's input.
+  function chooseFiles(files) {
+    const file = [...files].find((candidate) => candidate.type.startsWith("image/") || /\.(hei[cf]|tiff?)$/i.test(candidate.name));
     if (!file || !input) {
-      complain("That is not a photo.");
+      showError("This is not a photo.");
       return;
     }
     const transfer = new DataTransfer();
     transfer.items.add(file);
     input.files = transfer.files;
-    take(file);
+    choose(file);
   }
 
-  function complain(reason) {
-    const part = get("complaint").content.firstElementChild.cloneNode(true);
+  function showError(reason) {
+    const part = get("error-template").content.firstElementChild.cloneNode(true);
     part.querySelector("bdi").textContent = reason;
-    const working = found.querySelector(".working");
-    found.replaceChildren(...(working ? [working] : []), part);
+    const working = results.querySelector(".working");
+    results.replaceChildren(...(working ? [working] : []), part);
   }
 
-  input?.addEventListener("change", () => { if (input.files.length) take(input.files[0]); });
+  input?.addEventListener("change", () => { if (input.files.length) choose(input.files[0]); });
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
     if (files?.length) {
       event.preventDefault();
-      put(files);
+      chooseFiles(files);
     }
   });
-  let inside = 0;
-  const over = (change) => {
-    inside = Math.max(0, inside + change);
-    document.body.classList.toggle("dragging", inside > 0);
+  let depth = 0;
+  const track = (change) => {
+    depth = Math.max(0, depth + change);
+    document.body.classList.toggle("dragging", depth > 0);
   };
   const isFiles = (event) => event.dataTransfer?.types.includes("Files");
-  document.addEventListener("dragenter", (event) => { if (isFiles(event)) over(1); });
-  document.addEventListener("dragleave", (event) => { if (isFiles(event)) over(-1); });
+  document.addEventListener("dragenter", (event) => { if (isFiles(event)) track(1); });
+  document.addEventListener("dragleave", (event) => { if (isFiles(event)) track(-1); });
   document.addEventListener("dragover", (event) => { if (isFiles(event)) event.preventDefault(); });
   document.addEventListener("drop", (event) => {
     if (!isFiles(event)) return;
     event.preventDefault();
-    over(-inside);
-    put(event.dataTransfer.files);
+    track(-depth);
+    chooseFiles(event.dataTransfer.files);
   });
 
   // The box, [left, top, width, height] in pixels of the original; null is the whole photo.
@@ -103,7 +103,7 @@
     get("whole").disabled = !values;
     const overlay = get("overlay");
     if (!size || !photo.complete) return;
-    // The drawing lies exactly on the picture, whatever the page makes of its size.
+    // The overlay covers the photo exactly at its present size.
     overlay.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
     overlay.setAttribute("width", photo.clientWidth);
     overlay.setAttribute("height", photo.clientHeight);
@@ -152,7 +152,7 @@
     if (!start) return;
     start = null;
     const drawn = readBox();
-    // A click is no box.
+    // A click, or a very small box, selects nothing.
     const small = drawn && Math.min(drawn[2], drawn[3]) < Math.max(4, Math.min(...size) / 50);
     if (!keep || !drawn || small) setBox(before);
     else form.requestSubmit();
@@ -160,40 +160,40 @@
   photo.addEventListener("pointerup", () => finish(true));
   photo.addEventListener("pointercancel", () => finish(false));
 
-  // On a narrow window the hits lie below the form.
+  // In narrow windows the results are below the form.
   function reveal() {
-    if (found.getBoundingClientRect().top > window.innerHeight * 0.6) found.scrollIntoView({ block: "start" });
+    if (results.getBoundingClientRect().top > window.innerHeight * 0.6) results.scrollIntoView({ block: "start" });
   }
 
-  // What a search is told, and told of.
+  // Status messages for screen readers.
   form.addEventListener("htmx:beforeRequest", () => {
-    found.setAttribute("aria-busy", "true");
-    get("told").textContent = "Searching";
+    results.setAttribute("aria-busy", "true");
+    get("search-status").textContent = "Searching";
     reveal();
   });
   form.addEventListener("htmx:afterRequest", () => {
-    found.removeAttribute("aria-busy");
+    results.removeAttribute("aria-busy");
     reveal();
-    // A trouble tells of itself.
-    get("told").textContent = found.querySelector(".answer h2")?.textContent || "";
+    // Errors announce themselves (role=alert).
+    get("search-status").textContent = results.querySelector(".answer h2")?.textContent || "";
   });
-  // What stands before the pages' own answers, the guard or a proxy, knows nothing of this page.
-  found.addEventListener("htmx:beforeSwap", (event) => {
+  // Responses of the security middleware or of a proxy are no fragments of this page.
+  results.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr } = event.detail;
-    if (xhr.status < 400 || xhr.responseText.includes('class="trouble"')) return;
+    if (xhr.status < 400 || xhr.responseText.includes('class="error"')) return;
     event.detail.shouldSwap = false;
     const plain = xhr.getResponseHeader("content-type")?.startsWith("text/plain");
-    complain(plain ? xhr.responseText : `The server's answer was status ${xhr.status}.`);
+    showError(plain ? xhr.responseText : `The server answered with status ${xhr.status}.`);
   });
-  form.addEventListener("htmx:sendError", () => complain("The server does not answer. Is it still running?"));
+  form.addEventListener("htmx:sendError", () => showError("The server does not answer. Is it still running?"));
   form.addEventListener("submit", (event) => {
     const file = byId.value ? null : input?.files[0];
-    const most = Number(input?.dataset.most);
-    if (byId.value || (file && file.size <= most)) return;
+    const maxBytes = Number(input?.dataset.maxBytes);
+    if (byId.value || (file && file.size <= maxBytes)) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     const mib = (bytes) => (bytes / 2 ** 20).toFixed(bytes < 10 * 2 ** 20 ? 1 : 0);
-    complain(file ? `The file has ${mib(file.size)} MiB; this server takes up to ${mib(most)} MiB.` : "Choose a photo first.");
+    showError(file ? `The file has ${mib(file.size)} MiB; this server takes up to ${mib(maxBytes)} MiB.` : "Choose a photo first.");
   }, true);
 
   // Shared with the match view.

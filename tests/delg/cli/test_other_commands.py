@@ -30,7 +30,9 @@ HELP = """
 import sys
 from typer.main import get_command
 from typer.testing import CliRunner
-from delg.cli.main import app
+from delg.cli.main import add_commands_of_other_packages, app
+
+add_commands_of_other_packages()
 
 def walk(command, words):
     yield words

@@ -90,7 +90,7 @@ def _fulfil(route: Any, request: Any, **answer: Any) -> None:
 
 
 def settled(page: Any) -> None:
-    page.locator("#found:not([aria-busy]) .answer").wait_for()
+    page.locator("#results:not([aria-busy]) .answer").wait_for()
 
 
 def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
@@ -100,7 +100,7 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     settled(page)
     first = page.locator(".hit").first
     assert "Verified" in first.inner_text() and "cat.jpg" in first.inner_text()
-    assert "my cat.jpg" in page.locator("#found header").inner_text()
+    assert "my cat.jpg" in page.locator("#results header").inner_text()
     image = first.locator("img")
     image.evaluate("one => one.decode()")
     assert image.evaluate("one => one.naturalWidth") > 100
@@ -122,7 +122,7 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     x, _, width, _ = map(float, view.get_attribute("viewBox").split())
     assert width < float(whole.split()[2]) and x > float(whole.split()[0])
     page.check("#show-outliers")
-    page.locator("#match-note", has_text="outlier").filter(has_not_text="Looking").wait_for()
+    page.locator("#match-note", has_text="outlier").filter(has_not_text="Finding").wait_for()
     count = view.locator(".outliers g").count()
     assert count > 0 and f"{count} outlier" in page.locator("#match-note").inner_text()
     page.uncheck("#show-outliers")
@@ -148,18 +148,18 @@ def test_a_box_is_drawn_or_typed_and_searched_for(page, real, cat):
     wanted = [360 * 0.25, 260 * 0.25, 360 * 0.5, 260 * 0.5]
     assert all(abs(a - b) <= 3 for a, b in zip(drawn, wanted, strict=True))
     assert answer.value.ok
-    page.locator("#found header", has_text=f"part {drawn[2]} × {drawn[3]}").wait_for()
+    page.locator("#results header", has_text=f"part {drawn[2]} × {drawn[3]}").wait_for()
     assert page.locator("#frame-light").is_visible()
     # The same by keys alone.
     for name, value in zip("xywh", (10, 20, 200, 180), strict=True):
         page.locator(f"#box-{name}").fill(str(value))
     page.locator("#box-h").press("Enter")
-    page.locator("#found header", has_text="part 200 × 180 at 10, 20").wait_for()
+    page.locator("#results header", has_text="part 200 × 180 at 10, 20").wait_for()
     page.locator(".hit button.open").first.click()
     assert page.locator("#match-view rect.frame-light").count() == 1
     page.keyboard.press("Escape")
     page.click("#whole")
-    page.locator("#found header").filter(has_not_text="part").wait_for()
+    page.locator("#results header").filter(has_not_text="part").wait_for()
     # A click is no box.
     page.mouse.click(area["x"] + 50, area["y"] + 50)
     assert page.input_value("#box-x") == ""
@@ -170,11 +170,11 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no photo")
     page.set_input_files("#image", bad)
-    page.locator(".trouble", has_text="not an image").wait_for()
+    page.locator(".error", has_text="not an image").wait_for()
     assert page.locator("#no-preview").is_visible()
     page.route("**/search", lambda route: route.abort("connectionrefused"))
     page.set_input_files("#image", cat)
-    page.locator(".trouble", has_text="does not answer").wait_for()
+    page.locator(".error", has_text="does not answer").wait_for()
     page.unroute("**/search")
     # The guard answers in words alone, a proxy with a page of its own.
     told = {"text/plain": ("too many requests", "too many"), "text/html": ("<h1>x", "status 503")}
@@ -182,25 +182,25 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
         fulfil = functools.partial(_fulfil, status=503, content_type=kind, body=body)
         page.route("**/search", fulfil)
         page.click("#go")
-        page.locator("#found .trouble", has_text=said).wait_for()
-        assert not page.locator("#found h1").count()
+        page.locator("#results .error", has_text=said).wait_for()
+        assert not page.locator("#results h1").count()
         page.unroute("**/search")
     with bad.open("wb") as file:
         file.truncate(33 << 20)
     page.set_input_files("#image", bad)
-    page.locator(".trouble", has_text="33 MiB; this server takes up to 32 MiB").wait_for()
+    page.locator(".error", has_text="33 MiB; this server takes up to 32 MiB").wait_for()
     page.set_input_files("#image", cat)
     settled(page)
-    assert not page.locator(".trouble").count()
+    assert not page.locator(".error").count()
 
 
 def test_search_with_one_of_the_index(page, real):
     page.goto(f"{real}/browse")
-    page.locator(".card", has_text="coins.jpg").get_by_text("Search with this one").click()
+    page.locator(".card", has_text="coins.jpg").get_by_text("Search with this photo").click()
     settled(page)
     assert "coins.jpg" not in page.locator(".hits").inner_text()
     page.locator("#photo").evaluate("one => one.decode()")
-    page.locator(".hit").first.get_by_text("Search with this one").click()
+    page.locator(".hit").first.get_by_text("Search with this photo").click()
     settled(page)
     assert "id=" in page.url
 
@@ -247,7 +247,7 @@ def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
     assert not page.get_by_role("navigation").count()
     page.fill("#token", "wrong-token-here")
     page.keyboard.press("Enter")
-    page.get_by_text("That is not the token").wait_for()
+    page.get_by_text("Wrong token").wait_for()
     page.fill("#token", TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_url("**/browse")
@@ -262,9 +262,9 @@ def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
     page.get_by_text("10 photos").first.wait_for()
     assert page.locator(".card").count() == 10
     page.locator(".card .id a").first.click()
-    assert page.get_by_text("Search with this one").is_visible()
+    page.get_by_role("link", name="Search with this photo").wait_for()
     page.get_by_role("link", name="Duplicates").click()
     page.locator("#duplicates .group-of").first.wait_for()
-    page.get_by_role("button", name="Leave").click()
+    page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login")
     assert page.goto(f"{dotted}/stats").url.endswith("/login?next=%2Fstats")

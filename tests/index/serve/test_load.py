@@ -18,7 +18,7 @@ from servers import at_port
 
 from index import ImageIndex
 from index.serve.app import make_app
-from index.serve.job_queue import GoneError, TooBusyError, Workers, never
+from index.serve.job_queue import GoneError, JobQueue, TooBusyError, never
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
 from index.serve.shared_index import SharedIndex
@@ -61,7 +61,7 @@ def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
     refused = next(one for one in answers if one.status_code == 503)
     assert refused.headers["retry-after"] and "again" in refused.json()["error"]
     assert ask(address).status_code == 200
-    assert service.workers.inside == 0
+    assert service.jobs.active == 0
 
 
 def test_the_server_answers_while_it_works(site):
@@ -81,12 +81,12 @@ def test_a_query_that_takes_too_long_is_given_up(site):
     answer = ask(address)
     assert answer.status_code == 503 and "0.8 s" in answer.json()["error"]
     # Its thread ends by itself; until then its place is taken.
-    assert service.workers.inside == 1
+    assert service.jobs.active == 1
     model.pause = 0
     until = time.monotonic() + 5
-    while service.workers.inside and time.monotonic() < until:
+    while service.jobs.active and time.monotonic() < until:
         time.sleep(0.02)
-    assert service.workers.inside == 0 and ask(address).status_code == 200
+    assert service.jobs.active == 0 and ask(address).status_code == 200
 
 
 def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
@@ -100,10 +100,10 @@ def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
     for one in clients:
         one.close()
     until = time.monotonic() + 5
-    while service.workers.inside and time.monotonic() < until:
+    while service.jobs.active and time.monotonic() < until:
         time.sleep(0.05)
     # One had begun and perhaps a second one; those that waited were never looked at.
-    assert service.workers.inside == 0 and model.extracted <= 2
+    assert service.jobs.active == 0 and model.extracted <= 2
     assert ask(address).status_code == 200
 
 
@@ -117,7 +117,7 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
             if sent == "half":
                 one.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
     time.sleep(0.3)
-    assert service.receiver._inside == 0 and service.workers.inside == 0
+    assert service.receiver._active == 0 and service.jobs.active == 0
     assert ask(address).status_code == 200
 
 
@@ -178,7 +178,7 @@ def test_a_body_that_trickles_is_cut_off(site, head):
     assert took < 3
     if head.startswith("POST"):
         assert b" 503 " in said and b"too slow" in said
-    assert service.receiver._inside == 0
+    assert service.receiver._active == 0
 
 
 def test_a_slow_upload_that_goes_on_is_received(site):
@@ -225,7 +225,7 @@ def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
         f"{address}/api/query", content=body if told else chunks, headers=headers, timeout=10
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
-    assert model.extracted == 0 and service.receiver._inside == 0
+    assert model.extracted == 0 and service.receiver._active == 0
 
 
 def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
@@ -286,12 +286,12 @@ def test_many_clients_at_once_get_what_one_gets(site):
     same = {"plain/003.png", "räume/again.png"}
     for one, seed in zip(found, seeds, strict=True):
         assert one == f"plain/{seed:03d}.png" or one in same
-    assert service.workers.inside == 0
+    assert service.jobs.active == 0
 
 
 def test_workers_refuse_drop_and_pass_errors_on():
     async def story() -> None:
-        workers = Workers(1, 1, 5.0)
+        workers = JobQueue(1, 1, 5.0)
         release = threading.Event()
         first = asyncio.create_task(workers.run(release.wait, never))
         await asyncio.sleep(0.05)
@@ -310,7 +310,7 @@ def test_workers_refuse_drop_and_pass_errors_on():
         assert await first is True
         with pytest.raises(ZeroDivisionError):
             await workers.run(lambda: 1 / 0, never)
-        assert begun == [] and workers.inside == 0
+        assert begun == [] and workers.active == 0
         workers.close()
 
     asyncio.run(story())
@@ -318,7 +318,7 @@ def test_workers_refuse_drop_and_pass_errors_on():
 
 def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
     async def story() -> None:
-        workers = Workers(1, 4, 5.0)
+        workers = JobQueue(1, 4, 5.0)
         begun, release = threading.Event(), threading.Event()
 
         def work() -> str:
@@ -336,6 +336,6 @@ def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
         with pytest.raises(TooBusyError, match="stopping"):
             await workers.run(work, never)
         release.set()
-        assert await first == "done" and workers.inside == 0
+        assert await first == "done" and workers.active == 0
 
     asyncio.run(story())

@@ -14,8 +14,8 @@ from starlette.testclient import TestClient
 from index import ImageIndex
 from index.duplicates import Limits
 from index.serve.app import make_app
-from index.serve.duplicate_finder import Finder
-from index.serve.pages import Turner
+from index.serve.duplicate_finder import DuplicateFinder
+from index.serve.pagination import Pagination
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
 from index.serve.shared_index import SharedIndex
@@ -44,14 +44,14 @@ def test_browse_turns_pages_and_keeps_its_filter(client):
     assert "1–48 of 60 photos" in first and 'rel="next" href="/browse?page=2"' in first
     odd = client.get("/browse?label=odd&key=collection&value=wing+1").text
     assert len(shown(odd)) == 10 and "10 photos" in odd
-    assert "No photo passes" in client.get("/browse?q=nothing").text
-    assert "not so many pages" in client.get("/browse?page=99").text
+    assert "No photo matches" in client.get("/browse?q=nothing").text
+    assert "no such page" in client.get("/browse?page=99").text
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "99999999999999999999"])
 def test_a_page_that_cannot_be_is_an_error_page(client, page):
     answer = client.get(f"/browse?page={page}")
-    assert answer.status_code == 422 and "That did not work" in answer.text
+    assert answer.status_code == 422 and "<h1>Error</h1>" in answer.text
 
 
 def test_texts_of_the_index_are_only_text(serve, tmp_path):
@@ -74,15 +74,15 @@ def test_results_come_as_a_part_or_as_a_page(client):
     assert "<html" not in part and "<html" in page
     for text in (part, page):
         assert "1 verified hit" in text and "q.png" in text and text.count('class="mat open"') == 10
-        first, rest = text.split("Not verified: these look alike")
+        first, rest = text.split("Not verified: similar overall")
         assert first.count("mat open") == 1 and rest.count("mat open") == 9
 
 
 def test_where_nothing_is_verified_it_is_said(client):
     upload = {"image": ("q.png", encoded(dots(5000).pixels(), "PNG"))}
     text = client.post("/search", files=upload, headers=HX).text
-    assert "No hit is verified" in text and "Perhaps the thing is not in the index" in text
-    assert "these look alike" not in text and text.count("mat open") == 10
+    assert "No verified hits" in text and "The object may not be in the index" in text
+    assert "similar overall, but too few matching" not in text and text.count("mat open") == 10
 
 
 def test_outliers_are_the_matches_that_do_not_fit(client):
@@ -123,7 +123,7 @@ def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
     service = Service(SharedIndex(tmp_path / "f"), ServeSettings())
     service.shared.warm()
     with TestClient(make_app(service), base_url="http://127.0.0.1") as alone:
-        assert "made by a model that is not here" in alone.get("/").text
+        assert "a model that is not installed" in alone.get("/").text
         photo = encoded(dots(3).pixels(), "PNG")
         refused = alone.post("/api/query", content=photo)
         assert refused.status_code == 409 and "made elsewhere" in refused.json()["error"]
@@ -146,7 +146,7 @@ def test_an_empty_index_has_pages_too(tmp_path, dot_model_folder):
         assert empty.post("/api/query", content=photo).json()["hits"] == []
         part = empty.post("/search", files={"image": photo}, headers=HX).text
         assert "No hits" in part and "The index is empty" in part
-        assert "index is empty" in finished(empty) and "is there once" not in finished(empty)
+        assert "index is empty" in finished(empty) and "No duplicates" not in finished(empty)
 
 
 def test_failures_say_why(client):
@@ -159,19 +159,19 @@ def test_failures_say_why(client):
 def test_duplicates_are_looked_for_in_the_background(client):
     assert "<html" in client.get("/duplicates").text
     text = finished(client)
-    assert "the same file" in text and "plain/003.png" in text.replace("<wbr>", "")
+    assert "identical files" in text and "plain/003.png" in text.replace("<wbr>", "")
     assert "<html" not in text
 
 
 @pytest.mark.parametrize("photos", [5, 1000])
 def test_only_a_whole_search_for_duplicates_says_that_there_are_none(serve, monkeypatch, photos):
-    finder = functools.partial(Finder, limits=Limits(photos=photos))
-    monkeypatch.setattr("index.serve.pages.Finder", finder)
+    finder = functools.partial(DuplicateFinder, limits=Limits(photos=photos))
+    monkeypatch.setattr("index.serve.pages.DuplicateFinder", finder)
     client = serve()
     client.service.remove("räume/again.png")
     text = finished(client)
     assert "No group" in text
-    assert ("there may be more" in text) == ("is there once" not in text) == (photos == 5)
+    assert ("there may be more" in text) == ("No duplicates" not in text) == (photos == 5)
 
 
 def test_the_index_and_what_programs_ask(client):
@@ -188,8 +188,9 @@ def test_what_is_not_there_is_said_on_a_page(client):
     assert client.get("/search").status_code == 405
 
 
-def test_turner_counts():
-    turner = Turner("/x", {"q": "a b", "label": ""}, 2, 100, 48)
-    assert (turner.first, turner.final, turner.last) == (49, 96, 3)
-    assert (turner.to(1), turner.to(3)) == ("/x?q=a+b", "/x?q=a+b&page=3")
-    assert Turner("/x", {}, 1, 0, 48).first == 0 and Turner("/x", {}, 1, 0, 48).to(1) == "/x"
+def test_pagination_counts():
+    pagination = Pagination("/x", {"q": "a b", "label": ""}, 2, 100, 48)
+    assert (pagination.first_entry, pagination.last_entry, pagination.last) == (49, 96, 3)
+    assert (pagination.url(1), pagination.url(3)) == ("/x?q=a+b", "/x?q=a+b&page=3")
+    assert Pagination("/x", {}, 1, 0, 48).first_entry == 0
+    assert Pagination("/x", {}, 1, 0, 48).url(1) == "/x"

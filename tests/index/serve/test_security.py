@@ -128,7 +128,7 @@ def test_people_come_in_by_a_form_and_leave_again(serve):
     door = client.get("/browse?q=x", headers={"accept": "text/html"}, follow_redirects=False)
     assert door.status_code == 303 and door.headers["location"] == "/login?next=%2Fbrowse%3Fq%3Dx"
     wrong = client.post("/login", files={"token": (None, "wrong")})
-    assert wrong.status_code == 401 and "not the token" in wrong.text and not client.cookies
+    assert wrong.status_code == 401 and "Wrong token" in wrong.text and not client.cookies
     fields = {"token": (None, TOKEN), "next": (None, "/browse?q=x")}
     right = client.post("/login", files=fields, follow_redirects=False)
     assert right.status_code == 303 and right.headers["location"] == "/browse?q=x"
@@ -175,6 +175,6 @@ def test_a_token_that_is_too_short_or_fits_no_header_is_refused(token):
 
 def test_too_many_requests_at_once_are_sent_away(serve):
     client = serve(requests=1)
-    client.app._inside = 1
+    client.app._active = 1
     answer = client.get("/api/stats")
     assert answer.status_code == 503 and answer.headers["retry-after"]
