@@ -21,6 +21,7 @@ from index.serve.service import Service
 from index.serve.settings import ServeSettings
 from index.serve.shared_index import SharedIndex
 
+pytestmark = pytest.mark.browser
 TOKEN = "a-token-of-some-length"
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True}
 DROP = """([data, name]) => {
