@@ -18,9 +18,9 @@ def at(*degrees: float) -> np.ndarray:
 
 
 def pairs(query: np.ndarray, other: np.ndarray, settings: MatchingSettings) -> list:
-    found = match_descriptors(query, other, settings)
-    assert found.dtype == np.int32
-    return found.tolist()
+    matches = match_descriptors(query, other, settings)
+    assert matches.dtype == np.int32
+    return matches.tolist()
 
 
 def test_each_feature_goes_to_its_nearest():
@@ -41,7 +41,7 @@ def test_ratio_compares_distances_not_their_squares():
     assert pairs(query, other, OPEN.model_copy(update={"ratio": 0.49})) == []
 
 
-def test_ratio_drops_twins():
+def test_ratio_drops_features_with_two_equally_near_neighbours():
     assert pairs(at(0), at(10, -10), OPEN.model_copy(update={"ratio": 0.99})) == []
 
 
@@ -62,10 +62,10 @@ def test_max_distance_is_the_length_of_the_chord():
 
 @pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0), (0, 0)])
 def test_without_features_there_are_no_matches(n, m):
-    found = match_descriptors(
+    matches = match_descriptors(
         np.zeros((n, 8), np.float32), np.zeros((m, 8), np.float32), MatchingSettings()
     )
-    assert found.shape == (0, 2) and found.dtype == np.int32
+    assert matches.shape == (0, 2) and matches.dtype == np.int32
 
 
 def test_the_descriptors_are_left_as_they_are():
@@ -78,7 +78,7 @@ def test_the_descriptors_are_left_as_they_are():
 def reference(query: np.ndarray, other: np.ndarray, settings: MatchingSettings) -> list:
     """One feature after the other, from the words of the settings."""
     distances = np.linalg.norm(query[:, None].astype(float) - other[None], axis=2)
-    found = []
+    matches = []
     for i, row in enumerate(distances):
         j = int(row.argmin())
         others = np.delete(row, j)
@@ -87,8 +87,8 @@ def reference(query: np.ndarray, other: np.ndarray, settings: MatchingSettings) 
             and (not settings.mutual or distances[:, j].argmin() == i)
             and (settings.ratio == 1 or len(row) == 1 or row[j] < settings.ratio * others.min())
         ):
-            found.append([i, j])
-    return found
+            matches.append([i, j])
+    return matches
 
 
 @given(
@@ -128,7 +128,7 @@ def unit_vectors(rng: np.random.Generator, n: int, m: int) -> tuple[np.ndarray, 
 
 @pytest.mark.parametrize("mutual", [True, False])
 @pytest.mark.parametrize("seed", range(5))
-def test_whole_steps_are_matched_by_their_exact_products(seed, mutual):
+def test_int8_descriptors_are_matched_by_their_exact_products(seed, mutual):
     """Few values, so that many products are equal: of those the first counts."""
     rng = np.random.default_rng(seed)
     query, other = (rng.integers(-3, 4, (n, 6)).astype(np.int8) for n in (37, 53))
@@ -136,21 +136,23 @@ def test_whole_steps_are_matched_by_their_exact_products(seed, mutual):
     expected = []
     for i, row in enumerate(products):
         j = int(row.argmax())
-        if not mutual or (row[j] == products[:, j].max() and j not in [two for _, two in expected]):
+        if not mutual or (
+            row[j] == products[:, j].max() and j not in [neighbour for _, neighbour in expected]
+        ):
             expected.append([i, j])
     settings = OPEN.model_copy(update={"mutual": mutual})
     assert all(product < INT8_SCALE**2 for product in products.ravel())
     assert pairs(query, other, settings) == expected
 
 
-@pytest.mark.parametrize("cells", [1, 50, 333])
-@pytest.mark.parametrize("kind", [np.float32, np.int8])
-def test_in_parts_the_matches_are_the_same(monkeypatch, cells, kind):
+@pytest.mark.parametrize("block", [1, 50, 333])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+def test_in_blocks_the_matches_are_the_same(monkeypatch, block, dtype):
     query, other = unit_vectors(np.random.default_rng(1), 41, 67)
-    if kind is np.int8:
+    if dtype is np.int8:
         query, other = quantize(query), quantize(other)
     settings = MatchingSettings(ratio=0.9)
-    whole = pairs(query, other, settings)
-    assert len(whole) > 10
-    monkeypatch.setattr(matching, "_BLOCK", cells)
-    assert pairs(query, other, settings) == whole
+    expected = pairs(query, other, settings)
+    assert len(expected) > 10
+    monkeypatch.setattr(matching, "_BLOCK", block)
+    assert pairs(query, other, settings) == expected
