@@ -88,16 +88,22 @@ class Settings(BaseModel):
 class InputSettings(Settings):
     """How uint8 pixels become the network's input: ``(value - mean) / std``, channel by channel."""
 
+    # Subtracted from each channel.
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
+    # Each channel is divided by it.
     std: tuple[Positive, Positive, Positive] = (128.0, 128.0, 128.0)
+    # Order of the channels that the network takes.
     channel_order: Literal["rgb", "bgr"] = "rgb"
 
 
 class GlobalHeadSettings(Settings):
     """GeM pooling and the whitening layer (Radenovic et al., arXiv 1711.02512)."""
 
+    # Width of the global descriptor.
     dim: int = Field(2048, ge=1)
+    # Power of generalised-mean pooling; 1 is the average, infinity the maximum.
     gem_p: float = Field(3.0, ge=1)
+    # Learn the power in training.
     gem_p_trainable: bool = False
     # L2-normalise the pooled vector before whitening, as whitening learnt by PCA needs.
     normalize_pooled: bool = False
@@ -106,26 +112,36 @@ class GlobalHeadSettings(Settings):
 class LocalHeadSettings(Settings):
     """Local descriptors and their scores."""
 
+    # The network's own local features, or RootSIFT.
     kind: Literal["delg", "sift"] = "delg"
+    # Width of the local descriptors.
     dim: int = Field(128, ge=1)
-    # "norm": the score of a cell is the L2 norm of its mid-level feature; nothing is learnt.
+    # "learned": by two convolutions. "norm": the score of a cell is the L2 norm of its mid-level
+    # feature; nothing is learnt.
     attention: Literal["learned", "norm"] = "learned"
+    # Channels between the two convolutions of the attention.
     attention_hidden: int = Field(512, ge=1)
     # The published decoder ends in ReLU, which fits a map that is itself behind a ReLU.
     decoder_activation: Literal["relu", "linear"] = "relu"
-    # SIFT looks at the photo itself, shrunk to this; the network's smaller input would starve it.
+    # SIFT looks at the photo itself, resized to this; the network's smaller input has too few
+    # pixels for it.
     sift_longest_side: int = Field(1024, ge=32)
 
 
 class ExtractionSettings(Settings):
     """Which scales are run and which features are kept."""
 
-    # The longest side at scale 1, in pixels; smaller images are enlarged to it if asked.
+    # The longest side of the photo at scale 1, in pixels.
     longest_side: int = Field(1024, ge=32)
+    # Enlarge smaller photos to that side.
     enlarge: bool = False
+    # Levels of the image pyramid that give local features.
     scales: tuple[float, ...] = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
+    # Levels whose global descriptors are added up.
     global_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
+    # Local features kept per photo, the best by score.
     max_features: int = Field(1000, ge=0)
+    # Local features below this score are dropped.
     min_score: float = 0.0
     # Cells along the border of each level that give no local features: they see mostly padding,
     # and look alike in photos of different things.
@@ -144,8 +160,11 @@ class ExtractionSettings(Settings):
 class PcaSettings(Settings):
     """A projection of local descriptors, from ``.datum`` files in the model's folder."""
 
+    # File of the mean.
     mean: str
+    # File of the projection.
     matrix: str
+    # Components that are kept.
     dim: int = Field(40, ge=1)
     # With the file of the variances, components are scaled to equal variance (whitening).
     variances: str | None = None
@@ -157,9 +176,11 @@ class ExportSettings(Settings):
 
     # The published archive that holds it, without ``.tar.gz``.
     archive: str = ""
-    # Of the SavedModel, inside the model's folder.
+    # Folder of the SavedModel, inside the model's folder.
     folder: str = "."
+    # Whether it gives local features.
     has_local: bool = True
+    # Whether it gives a global descriptor.
     has_global: bool = True
     # Whether ``extraction.border_cells`` is built into it.
     crops_border: bool = False
@@ -175,9 +196,13 @@ class ExportSettings(Settings):
 class ModelSettings(Settings):
     """Everything that defines a model apart from its weights."""
 
+    # The model's name; it is no part of the fingerprint.
     name: str
+    # One line for `delg model list`.
     description: str = ""
+    # One of `delg/network/backbones/`.
     backbone: str = "resnet50"
+    # Pool the middle map of a ResNet by 2 in place of the stride of its last block.
     block3_strides: bool = False
     input: InputSettings = InputSettings()
     global_head: GlobalHeadSettings = GlobalHeadSettings()
@@ -211,8 +236,10 @@ class ModelSettings(Settings):
 class ImageSettings(Settings):
     """Which files are read as photos, and up to what size."""
 
-    # The ceiling is Pillow's own: beyond it the header alone is refused.
+    # Photos of more pixels are refused. Beyond the ceiling, which is Pillow's, the header alone is
+    # refused.
     max_pixels: int = Field(100_000_000, ge=100, le=178_000_000)
+    # Photos with a shorter side, in pixels, are refused.
     min_side: int = Field(10, ge=1)
 
 

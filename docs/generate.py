@@ -13,6 +13,7 @@ import enum
 import functools
 import inspect
 import itertools
+import re
 import sys
 import textwrap
 import types
@@ -113,6 +114,7 @@ def _section(model: type[BaseModel], prefix: str = "", skip: tuple[str, ...] = (
             nested.append((key, inner, comments.get(name, "")))
         if inner is None or field.default is None:
             about = field.description or comments.get(name, "")
+            about = re.sub(r"\bNone\b", "null", about)
             rows.append((f"`{key}`", _type(field), _default(field), _cell(about)))
     if rows:
         yield _table(("key", "type", "default", ""), rows)
@@ -192,8 +194,8 @@ def _type_text(annotation: Any) -> str:
         parts = [_type_text(part) for part in args if part is not type(None)]
         return ", ".join([*parts, "or null"] if type(None) in args else parts)
     if origin in (tuple, list):
-        name = _type_text(args[0])
-        plural = name if name == "text" else f"{name}s"
+        name, comma, bounds = _type_text(args[0]).partition(",")
+        plural = (name if name == "text" else f"{name}s") + comma + bounds
         fixed = origin is tuple and Ellipsis not in args
         return f"{len(args)} {plural}" if fixed else f"list of {plural}"
     if origin is dict or _model_in(annotation):
@@ -326,7 +328,7 @@ def http_page() -> str:
         "marked *writable* exist only with `--writable`. [Serving](../serving.md) has examples.",
         "Besides what is listed with each route, any of them may answer 401 (a token is needed), "
         "403 (not from there) and 503 (too busy; try again after `Retry-After` seconds), with a "
-        "[Problem](#problem).",
+        "[ErrorJson](#errorjson).",
     ]
     for path, methods in described["paths"].items():
         for method, route in methods.items():

@@ -32,9 +32,10 @@ class StoreSettings(Settings):
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
     # The best by score are kept of each photo; None: ``COMPACT_FEATURES`` with "compact", else all.
     max_features: int | None = Field(None, ge=0)
-    # A segment is written after so many photos or seconds: what a kill can cost, and how much is
-    # held in memory. A compaction makes full segments of short ones.
+    # A segment is written after so many photos: what a kill can cost, and how much is held in
+    # memory. Compaction joins short segments.
     segment_images: int = Field(256, ge=1)
+    # A segment is written after so many seconds, even if it is short.
     segment_seconds: float = Field(30.0, gt=0)
 
     @property
@@ -59,6 +60,7 @@ class ShortlistSettings(Settings):
         "refine": "refine_factor",
     }
 
+    # See above; "auto" goes by the number of photos.
     kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
     # "auto" is "fp16" below this many images, exact over a compact store, and "rabitq" from there.
     ivf_from: int = Field(200_000, ge=1)
@@ -73,6 +75,7 @@ class ShortlistSettings(Settings):
 class MatchingSettings(Settings):
     """Which descriptors of two photos are taken for the same point."""
 
+    # Keep only pairs of features that are each other's nearest neighbours.
     mutual: bool = True
     # Distance to the best neighbour over distance to the second best; 1 switches it off.
     ratio: float = Field(0.98, gt=0, le=1)
@@ -85,26 +88,31 @@ class VerificationSettings(Settings):
 
     deprecated_keys: ClassVar[dict[str, str]] = {"believable": "check_plausibility"}
 
+    # The transform that is estimated; "skimage-affine" is the estimator of the published code.
     method: Literal["affine", "homography", "skimage-affine"] = "affine"
-    # Pixels a match may lie off, in photos whose longest side is ``reference_side``.
+    # Pixels by which an inlier may miss, in photos whose longest side is ``reference_side``.
     threshold: float = Field(24.0, gt=0)
-    # None: pixels of the photos as they are, as published.
+    # None: the threshold is in pixels of the photos as they are, as published.
     reference_side: int | None = Field(1024, ge=1)
     # Samples that fix a transform, at most ("affine" also tries pairs, a quarter as many); "affine"
     # and "homography" stop earlier where fewer settle it. None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
+    # Inliers that a verified photo has at least.
     min_inliers: int = Field(20, ge=4)
-    # Among very many matches a dozen agree by chance.
+    # Share of the matches that must be inliers as well: among very many, a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published, whatever transform they agree on.
     check_plausibility: bool = True
-    # A plausible transform neither collapses nor blows up nor shears the photo beyond this.
+    # A plausible transform neither enlarges nor shrinks the photo by more than this.
     max_zoom: float = Field(8.0, gt=1)
+    # A plausible transform does not stretch one direction by more than this over the other.
     max_anisotropy: float = Field(4.0, gt=1)
+    # Seed of the random samples of RANSAC.
     seed: int = 0
-    # What features' scales tell of a match's zoom, for "affine": they count where the model sees
-    # all photos at one size ("enlarged"), or small ones at their own ("shrunk"). "auto" asks the
-    # model; of features made elsewhere it knows nothing ("ignored").
+    # What the scales of two features say about the scale ratio of their match, for "affine". They
+    # count where the model sees all photos at one size ("enlarged"), or small photos at their own
+    # ("shrunk"), and not at all with "ignored". "auto" asks the model; features made elsewhere are
+    # "ignored".
     scales: Literal["auto", "enlarged", "shrunk", "ignored"] = "auto"
 
     def of_model(self, model: ModelSettings | None) -> VerificationSettings:
@@ -141,6 +149,7 @@ class RankingSettings(Settings):
         "half_unproven": "soft_half_point",
     }
 
+    # Candidates that are verified; 0 ranks by similarity alone.
     rerank: int = Field(100, ge=0)
     # "inliers" puts more inliers first and then more similarity, as published; those scores do not
     # compare across queries.

@@ -17,7 +17,9 @@ _MIN_TOKEN = 12
 class ServeSettings(Settings):
     """Access to the server, and limits on requests."""
 
+    # Address to listen at.
     host: str = "127.0.0.1"
+    # Port to listen at; 0 picks a free one.
     port: int = Field(8000, ge=0, le=65535)
     # Required from every client, if set.
     token: str | None = None
@@ -27,23 +29,27 @@ class ServeSettings(Settings):
     allow_hosts: tuple[str, ...] = ()
     # Allow adding and removing photos.
     writable: bool = False
+    # Size of an uploaded photo, in MiB.
     max_upload_mib: int = Field(32, ge=1)
-    # Seconds to receive the head of a request, and for the client to read a response.
+    # Seconds to receive the head of a request.
     head_seconds: float = Field(20.0, gt=0)
+    # Seconds for the client to read a response.
     answer_seconds: float = Field(60.0, gt=0)
     # Uploads received at once.
     uploads: int = Field(16, ge=1)
-    # Seconds an upload may take, and the rate in KiB per second at which it may take longer.
+    # Seconds that an upload may take.
     upload_seconds: float = Field(30.0, gt=0)
+    # KiB per second from which on an upload may take longer.
     upload_pace_kib: float = Field(32.0, gt=0)
-    # Queries run at once, and queries that may wait; beyond that the answer is 503.
+    # Queries run at once; by default one per core.
     workers: int = Field(default_factory=lambda: max(1, os.cpu_count() or 1), ge=1)
+    # Queries that may wait; beyond that the answer is 503.
     queue: int = Field(16, ge=0)
     # Seconds that one query may wait and run.
     seconds: float = Field(30.0, gt=0)
     # Requests of any kind at once.
     requests: int = Field(256, ge=1)
-    # Memory for cached thumbnails.
+    # Memory for cached thumbnails, in MiB.
     thumbnail_mib: int = Field(64, ge=0)
 
     @property
