@@ -173,7 +173,7 @@ def _distractors(
         other = ImageIndex.open(plan.distractors)
     else:
         place = below / f"{prefix.strip()}distractors.index"
-        other = ImageIndex.open(place) if ImageIndex.exists(place) else images.sibling(place)
+        other = ImageIndex.open(place) if ImageIndex.exists(place) else images.create_like(place)
         other.use(images.extractor)
         with watch(f"{prefix}distractors") as report:
             other.add(plan.distractors, prefix="distractors/", progress=report)

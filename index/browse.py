@@ -55,21 +55,21 @@ class Selection:
 def browse(catalog: Catalog, wanted: Filter, limit: int, offset: int) -> Selection:
     """The images that pass, from ``offset`` on, at most ``limit``."""
     where, values = wanted.condition()
-    counted = catalog.tally(f"1 AS value FROM images WHERE {where}", values)
+    counted = catalog.count_values(f"1 AS value FROM images WHERE {where}", values)
     return Selection(catalog.select(where, values, limit, offset), counted[0][1] if counted else 0)
 
 
 def labels(catalog: Catalog, most: int) -> list[tuple[str, int]]:
     """Labels and how many images have them, the most frequent first."""
-    return catalog.tally("label AS value FROM images WHERE state = 'ok'", limit=most)
+    return catalog.count_values("label AS value FROM images WHERE state = 'ok'", limit=most)
 
 
 def metadata_keys(catalog: Catalog, most: int) -> list[tuple[str, int]]:
     """Keys of the metadata and how many images have them, the most frequent first."""
     what = "each.key AS value FROM images, json_each(metadata) AS each WHERE state = 'ok'"
-    return catalog.tally(what, limit=most)
+    return catalog.count_values(what, limit=most)
 
 
 def reasons(catalog: Catalog, most: int) -> list[tuple[str, int]]:
     """Why photos could not be used, and how many for each reason."""
-    return catalog.tally("reason AS value FROM images WHERE state = 'failed'", limit=most)
+    return catalog.count_values("reason AS value FROM images WHERE state = 'failed'", limit=most)

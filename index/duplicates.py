@@ -100,7 +100,7 @@ def find_duplicates(
     limits = limits or Limits()
     until = time.monotonic() + limits.seconds
     images = {image.row: image for image in store.catalog.images("ok")}
-    lost = set(store.lost)
+    lost = set(store.unreadable)
     sets, first = _Sets(), dict[str, int]()
     for row in sorted(images):
         # Features made elsewhere may have no file.

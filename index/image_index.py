@@ -19,11 +19,11 @@ from index.browse import Filter, Selection, browse, labels, metadata_keys, reaso
 from index.duplicates import Duplicates, Limits, find_duplicates
 from index.duplicates import Progress as PartDone
 from index.formats.exchange import (
+    FeatureSpec,
     ImportReport,
-    Kind,
     export_features,
     import_features,
-    recorded_kind,
+    recorded_spec,
 )
 from index.ingest import AddReport, Progress, add
 from index.labels import GivenLabels, read_labels
@@ -34,7 +34,7 @@ from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog import Catalog, ImageRow
 from index.storage.maintenance import CheckReport, check, compact
-from index.storage.store import HOW_TO_HEAL, Store
+from index.storage.store import HOW_TO_REPAIR, Store
 
 
 def _new_store(path: Path, facts: dict[str, str]) -> Store:
@@ -110,7 +110,7 @@ class ImageIndex:
 
     @classmethod
     def create_for_features(
-        cls, path: str | Path, kind: Kind, settings: IndexSettings | None = None
+        cls, path: str | Path, kind: FeatureSpec, settings: IndexSettings | None = None
     ) -> ImageIndex:
         """A new, empty index for features of models that are not here; see :meth:`import_from`.
 
@@ -204,7 +204,7 @@ class ImageIndex:
         return self._extractor
 
     @property
-    def takes_photos(self) -> bool:
+    def accepts_images(self) -> bool:
         """Whether it was made by a model that is known here, so that photos can search it."""
         return bool(self._store.catalog.meta("model"))
 
@@ -346,7 +346,7 @@ class ImageIndex:
         Raises:
             UsageError: descriptors are of another width.
         """
-        kind = self.kind
+        kind = self.feature_spec
         widths = len(features.global_descriptor), features.local.descriptors.shape[1]
         if widths[0] != kind.global_dim or (len(features.local) and widths[1] != kind.local_dim):
             raise UsageError(
@@ -356,9 +356,9 @@ class ImageIndex:
         return Search([self._store], None, features).hits(k, rerank, "1", without)
 
     @property
-    def kind(self) -> Kind:
+    def feature_spec(self) -> FeatureSpec:
         """What the features of the index have in common."""
-        return recorded_kind(self._store)
+        return recorded_spec(self._store)
 
     def export(self, out: str | Path, kind: str, progress: Progress | None = None) -> int:
         """Write all features for other tools; see
@@ -375,7 +375,7 @@ class ImageIndex:
         """Put in features made elsewhere; see :func:`index.formats.exchange.import_features`."""
         files, folders = [Path(one) for one in sources], [Path(one) for one in photos]
         with self._store.lock():
-            return import_features(self._store, self.kind, files, kind, folders, progress)
+            return import_features(self._store, self.feature_spec, files, kind, folders, progress)
 
     def compact(self) -> int:
         """Free the space of removed and replaced images; returns the bytes freed."""
@@ -402,13 +402,13 @@ class ImageIndex:
             "dead": sum(segment.images for segment in segments) - images,
             "bytes": size,
             "bytes_per_image": round(size / images) if images else None,
-            "shortlist": store.shortlist.kind,
+            "shortlist": store.ann_index.kind,
             "settings": json.loads(store.settings.model_dump_json()),
         }
 
-    def lost(self) -> list[str]:
+    def unreadable_segments(self) -> list[str]:
         """What is wrong with segments that cannot be read; their photos cannot be found."""
-        return [f"{problem}; {HOW_TO_HEAL}" for problem in self._store.lost.values()]
+        return [f"{problem}; {HOW_TO_REPAIR}" for problem in self._store.unreadable.values()]
 
     def ids(self) -> list[str]:
         """Ids of the images that can be found."""
@@ -419,7 +419,7 @@ class ImageIndex:
         rows = map(self._store.catalog.by_id, ids)
         return {row.id: row.path for row in rows if row is not None}
 
-    def sibling(self, path: str | Path) -> ImageIndex:
+    def create_like(self, path: str | Path) -> ImageIndex:
         """A new, empty index of the same model and settings; see :meth:`create`."""
         meta = self._store.catalog.meta
         other = ImageIndex.create(path, meta("model"), meta("weights") or None, self.settings)
@@ -450,7 +450,7 @@ class ImageIndex:
         """The images that a filter lets pass, by id; see :mod:`index.browse`."""
         return browse(self._store.catalog, wanted, limit, offset)
 
-    def tallies(self, most: int = 1000) -> dict[str, list[tuple[str, int]]]:
+    def counts(self, most: int = 1000) -> dict[str, list[tuple[str, int]]]:
         """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
         the number of images."""
         catalog = self._store.catalog

@@ -74,7 +74,7 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan
     plan = _Plan()
     for photo in photos:
         row = store.catalog.by_id(photo.id)
-        if row is None or row.state == "failed" or row.segment in store.lost:
+        if row is None or row.state == "failed" or row.segment in store.unreadable:
             plan.extract.append((photo, row))
             continue
         try:
@@ -152,8 +152,8 @@ def add(
     failed += broken.values()
     done = [row for photo, row in plan.extract if photo.id not in broken]
     updated = sum(row is not None and row.state == "ok" for row in done)
-    if not store.shortlist_current:
-        store.save_shortlist()
+    if not store.ann_index_current:
+        store.save_ann_index()
     return AddReport(
         added=len(done) - updated,
         updated=updated,

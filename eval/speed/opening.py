@@ -14,7 +14,7 @@ from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from eval.speed.harness import Bench, Growth, Point, Result, Row, stage
 from eval.speed.vectors import DIM, Vectors
-from index.formats.exchange import Kind
+from index.formats.exchange import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
 from index.storage.catalog import ImageRow, SegmentRow, insert_segment, put_images
@@ -48,7 +48,7 @@ print(json.dumps([seconds * 1000, (resident() - before) / (1 << 20)]))
 
 def make_index(folder: Path, vectors: Vectors) -> None:
     """An index of made-up photos with a few local features each."""
-    kind = Kind("made-up", DIM, _LOCAL_DIM, aggregated=False)
+    kind = FeatureSpec("made-up", DIM, _LOCAL_DIM, aggregated=False)
     # Few lists train fast, and take as long to open.
     values = {"store": {"local_codec": "int8"}, "shortlist": {"nlist": _LISTS}}
     settings = parse(IndexSettings, values, "speed")
@@ -63,8 +63,8 @@ def make_index(folder: Path, vectors: Vectors) -> None:
         for first, some in vectors.chunks():
             _commit(store, first, some, features)
         store.refresh()
-        store.rebuild_shortlist()
-        store.save_shortlist()
+        store.rebuild_ann_index()
+        store.save_ann_index()
     store.close()
 
 

@@ -11,7 +11,7 @@ from eval.speed.harness import Bench, Growth, Point, Result, median_ms, stage
 from eval.speed.synthetic import SCALES, Scene, make_index, photo, scene
 from index.results import Verification
 from index.settings import IndexSettings
-from index.storage.product_quantizer import FEWEST
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS
 from index.storage.store import Store
 from index.verification.pair import verify_pair as verify_matchable
 
@@ -32,7 +32,9 @@ class _Stored:
         self.settings = settings
         # Others besides, for compact codes are learnt from some thousands of features.
         count = len(pair.query.local)
-        others = [photo(count, seed=seed) for seed in range(1, 1 + -(-FEWEST // count))]
+        others = [
+            photo(count, seed=seed) for seed in range(1, 1 + -(-MIN_TRAINING_VECTORS // count))
+        ]
         with make_index(folder, [pair.query, pair.other, *others], settings):
             self.store = Store(folder)
 

@@ -55,7 +55,7 @@ def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
                 numbers = range(start, min(start + _AT_ONCE, copies))
                 _copy(store, [replace(row, id=f"{n}/{row.id}") for n in numbers for row in others])
             store.refresh()
-            store.save_shortlist()
+            store.save_ann_index()
         return folder / "photos" / rows[_ONCE].id, len(images)
 
 

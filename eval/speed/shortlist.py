@@ -19,7 +19,7 @@ from delg.types import FloatArray
 from eval.speed.harness import Bench, Growth, Point, Result, Row, milliseconds, stage
 from eval.speed.vectors import DIM, Vectors
 from index.settings import ShortlistSettings
-from index.storage.ann_index import FILE, Rows, Shortlist
+from index.storage.ann_index import FILE, AnnIndex, Rows
 
 _COUNT, _QUICK_COUNT, _LARGE_COUNT = 1_000_000, 50_000, 10_000_000
 _GROWING = (1_000, 10_000, 100_000)
@@ -40,7 +40,7 @@ class _Built:
         exact: float16 (photos, D) on disk, as an index keeps them.
     """
 
-    shortlist: Shortlist
+    shortlist: AnnIndex
     settings: ShortlistSettings
     bytes: int
     seconds: float
@@ -48,7 +48,7 @@ class _Built:
 
     def nearest(self, query: FloatArray, count: int) -> Rows:
         """As :meth:`index.storage.store.Store.nearest` does it, without the catalog."""
-        rows, _ = self.shortlist.search(query, self.shortlist.candidates(count, self.settings))
+        rows, _ = self.shortlist.search(query, self.shortlist.candidate_count(count, self.settings))
         if self.shortlist.is_exact():
             return rows
         similarities = self.exact[rows].astype(np.float32) @ query
@@ -58,7 +58,7 @@ class _Built:
 def _build(vectors: Vectors, folder: Path, settings: ShortlistSettings) -> _Built:
     folder.mkdir()
     started = time.perf_counter()
-    made = Shortlist.empty(DIM, vectors.count, vectors.sample, settings)
+    made = AnnIndex.train(DIM, vectors.count, vectors.sample, settings)
     with (folder / "exact").open("wb") as file:
         for first, some in vectors.chunks():
             made.add(some, np.arange(first, first + len(some)))
@@ -66,7 +66,7 @@ def _build(vectors: Vectors, folder: Path, settings: ShortlistSettings) -> _Buil
     exact = np.memmap(folder / "exact", np.float16, "r", shape=(vectors.count, DIM))
     seconds = time.perf_counter() - started
     made.save(folder, 1)
-    loaded = Shortlist.load(folder, DIM, settings.nprobe)
+    loaded = AnnIndex.load(folder, DIM, settings.nprobe)
     assert loaded is not None
     return _Built(loaded[0], settings, (folder / FILE).stat().st_size, seconds, exact)
 
@@ -91,14 +91,14 @@ def exact(bench: Bench) -> Iterator[Result]:
     """Our search of the exact kind, and FAISS's own call on the same index."""
     vectors = Vectors(_QUICK_COUNT if bench.quick else _COUNT)
     settings = ShortlistSettings(kind="flat")
-    made = Shortlist.empty(DIM, vectors.count, vectors.sample, settings)
+    made = AnnIndex.train(DIM, vectors.count, vectors.sample, settings)
     for first, some in vectors.chunks():
         made.add(some, np.arange(first, first + len(some)))
     [query] = vectors.queries(1)
     yield bench.time(
         "search_exact",
         lambda: made.search(query, _NEAREST),
-        lambda: made.raw.search(query[None], _NEAREST),
+        lambda: made.faiss_index.search(query[None], _NEAREST),
         runs=max(bench.runs, _EXACT_TURNS),
         note=f"{vectors.count:,} photos of {DIM} numbers; the baseline is FAISS's own call",
     )
@@ -113,7 +113,7 @@ def million(bench: Bench) -> Iterator[Result]:
     queries = vectors.queries(_QUERIES)
     times = _times(built, queries)
     note = f"{count:,} photos, {built.shortlist.kind}, looked at again by float16 on disk"
-    raw = built.shortlist.raw
+    raw = built.shortlist.faiss_index
     baseline = None
     if bench.baseline:
         found = [milliseconds(partial(raw.search, one[None], _NEAREST)) for one in queries]

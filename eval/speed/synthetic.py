@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
-from index.formats.exchange import Kind
+from index.formats.exchange import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
 from index.storage.catalog import ImageRow
@@ -117,9 +117,9 @@ def make_index(
     folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
 ) -> ImageIndex:
     """An index of made-up photos."""
-    kind = Kind("made-up", len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1],
-                aggregated=False)  # fmt: skip
-    ImageIndex.create_for_features(folder, kind, settings).close()
+    global_dim, local_dim = len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1]
+    spec = FeatureSpec("made-up", global_dim, local_dim, aggregated=False)
+    ImageIndex.create_for_features(folder, spec, settings).close()
     store = Store(folder)
     with store.lock():
         size = store.settings.store.segment_images
@@ -130,7 +130,7 @@ def make_index(
                 for number, one in enumerate(some)
             ]
             store.commit(rows, some)
-        store.save_shortlist()
+        store.save_ann_index()
     store.close()
     return ImageIndex.open(folder)
 

@@ -77,7 +77,7 @@ def index_import(
             )
         print_result(
             f"{plural(summary.added, 'photo')} added, {len(summary.failed):,} failed; "
-            f"{plural(len(images), 'photo')} in {index}, features of {images.kind.model}"
+            f"{plural(len(images), 'photo')} in {index}, features of {images.feature_spec.model}"
         )
     if summary.failed:
         raise typer.Exit(PARTLY if summary.added else FAILED)
@@ -90,13 +90,13 @@ def _open_or_create(
     from delg.settings import parse, read_yaml
     from index import ImageIndex, IndexSettings
     from index.formats import read
-    from index.formats.exchange import first_kind
+    from index.formats.exchange import first_spec
 
     if ImageIndex.exists(index):
         images = open_index(index, config)
-        if model not in (None, images.kind.model):
+        if model not in (None, images.feature_spec.model):
             raise UsageError(
-                f"{index} holds features of {images.kind.model}, not of {model}: "
+                f"{index} holds features of {images.feature_spec.model}, not of {model}: "
                 "import into another index"
             )
         return images
@@ -107,15 +107,15 @@ def _open_or_create(
             f"{sources[0]} does not say which model made its features; give --model NAME"
         )
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
-    spec = first_kind(sources, kind, name)
+    spec = first_spec(sources, kind, name)
     if _is_installed(name, None if model else source.fingerprint):
         images = ImageIndex.create(index, name, settings=settings)
-        if (images.kind.global_dim, images.kind.local_dim) == (spec.global_dim, spec.local_dim):
+        if images.feature_spec.widths == spec.widths:
             return images
         raise UsageError(
             f"{sources[0]}: descriptors of {spec.global_dim} and {spec.local_dim} numbers "
-            f"(global and local) are not those of {name}, which has {images.kind.global_dim} and "
-            f"{images.kind.local_dim}"
+            f"(global and local) are not those of {name}, which has "
+            "{} and {}".format(*images.feature_spec.widths)
         )
     return ImageIndex.create_for_features(index, spec, settings)
 

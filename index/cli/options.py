@@ -51,7 +51,7 @@ def open_index(index: Path, config: Path | None = None) -> ImageIndex:
     from index import ImageIndex
 
     images = ImageIndex.open(index)
-    for problem in images.lost():
+    for problem in images.unreadable_segments():
         log.warning("%s", problem)
     if config is not None:
         images.configure(overrides, str(config))

@@ -123,7 +123,7 @@ def _query_features(
             failed.append(parsed)
             continue
         try:
-            features = as_features(parsed, images.kind)
+            features = as_features(parsed, images.feature_spec)
         except BadFeaturesError as error:
             failed.append(Failure(parsed.id, str(error)))
             continue

@@ -82,7 +82,7 @@ def serve(
     log.info("opening %s and its model", index)
     shared = SharedIndex(index, overrides, str(config))
     with shared.reading() as images:
-        for problem in images.lost():
+        for problem in images.unreadable_segments():
             log.warning("%s", problem)
         count = len(images)
     shared.warm()

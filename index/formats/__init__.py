@@ -16,14 +16,14 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.types import Failure, ImageFeatures
-from index.formats.parsed import Found, Origin
+from index.formats.parsed import FeatureSource, ParsedFeatures
 
 FORMATS = ("delg", "hloc", "colmap", "npz", "hdf5")
 Features = Iterable[tuple[str, ImageFeatures]]
 _MODULES = {name: f"index.formats.{name}" for name in ("delg", "hloc", "colmap", "npz")}
 
 
-def writer(kind: str) -> Callable[[Path, Features, Origin], int]:
+def writer(kind: str) -> Callable[[Path, Features, FeatureSource], int]:
     """The function that writes that format; it returns how many photos it wrote.
 
     Raises:
@@ -41,7 +41,7 @@ def writer(kind: str) -> Callable[[Path, Features, Origin], int]:
 
 def read(
     paths: Sequence[Path], kind: str | None = None
-) -> tuple[Origin, Iterator[Found | Failure]]:
+) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """What the files say of their model, and the features of each photo, by id.
 
     Args:

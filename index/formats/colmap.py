@@ -24,7 +24,7 @@ from delg.errors import DelgError
 from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
 from index.formats.hdf5 import array, find, opened, text, walk
-from index.formats.parsed import BadFeaturesError, Found, Origin, checked
+from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, checked
 
 _FILES = {
     "keypoints": "keypoints.h5",
@@ -37,7 +37,7 @@ _FILES = {
 _HALF = np.float32(0.5)
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
     """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -63,18 +63,20 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Ori
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     for path in paths:
         for name in _FILES.values():
             if (path / name).exists():
                 with opened(path / name) as file:
-                    origin = Origin(text(file.attrs, "model"), text(file.attrs, "fingerprint"))
+                    origin = FeatureSource(
+                        text(file.attrs, "model"), text(file.attrs, "fingerprint")
+                    )
                 return origin, _photos(paths)
     raise DelgError(f"{paths[0]}: holds none of {', '.join(_FILES.values())}")
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         files = [
             (kind, stack.enter_context(opened(path / name)))
@@ -94,7 +96,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
                 yield Failure(image_id, str(error))
 
 
-def _photo(image_id: str, files: Sequence[tuple[str, h5py.File]]) -> Found:
+def _photo(image_id: str, files: Sequence[tuple[str, h5py.File]]) -> ParsedFeatures:
     arrays: dict[str, np.ndarray] = {}
     size: object = None
     for kind, file in files:

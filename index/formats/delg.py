@@ -17,7 +17,7 @@ from delg.delf_files import FeatureFileError, read_datum, read_local, write_datu
 from delg.errors import DelgError, UsageError
 from delg.images.decode import SUFFIXES
 from delg.types import Failure, ImageFeatures
-from index.formats.parsed import BadFeaturesError, Found, Origin, checked
+from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, checked
 
 GLOBAL, LOCAL, DELF = ".delg_global", ".delg_local", ".delf"
 
@@ -28,7 +28,7 @@ def without_suffix(image_id: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else image_id
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
     """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
     taken: set[str] = set()
     for image_id, one in features:
@@ -47,12 +47,12 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Ori
     return len(taken)
 
 
-def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`; a file stands for all files of its photo."""
-    return Origin(), _photos(paths)
+    return FeatureSource(), _photos(paths)
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     photos: dict[str, dict[str, Path]] = {}
     for path in paths:
         base = path if path.is_dir() else path.parent
@@ -73,7 +73,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
             yield Failure(name, str(error))
 
 
-def _photo(name: str, files: dict[str, Path]) -> Found:
+def _photo(name: str, files: dict[str, Path]) -> ParsedFeatures:
     arrays: dict[str, np.ndarray] = {}
     if GLOBAL in files:
         arrays["global_descriptor"] = read_datum(files[GLOBAL])

@@ -16,14 +16,14 @@ from delg.images.scan import scan
 from delg.types import Failure, FloatArray, ImageFeatures, LocalFeatures
 from index.formats import read, writer
 from index.formats.delg import without_suffix
-from index.formats.parsed import BadFeaturesError, Found, Origin
+from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
 from index.ingest import Progress
 from index.storage.catalog import ImageRow
 from index.storage.store import Store
 
 
 @dataclass(frozen=True)
-class Kind:
+class FeatureSpec:
     """What the features of an index made elsewhere have in common.
 
     Attributes:
@@ -38,9 +38,19 @@ class Kind:
     aggregated: bool
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Of the global and of the local descriptors."""
+        return self.global_dim, self.local_dim
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits; features of another kind do not get into the index."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        # Indexes on disk carry the hash of exactly this text.
+        text = (
+            f"Kind(model={self.model!r}, global_dim={self.global_dim}, "
+            f"local_dim={self.local_dim}, aggregated={self.aggregated})"
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -84,18 +94,18 @@ def export_features(store: Store, out: Path, kind: str, progress: Progress | Non
             if progress:
                 progress(number, total, 0)
 
-    return write(out, features(), Origin(meta("model_name"), meta("fingerprint")))
+    return write(out, features(), FeatureSource(meta("model_name"), meta("fingerprint")))
 
 
-def kind_of(found: Found, model: str) -> Kind:
+def spec_of(found: ParsedFeatures, model: str) -> FeatureSpec:
     """The kind of features that one photo's belong to."""
     local_dim = 0 if found.local is None else found.local.descriptors.shape[1]
     whole = found.global_descriptor
     dim = aggregated_dim(local_dim) if whole is None else len(whole)
-    return Kind(model, dim, local_dim, whole is None)
+    return FeatureSpec(model, dim, local_dim, whole is None)
 
 
-def first_kind(sources: Sequence[Path], format_: str | None, model: str) -> Kind:
+def first_spec(sources: Sequence[Path], format_: str | None, model: str) -> FeatureSpec:
     """The kind of features in files, as the first photo with all it can have shows it.
 
     Raises:
@@ -107,7 +117,7 @@ def first_kind(sources: Sequence[Path], format_: str | None, model: str) -> Kind
         if isinstance(one, Failure):
             reason = f"{one.path}: {one.reason}" if kind is None else reason
             continue
-        kind = kind_of(one, model)
+        kind = spec_of(one, model)
         # A photo in which nothing was found does not say how wide descriptors are.
         if one.local is None or len(one.local):
             return kind
@@ -116,7 +126,9 @@ def first_kind(sources: Sequence[Path], format_: str | None, model: str) -> Kind
     return kind
 
 
-def as_features(found: Found, kind: Kind, size: tuple[int, int] | None = None) -> ImageFeatures:
+def as_features(
+    found: ParsedFeatures, kind: FeatureSpec, size: tuple[int, int] | None = None
+) -> ImageFeatures:
     """Features of one photo as an index holds them.
 
     Args:
@@ -152,7 +164,7 @@ def furthest(keypoints: FloatArray) -> tuple[int, int]:
 
 def import_features(
     store: Store,
-    kind: Kind,
+    kind: FeatureSpec,
     sources: Sequence[Path],
     format_: str | None = None,
     photos: Iterable[Path] = (),
@@ -198,8 +210,8 @@ def import_features(
             images, features = [], []
     if images:
         store.commit(images, features)
-    if not store.shortlist_current:
-        store.save_shortlist()
+    if not store.ann_index_current:
+        store.save_ann_index()
     return ImportReport(added, with_photo, guessed, failed)
 
 
@@ -234,7 +246,7 @@ class _Places:
         return row, (width, height)
 
 
-def recorded_kind(store: Store) -> Kind:
+def recorded_spec(store: Store) -> FeatureSpec:
     """The kind of features that an index takes.
 
     Raises:
@@ -245,4 +257,4 @@ def recorded_kind(store: Store) -> Kind:
         widths = int(meta("global_dim")), int(meta("local_dim"))
     except ValueError:
         raise UsageError(f"{store.folder}: does not say how wide its descriptors are") from None
-    return Kind(meta("model_name"), *widths, bool(meta("aggregated")))
+    return FeatureSpec(meta("model_name"), *widths, bool(meta("aggregated")))

@@ -25,10 +25,10 @@ import numpy as np
 from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
 from index.formats.hdf5 import child, find, opened, text, walk
-from index.formats.parsed import NAMES, BadFeaturesError, Found, Origin, checked
+from index.formats.parsed import NAMES, BadFeaturesError, FeatureSource, ParsedFeatures, checked
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
     """Write one file; returns how many photos. See :func:`index.formats.writer`."""
     count = 0
     with new_file(path) as (file, check):
@@ -46,14 +46,14 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Ori
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     with opened(paths[0]) as file:
-        origin = Origin(text(file.attrs, "model"), text(file.attrs, "fingerprint"))
+        origin = FeatureSource(text(file.attrs, "model"), text(file.attrs, "fingerprint"))
     return origin, _photos(paths)
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         files = [stack.enter_context(opened(path)) for path in paths]
         seen: dict[str, None] = {}
@@ -71,7 +71,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
                 yield Failure(image_id, str(error))
 
 
-def _photo(image_id: str, groups: Sequence[h5py.Group]) -> Found:
+def _photo(image_id: str, groups: Sequence[h5py.Group]) -> ParsedFeatures:
     arrays: dict[str, np.ndarray] = {}
     size: object = None
     for group in groups:

@@ -20,13 +20,20 @@ import numpy as np
 from delg.delf_files import FeatureFileError
 from delg.files import atomic_write
 from delg.types import Failure, ImageFeatures
-from index.formats.parsed import MAX_ARRAY_BYTES, NAMES, BadFeaturesError, Found, Origin, checked
+from index.formats.parsed import (
+    MAX_ARRAY_BYTES,
+    NAMES,
+    BadFeaturesError,
+    FeatureSource,
+    ParsedFeatures,
+    checked,
+)
 
 _SUFFIX = ".npy"
 _MAX_HEADER = 10_000
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Origin) -> int:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
     """Write one archive; returns how many photos. See :func:`index.formats.writer`."""
     count = 0
     with (
@@ -50,14 +57,14 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Ori
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[Origin, Iterator[Found | Failure]]:
+def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     with _opened(paths[0]) as archive:
         try:
             said = json.loads(archive.comment.decode())
-            origin = Origin(str(said["model"]), str(said["fingerprint"]))
+            origin = FeatureSource(str(said["model"]), str(said["fingerprint"]))
         except (ValueError, KeyError, TypeError):
-            origin = Origin()
+            origin = FeatureSource()
     return origin, _photos(paths)
 
 
@@ -68,7 +75,7 @@ def _opened(path: Path) -> zipfile.ZipFile:
         raise FeatureFileError(f"{path}: not a readable .npz archive ({error})") from None
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[Found | Failure]:
+def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         photos: dict[str, dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = {}
         for path in paths:

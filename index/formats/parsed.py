@@ -23,7 +23,7 @@ class BadFeaturesError(DelgError):
 
 
 @dataclass(frozen=True)
-class Origin:
+class FeatureSource:
     """What made features: a model's name and fingerprint, both empty where nothing says so."""
 
     model: str = ""
@@ -31,7 +31,7 @@ class Origin:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ParsedFeatures:
     """The features of one photo in a file, in this engine's conventions.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
     size: tuple[int, int] | None
 
 
-def checked(image_id: str, arrays: Mapping[str, np.ndarray], size: object = None) -> Found:
+def checked(image_id: str, arrays: Mapping[str, np.ndarray], size: object = None) -> ParsedFeatures:
     """Features out of the arrays of a file.
 
     Args:
@@ -71,7 +71,7 @@ def checked(image_id: str, arrays: Mapping[str, np.ndarray], size: object = None
     local = _local(values) if "keypoints" in values or "descriptors" in values else None
     if whole is None and local is None:
         raise BadFeaturesError("there are neither a global descriptor nor keypoints")
-    return Found(image_id, whole, local, _size(size))
+    return ParsedFeatures(image_id, whole, local, _size(size))
 
 
 def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:

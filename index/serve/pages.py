@@ -160,7 +160,7 @@ class Pages:
             with service.shared.reading() as images:
                 values = {
                     "photos": len(images),
-                    "accepts_photos": images.takes_photos,
+                    "accepts_photos": images.accepts_images,
                     "rerank": images.settings.ranking.rerank,
                     "max_bytes": service.settings.max_upload_mib * MIB,
                 }
@@ -216,7 +216,7 @@ class Pages:
             offset = (page - 1) * PHOTOS_PER_PAGE
             with shared.reading() as images:
                 selection = images.browse(condition, PHOTOS_PER_PAGE, offset)
-                counts = images.tallies()
+                counts = images.counts()
             filters = {"q": q, "label": label, "key": key, "value": value}
             return self.render(
                 request, "browse.html",
@@ -234,7 +234,7 @@ class Pages:
             condition, offset = Filter("failed", q.strip()), (page - 1) * FAILURES_PER_PAGE
             with shared.reading() as images:
                 selection = images.browse(condition, FAILURES_PER_PAGE, offset)
-                counts = images.tallies(20)
+                counts = images.counts(20)
             return self.render(
                 request, "failures.html",
                 selection=selection, counts=counts, q=q,
@@ -260,7 +260,7 @@ class Pages:
         @router.get("/stats")
         def stats(request: Request) -> Response:
             with shared.reading() as images:
-                counts = images.tallies(_MAX_COUNTS)
+                counts = images.counts(_MAX_COUNTS)
             stats = self.service.stats()
             shortlist = KIND_DESCRIPTIONS[stats["shortlist"]]
             return self.render(

@@ -176,7 +176,7 @@ class Service:
         """Size, model and settings of the index, and the load of the server."""
         with self.shared.reading() as images:
             stats = images.info()
-            stats["labels"] = len(images.tallies(100_000)["labels"])
+            stats["labels"] = len(images.counts(100_000)["labels"])
         stats["server"] = {
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "working": self.jobs.active,
@@ -203,7 +203,7 @@ def _row(images: ImageIndex, image_id: str) -> ImageRow:
 
 def _source(images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
     """The photo of an image as a query, or its stored features if the photo is missing."""
-    if images.takes_photos:
+    if images.accepts_images:
         try:
             return decode(row.path, images.settings.images)
         except ImageError:

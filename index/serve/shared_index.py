@@ -77,7 +77,7 @@ class SharedIndex:
         images = ImageIndex.open(self.path)
         if self._overrides:
             images.configure(self._overrides, self._origin)
-        if images.takes_photos:
+        if images.accepts_images:
             if self._extractor is not None and self._extractor.fingerprint == images.fingerprint:
                 images.use(self._extractor)
             else:
@@ -148,7 +148,7 @@ class SharedIndex:
     def warm(self) -> None:
         """Run first queries, so that the first visitor does not wait for caches and compilation."""
         with self.reading() as images:
-            if not images.takes_photos:
+            if not images.accepts_images:
                 return
             for height, width in _WARM_SIZES:
                 noise = np.random.default_rng(0).integers(0, 256, (height, width, 3))

@@ -42,7 +42,7 @@ _OUTGROWN, _ENOUGH = 2, 1000
 _MAGIC = b"DELGROWS"
 # What k-means wants to see for each list (39 at least), and in how many rounds.
 _POINTS_PER_LIST, _ROUNDS = 40, 6
-# What a quantiser's range wants to see.
+# What a quantizer's range wants to see.
 _POINTS_FOR_RANGE = 65_536
 # Lists that a choice by size makes at most: their training grows with the square.
 _MOST_LISTS = 4096
@@ -68,30 +68,30 @@ def _lists(settings: ShortlistSettings, count: int) -> int:
     return max(1, min(wanted, count // _POINTS_PER_LIST))
 
 
-class Shortlist:
+class AnnIndex:
     """A FAISS index by inner product that can add, remove and search.
 
     Args:
         faiss_index: with ids.
         kind: "flat", "fp16", "sq8", "ivf" or "rabitq".
-        probes: lists searched, for the last two; see :meth:`set_probes`.
+        probes: lists searched, for the last two; see :meth:`set_nprobe`.
         trained_for: number of images whose descriptors it was trained to hold.
     """
 
     def __init__(self, faiss_index: Any, kind: str, probes: int | None, trained_for: int) -> None:
         self._index, self.kind, self._trained_for = faiss_index, kind, trained_for
-        self.set_probes(probes)
+        self.set_nprobe(probes)
 
-    def set_probes(self, probes: int | None) -> None:
+    def set_nprobe(self, probes: int | None) -> None:
         """Lists searched from now on, or None for a tenth; only an inverted file has any."""
         if self.kind in _LISTED:
             lists = faiss.extract_index_ivf(self._index)
             lists.nprobe = probes or max(_FEWEST_PROBES, lists.nlist // _PROBED)
 
     @classmethod
-    def empty(
+    def train(
         cls, dim: int, count: int, sample: Callable[[int], FloatArray], settings: ShortlistSettings
-    ) -> Shortlist:
+    ) -> AnnIndex:
         """An index of the kind that suits ``count`` images, trained but with nothing in it.
 
         Args:
@@ -119,7 +119,7 @@ class Shortlist:
         return cls(index, kind, settings.nprobe, count if kind in _TRAINED else 0)
 
     @property
-    def raw(self) -> Any:
+    def faiss_index(self) -> Any:
         """The FAISS index itself."""
         return self._index
 
@@ -131,7 +131,7 @@ class Shortlist:
         """
         return self.kind == "flat" or (halves and self.kind == "fp16")
 
-    def candidates(self, count: int, settings: ShortlistSettings) -> int:
+    def candidate_count(self, count: int, settings: ShortlistSettings) -> int:
         """How many of its answers hold the ``count`` nearest, if they are looked at again."""
         if self.is_exact():
             return count
@@ -200,7 +200,7 @@ class Shortlist:
                 file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
 
     @classmethod
-    def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[Shortlist, int] | None:
+    def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[AnnIndex, int] | None:
         """The stored shortlist and the generation it shows; None if it is missing or damaged."""
         path = folder / FILE
         try:

@@ -340,7 +340,9 @@ class Catalog:
         query = f"SELECT {_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
         return [_image(row) for row in self._rows(query, (*values, limit, offset))]
 
-    def tally(self, what: str, values: Sequence = (), limit: int = -1) -> list[tuple[str, int]]:
+    def count_values(
+        self, what: str, values: Sequence = (), limit: int = -1
+    ) -> list[tuple[str, int]]:
         """Count rows by their first column, the most frequent first.
 
         Args:

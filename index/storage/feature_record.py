@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from delg.compiled import compiled
 from delg.types import FloatArray, LocalFeatures
-from index.storage.product_quantizer import Quantiser
+from index.storage.product_quantizer import ProductQuantizer
 
 # Bytes besides the code.
 EXTRA = 5
@@ -29,10 +29,10 @@ Records = NDArray[np.uint8]
 Size = tuple[int, int]
 
 
-def pack(features: LocalFeatures, size: Size, quantiser: Quantiser) -> Records:
+def encode_records(features: LocalFeatures, size: Size, quantizer: ProductQuantizer) -> Records:
     """Features of a photo of that (width, height) as uint8 (N, m + 5); places stay inside it."""
-    records = np.empty((len(features), quantiser.code_bytes + EXTRA), np.uint8)
-    records[:, :-EXTRA] = quantiser.encode(features.descriptors)
+    records = np.empty((len(features), quantizer.code_bytes + EXTRA), np.uint8)
+    records[:, :-EXTRA] = quantizer.encode(features.descriptors)
     steps = (features.keypoints.astype(np.float64) + 0.5) * (_STEPS / np.array(size))
     x, y = np.clip(np.floor(steps), 0, _STEPS - 1).astype(np.uint16).T
     records[:, -5] = x >> 4
@@ -53,11 +53,11 @@ def scales(records: Records) -> FloatArray:
     return _from_byte(records[:, -2], *_SCALE)
 
 
-def unpack(records: Records, size: Size, quantiser: Quantiser) -> LocalFeatures:
+def decode_records(records: Records, size: Size, quantizer: ProductQuantizer) -> LocalFeatures:
     """The features, about as they were packed."""
     return LocalFeatures(
         keypoints=keypoints(records, size),
-        descriptors=quantiser.expand(records[:, :-EXTRA]),
+        descriptors=quantizer.reconstruct(records[:, :-EXTRA]),
         scales=scales(records),
         scores=_from_byte(records[:, -1], *_SCORE),
     )

@@ -19,7 +19,7 @@ _NEAR = 0.012
 _OCTAVES = 0.6
 
 
-def best(features: LocalFeatures, most: int, longest_side: int) -> LocalFeatures:
+def top_k(features: LocalFeatures, most: int, longest_side: int) -> LocalFeatures:
     """At most so many of the features, in their order.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from delg.files import file_sha256
 from index.storage.catalog import ImageRow, insert_segment
 from index.storage.segments import Segment, SegmentError, segment_path
-from index.storage.store import HOW_TO_HEAL, Store
+from index.storage.store import HOW_TO_REPAIR, Store
 
 # How far a stored global descriptor's length may be from 1.
 _UNIT_TOLERANCE = 1e-3
@@ -44,18 +44,18 @@ def check(store: Store) -> CheckReport:
             if len(segments[row.number]) != row.images:
                 problems.append(f"{path}: holds {len(segments[row.number])} of {row.images} photos")
         except FileNotFoundError:
-            problems.append(f"{path}: the segment is missing; {HOW_TO_HEAL}")
+            problems.append(f"{path}: the segment is missing; {HOW_TO_REPAIR}")
         except (OSError, SegmentError) as error:
-            problems.append(f"{error}; {HOW_TO_HEAL}")
+            problems.append(f"{error}; {HOW_TO_REPAIR}")
     for image in store.catalog.images("ok"):
         problem = _check_image(image, segments)
         if problem:
             problems.append(problem)
     wanted = store.searchable()
-    if not np.array_equal(np.sort(store.shortlist.rows()), wanted):
+    if not np.array_equal(np.sort(store.ann_index.rows()), wanted):
         problems.append("the shortlist does not hold the catalog's images; run compact")
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
-    if not store.shortlist_current:
+    if not store.ann_index_current:
         notes.append("the stored shortlist is behind; the next add or compact writes it anew")
     if store.settings.verification.scales == "auto":
         notes.append(
@@ -91,8 +91,8 @@ def compact(store: Store) -> int:
     Raises:
         SegmentError: a segment cannot be read.
     """
-    for problem in store.lost.values():
-        raise SegmentError(f"{problem}; {HOW_TO_HEAL}")
+    for problem in store.unreadable.values():
+        raise SegmentError(f"{problem}; {HOW_TO_REPAIR}")
     before = sum(segment.bytes for segment in store.catalog.segments())
     old = store.catalog.segments()
     table = store.catalog.searchable()
@@ -121,6 +121,6 @@ def compact(store: Store) -> int:
 
 
 def _finish(store: Store, before: int) -> int:
-    store.rebuild_shortlist()
-    store.save_shortlist()
+    store.rebuild_ann_index()
+    store.save_ann_index()
     return before - sum(segment.bytes for segment in store.catalog.segments())

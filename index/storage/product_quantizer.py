@@ -28,13 +28,13 @@ CENTROIDS = 256
 CODE_BYTES = 16
 _WIDTH = 5
 # It takes so many descriptors to learn from, and more than so many do not help.
-FEWEST, MOST = 4_000, 20_000
+MIN_TRAINING_VECTORS, MOST = 4_000, 20_000
 _ROUNDS = 8
 _TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Quantiser:
+class ProductQuantizer:
     """Learnt codes of unit vectors (N, d).
 
     Attributes:
@@ -46,11 +46,11 @@ class Quantiser:
     centroids: NDArray[np.float16]
 
     @classmethod
-    def learn(cls, descriptors: FloatArray) -> Quantiser:
+    def train(cls, descriptors: FloatArray) -> ProductQuantizer:
         """Learn from a sample; the same one gives the same codes.
 
         Args:
-            descriptors: float32 (N, d), unit length, ``FEWEST`` or more.
+            descriptors: float32 (N, d), unit length, ``MIN_TRAINING_VECTORS`` or more.
         """
         chance = np.random.default_rng(0)
         chosen = np.sort(chance.permutation(len(descriptors))[:MOST])
@@ -80,7 +80,7 @@ class Quantiser:
         centroids = self.centroids.astype(np.float32)
         return centroids, (centroids**2).sum(axis=2)
 
-    def same(self, other: Quantiser) -> bool:
+    def is_same(self, other: ProductQuantizer) -> bool:
         """Whether codes of the one are codes of the other."""
         return self is other or (
             np.array_equal(self.rotation, other.rotation)
@@ -107,7 +107,7 @@ class Quantiser:
         """Codes (N, m) in the space of comparison: float32 (N, r), unit length."""
         return _unit(self._look_up(codes))
 
-    def steps(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
+    def decode_int8(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
         """The same in whole steps, see :mod:`index.verification.int8_matmul`: int8 (N, r)."""
         return _steps(codes, *self._vectors)
 
@@ -116,7 +116,7 @@ class Quantiser:
         places = centroids[np.arange(self.code_bytes), codes]
         return places.reshape(len(codes), self.rotation.shape[1])
 
-    def expand(self, codes: NDArray[np.uint8]) -> FloatArray:
+    def reconstruct(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) as unit vectors (N, d) again, about where they were."""
         return _unit(self.decode(codes) @ self._turn.T)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 
 from index.storage.catalog import SegmentRow
-from index.storage.product_quantizer import Quantiser
+from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import Segment, SegmentError, segment_path
 
 # How every HDF5 file begins.
@@ -43,7 +43,7 @@ def _hold(path: Path, size: int) -> mmap.mmap | None:
     return held
 
 
-class Segments(Mapping[int, Segment]):
+class SegmentSet(Mapping[int, Segment]):
     """Segment number -> segment, of those that are there.
 
     Args:
@@ -55,8 +55,8 @@ class Segments(Mapping[int, Segment]):
         lost: segment number -> what is wrong with it.
     """
 
-    def __init__(self, folder: Path, rows: Iterable[SegmentRow], known: Segments | None = None):
-        self.lost: dict[int, str] = {}
+    def __init__(self, folder: Path, rows: Iterable[SegmentRow], known: SegmentSet | None = None):
+        self.unreadable: dict[int, str] = {}
         self._folder, self._lock = folder, Lock()
         self._held: dict[int, mmap.mmap | None] = {}
         self._read: dict[int, Segment] = {}
@@ -69,7 +69,7 @@ class Segments(Mapping[int, Segment]):
             try:
                 self._held[row.number] = _hold(segment_path(folder, row.number), row.bytes)
             except SegmentError as error:
-                self.lost[row.number] = str(error)
+                self.unreadable[row.number] = str(error)
 
     def __getitem__(self, number: int) -> Segment:
         """The segment of that number.
@@ -82,16 +82,16 @@ class Segments(Mapping[int, Segment]):
             held = self._held[number]
             with self._lock:
                 segment = Segment(segment_path(self._folder, number), held)
-                segment.quantiser = self._shared(segment.quantiser)
+                segment.quantizer = self._shared(segment.quantizer)
                 self._read[number] = segment
         return self._read[number]
 
-    def _shared(self, quantiser: Quantiser | None) -> Quantiser | None:
+    def _shared(self, quantizer: ProductQuantizer | None) -> ProductQuantizer | None:
         """The same codes as one object, so that photos of many segments are matched together."""
-        known = (one.quantiser for one in self._read.values())
-        if quantiser is None:
+        known = (one.quantizer for one in self._read.values())
+        if quantizer is None:
             return None
-        return next((one for one in known if one is not None and one.same(quantiser)), quantiser)
+        return next((one for one in known if one is not None and one.is_same(quantizer)), quantizer)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._held)
@@ -106,4 +106,4 @@ class Segments(Mapping[int, Segment]):
                 self[number]
             except SegmentError as error:
                 del self._held[number]
-                self.lost[number] = str(error)
+                self.unreadable[number] = str(error)

@@ -36,8 +36,8 @@ from delg.files import atomic_write
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from index.storage import feature_record
 from index.storage.codec import decode, encode
-from index.storage.feature_record import EXTRA, Records, pack, unpack
-from index.storage.product_quantizer import CENTROIDS, Quantiser
+from index.storage.feature_record import EXTRA, Records, decode_records, encode_records
+from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
 from index.verification.int8_matmul import Descriptors
 from index.verification.matchable import MatchableFeatures
 
@@ -53,7 +53,7 @@ class SegmentError(DelgError):
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class EncodedImage:
     """A photo's features as a compact segment holds them.
 
     Attributes:
@@ -67,12 +67,12 @@ class Packed:
     height: int
 
     @classmethod
-    def of(cls, features: ImageFeatures, quantiser: Quantiser) -> Packed:
+    def encode(cls, features: ImageFeatures, quantizer: ProductQuantizer) -> EncodedImage:
         """Pack what was extracted."""
         size = features.width, features.height
         return cls(
             features.global_descriptor.astype(np.float16),
-            pack(features.local, size, quantiser),
+            encode_records(features.local, size, quantizer),
             *size,
         )
 
@@ -114,14 +114,14 @@ def write_segment(
 
 
 def write_compact_segment(
-    path: Path, ids: Sequence[str], photos: Sequence[Packed], quantiser: Quantiser
+    path: Path, ids: Sequence[str], photos: Sequence[EncodedImage], quantizer: ProductQuantizer
 ) -> None:
-    """The same of packed photos, all of them by that quantiser; see :func:`write_segment`."""
+    """The same of packed photos, all of them by that quantizer; see :func:`write_segment`."""
     arrays = {
         "global_descriptors": np.stack([one.global_descriptor for one in photos]),
         "records": np.concatenate([one.records for one in photos]),
-        "rotation": quantiser.rotation,
-        "centroids": quantiser.centroids,
+        "rotation": quantizer.rotation,
+        "centroids": quantizer.centroids,
     }
     sizes = [(one.width, one.height) for one in photos]
     _write(path, ids, sizes, [len(one.records) for one in photos], arrays)
@@ -181,9 +181,9 @@ class Segment:
         self.offsets = np.asarray(arrays["offsets"])
         self._local = {name: arrays[name] for name in parts if name not in _QUANTISER}
         # Of a compact segment; None for one whose descriptors are as they were extracted.
-        self.quantiser: Quantiser | None = None
+        self.quantizer: ProductQuantizer | None = None
         if "records" in self._local:
-            self.quantiser = Quantiser(*(np.asarray(arrays[name]) for name in _QUANTISER))
+            self.quantizer = ProductQuantizer(*(np.asarray(arrays[name]) for name in _QUANTISER))
         self._check()
 
     def _map(self, dataset: h5py.Dataset) -> np.ndarray:
@@ -197,7 +197,7 @@ class Segment:
 
     def _check(self) -> None:
         images, offsets, local = len(self.ids), self.offsets, self._local
-        rows = local["descriptors" if self.quantiser is None else "records"]
+        rows = local["descriptors" if self.quantizer is None else "records"]
         features = len(rows) if rows.ndim == 2 else -1
         good = (
             self.sizes.shape == (images, 2)
@@ -214,14 +214,14 @@ class Segment:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")
 
     def _local_fits(self, features: int) -> bool:
-        local, quantiser = self._local, self.quantiser
-        if quantiser is None:
+        local, quantizer = self._local, self.quantizer
+        if quantizer is None:
             return (
                 local["keypoints"].shape == (features, 2)
                 and local["scales"].shape == local["scores"].shape == (features,)
                 and all(array.dtype.kind in "fi" for array in local.values())
             )
-        rotation, centroids = quantiser.rotation, quantiser.centroids
+        rotation, centroids = quantizer.rotation, quantizer.centroids
         return (
             local["records"].dtype == np.uint8
             and rotation.dtype == centroids.dtype == np.float16
@@ -229,7 +229,7 @@ class Segment:
             and centroids.ndim == 3
             and centroids.shape[1] == CENTROIDS
             and centroids.shape[0] * centroids.shape[2] == rotation.shape[1]
-            and local["records"].shape[1] == quantiser.code_bytes + EXTRA
+            and local["records"].shape[1] == quantizer.code_bytes + EXTRA
             and bool((self.sizes > 0).all())
         )
 
@@ -247,9 +247,9 @@ class Segment:
     def local(self, position: int) -> LocalFeatures:
         """Local features of the photo at that position."""
         part = self._part(position)
-        if self.quantiser is not None:
+        if self.quantizer is not None:
             records = np.asarray(self._local["records"][part])
-            return unpack(records, self.size(position), self.quantiser)
+            return decode_records(records, self.size(position), self.quantizer)
         return LocalFeatures(
             keypoints=np.asarray(self._local["keypoints"][part]),
             descriptors=decode(self._local["descriptors"][part]),
@@ -261,7 +261,7 @@ class Segment:
         """What matching and verification need of the photo at that position."""
         part, size = self._part(position), self.size(position)
         descriptors: Descriptors
-        if self.quantiser is None:
+        if self.quantizer is None:
             descriptors = decode(self._local["descriptors"][part])
             places, scales = (
                 np.asarray(self._local[name][part]) for name in ("keypoints", "scales")
@@ -269,21 +269,21 @@ class Segment:
             return MatchableFeatures(places, descriptors, scales, size)
         # One read.
         records = np.array(self._local["records"][part])
-        descriptors = self.quantiser.steps(records[:, :-EXTRA])
+        descriptors = self.quantizer.decode_int8(records[:, :-EXTRA])
         return MatchableFeatures(
             feature_record.keypoints(records, size),
             descriptors,
             feature_record.scales(records),
             size,
-            self.quantiser,
+            self.quantizer,
         )
 
-    def packed(self, position: int, quantiser: Quantiser) -> Packed:
-        """The photo at that position, packed by that quantiser; unchanged if it is this one's."""
-        if self.quantiser is None or not self.quantiser.same(quantiser):
-            return Packed.of(self.features(position), quantiser)
+    def encoded(self, position: int, quantizer: ProductQuantizer) -> EncodedImage:
+        """The photo at that position, packed by that quantizer; unchanged if it is this one's."""
+        if self.quantizer is None or not self.quantizer.is_same(quantizer):
+            return EncodedImage.encode(self.features(position), quantizer)
         records = np.asarray(self._local["records"][self._part(position)])
-        return Packed(np.asarray(self._global[position]), records, *self.size(position))
+        return EncodedImage(np.asarray(self._global[position]), records, *self.size(position))
 
     def globals(self, positions: Sequence[int] | np.ndarray) -> FloatArray:
         """Global descriptors (len(positions), D) of the photos at those positions."""

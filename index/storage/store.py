@@ -25,7 +25,7 @@ from delg.files import file_sha256
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings, merge, read_overrides
-from index.storage.ann_index import Rows, Shortlist
+from index.storage.ann_index import AnnIndex, Rows
 from index.storage.catalog import (
     Catalog,
     ImageRow,
@@ -35,12 +35,12 @@ from index.storage.catalog import (
     insert_segment,
     put_images,
 )
-from index.storage.feature_selection import best
-from index.storage.product_quantizer import FEWEST, Quantiser
-from index.storage.segment_set import Segments
+from index.storage.feature_selection import top_k
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
+from index.storage.segment_set import SegmentSet
 from index.storage.segments import (
     FOLDER,
-    Packed,
+    EncodedImage,
     Segment,
     SegmentError,
     segment_path,
@@ -51,7 +51,7 @@ from index.verification.matchable import MatchableFeatures
 from index.verification.matching import one_blas_thread
 
 _LOCK = "writer.lock"
-HOW_TO_HEAL = (
+HOW_TO_REPAIR = (
     "restore the file, or build again from the same sources, which extracts its photos anew"
 )
 # A reader may look for a segment just as a compaction elsewhere replaces it.
@@ -82,29 +82,29 @@ class Store:
         self.overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
-        self.segments = Segments(folder, [])
+        self.segments = SegmentSet(folder, [])
         self.refresh()
 
     def close(self) -> None:
         """Let go of the state; the object is of no use afterwards."""
         self.catalog.close()
-        self.segments = Segments(self.folder, [])
+        self.segments = SegmentSet(self.folder, [])
 
     @property
-    def lost(self) -> dict[int, str]:
+    def unreadable(self) -> dict[int, str]:
         """Segment number -> what is wrong with it; its photos cannot be found until they are
         extracted again or the file is back."""
-        return self.segments.lost
+        return self.segments.unreadable
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
         for _ in range(_OPEN_TRIES):
             self.catalog.refresh()
             self._open_segments()
-            if not self.lost:
+            if not self.unreadable:
                 break
         self.settings = self._read_settings()
-        self._load_shortlist()
+        self._load_ann_index()
 
     def _read_settings(self) -> IndexSettings:
         origin = f"{self.catalog.path}: settings"
@@ -120,35 +120,35 @@ class Store:
         self.settings = merge(self.settings, overrides, origin)
         for section, keys in overrides.items():
             self.overrides[section] = {**self.overrides.get(section, {}), **(keys or {})}
-        self.shortlist.set_probes(self.settings.shortlist.nprobe)
+        self.ann_index.set_nprobe(self.settings.shortlist.nprobe)
 
     def _open_segments(self) -> None:
-        self.segments = Segments(self.folder, self.catalog.segments(), self.segments)
+        self.segments = SegmentSet(self.folder, self.catalog.segments(), self.segments)
 
-    def _load_shortlist(self) -> None:
+    def _load_ann_index(self) -> None:
         """The stored shortlist if it shows this state; otherwise brought up to date in memory."""
         probes = self.settings.shortlist.nprobe
-        stored = Shortlist.load(self.folder, self.dim, probes)
-        self.shortlist_current = stored is not None and stored[1] == self.catalog.generation
+        stored = AnnIndex.load(self.folder, self.dim, probes)
+        self.ann_index_current = stored is not None and stored[1] == self.catalog.generation
         if stored is None:
-            self.rebuild_shortlist()
+            self.rebuild_ann_index()
             return
-        self.shortlist = stored[0]
-        if self.lost or not self.shortlist_current:
+        self.ann_index = stored[0]
+        if self.unreadable or not self.ann_index_current:
             wanted = self.searchable()
-            held = self.shortlist.rows()
-            self.update_shortlist(np.setdiff1d(wanted, held), np.setdiff1d(held, wanted))
+            held = self.ann_index.rows()
+            self.update_ann_index(np.setdiff1d(wanted, held), np.setdiff1d(held, wanted))
 
-    def update_shortlist(self, added: Rows, removed: Rows) -> None:
+    def update_ann_index(self, added: Rows, removed: Rows) -> None:
         """Take rows into the shortlist in memory and others out of it."""
         if len(removed):
-            self.shortlist.remove(removed)
+            self.ann_index.remove(removed)
         if len(added):
-            self.shortlist.add(self.global_descriptors(added), added)
-        if not self.shortlist.suits(self.settings.shortlist):
-            self.rebuild_shortlist()
+            self.ann_index.add(self.global_descriptors(added), added)
+        if not self.ann_index.suits(self.settings.shortlist):
+            self.rebuild_ann_index()
 
-    def rebuild_shortlist(self) -> None:
+    def rebuild_ann_index(self) -> None:
         """Build the shortlist in memory from the stored descriptors, as the settings ask."""
         rows = self.searchable()
 
@@ -156,23 +156,23 @@ class Store:
             chosen = np.random.default_rng(0).permutation(len(rows))[:most]
             return self.global_descriptors(rows[np.sort(chosen)])
 
-        self.shortlist = Shortlist.empty(self.dim, len(rows), sample, self.settings.shortlist)
+        self.ann_index = AnnIndex.train(self.dim, len(rows), sample, self.settings.shortlist)
         # In parts, so that memory holds the index and not all descriptors besides.
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
-            self.shortlist.add(self.global_descriptors(part), part)
+            self.ann_index.add(self.global_descriptors(part), part)
 
-    def save_shortlist(self) -> None:
+    def save_ann_index(self) -> None:
         """Write the shortlist as showing the present state; under the lock."""
-        if self.lost:
+        if self.unreadable:
             return  # What is stored still knows the photos of a segment that may come back.
-        self.shortlist.save(self.folder, self.catalog.generation)
-        self.shortlist_current = True
+        self.ann_index.save(self.folder, self.catalog.generation)
+        self.ann_index_current = True
 
     def searchable(self) -> Rows:
         """Row numbers of the images that can be found, ascending."""
         table = self.catalog.searchable()
-        return table[~np.isin(table[:, 1], list(self.lost)), 0]
+        return table[~np.isin(table[:, 1], list(self.unreadable)), 0]
 
     def nearest(
         self, vector: FloatArray, count: int, without: Collection[str] = ()
@@ -186,10 +186,10 @@ class Store:
         """
         out = self._rows(without)
         # Compact segments keep descriptors as float16.
-        exact = self.shortlist.is_exact(self.settings.store.local_codec == "compact")
-        wanted = count if exact else self.shortlist.candidates(count, self.settings.shortlist)
+        exact = self.ann_index.is_exact(self.settings.store.local_codec == "compact")
+        wanted = count if exact else self.ann_index.candidate_count(count, self.settings.shortlist)
         wanted += len(out)
-        rows, similarities = self.shortlist.search(vector, wanted)
+        rows, similarities = self.ann_index.search(vector, wanted)
         keep = ~np.isin(rows, out)
         rows, similarities = rows[keep], similarities[keep]
         if not exact:
@@ -220,8 +220,8 @@ class Store:
     def _place(self, image: ImageRow) -> tuple[Segment, int]:
         if image.segment is None or image.position is None:
             raise DelgError(f"{image.id}: has no features ({image.reason})")
-        if image.segment in self.lost:
-            raise SegmentError(f"{self.lost[image.segment]}; {HOW_TO_HEAL}")
+        if image.segment in self.unreadable:
+            raise SegmentError(f"{self.unreadable[image.segment]}; {HOW_TO_REPAIR}")
         return self.segments[image.segment], image.position
 
     @contextmanager
@@ -261,15 +261,15 @@ class Store:
             path.unlink(missing_ok=True)
 
     @property
-    def quantiser(self) -> Quantiser | None:
+    def quantizer(self) -> ProductQuantizer | None:
         """Of the compact segments; None while there are none."""
-        found = (segment.quantiser for segment in self.segments.values())
+        found = (segment.quantizer for segment in self.segments.values())
         return next((one for one in found if one is not None), None)
 
     @property
     def is_uniform(self) -> bool:
         """Whether all segments are compact, or none is."""
-        return len({segment.quantiser is None for segment in self.segments.values()}) < 2
+        return len({segment.quantizer is None for segment in self.segments.values()}) < 2
 
     def write_segment_of(
         self, ids: Sequence[str], features: Sequence[ImageFeatures], number: int
@@ -279,21 +279,21 @@ class Store:
         most = spec.kept_features
 
         def kept(one: ImageFeatures) -> ImageFeatures:
-            return replace(one, local=best(one.local, most, max(one.width, one.height)))
+            return replace(one, local=top_k(one.local, most, max(one.width, one.height)))
 
         # Photos side by side; behind the last one no core has anything else to do.
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
             features = list(threads.map(kept, features))
             if spec.local_codec != "compact":
                 write_segment(path, ids, features, spec.local_codec)
-            elif (quantiser := self.quantiser or self._learn(features)) is None:
+            elif (quantizer := self.quantizer or self._learn(features)) is None:
                 write_segment(path, ids, features, _CODEC_OF_FEW, np.float16)
             else:
-                packed = list(threads.map(Packed.of, features, repeat(quantiser)))
-                write_compact_segment(path, ids, packed, quantiser)
+                packed = list(threads.map(EncodedImage.encode, features, repeat(quantizer)))
+                write_compact_segment(path, ids, packed, quantizer)
         return _segment_row(path, number, len(ids))
 
-    def _learn(self, features: Sequence[ImageFeatures]) -> Quantiser | None:
+    def _learn(self, features: Sequence[ImageFeatures]) -> ProductQuantizer | None:
         """Codes learnt from these features and those already stored; None if they are too few."""
         stored = (
             segment.local(position).descriptors
@@ -301,13 +301,13 @@ class Store:
             for position in range(len(segment))
         )
         sample = np.concatenate([*(one.local.descriptors for one in features), *stored])
-        return Quantiser.learn(sample) if len(sample) >= FEWEST else None
+        return ProductQuantizer.train(sample) if len(sample) >= MIN_TRAINING_VECTORS else None
 
     def rewrite(self, images: Sequence[ImageRow], number: int) -> SegmentRow:
         """A segment of images that are stored already; compact where that can be."""
         path, ids = segment_path(self.folder, number), [one.id for one in images]
-        quantiser = self.quantiser
-        if quantiser is None:
+        quantizer = self.quantizer
+        if quantizer is None:
             codec = self.settings.store.local_codec
             features = [self.features(one) for one in images]
             if codec == "compact":
@@ -315,8 +315,8 @@ class Store:
             else:
                 write_segment(path, ids, features, codec)
         else:
-            packed = [self._place(one)[0].packed(self._place(one)[1], quantiser) for one in images]
-            write_compact_segment(path, ids, packed, quantiser)
+            packed = [self._place(one)[0].encoded(self._place(one)[1], quantizer) for one in images]
+            write_compact_segment(path, ids, packed, quantizer)
         return _segment_row(path, number, len(ids))
 
     def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:
@@ -340,18 +340,18 @@ class Store:
                 insert_segment(db, segment)
             put_images(db, [*good, *failed])
             # A lost segment whose photos have all been extracted again is no loss any more.
-            drop_empty_segments(db, self.lost)
+            drop_empty_segments(db, self.unreadable)
         self._open_segments()
-        self.shortlist_current = False
-        self.update_shortlist(self._rows([image.id for image in good]), old)
+        self.ann_index_current = False
+        self.update_ann_index(self._rows([image.id for image in good]), old)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take images out of the index, in one transaction."""
         old = self._rows(ids)
         with self.catalog.write() as db:
             drop_images(db, ids)
-        self.update_shortlist(np.zeros(0, np.int64), old)
-        self.save_shortlist()
+        self.update_ann_index(np.zeros(0, np.int64), old)
+        self.save_ann_index()
 
     def _rows(self, ids: Collection[str]) -> Rows:
         """Row numbers, ascending, of those images that can be searched."""
@@ -364,8 +364,8 @@ class Store:
         self.catalog.set_meta("settings", settings.model_dump_json())
         self.settings = settings
         if rebuild:
-            self.rebuild_shortlist()
-            self.save_shortlist()
+            self.rebuild_ann_index()
+            self.save_ann_index()
 
 
 def _segment_row(path: Path, number: int, images: int) -> SegmentRow:

@@ -127,7 +127,7 @@ def test_a_difficulty_at_which_nothing_is_right_is_not_asked(tmp_path, model):
 
 
 def distractors(folder: Path, images: ImageIndex, prefix: str = "far/") -> ImageIndex:
-    other = images.sibling(folder / "other.index")
+    other = images.create_like(folder / "other.index")
     gallery(folder / "other", things=1)
     other.add(folder / "other", prefix=prefix)
     return other

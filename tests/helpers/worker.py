@@ -25,7 +25,7 @@ import index.storage.maintenance
 import index.storage.store
 from delg.errors import DelgError
 from index import ImageIndex
-from index.storage.ann_index import Shortlist
+from index.storage.ann_index import AnnIndex
 from index.storage.store import Store
 
 
@@ -43,8 +43,8 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "before segment rename": (Path, "replace", "before", _ends(".h5")),
     "after segment rename": (Path, "replace", "after", _ends(".h5")),
     "inside the transaction": (index.storage.store, "put_images", "after", _always),
-    "after the transaction": (Store, "update_shortlist", "before", _always),
-    "before the shortlist": (Shortlist, "save", "before", _always),
+    "after the transaction": (Store, "update_ann_index", "before", _always),
+    "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
     "inside the removal": (index.storage.store, "drop_images", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),

@@ -1,4 +1,4 @@
-"""Looking through an index: filters and tallies."""
+"""Looking through an index: filters and counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_filter_and_all_together(images):
 
 def test_failures_are_apart(images):
     assert found(images, state="failed") == (["broken_%.png"], 1)
-    assert images.tallies()["reasons"][0][1] == 1
+    assert images.counts()["reasons"][0][1] == 1
 
 
 @pytest.mark.parametrize("text", ["%", "_", "'", '"', "\\", "' OR 1=1 --", "*"])
@@ -61,7 +61,7 @@ def test_signs_of_the_query_language_are_only_signs(images, text):
 
 
 def test_tallies_count_labels_and_metadata(images):
-    tallies = images.tallies()
-    assert tallies["labels"] == [("a", 5), ("b", 5)]
-    assert dict(tallies["metadata"]) == {"room": 10, "note": 10}
-    assert len(images.tallies(1)["labels"]) == 1
+    counts = images.counts()
+    assert counts["labels"] == [("a", 5), ("b", 5)]
+    assert dict(counts["metadata"]) == {"room": 10, "note": 10}
+    assert len(images.counts(1)["labels"]) == 1

@@ -215,7 +215,7 @@ def test_the_shortlist_can_be_changed_without_extracting(tmp_path: Path, kind: s
     images.extractor.extracted = 0
     images.configure({"shortlist": {"kind": kind}}, record=True)
     again = reopened(tmp_path / "i")
-    assert again.info()["shortlist"] == kind and again._store.shortlist_current
+    assert again.info()["shortlist"] == kind and again._store.ann_index_current
     for photo in sorted((tmp_path / "photos").iterdir())[::10]:
         assert first(again, photo) == photo.name
     make_photos(tmp_path / "photos", 1, start=500)
@@ -223,7 +223,7 @@ def test_the_shortlist_can_be_changed_without_extracting(tmp_path: Path, kind: s
     again.remove(["000.png"])
     assert first(again, tmp_path / "photos" / "500.png") == "500.png"
     assert first(again, tmp_path / "photos" / "000.png") != "000.png"
-    assert sorted(again._store.shortlist.rows()) == sorted(again._store.catalog.searchable()[:, 0])
+    assert sorted(again._store.ann_index.rows()) == sorted(again._store.catalog.searchable()[:, 0])
     assert images.extractor.extracted == 0
 
 
@@ -280,7 +280,7 @@ def test_a_lost_segment_costs_its_own_photos_only_and_building_again_heals_it(
         path.write_bytes(b"no segment" * 99)
 
     images = reopened(tmp_path / "i")
-    assert len(images.lost()) == 1 and "000002.h5" in images.lost()[0]
+    assert len(images.unreadable_segments()) == 1 and "000002.h5" in images.unreadable_segments()[0]
     kept = sorted(set(before) - set(mine))
     found = images.query(tmp_path / "photos" / kept[0], k=20)
     assert found[0].id == kept[0] and sorted(hit.id for hit in found) == kept
@@ -290,14 +290,14 @@ def test_a_lost_segment_costs_its_own_photos_only_and_building_again_heals_it(
     # With the file back all is as it was.
     path.write_bytes(whole)
     images.refresh()
-    assert images.lost() == [] and images.check().problems == []
+    assert images.unreadable_segments() == [] and images.check().problems == []
     assert first(images, tmp_path / "photos" / mine[0]) == mine[0]
 
     path.unlink()
     images = reopened(tmp_path / "i")
     report = images.add(tmp_path / "photos")
     assert (report.updated, report.unchanged) == (len(mine), len(kept))
-    assert images.lost() == []
+    assert images.unreadable_segments() == []
     images = reopened(tmp_path / "i")
     assert contents(images) == before
     assert images.check().problems == images.check().notes == []
@@ -392,7 +392,7 @@ DEATHS = {
     "before the rename": "import index.storage.segments as m; m.Path.replace = die",
     "before the transaction": "import index.storage.store as m; m.insert_segment = die",
     "inside the transaction": "import index.storage.store as m; m.put_images = die",
-    "before the shortlist": "import index.storage.ann_index as m; m.Shortlist.save = die",
+    "before the shortlist": "import index.storage.ann_index as m; m.AnnIndex.save = die",
 }
 
 

@@ -16,10 +16,10 @@ from delg.delf_files import FeatureFileError, read_datum, read_local
 from delg.errors import UsageError
 from delg.types import Failure, ImageFeatures, LocalFeatures
 from index.formats import FORMATS, read, writer
-from index.formats.parsed import Found, Origin
+from index.formats.parsed import FeatureSource, ParsedFeatures
 
 OUT = {"delg": "out", "hloc": "out.h5", "colmap": "out", "npz": "out.npz", "hdf5": "out.hdf5"}
-ORIGIN = Origin("a model", "0123456789abcdef")
+ORIGIN = FeatureSource("a model", "0123456789abcdef")
 # A landscape photo with a keypoint near its right edge: x and y cannot be swapped unseen.
 WIDTH, HEIGHT = 640, 200
 
@@ -55,10 +55,10 @@ def written(folder: Path, kind: str, photos: dict[str, ImageFeatures]) -> Path:
     return out
 
 
-def found_in(path: Path, *more: Path, kind: str | None = None) -> dict[str, Found]:
+def found_in(path: Path, *more: Path, kind: str | None = None) -> dict[str, ParsedFeatures]:
     result = {}
     for one in read([path, *more], kind)[1]:
-        assert isinstance(one, Found), one
+        assert isinstance(one, ParsedFeatures), one
         result[one.id] = one
     return result
 
@@ -225,7 +225,7 @@ def test_one_photos_bad_features_are_its_own_failure(tmp_path, datasets, told) -
         file["good.jpg/global_descriptor"] = np.ones(3)
     assert reasons(path).keys() == {"db/p.jpg"}
     assert told in reasons(path)["db/p.jpg"]
-    assert any(isinstance(one, Found) and one.id == "good.jpg" for one in read([path])[1])
+    assert any(isinstance(one, ParsedFeatures) and one.id == "good.jpg" for one in read([path])[1])
 
 
 def test_an_array_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
@@ -247,7 +247,9 @@ def test_links_out_of_a_file_are_not_followed(tmp_path: Path) -> None:
         file.create_virtual_dataset("virtual/global_descriptor", layout)
         raw = [(str(secret), 0, h5py.h5f.UNLIMITED)]
         file.create_dataset("raw/global_descriptor", (3,), "f8", external=raw)
-    assert [one.id for one in read([tmp_path / "f.h5"])[1] if isinstance(one, Found)] == ["own"]
+    assert [one.id for one in read([tmp_path / "f.h5"])[1] if isinstance(one, ParsedFeatures)] == [
+        "own"
+    ]
     assert reasons(tmp_path / "f.h5") == {
         "raw": "global_descriptor lies in another file",
         "virtual": "global_descriptor lies in another file",
@@ -303,7 +305,7 @@ def test_flipped_bytes_are_read_or_refused(kind: str, tmp_path: Path) -> None:
         path.write_bytes(data.tobytes())
         try:
             for one in read([path])[1]:
-                assert isinstance(one, Found | Failure)
+                assert isinstance(one, ParsedFeatures | Failure)
         except FeatureFileError:
             continue
 

@@ -19,7 +19,7 @@ from delg.settings import ExtractionSettings
 from delg.zoo.cache import HOME_VARIABLE
 from delg.zoo.registry import find_model
 from index import ImageIndex, IndexSettings
-from index.formats.exchange import Kind
+from index.formats.exchange import FeatureSpec
 from index.verification.pair import verify_features
 
 KINDS = ("new", "old", "delf")
@@ -142,7 +142,7 @@ def test_index_and_query_go_through_an_export(kind, models, folders, real_photos
         assert images.check().problems == []
     reopened = ImageIndex.open(tmp_path / "i")
     reopened.use(models[kind])
-    assert reopened.kind.aggregated == (kind == "delf")
+    assert reopened.feature_spec.aggregated == (kind == "delf")
     cat = np.ascontiguousarray(skimage.data.chelsea()[20:, 30:430])
     hits = reopened.query(cat, k=3)
     assert hits[0].id == "cat.jpg"
@@ -174,7 +174,7 @@ def test_delf_features_from_elsewhere_join_an_index_of_the_model(
     images.use(models["delf"])
     write_local(tmp_path / "cat.delf", models["delf"].extract(real_photos / "cat.jpg").local)
     assert images.import_from([tmp_path / "cat.delf"], photos=[real_photos]).added == 1
-    assert images.kind == Kind("delf", 300, 24, True)
+    assert images.feature_spec == FeatureSpec("delf", 300, 24, True)
     assert images.query(real_photos / "cat.jpg")[0].similarity == pytest.approx(1, abs=1e-3)
     assert images.add(real_photos).unchanged == 1
 

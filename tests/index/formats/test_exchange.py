@@ -15,8 +15,8 @@ from delg.settings import parse
 from delg.types import LocalFeatures
 from index import ImageIndex, IndexSettings
 from index.formats import FORMATS
-from index.formats.exchange import Kind, as_features, first_kind
-from index.formats.parsed import Found
+from index.formats.exchange import FeatureSpec, as_features, first_spec
+from index.formats.parsed import ParsedFeatures
 
 OUT = {"delg": "out", "hloc": "out.h5", "colmap": "out", "npz": "out.npz", "hdf5": "out.hdf5"}
 EXACT = parse(IndexSettings, {"store": {"local_codec": "float32"}}, "test")
@@ -31,7 +31,7 @@ def filled(make_index, photos):
 
 
 def imported(folder: Path, sources: list[Path], photos: Path | None = None, name: str = "theirs"):
-    images = ImageIndex.create_for_features(folder, first_kind(sources, None, name), EXACT)
+    images = ImageIndex.create_for_features(folder, first_spec(sources, None, name), EXACT)
     return images, images.import_from(sources, photos=[photos] if photos else [])
 
 
@@ -99,7 +99,7 @@ def test_an_index_of_features_cannot_be_asked_with_photos(filled, photos, tmp_pa
 
 def test_features_of_another_width_are_refused(filled, model, tmp_path) -> None:
     filled.export(tmp_path / "f.h5", "hloc")
-    kind = Kind("theirs", filled.kind.global_dim + 1, 32, False)
+    kind = FeatureSpec("theirs", filled.feature_spec.global_dim + 1, 32, False)
     images = ImageIndex.create_for_features(tmp_path / "i", kind)
     report = images.import_from([tmp_path / "f.h5"])
     assert report.added == 0
@@ -109,15 +109,20 @@ def test_features_of_another_width_are_refused(filled, model, tmp_path) -> None:
 
 
 def test_the_fingerprint_is_the_name_and_the_widths(tmp_path: Path) -> None:
-    kind = Kind("a", 8, 4, False)
-    same = [Kind("a", 8, 4, False)]
-    others = [Kind("b", 8, 4, False), Kind("a", 9, 4, False), Kind("a", 8, 4, True)]
-    assert len(kind.fingerprint) == 16
+    kind = FeatureSpec("a", 8, 4, False)
+    same = [FeatureSpec("a", 8, 4, False)]
+    others = [
+        FeatureSpec("b", 8, 4, False),
+        FeatureSpec("a", 9, 4, False),
+        FeatureSpec("a", 8, 4, True),
+    ]
+    # As indexes on disk have it.
+    assert kind.fingerprint == "6951be74ab098e71"
     assert {one.fingerprint for one in same} == {kind.fingerprint}
     assert len({one.fingerprint for one in others} | {kind.fingerprint}) == 4
     images = ImageIndex.create_for_features(tmp_path / "i", kind)
     assert images.fingerprint == kind.fingerprint
-    assert ImageIndex.open(tmp_path / "i").kind == kind
+    assert ImageIndex.open(tmp_path / "i").feature_spec == kind
 
 
 def test_importing_again_replaces_and_adds(filled, tmp_path) -> None:
@@ -156,7 +161,7 @@ def test_one_bad_photo_does_not_keep_the_others_out(filled, photos, tmp_path) ->
 def test_files_without_usable_features_are_refused_with_the_first_reason(tmp_path) -> None:
     (tmp_path / "x.delf").write_bytes(b"\x0a\x7f")
     with pytest.raises(DelgError, match=r"no features can be used: x: .*cut short"):
-        first_kind([tmp_path], None, "theirs")
+        first_spec([tmp_path], None, "theirs")
 
 
 # Local features alone.
@@ -198,9 +203,9 @@ def test_local_features_alone_are_found_by_their_aggregate(filled, model, tmp_pa
             path.rename(path.with_suffix(".delf"))
     images, report = imported(tmp_path / "i", [tmp_path / "out"], name="DELF")
     assert report.added == 12
-    assert images.kind == Kind("DELF", aggregated_dim(32), 32, True)
-    query = Found("q", None, model.extract(dots(5).pixels()).local, (160, 120))
-    found = images.query_features(as_features(query, images.kind))
+    assert images.feature_spec == FeatureSpec("DELF", aggregated_dim(32), 32, True)
+    query = ParsedFeatures("q", None, model.extract(dots(5).pixels()).local, (160, 120))
+    found = images.query_features(as_features(query, images.feature_spec))
     assert found[0].id == "005"
     assert found[0].verified
 
@@ -211,7 +216,7 @@ def test_global_features_alone_are_searched_without_verification(filled, model, 
         path.unlink()
     images, report = imported(tmp_path / "i", [tmp_path / "out"], name="global only")
     assert report.added == 12
-    assert images.kind.local_dim == 0
+    assert images.feature_spec.local_dim == 0
     query = replace(model.extract(dots(5).pixels()), local=LocalFeatures.empty(0))
     found = images.query_features(query)
     assert (found[0].id, found[0].verified) == ("005", False)

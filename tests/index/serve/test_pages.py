@@ -118,7 +118,7 @@ def test_a_photo_of_the_index_starts_a_search(client):
 def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
     with client.service.shared.reading() as images:
         images.export(tmp_path / "out.npz", "npz")
-        with ImageIndex.create_for_features(tmp_path / "f", images.kind) as made:
+        with ImageIndex.create_for_features(tmp_path / "f", images.feature_spec) as made:
             made.import_from([tmp_path / "out.npz"])
     service = Service(SharedIndex(tmp_path / "f"), ServeSettings())
     service.shared.warm()

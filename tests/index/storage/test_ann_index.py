@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.settings import ShortlistSettings
-from index.storage.ann_index import FILE, Shortlist, choose_kind
+from index.storage.ann_index import FILE, AnnIndex, choose_kind
 
 DIM = 32
 KINDS = ("flat", "fp16", "sq8", "ivf", "rabitq")
@@ -21,7 +21,7 @@ FUZZ = f"""
 import resource, sys
 from pathlib import Path
 import numpy as np
-from index.storage.ann_index import FILE, Shortlist
+from index.storage.ann_index import FILE, AnnIndex
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 path, refused = Path(sys.argv[1]) / FILE, 0
 whole = path.read_bytes()
@@ -31,7 +31,7 @@ for place in [*range(200), *range(200, len(whole), 151)]:
         data[place] = value
         path.write_bytes(data)
         try:
-            found = Shortlist.load(path.parent, {DIM}, 1)
+            found = AnnIndex.load(path.parent, {DIM}, 1)
             if found is None:
                 refused += 1
                 continue
@@ -54,9 +54,9 @@ def clusters(seed: int, count: int) -> np.ndarray:
     return unit(centres[rng.integers(0, 20, count)] + rng.normal(0, 0.5, (count, DIM)))
 
 
-def build(kind: str, vectors: np.ndarray, rows: np.ndarray, **values: object) -> Shortlist:
+def build(kind: str, vectors: np.ndarray, rows: np.ndarray, **values: object) -> AnnIndex:
     options = ShortlistSettings(kind=kind, **values)
-    made = Shortlist.empty(DIM, len(vectors), lambda most: vectors[:most], options)
+    made = AnnIndex.train(DIM, len(vectors), lambda most: vectors[:most], options)
     made.add(vectors, rows)
     return made
 
@@ -70,10 +70,10 @@ def brute_force(
 
 
 def look(
-    made: Shortlist, vectors: np.ndarray, query: np.ndarray, count: int
+    made: AnnIndex, vectors: np.ndarray, query: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What it finds; looked at again with the ``vectors`` under ``ROWS`` if it is not exact."""
-    rows, similarities = made.search(query, made.candidates(count, ShortlistSettings()))
+    rows, similarities = made.search(query, made.candidate_count(count, ShortlistSettings()))
     if made.is_exact():
         return rows, similarities
     exact = vectors[np.searchsorted(ROWS, rows)] @ query
@@ -145,7 +145,7 @@ def test_it_comes_back_from_disk_with_the_generation_it_shows(kind, tmp_path, ve
     made = build(kind, vectors, ROWS, nprobe=5)
     made.save(tmp_path, 2**40 + 3)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
-    back, generation = Shortlist.load(tmp_path, DIM, 5)
+    back, generation = AnnIndex.load(tmp_path, DIM, 5)
     assert generation == 2**40 + 3 and back.kind == kind
     assert back.rows().tolist() == made.rows().tolist()
     for query in queries[:10]:
@@ -163,7 +163,7 @@ def test_it_comes_back_from_disk_with_the_generation_it_shows(kind, tmp_path, ve
 )
 def test_any_sequence_of_adding_and_removing_leaves_the_right_rows(kind, steps):
     values = unit(np.random.default_rng(3).normal(size=(41, DIM)))
-    made = Shortlist.empty(DIM, 41, lambda most: values[:most], ShortlistSettings(kind=kind))
+    made = AnnIndex.train(DIM, 41, lambda most: values[:most], ShortlistSettings(kind=kind))
     held: set[int] = set()
     for adding, chosen in steps:
         if adding:
@@ -200,12 +200,12 @@ def test_an_empty_one_finds_nothing_and_is_exact_until_there_is_something_to_tra
     kind, tmp_path
 ):
     options = ShortlistSettings(kind=kind)
-    made = Shortlist.empty(DIM, 0, lambda most: np.zeros((0, DIM), np.float32), options)
+    made = AnnIndex.train(DIM, 0, lambda most: np.zeros((0, DIM), np.float32), options)
     assert len(made) == 0 and made.kind == "flat"
     rows, similarities = made.search(unit(np.ones(DIM)), 10)
     assert rows.shape == (0,) and similarities.shape == (0,)
     made.save(tmp_path, 0)
-    back, _ = Shortlist.load(tmp_path, DIM, 1)
+    back, _ = AnnIndex.load(tmp_path, DIM, 1)
     assert len(back) == 0 and back.rows().shape == (0,)
 
 
@@ -249,16 +249,16 @@ def test_it_suits_until_a_fresh_build_would_choose_otherwise(vectors):
 
 def test_a_rough_kind_asks_for_more_than_are_wanted(vectors):
     options = ShortlistSettings(refine_factor=3)
-    assert build("rabitq", vectors, ROWS).candidates(100, options) == 300
-    assert build("rabitq", vectors, ROWS).candidates(10_000, options) == 14_000
-    assert build("ivf", vectors, ROWS).candidates(100, options) == 200
-    assert build("flat", vectors, ROWS).candidates(100, options) == 100
+    assert build("rabitq", vectors, ROWS).candidate_count(100, options) == 300
+    assert build("rabitq", vectors, ROWS).candidate_count(10_000, options) == 14_000
+    assert build("ivf", vectors, ROWS).candidate_count(100, options) == 200
+    assert build("flat", vectors, ROWS).candidate_count(100, options) == 100
 
 
 def test_a_rough_kind_takes_a_quarter_of_the_bytes(tmp_path):
     many = unit(np.random.default_rng(0).normal(size=(4000, 512)))
     options = ShortlistSettings(kind="rabitq", nlist=16)
-    made = Shortlist.empty(512, 4000, lambda most: many[:most], options)
+    made = AnnIndex.train(512, 4000, lambda most: many[:most], options)
     made.add(many, np.arange(4000))
     made.save(tmp_path, 1)
     assert (tmp_path / FILE).stat().st_size < 4000 * 100
@@ -270,8 +270,8 @@ def test_the_number_of_lists_can_be_set(tmp_path, vectors):
 
 
 def test_a_missing_file_is_none(tmp_path):
-    assert Shortlist.load(tmp_path, DIM, 1) is None
-    assert Shortlist.load(tmp_path / "nowhere", DIM, 1) is None
+    assert AnnIndex.load(tmp_path, DIM, 1) is None
+    assert AnnIndex.load(tmp_path / "nowhere", DIM, 1) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -280,17 +280,17 @@ def test_a_truncated_file_is_none(kind, tmp_path, vectors):
     data = (tmp_path / FILE).read_bytes()
     for length in range(0, len(data), max(1, len(data) // 60)):
         (tmp_path / FILE).write_bytes(data[:length])
-        assert Shortlist.load(tmp_path, DIM, 1) is None
+        assert AnnIndex.load(tmp_path, DIM, 1) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"garbage" * 1000])
 def test_garbage_is_none_even_with_a_good_end(tmp_path, data, vectors):
     (tmp_path / FILE).write_bytes(data)
-    assert Shortlist.load(tmp_path, DIM, 1) is None
+    assert AnnIndex.load(tmp_path, DIM, 1) is None
     build("flat", vectors[:50], ROWS[:50]).save(tmp_path, 1)
     end = (tmp_path / FILE).read_bytes()[-64:]
     (tmp_path / FILE).write_bytes(data + end)
-    assert Shortlist.load(tmp_path, DIM, 1) is None
+    assert AnnIndex.load(tmp_path, DIM, 1) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -301,7 +301,7 @@ def test_a_changed_byte_in_what_is_stored_is_none(kind, tmp_path, vectors):
         data = bytearray(whole)
         data[place] ^= 0x10
         (tmp_path / FILE).write_bytes(data)
-        assert Shortlist.load(tmp_path, DIM, 1) is None, place
+        assert AnnIndex.load(tmp_path, DIM, 1) is None, place
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -316,11 +316,11 @@ def test_damaged_bytes_are_refused_or_leave_something_usable(kind, tmp_path, vec
 
 def test_descriptors_of_another_width_are_none(tmp_path, vectors):
     build("flat", vectors, ROWS).save(tmp_path, 1)
-    assert Shortlist.load(tmp_path, DIM + 1, 1) is None
+    assert AnnIndex.load(tmp_path, DIM + 1, 1) is None
 
 
 def test_saving_replaces_what_was_there(tmp_path, vectors):
     build("flat", vectors, ROWS).save(tmp_path, 1)
     build("flat", vectors[:10], ROWS[:10]).save(tmp_path, 2)
-    back, generation = Shortlist.load(tmp_path, DIM, 1)
+    back, generation = AnnIndex.load(tmp_path, DIM, 1)
     assert (len(back), generation) == (10, 2)

@@ -10,15 +10,15 @@ import pytest
 from delg.settings import parse
 from delg.types import ImageFeatures, LocalFeatures
 from index import ImageIndex, IndexSettings
-from index.formats.exchange import Kind
+from index.formats.exchange import FeatureSpec
 from index.storage.catalog import ImageRow
 from index.storage.maintenance import check, compact
-from index.storage.product_quantizer import FEWEST
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS
 from index.storage.store import Store
 
 SIZE = (640, 480)
 KEPT = 450
-ENOUGH = -(-FEWEST // KEPT)
+ENOUGH = -(-MIN_TRAINING_VECTORS // KEPT)
 
 
 def photo(seed: int, count: int = 600) -> ImageFeatures:
@@ -39,7 +39,7 @@ def photo(seed: int, count: int = 600) -> ImageFeatures:
 def make_store(tmp_path) -> Callable[..., Store]:
     def make(**store: object) -> Store:
         settings = parse(IndexSettings, {"store": {"max_features": KEPT, **store}}, "test")
-        kind = Kind("made-up", 64, 24, aggregated=False)
+        kind = FeatureSpec("made-up", 64, 24, aggregated=False)
         ImageIndex.create_for_features(tmp_path / "my.index", kind, settings).close()
         return Store(tmp_path / "my.index")
 
@@ -61,7 +61,7 @@ def stored(store: Store) -> dict[str, bytes]:
 
 
 def kinds(store: Store) -> list[bool]:
-    return [segment.quantiser is not None for segment in store.segments.values()]
+    return [segment.quantizer is not None for segment in store.segments.values()]
 
 
 def bytes_on_disk(folder: Path) -> int:
@@ -71,13 +71,13 @@ def bytes_on_disk(folder: Path) -> int:
 def test_codes_are_learnt_when_there_are_enough_features(make_store):
     store = make_store()
     put(store, range(2))
-    assert kinds(store) == [False] and store.quantiser is None
+    assert kinds(store) == [False] and store.quantizer is None
     put(store, range(2, ENOUGH))
     assert kinds(store) == [False, True]
-    learnt = store.quantiser
+    learnt = store.quantizer
     put(store, range(ENOUGH, ENOUGH + 3))
     assert kinds(store) == [False, True, True]
-    assert list(store.segments.values())[-1].quantiser.same(learnt)
+    assert list(store.segments.values())[-1].quantizer.is_same(learnt)
     assert not check(store).problems
 
 
@@ -87,14 +87,14 @@ def test_segments_with_the_same_codes_share_them(make_store):
     put(store, range(ENOUGH, ENOUGH + 3))
     put(store, range(ENOUGH + 3, ENOUGH + 6))
     again = Store(store.folder)
-    assert len({id(one.quantiser) for one in again.segments.values()}) == 1
+    assert len({id(one.quantizer) for one in again.segments.values()}) == 1
 
 
 def test_another_process_reads_the_same(make_store):
     store = make_store()
     put(store, range(ENOUGH))
     again = Store(store.folder)
-    assert again.quantiser.same(store.quantiser)
+    assert again.quantizer.is_same(store.quantizer)
     assert stored(again) == stored(store)
 
 
@@ -154,7 +154,7 @@ def test_a_photo_is_found_among_compact_and_older_segments(make_store):
     store = make_store()
     put(store, range(2))
     put(store, range(2, ENOUGH))
-    store.save_shortlist()
+    store.save_ann_index()
     with ImageIndex.open(store.folder) as images:
         for seed in (1, 5):
             query = photo(seed)

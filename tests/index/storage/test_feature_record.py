@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delg.types import LocalFeatures
-from index.storage.feature_record import EXTRA, keypoints, pack, unpack
-from index.storage.product_quantizer import FEWEST, Quantiser
+from index.storage.feature_record import EXTRA, decode_records, encode_records, keypoints
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 
 
 def features(seed: int, count: int, size: tuple[int, int]) -> LocalFeatures:
@@ -20,8 +20,8 @@ def features(seed: int, count: int, size: tuple[int, int]) -> LocalFeatures:
 
 
 @pytest.fixture(scope="module")
-def quantiser() -> Quantiser:
-    return Quantiser.learn(features(0, FEWEST, (640, 480)).descriptors)
+def quantizer() -> ProductQuantizer:
+    return ProductQuantizer.train(features(0, MIN_TRAINING_VECTORS, (640, 480)).descriptors)
 
 
 sizes = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
@@ -29,11 +29,11 @@ sizes = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
 
 @settings(max_examples=50)
 @given(st.integers(0, 1000), st.integers(0, 20), sizes)
-def test_places_scales_and_scores_come_back_nearly(quantiser, seed, count, size):
+def test_places_scales_and_scores_come_back_nearly(quantizer, seed, count, size):
     one = features(seed, count, size)
-    records = pack(one, size, quantiser)
-    assert records.dtype == np.uint8 and records.shape == (count, quantiser.code_bytes + EXTRA)
-    back = unpack(records, size, quantiser)
+    records = encode_records(one, size, quantizer)
+    assert records.dtype == np.uint8 and records.shape == (count, quantizer.code_bytes + EXTRA)
+    back = decode_records(records, size, quantizer)
     assert (np.abs(back.keypoints - one.keypoints) <= np.array(size) / 8192 + 2e-3).all()
     np.testing.assert_array_equal(back.keypoints, keypoints(records, size))
     np.testing.assert_allclose(back.scales, one.scales, rtol=2e-4)
@@ -46,28 +46,31 @@ def test_places_scales_and_scores_come_back_nearly(quantiser, seed, count, size)
 
 @settings(max_examples=50)
 @given(st.integers(0, 1000), sizes)
-def test_packing_again_places_everything_the_same(quantiser, seed, size):
-    records = pack(features(seed, 20, size), size, quantiser)
-    again = pack(unpack(records, size, quantiser), size, quantiser)
+def test_packing_again_places_everything_the_same(quantizer, seed, size):
+    records = encode_records(features(seed, 20, size), size, quantizer)
+    again = encode_records(decode_records(records, size, quantizer), size, quantizer)
     np.testing.assert_array_equal(again[:, -EXTRA:], records[:, -EXTRA:])
 
 
-def test_what_lies_outside_is_put_at_the_border(quantiser):
+def test_what_lies_outside_is_put_at_the_border(quantizer):
     one = features(0, 4, (100, 50))
     far = np.float32([[-40, 20], [200, 20], [20, -3], [20, 60]])
-    back = unpack(
-        pack(LocalFeatures(far, one.descriptors, one.scales, one.scores), (100, 50), quantiser),
-        (100, 50), quantiser,
-    )  # fmt: skip
+    back = decode_records(
+        encode_records(
+            LocalFeatures(far, one.descriptors, one.scales, one.scores), (100, 50), quantizer
+        ),
+        (100, 50),
+        quantizer,
+    )
     expected = np.float32([[-0.5, 20], [99.5, 20], [20, -0.5], [20, 49.5]])
     np.testing.assert_allclose(back.keypoints, expected, atol=0.02)
 
 
-def test_nothing_stays_nothing(quantiser):
+def test_nothing_stays_nothing(quantizer):
     one = features(0, 3, (100, 50))
     nothing = np.float32([0, -1, 0])
-    records = pack(
-        LocalFeatures(one.keypoints, one.descriptors, nothing, nothing), (100, 50), quantiser
+    records = encode_records(
+        LocalFeatures(one.keypoints, one.descriptors, nothing, nothing), (100, 50), quantizer
     )
-    back = unpack(records, (100, 50), quantiser)
+    back = decode_records(records, (100, 50), quantizer)
     assert back.scales.tolist() == back.scores.tolist() == [0, 0, 0]

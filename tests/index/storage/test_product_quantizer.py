@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from index.storage.product_quantizer import CODE_BYTES, FEWEST, Quantiser
+from index.storage.product_quantizer import CODE_BYTES, MIN_TRAINING_VECTORS, ProductQuantizer
 
 
 def vectors(seed: int, count: int, dim: int = 112) -> np.ndarray:
@@ -13,15 +13,15 @@ def vectors(seed: int, count: int, dim: int = 112) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def quantiser() -> Quantiser:
-    return Quantiser.learn(vectors(0, FEWEST))
+def quantizer() -> ProductQuantizer:
+    return ProductQuantizer.train(vectors(0, MIN_TRAINING_VECTORS))
 
 
-def test_a_code_takes_few_bytes_and_keeps_the_direction(quantiser):
+def test_a_code_takes_few_bytes_and_keeps_the_direction(quantizer):
     new = vectors(1, 500)
-    codes = quantiser.encode(new)
+    codes = quantizer.encode(new)
     assert codes.dtype == np.uint8 and codes.shape == (500, CODE_BYTES)
-    back = quantiser.expand(codes)
+    back = quantizer.reconstruct(codes)
     assert back.dtype == np.float32 and back.shape == new.shape
     cosines = (back * new).sum(axis=1)
     assert cosines.mean() > 0.7
@@ -29,44 +29,44 @@ def test_a_code_takes_few_bytes_and_keeps_the_direction(quantiser):
     assert np.quantile(cosines, 0.01) > np.quantile(back @ vectors(2, 500).T, 0.999)
 
 
-def test_what_is_decoded_and_projected_has_unit_length(quantiser):
+def test_what_is_decoded_and_projected_has_unit_length(quantizer):
     new = vectors(1, 50)
-    for found in (quantiser.project(new), quantiser.decode(quantiser.encode(new))):
-        assert found.dtype == np.float32 and found.shape == (50, quantiser.rotation.shape[1])
+    for found in (quantizer.project(new), quantizer.decode(quantizer.encode(new))):
+        assert found.dtype == np.float32 and found.shape == (50, quantizer.rotation.shape[1])
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
 
-def test_the_nearest_neighbour_is_found_among_codes(quantiser):
+def test_the_nearest_neighbour_is_found_among_codes(quantizer):
     stored, rng = vectors(1, 500), np.random.default_rng(0)
     noisy = stored + rng.normal(0, 0.5 / np.sqrt(112), stored.shape)
     noisy = (noisy / np.linalg.norm(noisy, axis=1, keepdims=True)).astype(np.float32)
-    found = quantiser.project(noisy) @ quantiser.decode(quantiser.encode(stored)).T
+    found = quantizer.project(noisy) @ quantizer.decode(quantizer.encode(stored)).T
     assert (found.argmax(axis=1) == np.arange(500)).mean() > 0.95
 
 
-def test_the_same_sample_gives_the_same_codes(quantiser):
-    again = Quantiser.learn(vectors(0, FEWEST))
-    assert again.same(quantiser) and quantiser.same(quantiser)
-    assert not Quantiser.learn(vectors(5, FEWEST)).same(quantiser)
+def test_the_same_sample_gives_the_same_codes(quantizer):
+    again = ProductQuantizer.train(vectors(0, MIN_TRAINING_VECTORS))
+    assert again.is_same(quantizer) and quantizer.is_same(quantizer)
+    assert not ProductQuantizer.train(vectors(5, MIN_TRAINING_VECTORS)).is_same(quantizer)
 
 
 @pytest.mark.parametrize("dim", [1, 6, 40, 128])
 def test_descriptors_may_have_any_width(dim):
-    quantiser = Quantiser.learn(vectors(0, FEWEST, dim))
-    codes = quantiser.encode(vectors(1, 20, dim))
+    quantizer = ProductQuantizer.train(vectors(0, MIN_TRAINING_VECTORS, dim))
+    codes = quantizer.encode(vectors(1, 20, dim))
     assert codes.shape == (20, min(dim, CODE_BYTES))
-    assert quantiser.expand(codes).shape == (20, dim)
+    assert quantizer.reconstruct(codes).shape == (20, dim)
 
 
-def test_no_features_stay_no_features(quantiser):
+def test_no_features_stay_no_features(quantizer):
     none = np.zeros((0, 112), np.float32)
-    codes = quantiser.encode(none)
+    codes = quantizer.encode(none)
     assert codes.shape == (0, CODE_BYTES)
-    assert quantiser.expand(codes).shape == (0, 112)
-    assert quantiser.project(none).shape == quantiser.decode(codes).shape
+    assert quantizer.reconstruct(codes).shape == (0, 112)
+    assert quantizer.project(none).shape == quantizer.decode(codes).shape
 
 
 def test_alike_descriptors_can_be_learnt_from():
-    one = np.tile(vectors(0, 1), (FEWEST, 1))
-    quantiser = Quantiser.learn(one)
-    np.testing.assert_allclose(quantiser.expand(quantiser.encode(one[:3])), one[:3], atol=1e-2)
+    one = np.tile(vectors(0, 1), (MIN_TRAINING_VECTORS, 1))
+    quantizer = ProductQuantizer.train(one)
+    np.testing.assert_allclose(quantizer.reconstruct(quantizer.encode(one[:3])), one[:3], atol=1e-2)

@@ -63,7 +63,7 @@ def test_a_process_that_may_hold_no_more_files_reads_them_by_their_path(
 
     monkeypatch.setattr(index.storage.segment_set, "mmap", Full)
     reader = reopen(images.path)
-    assert reader.lost() == []
+    assert reader.unreadable_segments() == []
     assert reader.query(photos / "005.png", k=1, rerank=1)[0].id == "005.png"
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_a_segment_is_lost_from_the_start(images, reopen, damage)
         path.unlink()
     else:
         path.write_bytes(b"garbage" * (10_000 if damage == "garbage" else 0))
-    lost = reopen(images.path).lost()
+    lost = reopen(images.path).unreadable_segments()
     assert len(lost) == 1 and "000002.h5" in lost[0]
 
 

@@ -13,9 +13,9 @@ from delg.errors import DelgError
 from delg.files import file_sha256
 from delg.types import ImageFeatures, LocalFeatures
 from index.storage.codec import decode, encode
-from index.storage.product_quantizer import FEWEST, Quantiser
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.segments import (
-    Packed,
+    EncodedImage,
     Segment,
     SegmentError,
     segment_path,
@@ -155,22 +155,24 @@ def test_what_is_written_comes_back(tmp_path, sizes, dims, codec, names):
 
 
 @pytest.fixture(scope="module")
-def quantiser() -> Quantiser:
-    return Quantiser.learn(image(0, FEWEST).local.descriptors)
+def quantizer() -> ProductQuantizer:
+    return ProductQuantizer.train(image(0, MIN_TRAINING_VECTORS).local.descriptors)
 
 
 @pytest.fixture
-def compact(tmp_path, quantiser) -> Path:
+def compact(tmp_path, quantizer) -> Path:
     """A compact segment of three photos, the second without features."""
     path = tmp_path / "000002.h5"
-    photos = [Packed.of(one, quantiser) for one in (image(1, 40), image(2, 0), image(3, 7))]
-    write_compact_segment(path, ["a", "b", "c"], photos, quantiser)
+    photos = [
+        EncodedImage.encode(one, quantizer) for one in (image(1, 40), image(2, 0), image(3, 7))
+    ]
+    write_compact_segment(path, ["a", "b", "c"], photos, quantizer)
     return path
 
 
-def test_a_compact_segment_gives_nearly_what_was_written(compact, quantiser):
+def test_a_compact_segment_gives_nearly_what_was_written(compact, quantizer):
     segment = Segment(compact)
-    assert segment.ids == ["a", "b", "c"] and segment.quantiser.same(quantiser)
+    assert segment.ids == ["a", "b", "c"] and segment.quantizer.is_same(quantizer)
     for position, (seed, count) in enumerate(((1, 40), (2, 0), (3, 7))):
         one, found = image(seed, count), segment.features(position)
         assert (found.width, found.height) == (one.width, one.height)
@@ -180,16 +182,16 @@ def test_a_compact_segment_gives_nearly_what_was_written(compact, quantiser):
         assert np.abs(found.local.keypoints - inside).max(initial=0) < 1
         assert (found.local.descriptors * one.local.descriptors).sum(axis=1).min(initial=1) > 0.95
         near = segment.matchable(position)
-        assert near.codebook is segment.quantiser
+        assert near.codebook is segment.quantizer
         np.testing.assert_array_equal(near.keypoints, found.local.keypoints)
-        own = quantiser.project(one.local.descriptors)
+        own = quantizer.project(one.local.descriptors)
         assert (near.descriptors * own).sum(axis=1).min(initial=1) > 0.95
 
 
-def test_packed_photos_move_between_segments_unchanged(compact, quantiser, tmp_path):
+def test_packed_photos_move_between_segments_unchanged(compact, quantizer, tmp_path):
     segment = Segment(compact)
-    moved = [segment.packed(position, quantiser) for position in (2, 0)]
-    write_compact_segment(tmp_path / "moved.h5", ["c", "a"], moved, quantiser)
+    moved = [segment.encoded(position, quantizer) for position in (2, 0)]
+    write_compact_segment(tmp_path / "moved.h5", ["c", "a"], moved, quantizer)
     again = Segment(tmp_path / "moved.h5")
     assert same(again.features(0), segment.features(2))
     assert same(again.features(1), segment.features(0))
