@@ -1,4 +1,4 @@
-"""The published matching and re-ranking, against a plain transcription of what the paper says."""
+"""The paper's matching and re-ranking, against a plain transcription of what it says."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def pair(rng, transform, shared: int, others: int) -> tuple[ImageFeatures, Image
     moved = np.c_[points, np.ones(len(points))] @ np.asarray(transform)[:2].T
     moved[shared:] = rng.random((others, 2)) * size
     moved += rng.normal(0, 2, moved.shape)
-    words = unit(rng.normal(size=(shared + others, 16)))
-    seen = unit(words + rng.normal(0, 0.1, words.shape))
-    seen[shared:] = unit(rng.normal(size=(others, 16)))
+    descriptors = unit(rng.normal(size=(shared + others, 16)))
+    noisy = unit(descriptors + rng.normal(0, 0.1, descriptors.shape))
+    noisy[shared:] = unit(rng.normal(size=(others, 16)))
     return tuple(
         ImageFeatures(
             unit(rng.normal(size=8)),
             LocalFeatures(
-                where.astype(np.float32),
-                what,
-                np.ones(len(what), np.float32),
-                np.ones(len(what), np.float32),
+                keypoints.astype(np.float32),
+                vectors,
+                np.ones(len(vectors), np.float32),
+                np.ones(len(vectors), np.float32),
             ),
             900,
             500,
         )
-        for where, what in ((points, words), (moved, seen))
+        for keypoints, vectors in ((points, descriptors), (moved, noisy))
     )  # type: ignore[return-value]
 
 
@@ -57,15 +57,15 @@ def published(query: ImageFeatures, other: ImageFeatures, seed: int = 0) -> int:
     """Inliers as the paper counts them; (y, x) as in its arrays."""
     tree = cKDTree(other.local.descriptors)
     _, nearest = tree.query(query.local.descriptors, distance_upper_bound=1.0)
-    found = nearest < len(other.local)
-    if found.sum() <= 3:
+    matched = nearest < len(other.local)
+    if matched.sum() <= 3:
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, inliers = ransac(
             (
-                other.local.keypoints[nearest[found], ::-1].astype(np.float64),
-                query.local.keypoints[found, ::-1].astype(np.float64),
+                other.local.keypoints[nearest[matched], ::-1].astype(np.float64),
+                query.local.keypoints[matched, ::-1].astype(np.float64),
             ),
             AffineTransform,
             min_samples=3,
@@ -101,9 +101,9 @@ def test_the_threshold_is_in_pixels_of_the_query() -> None:
 
 def test_the_transform_still_maps_the_query_to_the_other_photo() -> None:
     query, other = pair(np.random.default_rng(2), ZOOM, 100, 20)
-    found = verify_features(query, other, PAPER).transform
-    assert found is not None
-    np.testing.assert_allclose(found[:, :2], np.array(ZOOM)[:, :2], atol=0.05)
+    transform = verify_features(query, other, PAPER).transform
+    assert transform is not None
+    np.testing.assert_allclose(transform[:, :2], np.array(ZOOM)[:, :2], atol=0.05)
 
 
 def test_the_order_is_inliers_then_similarity() -> None:
@@ -113,11 +113,11 @@ def test_the_order_is_inliers_then_similarity() -> None:
     answers += [(0, 1.0), (1, -1.0), (2, 1.0), (3, -1.0)]
 
     def value(inliers: int, similarity: float) -> float:
-        seen = Verification(inliers, inliers >= 4, None, np.zeros((inliers, 2), np.int32))
-        return score(similarity, seen, settings)
+        matches = np.zeros((inliers, 2), np.int32)
+        return score(similarity, Verification(inliers, inliers >= 4, None, matches), settings)
 
-    ours = sorted(answers, key=lambda one: -value(*one))
-    assert ours == sorted(answers, key=lambda one: (-one[0], -one[1]))
+    ranked = sorted(answers, key=lambda answer: -value(*answer))
+    assert ranked == sorted(answers, key=lambda answer: (-answer[0], -answer[1]))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*-gldv2-*.yaml")), ids=lambda p: p.stem)

@@ -1,4 +1,4 @@
-"""The whole engine with the model that ships, on photos that scikit-image ships."""
+"""The engine from end to end, by the model that ships, on the demo's photos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def query_of(queries: list[DemoQuery], start: str) -> DemoQuery:
     return next(query for query in queries if query.path.name.startswith(start))
 
 
-def test_hard_pictures_of_the_gallery_are_found_and_others_are_not(demo: tuple) -> None:
+def test_every_query_of_the_demo_has_the_right_result(demo: tuple) -> None:
     images, queries = demo
     wrong = [
         query.path.name
@@ -44,7 +44,7 @@ def test_hard_pictures_of_the_gallery_are_found_and_others_are_not(demo: tuple) 
     assert wrong == []
 
 
-def test_the_same_query_twice(demo: tuple) -> None:
+def test_the_same_query_repeats_identically(demo: tuple) -> None:
     images, queries = demo
     photo = query_of(queries, "astronaut-desk").path
     first, second = ([hit.as_json() for hit in images.query(photo)] for _ in range(2))
@@ -54,19 +54,18 @@ def test_the_same_query_twice(demo: tuple) -> None:
 @pytest.mark.parametrize(
     ("start", "degrees"), [("coins-turned-90", 90), ("camera-turned-180", 180)]
 )
-def test_turned_photos_are_found_and_the_orientation_reported(
+def test_rotated_photos_are_found_and_the_orientation_reported(
     demo: tuple, start: str, degrees: int
 ) -> None:
     images, queries = demo
     query = query_of(queries, start)
-    found = images.query(query.path)
-    assert found[0].id == query.expected and found[0].verified
-    assert found.orientation in ((90, 270) if degrees == 90 else (180,))
-    # Turned back by that much, the query stands upright.
-    upright = np.rot90(decode(query.path), found.orientation // 90)
+    result = images.query(query.path)
+    assert result[0].id == query.expected and result[0].verified
+    assert result.orientation in ((90, 270) if degrees == 90 else (180,))
+    # Rotated by that much, the query is upright.
+    upright = np.rot90(decode(query.path), result.orientation // 90)
     assert images.query(np.ascontiguousarray(upright)).orientation == 0
-    as_it_is = images.query(query.path, orientations="1")
-    assert as_it_is.orientation == 0
+    assert images.query(query.path, orientations="1").orientation == 0
 
 
 def test_global_only_has_no_inliers_and_scores_by_similarity(demo: tuple) -> None:
@@ -85,7 +84,7 @@ def test_order_of_hits(demo: tuple) -> None:
     assert scores == sorted(scores, reverse=True)
     verified = [hit.verified for hit in hits]
     assert verified == sorted(verified, reverse=True)
-    # Matches that are not yet proof lift a photo among these.
+    # Inliers short of proof lift a photo among these.
     others = [hit.similarity for hit in hits if hit.inliers < RankingSettings().min_soft_inliers]
     assert len(others) > 3 and others == sorted(others, reverse=True)
 
@@ -105,7 +104,7 @@ def test_the_transform_maps_query_pixels_to_the_hits(demo: tuple) -> None:
     assert np.median(errors) < 8
 
 
-def test_a_box_looks_only_at_its_part(demo: tuple) -> None:
+def test_a_box_searches_for_its_part_only(demo: tuple) -> None:
     """Two photos side by side: the box decides which of them is found."""
     images, _ = demo
     gallery = images.path.parent / "gallery"
@@ -121,8 +120,8 @@ def test_a_box_looks_only_at_its_part(demo: tuple) -> None:
         assert result.box == (x, 0, 500, 400)
 
 
-def test_a_second_look_proves_what_one_look_only_suggests(lite: Extractor) -> None:
-    """A steep view: few inliers at first, many once the view is taken away."""
+def test_a_second_look_verifies_what_the_first_only_suggests(lite: Extractor) -> None:
+    """A steep view: few inliers at first, many once the query is warped back."""
     import skimage.data
 
     photo = skimage.data.astronaut()
@@ -151,17 +150,5 @@ def test_different_photos_do_not_match(lite: Extractor) -> None:
     import skimage.data
 
     other = lite.extract(skimage.data.coffee())
-    found = match_photos(lite, skimage.data.astronaut(), other, IndexSettings())
-    assert not found.verification.verified
-
-
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_quarter_turns_of_a_transform(turns: int) -> None:
-    from delg.images.geometry import rotate_back
-    from index.search.orientation import quarter_rotations
-
-    turned = np.array([[0, 0], [10, 0], [0, 10]], np.float32)
-    upright = rotate_back(turned, 40, 30, turns)
-    # The transform from the upright photo to its turned twin.
-    columns = np.linalg.solve(np.c_[upright, np.ones(3)], turned).T
-    assert quarter_rotations(np.vstack([columns, [0, 0, 1]])) == turns
+    result = match_photos(lite, skimage.data.astronaut(), other, IndexSettings())
+    assert not result.verification.verified

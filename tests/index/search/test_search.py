@@ -6,11 +6,11 @@ from delg.images.decode import ImageError
 from index import ImageIndex
 from index.verification.geometric import transform_points
 
-TURNED = np.array([[0.8, -0.5, 70], [0.5, 0.8, 10], [0, 0, 1.0]])
+TRANSFORM = np.array([[0.8, -0.5, 70], [0.5, 0.8, 10], [0, 0, 1.0]])
 SIZE = (210, 190)
 
 
-def together(*parts: Dots, size: tuple[int, int]) -> Dots:
+def combine(*parts: Dots, size: tuple[int, int]) -> Dots:
     return Dots(
         np.concatenate([part.points for part in parts]),
         np.concatenate([part.colours for part in parts]),
@@ -30,8 +30,8 @@ def images(tmp_path_factory, dot_model_folder) -> ImageIndex:
     return images
 
 
-def test_hits_come_best_first_with_all_that_is_known_of_them(images):
-    result = images.query(dots(4).moved(TURNED, SIZE).pixels(), k=30)
+def test_hits_come_best_first_with_all_details(images):
+    result = images.query(dots(4).moved(TRANSFORM, SIZE).pixels(), k=30)
     assert [hit.rank for hit in result] == list(range(1, 31))
     assert len({hit.id for hit in result}) == 30
     scores = [hit.score for hit in result]
@@ -45,8 +45,8 @@ def test_hits_come_best_first_with_all_that_is_known_of_them(images):
     assert result[1].label is None and result[1].score == result[1].similarity
 
 
-def test_a_result_says_how_it_came_about(images):
-    result = images.query(dots(4).moved(TURNED, SIZE).pixels(), k=3)
+def test_a_result_names_the_model_and_the_time_of_each_stage(images):
+    result = images.query(dots(4).moved(TRANSFORM, SIZE).pixels(), k=3)
     assert (result.model, result.orientation, result.box) == ("dots", 0, None)
     assert (result.width, result.height) == SIZE
     assert list(result.timing_ms) == ["extract", "search", "rerank"]
@@ -54,39 +54,39 @@ def test_a_result_says_how_it_came_about(images):
 
 
 def test_the_transform_maps_points_of_the_query_to_points_of_the_hit(images):
-    first = images.query(dots(4).moved(TURNED, SIZE).pixels(), k=1)[0]
+    first = images.query(dots(4).moved(TRANSFORM, SIZE).pixels(), k=1)[0]
     assert len(first.query_points) == len(first.points) == first.inliers
     mapped = transform_points(first.transform, first.query_points)
     assert np.abs(mapped - first.points).max() < 3
-    np.testing.assert_allclose(first.transform, np.linalg.inv(TURNED), atol=1)
+    np.testing.assert_allclose(first.transform, np.linalg.inv(TRANSFORM), atol=1)
     # Points of the hit are dots of that photo.
     own = {tuple(point) for point in dots(4).points.tolist()}
     assert {tuple(point) for point in first.points.astype(int).tolist()} <= own
 
 
-def test_a_photo_finds_itself_without_a_change(images):
+def test_a_photo_matches_itself_by_the_identity(images):
     first = images.query(dots(7).pixels(), k=1)[0]
     assert first.id == "007.png" and first.similarity == pytest.approx(1, abs=1e-3)
     assert first.inliers == 40
     np.testing.assert_allclose(first.transform, np.eye(3), atol=1e-3)
 
 
-def test_proof_beats_likeness(images):
+def test_verified_photos_come_before_more_similar_ones(images):
     # Most of the query's dots are those of photo 9, but in disorder; some of photo 4 lie in order.
     shuffled = dots(9).points[np.random.default_rng(0).permutation(40)]
     some = Dots(dots(4).points[:26], dots(4).colours[:26])
-    query = together(some, Dots(shuffled, dots(9).colours), size=(160, 120)).pixels()
+    query = combine(some, Dots(shuffled, dots(9).colours), size=(160, 120)).pixels()
     result = images.query(query, k=2)
     assert [hit.id for hit in result] == ["004.png", "009.png"]
     assert result[0].verified and not result[1].verified
     assert result[0].similarity < result[1].similarity
     assert [hit.id for hit in images.query(query, k=2, rerank=0)] == ["009.png", "004.png"]
-    # It is lifted from below the hits that were asked for.
+    # Reranking looks beyond the first k of the shortlist.
     assert images.query(query, k=1)[0].id == "004.png"
 
 
 def test_without_reranking_the_score_is_the_similarity(images):
-    result = images.query(dots(4).moved(TURNED, SIZE).pixels(), k=30, rerank=0)
+    result = images.query(dots(4).moved(TRANSFORM, SIZE).pixels(), k=30, rerank=0)
     assert result[0].id == "004.png"
     for hit in result:
         assert hit.score == hit.similarity
@@ -95,20 +95,20 @@ def test_without_reranking_the_score_is_the_similarity(images):
     assert result.timing_ms["rerank"] < 1000
 
 
-def test_only_so_many_candidates_are_verified(images):
-    query = together(*(dots(seed) for seed in range(5)), size=(160, 120)).pixels()
+def test_no_more_than_rerank_candidates_are_verified(images):
+    query = combine(*(dots(seed) for seed in range(5)), size=(160, 120)).pixels()
     assert sum(hit.verified for hit in images.query(query, k=30, rerank=2)) == 2
     assert sum(hit.verified for hit in images.query(query, k=30)) == 5
 
 
 @pytest.mark.parametrize("k", [1, 5, 29, 30, 31, 1000])
-def test_there_are_as_many_hits_as_asked_for_or_as_there_are(images, k):
+def test_there_are_k_hits_or_as_many_as_there_are_photos(images, k):
     hits = images.query(dots(4).pixels(), k=k)
     assert len(hits) == min(k, 30)
     assert [hit.id for hit in hits] == [hit.id for hit in images.query(dots(4).pixels(), k=30)][:k]
 
 
-def test_what_nothing_matches_is_ranked_by_similarity_and_not_verified(images):
+def test_a_query_without_a_match_is_ranked_by_similarity_and_not_verified(images):
     result = images.query(dots(999).pixels(), k=30)
     assert not any(hit.verified for hit in result)
     similarities = [hit.similarity for hit in result]
@@ -116,10 +116,10 @@ def test_what_nothing_matches_is_ranked_by_similarity_and_not_verified(images):
     assert result.orientation == 0
 
 
-def test_a_box_looks_at_a_part_only(images):
+def test_a_box_searches_for_a_part_only(images):
     left, right = dots(4), dots(9)
     moved = Dots(right.points + np.array([170, 30]), right.colours)
-    query = together(left, moved, size=(340, 160)).pixels()
+    query = combine(left, moved, size=(340, 160)).pixels()
     both = images.query(query, k=2)
     assert {hit.id for hit in both if hit.verified} == {"004.png", "009.png"}
     result = images.query(query, k=30, box=(170, 30, 160, 120))
@@ -127,7 +127,7 @@ def test_a_box_looks_at_a_part_only(images):
     assert (result.width, result.height) == (340, 160)
     assert [hit.id for hit in result if hit.verified] == ["009.png"]
     assert result[0].similarity == pytest.approx(1, abs=1e-3)
-    # Points and transform are in pixels of the whole query all the same.
+    # Points and transform are in pixels of the uncropped query.
     np.testing.assert_allclose(
         result[0].transform, [[1, 0, -170], [0, 1, -30], [0, 0, 1]], atol=0.2
     )
@@ -150,20 +150,20 @@ def test_the_query_may_be_a_path_bytes_or_pixels(images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "reason"),
     [("nowhere.png", "no such file"), (b"", "empty"), (b"no photo", "not an image")],
 )
-def test_a_query_that_cannot_be_read_says_why(images, source, said):
-    with pytest.raises(ImageError, match=said):
+def test_a_query_that_cannot_be_decoded_says_why(images, source, reason):
+    with pytest.raises(ImageError, match=reason):
         images.query(source)
 
 
-def test_a_query_without_features_gets_its_hits_without_proof(images):
+def test_a_query_without_features_has_unverified_hits(images):
     result = images.query(dots(0, count=0).pixels(), k=5)
     assert len(result) == 5 and not any(hit.verified for hit in result)
 
 
-def test_the_hit_as_json_is_what_the_command_line_promises(images):
+def test_the_keys_of_a_hit_as_json(images):
     first = images.query(dots(4).pixels(), k=1)[0].as_json()
     assert list(first) == [
         "rank",
