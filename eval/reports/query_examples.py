@@ -24,7 +24,7 @@ from eval.predictions import plain_ranking
 from eval.run import Run
 from index.results import Ranking
 from index.visualize.draw_matches import Frame
-from index.visualize.html import Picture, shrink
+from index.visualize.html import EmbeddedImage, embed_image
 
 QUERY_SIDE, HIT_SIDE = 320, 200
 RIGHT, WRONG, IGNORED = "right", "wrong", "ignored"
@@ -35,7 +35,7 @@ _NOTHING = plain_ranking(())
 class Shown:
     """A photo on the page, or the reason why there is none; its size as a file."""
 
-    picture: Picture | None
+    picture: EmbeddedImage | None
     reason: str = ""
     size: tuple[int, int] = (0, 0)
 
@@ -55,7 +55,7 @@ class Album:
             try:
                 pixels = decode(path)
                 size = pixels.shape[1], pixels.shape[0]
-                self._files[key] = Shown(shrink(pixels, side), "", size)
+                self._files[key] = Shown(embed_image(pixels, side), "", size)
             except ImageError as error:
                 self._files[key] = Shown(None, str(error))
         return self._files[key]
@@ -138,7 +138,7 @@ def example(
     box = None
     if photo.picture is not None and query.box is not None:
         small = photo.picture
-        box = Frame(0, 0, small.width, small.height, *photo.size).place_box(query.box)
+        box = Frame(0, 0, small.width, small.height, *photo.size).box_to_canvas(query.box)
     if isinstance(truth, RecognitionTruth):
         answer = run.predictions.labels.get(query.id)
         verdict = None if answer is None else RIGHT if answer[0] in truth.labels else WRONG

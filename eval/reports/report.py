@@ -29,7 +29,7 @@ from eval.reports.query_examples import (
 from eval.reports.run_metadata import ABSENT, as_text, differing, distinct_titles, flatten
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
-from index.visualize.html import load_template, shrink
+from index.visualize.html import embed_image, load_template
 
 # Queries with pictures, of the worst, of the best, and of those with nothing to find.
 EACH = 10
@@ -304,6 +304,6 @@ def _number(value: float | None) -> str:
 
 def _drawing(match: MatchPicture) -> Shown:
     try:
-        return Shown(shrink(decode(match.image), MATCHES_SIDE))
+        return Shown(embed_image(decode(match.image), MATCHES_SIDE))
     except ImageError as error:
         return Shown(None, str(error))

@@ -198,9 +198,9 @@ def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> No
 
 def _write_page(path: Path, results: Iterable[tuple[Path, QueryResult]]) -> None:
     from delg.images.decode import decode
-    from index.visualize.html_report import write_page
+    from index.visualize.html_report import write_html_report
 
-    write_page(path, ((str(photo), decode(photo), result) for photo, result in results))
+    write_html_report(path, ((str(photo), decode(photo), result) for photo, result in results))
     log.info("page written: %s", path)
 
 

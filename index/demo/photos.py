@@ -1,7 +1,7 @@
-"""A small gallery and hard re-photographed queries, from photos that come with scikit-image.
+"""A small gallery and hard synthetic queries, from photos that come with scikit-image.
 
-Nothing is downloaded: only files inside the installed package are read, and one that this version
-of scikit-image does not carry is left out.
+Nothing is downloaded: only files inside the installed package are read. Files that the installed
+version of scikit-image lacks are left out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from delg.errors import DelgError
 from delg.files import write_bytes
 from delg.images.decode import ImageError, decode_bytes
-from index.visualize.draw_matches import Pixels, encode, resize
+from index.visualize.draw_matches import Pixels, encode_image, resize
 
 Change = Callable[[Pixels, np.random.Generator], Pixels]
 
-# Name in the gallery: file of scikit-image.
+# Name in the gallery -> file of scikit-image.
 GALLERY = {
     "astronaut": "astronaut.png",
     "brick": "brick.png",
@@ -44,7 +44,7 @@ GALLERY = {
     "text": "text.png",
     "tissue": "ihc.png",
 }
-# Photos that stay out of the gallery: the second view, what nothing matches, and desks.
+# Photos outside the gallery: a second view, queries without a match, and backgrounds.
 OTHERS = {
     "coffee": "coffee.png",
     "grass": "grass.png",
@@ -60,9 +60,9 @@ class DemoQuery:
     """One query of the demo.
 
     Attributes:
-        path: of the photo.
-        expected: file name of the photo in the gallery that shows the same, or None.
-        variant: what was done to the photo, in words.
+        path: of the query photo.
+        expected: file name of the gallery photo that shows the same, or None.
+        variant: how the photo was made, in words.
     """
 
     path: Path
@@ -72,7 +72,7 @@ class DemoQuery:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A query to make: from which photo, under which file name, how."""
+    """How a query is made: from which photo, under which file name, by which change."""
 
     photo: str
     slug: str
@@ -84,35 +84,37 @@ class _Plan:
 def make_gallery(folder: str | Path) -> list[DemoQuery]:
     """Write ``gallery/<name>.jpg`` and ``queries/<name>-<variant>.jpg`` into a folder.
 
-    The same package versions give the same bytes each time.
+    The same package versions always give the same bytes.
 
     Returns:
-        The queries, in the order to show them.
+        The queries, in display order.
 
     Raises:
-        DelgError: a file cannot be written, or the photos are missing altogether.
+        DelgError: a file cannot be written, or all photos are missing.
     """
     folder = Path(folder)
-    photos = {name: read_photo(file) for name, file in (GALLERY | OTHERS).items()}
-    found = {name: pixels for name, pixels in photos.items() if pixels is not None}
-    if not found.keys() & GALLERY.keys():
-        raise DelgError("the demo's photos are missing; mend it with: pip install scikit-image")
+    optional = {name: read_photo(file) for name, file in (GALLERY | OTHERS).items()}
+    photos = {name: pixels for name, pixels in optional.items() if pixels is not None}
+    gallery = photos.keys() & GALLERY.keys()
+    if not gallery:
+        raise DelgError("the demo's photos are missing; install them: pip install scikit-image")
     for part in ("gallery", "queries"):
         _make_folder(folder / part)
-    for name in found.keys() & GALLERY.keys():
-        write_bytes(folder / "gallery" / f"{name}.jpg", encode(found[name], "JPEG", quality=92))
+    for name in gallery:
+        data = encode_image(photos[name], "JPEG", quality=92)
+        write_bytes(folder / "gallery" / f"{name}.jpg", data)
     return [
-        _make_query(plan, found[plan.photo], folder / "queries")
-        for plan in _plans(found)
-        if plan.photo in found and (plan.expected is None or plan.expected in found)
+        _make_query(plan, photos[plan.photo], folder / "queries")
+        for plan in _plans(photos)
+        if plan.photo in photos and (plan.expected is None or plan.expected in photos)
     ]
 
 
 def read_photo(file: str) -> Pixels | None:
-    """Pixels of a photo inside scikit-image, uint8 (H, W, 3) RGB; None if it is not there.
+    """Pixels of a photo inside scikit-image, uint8 (H, W, 3) RGB; None if there is no such file.
 
     Raises:
-        DelgError: it is there and cannot be read.
+        DelgError: the file cannot be read.
     """
     try:
         data = resources.files("skimage").joinpath("data").joinpath(file).read_bytes()
@@ -130,7 +132,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DelgError(f"{folder}: cannot be made: {error.strerror or error}") from None
+        raise DelgError(f"{folder}: cannot be created: {error.strerror or error}") from None
 
 
 def _make_query(plan: _Plan, pixels: Pixels, folder: Path) -> DemoQuery:
@@ -138,49 +140,49 @@ def _make_query(plan: _Plan, pixels: Pixels, folder: Path) -> DemoQuery:
     # Each query has its own seed, so that a missing photo changes no other query.
     changed = plan.change(pixels, np.random.default_rng(zlib.crc32(name.encode())))
     path = folder / f"{name}.jpg"
-    write_bytes(path, encode(changed, "JPEG", quality=20 if plan.slug == "worn" else 88))
+    write_bytes(path, encode_image(changed, "JPEG", quality=20 if plan.slug == "worn" else 88))
     expected = None if plan.expected is None else f"{plan.expected}.jpg"
     return DemoQuery(path, expected, plan.variant)
 
 
-def _plans(found: dict[str, Pixels]) -> Iterator[_Plan]:
-    """What to make of which photo; a desk whose photo is missing becomes a plain wooden one."""
-    on_wood = partial(_print_on, desk=None)
-    on_gravel = partial(_print_on, desk=found.get("gravel"))
-    on_grass = partial(_print_on, desk=found.get("grass"))
+def _plans(photos: dict[str, Pixels]) -> Iterator[_Plan]:
+    """All queries; a background whose photo is missing is replaced by plain wood."""
+    on_wood = partial(_print_on, background=None)
+    on_gravel = partial(_print_on, background=photos.get("gravel"))
+    on_grass = partial(_print_on, background=photos.get("grass"))
     changes: dict[str, tuple[str, Change]] = {
         "desk": ("a print on a cluttered desk, from the side", on_wood),
         "gravel": ("a print lying on gravel, from the side", on_gravel),
         "grass": ("a print lying in the grass, from the side", on_grass),
         "tilt": ("seen at a steep angle", _tilt),
-        "crop": ("a part of it, close up", _crop),
-        "turned-90": ("turned by 90°", partial(_quarter_turns, turns=1)),
-        "turned-180": ("upside down", partial(_quarter_turns, turns=2)),
-        "turned": ("turned by an odd angle", _free_turn),
+        "crop": ("a detail, close up", _crop),
+        "turned-90": ("rotated by 90°", partial(_rotate_quarters, quarters=1)),
+        "turned-180": ("upside down", partial(_rotate_quarters, quarters=2)),
+        "turned": ("rotated by an arbitrary angle", _rotate_freely),
         "dark": ("in the dark, lit from one side", partial(_light, level=0.4, glare=0.0)),
         "glare": ("in bright light, with glare", partial(_light, level=1.25, glare=0.9)),
         "worn": ("out of focus, JPEG quality 20", _blur),
     }
-    yield _Plan("motorcycle-right", "second-view", "a second view", _as_it_is, "motorcycle")
-    wanted = (
+    yield _Plan("motorcycle-right", "second-view", "a second view", _unchanged, "motorcycle")
+    queries = (
         *("astronaut desk", "astronaut dark", "camera gravel", "camera turned-180", "cat crop"),
         *("cat glare", "coins turned-90", "coins worn", "hubble turned", "logo grass"),
         *("moon crop", "page tilt", "page worn", "retina turned-90", "rocket glare"),
         *("rocket tilt", "text desk", "tissue turned", "tissue crop"),
     )
-    for words in wanted:
-        photo, slug = words.split()
+    for query in queries:
+        photo, slug = query.split()
         yield _Plan(photo, slug, *changes[slug], photo)
     yield _Plan("coffee", "desk", "not in the gallery: a print on a desk", on_wood, None)
     yield _Plan("grass", "dark", "not in the gallery: in the dark", changes["dark"][1], None)
 
 
-def _as_it_is(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+def _unchanged(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     return pixels
 
 
 def _crop(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A window of half of each side, enlarged."""
+    """A window of half the width and height, enlarged."""
     height, width = pixels.shape[:2]
     w, h = round(width * 0.52), round(height * 0.52)
     x, y = rng.integers(width // 8, width - w - width // 8 + 1), rng.integers(0, height - h + 1)
@@ -188,23 +190,23 @@ def _crop(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     return resize(pixels[y : y + h, x : x + w], round(w * scale), round(h * scale))
 
 
-def _quarter_turns(pixels: Pixels, rng: np.random.Generator, turns: int) -> Pixels:
-    return np.ascontiguousarray(np.rot90(_light(pixels, rng, 0.9, 0.0), turns))
+def _rotate_quarters(pixels: Pixels, rng: np.random.Generator, quarters: int) -> Pixels:
+    return np.ascontiguousarray(np.rot90(_light(pixels, rng, 0.9, 0.0), quarters))
 
 
-def _free_turn(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Turned by 20 to 50 degrees to either side, on a table large enough for the corners."""
+def _rotate_freely(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Rotated by 20 to 50 degrees either way, on a table large enough for the corners."""
     height, width = pixels.shape[:2]
     side = round(float(np.hypot(width, height)))
     angle = float(rng.uniform(20, 50) * rng.choice((-1, 1)))
     middle = (width - 1) / 2, (height - 1) / 2
-    turn = np.asarray(cv2.getRotationMatrix2D(middle, angle, 0.95), np.float64)
-    turn[:, 2] += ((side - width) / 2, (side - height) / 2)
-    return _paste(_wood(side, side, rng), pixels, np.vstack((turn, (0, 0, 1))))
+    rotation = np.asarray(cv2.getRotationMatrix2D(middle, angle, 0.95), np.float64)
+    rotation[:, 2] += ((side - width) / 2, (side - height) / 2)
+    return _paste(_wood(side, side, rng), pixels, np.vstack((rotation, (0, 0, 1))))
 
 
 def _tilt(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """The photo fills the frame at a steep angle; its far side is little over half as long."""
+    """The photo at a steep angle; its far side is little more than half as long as its near one."""
     height, width = pixels.shape[:2]
     corners = np.array([(0.2, 0.16), (0.8, 0.08), (1.02, 0.98), (-0.02, 0.9)])
     corners += rng.uniform(-0.03, 0.03, (4, 2))
@@ -213,7 +215,7 @@ def _tilt(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _light(pixels: Pixels, rng: np.random.Generator, level: float, glare: float) -> Pixels:
-    """Light that falls off to one side, and a glaring spot."""
+    """Light that falls off to one side, and a spot of glare."""
     height, width = pixels.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
@@ -232,10 +234,12 @@ def _soft(pixels: Pixels, sigma: float) -> Pixels:
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma), np.uint8)
 
 
-def _print_on(pixels: Pixels, rng: np.random.Generator, desk: Pixels | None) -> Pixels:
-    """A print with a white margin, seen from the side, on a desk with other things."""
+def _print_on(pixels: Pixels, rng: np.random.Generator, background: Pixels | None) -> Pixels:
+    """A print with a white margin, seen from the side, on a cluttered surface."""
     width, height = _DESK_SIZE
-    table = _wood(width, height, rng) if desk is None else _cover(desk, width, height, rng)
+    table = (
+        _wood(width, height, rng) if background is None else _cover(background, width, height, rng)
+    )
     _clutter(table, rng)
     margin = round(max(pixels.shape[:2]) * 0.04)
     paper = np.full((pixels.shape[0] + 2 * margin, pixels.shape[1] + 2 * margin, 3), 244, np.uint8)
@@ -246,12 +250,12 @@ def _print_on(pixels: Pixels, rng: np.random.Generator, desk: Pixels | None) -> 
 
 
 def _quad(paper: Pixels, width: int, height: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Corners (4, 2) of a sheet that lies turned on a table and is seen from the side."""
+    """Corners (4, 2) of a sheet that lies rotated on a table and is seen from the side."""
     half = np.array([paper.shape[1], paper.shape[0]]) / max(paper.shape[:2])
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * half
     angle = np.deg2rad(rng.uniform(8, 22) * rng.choice((-1, 1)))
-    turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-    flat = corners @ turn.T
+    rotation = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    flat = corners @ rotation.T
     # Farther up on the table is farther away: smaller, and nearer to the middle.
     quad = flat * (1, 0.9) / (1 - 0.22 * flat[:, 1:])
     low, high = quad.min(axis=0), quad.max(axis=0)
@@ -267,7 +271,7 @@ def _to_quad(pixels: Pixels, corners: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _paste(table: Pixels, pixels: Pixels, transform: NDArray[np.float64]) -> Pixels:
-    """Lay a photo on a table, its edges smooth."""
+    """Warp a photo onto a table, with smooth edges."""
     size = table.shape[1], table.shape[0]
     warped = cv2.warpPerspective(pixels, transform, size, flags=cv2.INTER_AREA)
     mask = cv2.warpPerspective(np.ones(pixels.shape[:2], np.float32), transform, size)[..., None]
@@ -282,7 +286,7 @@ def _shadow(table: Pixels, quad: NDArray[np.float64]) -> Pixels:
 
 
 def _wood(width: int, height: int, rng: np.random.Generator) -> Pixels:
-    """Boards of wood: noise drawn out along the grain."""
+    """Wooden boards: noise stretched along the grain."""
     noise = rng.normal(0, 1, (height, max(2, width // 24))).astype(np.float32)
     fine = np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC))
     grain = fine + 2 * np.asarray(cv2.GaussianBlur(fine, (0, 0), sigmaX=12, sigmaY=3))
@@ -291,16 +295,16 @@ def _wood(width: int, height: int, rng: np.random.Generator) -> Pixels:
     return np.clip(tone + 9 * grain[..., None], 0, 255).astype(np.uint8)
 
 
-def _cover(desk: Pixels, width: int, height: int, rng: np.random.Generator) -> Pixels:
-    """A photo of a surface, enlarged to the table and tinted."""
+def _cover(surface: Pixels, width: int, height: int, rng: np.random.Generator) -> Pixels:
+    """A photo of a surface, enlarged to the table's size and tinted."""
     tint = rng.uniform(0.75, 1.0, 3)
-    scale = max(width / desk.shape[1], height / desk.shape[0])
-    size = round(desk.shape[1] * scale), round(desk.shape[0] * scale)
-    return (resize(desk, *size)[:height, :width] * tint).astype(np.uint8)
+    scale = max(width / surface.shape[1], height / surface.shape[0])
+    size = round(surface.shape[1] * scale), round(surface.shape[0] * scale)
+    return (resize(surface, *size)[:height, :width] * tint).astype(np.uint8)
 
 
 def _clutter(table: Pixels, rng: np.random.Generator) -> None:
-    """Sheets with writing, and pens, drawn into the table."""
+    """Draw sheets of writing and pens onto the table."""
     height, width = table.shape[:2]
     for _ in range(3):
         center = rng.uniform((0, 0), (width, height))
@@ -319,11 +323,11 @@ def _draw_sheet(
     for line in range(24, 280, 14):
         end = int(rng.integers(60, 200))
         cv2.line(sheet, (18, line), (end, line), (70, 70, 80), 2, cv2.LINE_AA)
-    turn = np.asarray(cv2.getRotationMatrix2D((110, 150), angle, 1), np.float64)
-    turn[:, 2] += np.array(center) - (110, 150)
-    table[:] = _paste(table, sheet, np.vstack((turn, (0, 0, 1))))
+    rotation = np.asarray(cv2.getRotationMatrix2D((110, 150), angle, 1), np.float64)
+    rotation[:, 2] += np.array(center) - (110, 150)
+    table[:] = _paste(table, sheet, np.vstack((rotation, (0, 0, 1))))
 
 
 def _sensor(light: NDArray[np.floating] | Pixels, rng: np.random.Generator, noise: float) -> Pixels:
-    """What a camera makes of the light: noise, and clipped to 8 bits."""
+    """A camera's response: noise, and clipping to 8 bits."""
     return np.clip(light + rng.normal(0, noise, light.shape), 0, 255).astype(np.uint8)

@@ -13,7 +13,7 @@ from index.demo.photos import DemoQuery, make_gallery
 from index.image_index import ImageIndex
 from index.results import QueryResult
 from index.visualize.draw_matches import Pixels
-from index.visualize.html_report import write_page
+from index.visualize.html_report import write_html_report
 
 # Called as progress(done, total, failed).
 Progress = Callable[[int, int, int], None]
@@ -68,7 +68,7 @@ def write_demo_page(folder: Path, results: Sequence[DemoResult]) -> Path:
         DelgError: it cannot be written.
     """
     page = folder / "demo.html"
-    write_page(page, _sections(results), title="Demo: photos, and new pictures of them")
+    write_html_report(page, _sections(results), title="Demo: photos, and new pictures of them")
     return page
 
 

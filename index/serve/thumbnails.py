@@ -10,7 +10,7 @@ from pathlib import Path
 
 from delg.images.decode import decode_bytes, read_bytes
 from delg.settings import ImageSettings
-from index.visualize.draw_matches import encode, resize
+from index.visualize.draw_matches import encode_image, resize
 
 THUMBNAIL_SIDE, PHOTO_SIDE = 360, 1600
 _QUALITY = {THUMBNAIL_SIDE: 82, PHOTO_SIDE: 88}
@@ -69,7 +69,7 @@ class ThumbnailCache:
             pixels = decode_bytes(read_bytes(path), limits, at_least=side)
             scale = min(1.0, side / max(pixels.shape[:2]))
             height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-            data = encode(resize(pixels, width, height), "JPEG", _QUALITY[side])
+            data = encode_image(resize(pixels, width, height), "JPEG", _QUALITY[side])
         if side == THUMBNAIL_SIDE and tag:
             self._store(tag, data)
         return Jpeg(data, tag)

@@ -1,4 +1,4 @@
-"""Two photos side by side and lines between their matched points: the proof of a hit."""
+"""Drawings of matches: two photos side by side, with lines between their matching points."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GAP = 12
 BOX_COLOUR = (255, 255, 255)
 _PAPER = (250, 248, 244)
 _INK = (24, 22, 20)
-# Taken in turn, so that colours next to each other in the list must differ clearly.
+# Assigned in turn, so neighbours in the list must be easy to tell apart.
 PALETTE = np.array(
     [
         (255, 93, 93),
@@ -36,18 +36,18 @@ PALETTE = np.array(
     ],
     np.uint8,
 )
-# Sub-pixel bits of OpenCV's drawing coordinates, and how far off the canvas one may point.
+# Fractional bits of OpenCV's drawing coordinates, and the limit of what it accepts in pixels.
 _SHIFT = 4
-_FAR = 30_000
+_MAX_COORDINATE = 30_000
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where one photo lies on a canvas.
+    """The place of a photo on a canvas.
 
     Attributes:
-        x, y, width, height: in the canvas' pixels, counted from its outer top-left corner.
-        source_width, source_height: pixels of the photo in which its points are given.
+        x, y, width, height: in pixels of the canvas, from its outer top-left corner.
+        source_width, source_height: size of the photo in the pixels of its points.
     """
 
     x: int
@@ -57,8 +57,8 @@ class Frame:
     source_width: int
     source_height: int
 
-    def place(self, points: FloatArray) -> NDArray[np.float64]:
-        """Points of the photo on the canvas.
+    def to_canvas(self, points: FloatArray) -> NDArray[np.float64]:
+        """Map points of the photo to the canvas.
 
         Args:
             points: (N, 2), (x, y), where the centre of the photo's first pixel is (0, 0).
@@ -69,8 +69,8 @@ class Frame:
         pairs = np.asarray(points, np.float64).reshape(-1, 2)
         return self._scale(pairs + 0.5)
 
-    def place_box(self, box: Box) -> tuple[float, float, float, float]:
-        """A box (x, y, width, height) of the photo on the canvas, cut to the photo."""
+    def box_to_canvas(self, box: Box) -> tuple[float, float, float, float]:
+        """Map a box (x, y, width, height) of the photo to the canvas, clipped to the photo."""
         corners = np.array([box[:2], (box[0] + box[2], box[1] + box[3])], np.float64)
         low, high = (self.x, self.y), (self.x + self.width, self.y + self.height)
         (left, top), (right, bottom) = np.clip(self._scale(corners), low, high).tolist()
@@ -94,19 +94,19 @@ class Layout:
 def side_by_side(
     query_size: tuple[int, int], hit_size: tuple[int, int], longest_side: int, gap: int = GAP
 ) -> Layout:
-    """Lay two photos next to each other, of one height unless that would make one tiny.
+    """Lay out two photos next to each other, at equal height unless that would make one tiny.
 
     Args:
         query_size, hit_size: (width, height).
-        longest_side: neither photo gets longer than this on the canvas.
+        longest_side: limit of either photo on the canvas, in pixels.
         gap: pixels between them.
     """
     sizes = np.array([query_size, hit_size], np.float64)
     longest = sizes.max(axis=1)
     fitted = sizes * (longest_side / longest)[:, None]
-    levelled = sizes * (fitted[:, 1].min() / sizes[:, 1])[:, None]
-    if levelled.max(axis=1).min() >= longest_side / 3:
-        fitted = levelled
+    equal_height = sizes * (fitted[:, 1].min() / sizes[:, 1])[:, None]
+    if equal_height.max(axis=1).min() >= longest_side / 3:
+        fitted = equal_height
     (qw, qh), (hw, hh) = np.maximum(np.rint(fitted), 1).astype(int).tolist()
     height = max(qh, hh)
     return Layout(
@@ -118,10 +118,9 @@ def side_by_side(
 
 
 def match_colours(query_points: FloatArray) -> Pixels:
-    """A colour for each match, by the position of its point in the query.
+    """One colour per match, by the position of its point in the query.
 
-    Matches are coloured in turn from top to bottom, so that lines that run next to each other
-    can be told apart.
+    Colours alternate from top to bottom, so that neighbouring lines can be told apart.
 
     Args:
         query_points: (N, 2), (x, y).
@@ -131,17 +130,17 @@ def match_colours(query_points: FloatArray) -> Pixels:
     """
     points = np.asarray(query_points, np.float64).reshape(-1, 2)
     order = np.lexsort((points[:, 0], points[:, 1]))
-    turn = np.empty(len(points), np.intp)
-    turn[order] = np.arange(len(points))
-    return PALETTE[turn % len(PALETTE)]
+    position = np.empty(len(points), np.intp)
+    position[order] = np.arange(len(points))
+    return PALETTE[position % len(PALETTE)]
 
 
 def resize(pixels: Pixels, width: int, height: int) -> Pixels:
     """Resize uint8 (H, W, 3) pixels without aliasing."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    shrinks = height < pixels.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    is_smaller = height < pixels.shape[0]
+    method = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=method), np.uint8)
 
 
@@ -153,19 +152,19 @@ def draw_matches(
     longest_side: int = 720,
     box: Box | None = None,
 ) -> Pixels:
-    """Both photos side by side with a line for each match.
+    """Draw both photos side by side, with one line per match.
 
     Args:
         query_pixels, hit_pixels: uint8 (H, W, 3), RGB, upright.
         query_points, points: (N, 2), (x, y), in the pixels of these two photos.
         longest_side: of each photo in the drawing, in pixels.
-        box: the part of the query that was looked at, (x, y, width, height) in its pixels.
+        box: the part of the query that was searched with, (x, y, width, height) in its pixels.
 
     Returns:
         uint8 (H, W, 3), RGB.
 
     Raises:
-        ValueError: there are not as many query points as points.
+        ValueError: the numbers of points differ.
     """
     if len(query_points) != len(points):
         raise ValueError(f"{len(query_points)} query points do not pair with {len(points)} points")
@@ -178,30 +177,38 @@ def draw_matches(
         )
         canvas[rows, columns] = resize(pixels, frame.width, frame.height)
     if box is not None:
-        _draw_box(canvas, layout.query.place_box(box))
-    starts = _fixed_point(layout.query.place(query_points))
-    ends = _fixed_point(layout.hit.place(points))
+        _draw_box(canvas, layout.query.box_to_canvas(box))
+    starts = _to_opencv(layout.query.to_canvas(query_points))
+    ends = _to_opencv(layout.hit.to_canvas(points))
     return _draw_lines(canvas, starts, ends, match_colours(query_points))
 
 
 def save_drawing(path: str | Path, drawing: Pixels) -> None:
-    """Write a drawing, uint8 (H, W, 3) RGB, as a PNG or JPEG file, by its suffix.
+    """Write a drawing, uint8 (H, W, 3) RGB, as PNG or JPEG, as the suffix says.
 
     Raises:
-        UsageError: the suffix is neither of PNG nor of JPEG.
+        UsageError: the suffix is unknown.
         DelgError: the file cannot be written.
     """
-    kind = SUFFIXES.get(Path(path).suffix.lower())
-    if kind is None:
-        raise UsageError(f"{path}: a drawing is written as one of {', '.join(SUFFIXES)}")
-    write_bytes(path, encode(drawing, kind, quality=92))
+    image_format = SUFFIXES.get(Path(path).suffix.lower())
+    if image_format is None:
+        raise UsageError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
+    write_bytes(path, encode_image(drawing, image_format, quality=92))
 
 
-def encode(pixels: Pixels, kind: str, quality: int) -> bytes:
-    """The bytes of an image file, ``kind`` PNG or JPEG; ``quality`` is for JPEG."""
+def encode_image(pixels: Pixels, image_format: str, quality: int) -> bytes:
+    """Encode pixels as an image file.
+
+    Args:
+        pixels: uint8 (H, W, 3), RGB.
+        image_format: "PNG" or "JPEG".
+        quality: of JPEG, 1 to 95.
+    """
     buffer = io.BytesIO()
-    options = {"quality": quality} if kind == "JPEG" else {}
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, kind, optimize=True, **options)
+    options = {"quality": quality} if image_format == "JPEG" else {}
+    Image.fromarray(np.ascontiguousarray(pixels)).save(
+        buffer, image_format, optimize=True, **options
+    )
     return buffer.getvalue()
 
 
@@ -209,19 +216,19 @@ def _size(pixels: Pixels) -> tuple[int, int]:
     return pixels.shape[1], pixels.shape[0]
 
 
-def _fixed_point(placed: NDArray[np.float64]) -> list[list[int]]:
-    """Canvas points as the integers with sub-pixel bits that OpenCV draws from."""
+def _to_opencv(points: NDArray[np.float64]) -> list[list[int]]:
+    """Canvas points as OpenCV's integers with fractional bits."""
     # OpenCV counts from the centre of the first pixel.
-    near = np.clip(placed - 0.5, -_FAR, _FAR)
-    fixed: list[list[int]] = np.rint(near * (1 << _SHIFT)).astype(int).tolist()
-    return fixed
+    clipped = np.clip(points - 0.5, -_MAX_COORDINATE, _MAX_COORDINATE)
+    coordinates: list[list[int]] = np.rint(clipped * (1 << _SHIFT)).astype(int).tolist()
+    return coordinates
 
 
 def _draw_box(canvas: Pixels, box: tuple[float, float, float, float]) -> None:
     left, top, width, height = box
     low = round(left), round(top)
     high = max(low[0], round(left + width) - 1), max(low[1], round(top + height) - 1)
-    # A dark line outside the light one shows on any photo.
+    # A dark outline around the light one is visible on any photo.
     cv2.rectangle(canvas, low, high, _INK, 4)
     cv2.rectangle(canvas, low, high, BOX_COLOUR, 2)
 
@@ -229,7 +236,7 @@ def _draw_box(canvas: Pixels, box: tuple[float, float, float, float]) -> None:
 def _draw_lines(
     canvas: Pixels, starts: list[list[int]], ends: list[list[int]], colours: Pixels
 ) -> Pixels:
-    """Lines a little transparent, so that the photos stay visible, and solid dots on top."""
+    """Slightly transparent lines, so that the photos stay visible, and solid dots on top."""
     lines = canvas.copy()
     matches = list(zip(starts, ends, colours.tolist(), strict=True))
     for start, end, colour in matches:

@@ -1,4 +1,4 @@
-"""What self-contained HTML pages are made of: photos as data inside them, and their templates."""
+"""Self-contained HTML pages: photos embedded as data, and templates."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 import jinja2
 
-from index.visualize.draw_matches import Pixels, encode, resize
+from index.visualize.draw_matches import Pixels, encode_image, resize
 
 QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A JPEG, base64, and its size."""
+class EmbeddedImage:
+    """A JPEG in base64, and its size in pixels."""
 
     jpeg: str
     width: int
     height: int
 
 
-def shrink(pixels: Pixels, longest_side: int, quality: int = QUALITY) -> Picture:
-    """The pixels as a JPEG of at most this size."""
+def embed_image(pixels: Pixels, longest_side: int, quality: int = QUALITY) -> EmbeddedImage:
+    """Encode pixels, uint8 (H, W, 3) RGB, as a JPEG of at most ``longest_side`` pixels a side."""
     scale = min(1.0, longest_side / max(pixels.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-    jpeg = encode(resize(pixels, width, height), "JPEG", quality)
-    return Picture(base64.b64encode(jpeg).decode("ascii"), width, height)
+    jpeg = encode_image(resize(pixels, width, height), "JPEG", quality)
+    return EmbeddedImage(base64.b64encode(jpeg).decode("ascii"), width, height)
 
 
 def load_template(package: str, name: str) -> jinja2.Template:
-    """A template of a package; it may include those of ``index``, such as look.css."""
-    places = dict.fromkeys((package, "index.visualize"))
+    """A template of a package; it may include templates of ``index.visualize``."""
+    packages = dict.fromkeys((package, "index.visualize"))
     environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(place) for place in places]),
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(name) for name in packages]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

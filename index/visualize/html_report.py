@@ -1,4 +1,4 @@
-"""Query results as one self-contained HTML file: photos, hits, and the matches that prove them."""
+"""Query results as one self-contained HTML file: photos, hits and their matches."""
 
 from __future__ import annotations
 
@@ -18,40 +18,44 @@ from index.visualize.draw_matches import (
     match_colours,
     side_by_side,
 )
-from index.visualize.html import Picture, load_template, shrink
+from index.visualize.html import EmbeddedImage, embed_image, load_template
 
 TITLE = "Search results"
 THUMBNAIL_SIDE = 320
 PHOTO_SIDE = 640
-# Views a query, and lines a view, that a reader can still take in.
+# Match views per query and lines per view; more are hard to read.
 MAX_VIEWS = 4
 MAX_LINES = 150
 
 
 @dataclass
 class _Album:
-    """The photos of a page. Each file is decoded once; match views share their pictures."""
+    """The embedded photos of a page. Each file is decoded once; match views share its image."""
 
-    shown: list[Picture] = field(default_factory=list)
+    images: list[EmbeddedImage] = field(default_factory=list)
     _numbers: dict[str, int] = field(default_factory=dict)
-    _files: dict[str, tuple[Picture, Picture] | str] = field(default_factory=dict)
+    _files: dict[str, tuple[EmbeddedImage, EmbeddedImage] | str] = field(default_factory=dict)
 
-    def show(self, photo: Picture) -> int:
-        """The number under which the page's match views find this photo."""
-        self.shown.append(photo)
-        return len(self.shown) - 1
+    def add(self, photo: EmbeddedImage) -> int:
+        """The number by which match views refer to the photo."""
+        self.images.append(photo)
+        return len(self.images) - 1
 
-    def show_file(self, path: str, photo: Picture) -> int:
+    def add_file(self, path: str, photo: EmbeddedImage) -> int:
+        """The number of a file's photo; a file is added once."""
         if path not in self._numbers:
-            self._numbers[path] = self.show(photo)
+            self._numbers[path] = self.add(photo)
         return self._numbers[path]
 
-    def read(self, path: str) -> tuple[Picture, Picture] | str:
+    def load(self, path: str) -> tuple[EmbeddedImage, EmbeddedImage] | str:
         """Thumbnail and photo of a file, or the reason why it cannot be shown."""
         if path not in self._files:
             try:
                 pixels = decode(path)
-                self._files[path] = shrink(pixels, THUMBNAIL_SIDE), shrink(pixels, PHOTO_SIDE)
+                self._files[path] = (
+                    embed_image(pixels, THUMBNAIL_SIDE),
+                    embed_image(pixels, PHOTO_SIDE),
+                )
             except ImageError as error:
                 self._files[path] = str(error)
         return self._files[path]
@@ -59,7 +63,7 @@ class _Album:
 
 @dataclass(frozen=True)
 class _Line:
-    """One match in a view: its colour and its two ends, in the view's pixels."""
+    """One match in a view: its colour, and its ends (x1, y1, x2, y2) in pixels of the view."""
 
     colour: str
     ends: tuple[float, float, float, float]
@@ -67,7 +71,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _View:
-    """Query and hit side by side; ``query`` and ``photo`` are numbers in the album."""
+    """Query and hit side by side; ``query`` and ``photo`` are their numbers in the album."""
 
     hit: Hit
     query: int
@@ -79,10 +83,10 @@ class _View:
 
 @dataclass(frozen=True)
 class _Card:
-    """A hit with its thumbnail, or the reason why there is none."""
+    """A hit with its thumbnail, or the reason why it has none."""
 
     hit: Hit
-    thumbnail: Picture | None
+    thumbnail: EmbeddedImage | None
     reason: str
     view: _View | None
 
@@ -93,7 +97,7 @@ class _Section:
 
     name: str
     photo: int
-    picture: Picture
+    picture: EmbeddedImage
     box: tuple[float, float, float, float] | None
     result: QueryResult
     timings: list[tuple[str, str]]
@@ -108,42 +112,44 @@ class _Section:
         return sum(card.hit.verified for card in self.cards)
 
 
-def write_page(
+def write_html_report(
     path: str | Path, results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE
 ) -> None:
-    """Write the results of queries as one HTML file that needs nothing else.
+    """Write the results of queries as one HTML file that loads nothing else.
 
-    Photos of hits are read from their paths; one that has gone is replaced by the reason.
+    Photos of hits are read from their paths; the reason is shown for one that cannot be read.
 
     Args:
         path: of the file; an existing one is replaced.
-        results: for each query its name, its upright pixels, uint8 (H, W, 3) RGB, and its hits.
+        results: of each query its name, its upright pixels, uint8 (H, W, 3) RGB, and its hits.
         title: heading of the page.
 
     Raises:
         DelgError: the file cannot be written.
     """
-    page = render_page(results, title)
-    # File names on Linux may hold bytes that are no text.
-    write_bytes(path, page.encode("utf-8", "replace"))
+    text = render_html_report(results, title)
+    # File names on Linux may contain bytes that are not text.
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
-def render_page(results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE) -> str:
-    """The HTML of :func:`write_page`."""
+def render_html_report(
+    results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE
+) -> str:
+    """The HTML of :func:`write_html_report`."""
     album = _Album()
     sections = [_section(name, pixels, result, album) for name, pixels, result in results]
     models = sorted({section.result.model for section in sections})
     template = load_template("index.visualize", "results.html")
-    return template.render(title=title, sections=sections, models=models, photos=album.shown)
+    return template.render(title=title, sections=sections, models=models, photos=album.images)
 
 
 def _section(name: str, pixels: Pixels, result: QueryResult, album: _Album) -> _Section:
-    picture = shrink(pixels, PHOTO_SIDE)
-    photo = album.show(picture)
+    picture = embed_image(pixels, PHOTO_SIDE)
+    photo = album.add(picture)
     cards: list[_Card] = []
     views = 0
     for hit in result:
-        card = _card(hit, result, photo, pixels, album, drawn=views < MAX_VIEWS)
+        card = _card(hit, result, photo, pixels, album, with_view=views < MAX_VIEWS)
         views += card.view is not None
         cards.append(card)
     timings = [(step, _duration(ms)) for step, ms in result.timing_ms.items()]
@@ -153,13 +159,13 @@ def _section(name: str, pixels: Pixels, result: QueryResult, album: _Album) -> _
 
 
 def _card(
-    hit: Hit, result: QueryResult, query: int, pixels: Pixels, album: _Album, drawn: bool
+    hit: Hit, result: QueryResult, query: int, pixels: Pixels, album: _Album, with_view: bool
 ) -> _Card:
-    photos = album.read(hit.path)
+    photos = album.load(hit.path)
     if isinstance(photos, str):
         return _Card(hit, None, photos, None)
     thumbnail, photo = photos
-    if not (drawn and hit.verified and len(hit.points)):
+    if not (with_view and hit.verified and len(hit.points)):
         return _Card(hit, thumbnail, "", None)
     # Points are in pixels of the photo as it was indexed, whatever its size is now.
     layout = side_by_side(
@@ -167,21 +173,21 @@ def _card(
         (hit.width or photo.width, hit.height or photo.height),
         PHOTO_SIDE,
     )
-    box = None if result.box is None else layout.query.place_box(result.box)
-    number = album.show_file(hit.path, photo)
+    box = None if result.box is None else layout.query.box_to_canvas(result.box)
+    number = album.add_file(hit.path, photo)
     return _Card(hit, thumbnail, "", _View(hit, query, number, layout, _lines(hit, layout), box))
 
 
 def _lines(hit: Hit, layout: Layout) -> list[_Line]:
-    """At most ``MAX_LINES`` lines, evenly taken from all matches."""
+    """At most ``MAX_LINES`` lines, sampled evenly from all matches."""
     total = len(hit.points)
-    taken = np.linspace(0, total - 1, min(total, MAX_LINES)).round().astype(int)
-    starts = layout.query.place(hit.query_points[taken])
-    ends = layout.hit.place(hit.points[taken])
+    sample = np.linspace(0, total - 1, min(total, MAX_LINES)).round().astype(int)
+    starts = layout.query.to_canvas(hit.query_points[sample])
+    ends = layout.hit.to_canvas(hit.points[sample])
     return [
         _Line("#{:02x}{:02x}{:02x}".format(*colour), tuple(round(v, 1) for v in (*start, *end)))
         for colour, start, end in zip(
-            match_colours(hit.query_points[taken]).tolist(),
+            match_colours(hit.query_points[sample]).tolist(),
             starts.tolist(),
             ends.tolist(),
             strict=True,
@@ -195,12 +201,12 @@ def _query_size(result: QueryResult, pixels: Pixels) -> tuple[int, int]:
 
 
 def _box(
-    result: QueryResult, pixels: Pixels, picture: Picture
+    result: QueryResult, pixels: Pixels, picture: EmbeddedImage
 ) -> tuple[float, float, float, float] | None:
     if result.box is None:
         return None
     frame = Frame(0, 0, picture.width, picture.height, *_query_size(result, pixels))
-    return frame.place_box(result.box)
+    return frame.box_to_canvas(result.box)
 
 
 def _duration(milliseconds: float) -> str:

@@ -13,7 +13,7 @@ from dots import DotModel, gallery, model_folder
 
 from delg.settings import parse
 from index import ImageIndex, IndexSettings
-from index.visualize.draw_matches import encode
+from index.visualize.draw_matches import encode_image
 
 WORKER = Path(__file__).parents[1] / "helpers" / "worker.py"
 
@@ -96,7 +96,7 @@ def real_photos(tmp_path_factory) -> Path:
     for name in ("astronaut", "cat", "coins", "moon", "page", "rocket"):
         pixels = read_photo(GALLERY[name])
         assert pixels is not None
-        (chosen / f"{name}.jpg").write_bytes(encode(pixels, "JPEG", quality=92))
+        (chosen / f"{name}.jpg").write_bytes(encode_image(pixels, "JPEG", quality=92))
     return chosen
 
 

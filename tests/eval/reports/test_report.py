@@ -24,7 +24,7 @@ from eval.reports import report
 from eval.reports.report import MatchPicture, render_report, write_report
 from eval.run import Run, load_run, save_run
 from eval.scoring import Scores
-from index.visualize.draw_matches import encode
+from index.visualize.draw_matches import encode_image
 
 FACTS = {
     "gallery": 1234,
@@ -342,7 +342,7 @@ def test_matches_are_placed_with_their_query_hit_and_verdict():
     drawing = np.full((30, 80, 3), 200, np.uint8)
     matches = [
         MatchPicture("q1", "a", 31, True, drawing),
-        MatchPicture("q2", "b", 1, False, encode(drawing, "JPEG", 90)),
+        MatchPicture("q2", "b", 1, False, encode_image(drawing, "JPEG", 90)),
         MatchPicture("q3", "c", 0, None, b"damaged"),
     ]
     figures = page(shelves(), matches=matches).section("Matches").all("figure")

@@ -26,15 +26,15 @@ def points(*pairs: tuple[float, float]) -> np.ndarray:
 
 def test_frame_places_pixel_centres_and_corners_exactly():
     frame = Frame(x=100, y=10, width=50, height=20, source_width=100, source_height=40)
-    assert frame.place(points((-0.5, -0.5))).tolist() == [[100, 10]]
-    assert frame.place(points((99.5, 39.5))).tolist() == [[150, 30]]
-    assert frame.place(points((0.5, 0.5))).tolist() == [[100.5, 10.5]]
+    assert frame.to_canvas(points((-0.5, -0.5))).tolist() == [[100, 10]]
+    assert frame.to_canvas(points((99.5, 39.5))).tolist() == [[150, 30]]
+    assert frame.to_canvas(points((0.5, 0.5))).tolist() == [[100.5, 10.5]]
 
 
 def test_frame_cuts_a_box_to_the_photo():
     frame = Frame(x=0, y=0, width=50, height=20, source_width=100, source_height=40)
-    assert frame.place_box((20, 10, 40, 20)) == (10, 5, 20, 10)
-    assert frame.place_box((-10, -10, 500, 500)) == (0, 0, 50, 20)
+    assert frame.box_to_canvas((20, 10, 40, 20)) == (10, 5, 20, 10)
+    assert frame.box_to_canvas((-10, -10, 500, 500)) == (0, 0, 50, 20)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_dots_have_the_colour_of_the_match_where_the_points_are():
     layout = side_by_side((200, 100), (100, 100), 400)
     assert drawn.dtype == np.uint8 and drawn.shape == (layout.height, layout.width, 3)
     for frame, own in ((layout.query, query), (layout.hit, hit)):
-        for (x, y), colour in zip(frame.place(own).tolist(), match_colours(query), strict=True):
+        for (x, y), colour in zip(frame.to_canvas(own).tolist(), match_colours(query), strict=True):
             assert np.abs(drawn[int(y), int(x)].astype(int) - colour).max() <= 2
 
 

@@ -11,7 +11,7 @@ from delg.errors import DelgError
 from index.results import Hit, QueryResult
 from index.visualize import html_report as page
 from index.visualize.draw_matches import side_by_side
-from index.visualize.html_report import render_page, write_page
+from index.visualize.html_report import render_html_report, write_html_report
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 HOSTILE = "<script>alert('x')</script>\"'&<b onload=x>"
@@ -91,7 +91,7 @@ def result(*hits: Hit, **changes) -> QueryResult:
 
 
 def render(*hits: Hit, name: str = "q.jpg", title: str = page.TITLE, **changes) -> str:
-    return render_page([(name, pixels(), result(*hits, **changes))], title)
+    return render_html_report([(name, pixels(), result(*hits, **changes))], title)
 
 
 def line_ends(text: str) -> list[list[float]]:
@@ -159,7 +159,7 @@ def test_texts_from_outside_stay_texts(photo):
 
 def test_names_that_are_no_text_can_be_written(photo, tmp_path):
     strange = "caf\udce9\x00.jpg"
-    write_page(tmp_path / "a.html", [(strange, pixels(), result(hit(photo, id=strange)))])
+    write_html_report(tmp_path / "a.html", [(strange, pixels(), result(hit(photo, id=strange)))])
     assert "caf?" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
@@ -243,8 +243,8 @@ def test_every_picture_has_words(photo):
 
 
 def test_no_queries_and_no_hits_still_make_a_page():
-    assert "There are no queries to show." in Tree(render_page([])).words
-    assert "No photo of the index came back" in Tree(render()).words
+    assert "There are no queries to show." in Tree(render_html_report([])).words
+    assert "No hits for this query" in Tree(render()).words
 
 
 def test_large_photos_are_shrunk_and_one_photo_is_stored_once(tmp_path):
@@ -252,7 +252,7 @@ def test_large_photos_are_shrunk_and_one_photo_is_stored_once(tmp_path):
     Image.fromarray(pixels(3000, 2000, 2)).save(path)
     hits = [hit(path, rank, 20, width=3000, height=2000) for rank in (1, 2, 3)]
     results = [(f"q{n}.jpg", pixels(2000, 3000), result(*hits)) for n in range(2)]
-    tree = Tree(render_page(results))
+    tree = Tree(render_html_report(results))
     stored = tree.all("image")
     assert len(stored) == 3
     for image in stored:
@@ -265,11 +265,11 @@ def test_large_photos_are_shrunk_and_one_photo_is_stored_once(tmp_path):
 def test_writing_replaces_the_file_as_a_whole(photo, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
-    write_page(path, [("q.jpg", pixels(), result(hit(photo)))], title="New")
+    write_html_report(path, [("q.jpg", pixels(), result(hit(photo)))], title="New")
     assert path.read_text(encoding="utf-8") == render(hit(photo), title="New")
     assert {p.name for p in tmp_path.iterdir()} == {"report.html", "photos"}
 
 
 def test_a_path_that_cannot_be_written_is_named(photo, tmp_path):
     with pytest.raises(DelgError, match=r"missing.a\.html"):
-        write_page(tmp_path / "missing" / "a.html", [("q", pixels(), result(hit(photo)))])
+        write_html_report(tmp_path / "missing" / "a.html", [("q", pixels(), result(hit(photo)))])
