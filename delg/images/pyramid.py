@@ -48,10 +48,7 @@ def level(pixels: NDArray[np.uint8], scale: float, longest_side: float) -> Level
     height, width = pixels.shape[:2]
     ratio = scale * longest_side / max(height, width)
     size = (_aligned(width * ratio), _aligned(height * ratio))
-    if size[0] < width and size[1] < height:
-        # What only looks into an index does not wait for Numba.
-        from delg.images.shrink import shrink
-
-        return Level(scale, shrink(pixels, size), width, height)
-    resized = cv2.resize(pixels, size, interpolation=cv2.INTER_LINEAR)
+    shrinks = size[0] < width and size[1] < height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(pixels, size, interpolation=method)
     return Level(scale, np.asarray(resized, np.uint8), width, height)
