@@ -87,6 +87,17 @@ def test_on_a_full_disk_each_process_compiles(run):
     assert run() == ["45.0", "0"], "nothing broken was left behind"
 
 
+@pytest.mark.parametrize("ending", [".nbi", ".nbc"])
+def test_a_damaged_cache_is_made_anew(run, tmp_path, ending):
+    run()
+    damaged = list(tmp_path.rglob(f"*{ending}"))
+    assert damaged
+    for file in damaged:
+        file.write_bytes(b"")
+    assert run() == ["45.0", "0"]
+    assert run() == ["45.0", "1"]
+
+
 def test_where_nothing_can_be_written_it_still_runs():
     place: dict = {}
     exec(SOURCE, place)  # Of code without a file nothing is kept.
@@ -105,7 +116,7 @@ def test_infinities_and_nan_stay_what_they_are():
 
 
 def test_threads_that_come_first_together_all_get_an_answer(monkeypatch):
-    made = module._made
+    made = module._jit
 
     def slowly(function):
         time.sleep(0.2)
@@ -114,7 +125,7 @@ def test_threads_that_come_first_together_all_get_an_answer(monkeypatch):
     place: dict = {}
     exec(SOURCE, place)
     made(place["more"]._function)(1.0, 2.0)  # The compiler itself is ready.
-    monkeypatch.setattr(module, "_made", slowly)
+    monkeypatch.setattr(module, "_jit", slowly)
 
     def late(wait: float) -> float:
         time.sleep(wait)
