@@ -91,11 +91,14 @@ def estimate_affine_ransac(
     if len(matches.query) < _SAMPLE_SIZE:
         return None
     ratios = matches.scale_ratios
-    transform, inliers = _estimate(
+    points, means = _normalize(
         matches.query,
         matches.other,
         np.zeros(0, np.float32) if ratios is None else ratios,
         threshold,
+    )
+    hypotheses, costs = sample_hypotheses(
+        points,
         params.pairs,
         params.triples,
         params.max_zoom,
@@ -103,36 +106,13 @@ def estimate_affine_ransac(
         params.seed % _SEEDS,
         params.max_octaves,
     )
-    return RansacResult(transform, inliers) if np.isfinite(transform).all() else None
-
-
-@compiled
-def _estimate(
-    query: FloatArray,
-    other: FloatArray,
-    scale_ratios: FloatArray,
-    threshold: float,
-    pairs: int,
-    triples: int,
-    max_zoom: float,
-    allow_mirror: bool,
-    seed: int,
-    max_octaves: float,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The transform (3, 3), NaN if there is no hypothesis, and the inliers (N,)."""
-    points, means = _normalize(query, other, scale_ratios, threshold)
-    hypotheses, costs = sample_hypotheses(
-        points, pairs, triples, max_zoom, allow_mirror, seed, max_octaves
-    )
-    model = _refine_best(hypotheses, costs, points, max_octaves)
+    model = _refine_best(hypotheses, costs, points, params.max_octaves)
+    transform = _denormalize(model, means, threshold)
+    if not np.isfinite(transform).all():
+        return None
     residuals = np.empty(points.shape[1], np.float32)
-    squared_residuals(model, points, max_octaves, residuals)
-    transform = np.eye(3)
-    for row in range(2):
-        a, b, c = model[3 * row], model[3 * row + 1], model[3 * row + 2]
-        transform[row, 0], transform[row, 1] = a, b
-        transform[row, 2] = threshold * c + means[2 + row] - a * means[0] - b * means[1]
-    return transform, residuals < 1
+    squared_residuals(model, points, params.max_octaves, residuals)
+    return RansacResult(transform, residuals < 1)
 
 
 @compiled
@@ -156,6 +136,19 @@ def _normalize(
     for match in range(count):
         points[4, match] = math.log2(scale_ratios[match]) if len(scale_ratios) else np.nan
     return points, means
+
+
+@compiled
+def _denormalize(
+    model: Affine, means: NDArray[np.float64], threshold: float
+) -> NDArray[np.float64]:
+    """The transform (3, 3) between the points as they were before :func:`_normalize`."""
+    transform = np.eye(3)
+    for row in range(2):
+        a, b, c = model[3 * row], model[3 * row + 1], model[3 * row + 2]
+        transform[row, 0], transform[row, 1] = a, b
+        transform[row, 2] = threshold * c + means[2 + row] - a * means[0] - b * means[1]
+    return transform
 
 
 # Below, rows and numbers are assigned one by one: Numba does not vectorise loops over arrays that
