@@ -326,9 +326,9 @@ def http_page() -> str:
         "What `delg serve` answers; a running server describes itself at `/openapi.json` and shows "
         "its API by example at `/api`. With a token, send `Authorization: Bearer TOKEN`. Routes "
         "marked *writable* exist only with `--writable`. [Serving](../serving.md) has examples.",
-        "Besides what is listed with each route, any of them may answer 401 (a token is needed), "
-        "403 (not from there) and 503 (too busy; try again after `Retry-After` seconds), with a "
-        "[ErrorJson](#errorjson).",
+        "Besides what is listed with each route, any of them may answer 401 (a token is required), "
+        "403 (host or origin not allowed) and 503 (too busy; try again after `Retry-After` "
+        "seconds), with an [`ErrorJson`](#errorjson).",
     ]
     for path, methods in described["paths"].items():
         for method, route in methods.items():

@@ -31,7 +31,7 @@ def demo(
         images, queries = build_demo_index(out, report)
     with progress("queries") as report:
         results = query_demo_index(images, queries, report)
-    table(["query", "made by", "first hit", "inliers", "score", ""], map(_row, results))
+    table(["query", "variant", "first hit", "inliers", "score", ""], map(_row, results))
     page = write_demo_page(out, results)
     right = sum(result.is_right for result in results)
     print_result(
