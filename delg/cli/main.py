@@ -6,6 +6,7 @@ that only look into an index do not load TensorFlow.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import signal
@@ -117,6 +118,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
+@functools.cache
 def add_commands_of_other_packages() -> None:
     """``index`` and ``eval`` name their commands as entry points, so nothing here imports them."""
     for entry_point in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.value):

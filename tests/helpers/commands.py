@@ -1,12 +1,17 @@
-"""Fixtures for tests of the command line: every command runs in a process of its own."""
+"""Fixtures for tests of the command line."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +19,74 @@ import skimage.data
 from PIL import Image
 
 Done = subprocess.CompletedProcess
+Run = Callable[..., Done[str]]
 
 
 @pytest.fixture(scope="session")
-def run() -> Callable[..., Done[str]]:
-    """Words of a command line -> the finished process; it must not end in a traceback."""
+def run() -> Run:
+    """Words of a command line -> exit code and output. It runs in the tests' own process.
 
-    def run(*words: object, cwd: Path | None = None) -> Done[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "delg", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        return done
+    A process would do the same, and load all libraries anew each time. An exception that the
+    command line lets through, which would be a traceback, fails the test.
+    """
+    return functools.partial(_run, _in_this_process)
 
-    return run
+
+@pytest.fixture(scope="session")
+def run_process() -> Run:
+    """The same in a process of its own, for what only that shows."""
+    return functools.partial(_run, _in_a_process)
+
+
+def _run(how: Run, *words: object, cwd: Path | None = None) -> Done[str]:
+    done = how([str(word) for word in words], cwd)
+    assert "Traceback" not in done.stdout + done.stderr, done.stderr
+    return done
+
+
+def _in_a_process(words: list[str], cwd: Path | None) -> Done[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "delg", *words],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def _in_this_process(words: list[str], cwd: Path | None) -> Done[str]:
+    from delg.cli.main import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    with _state_restored(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["delg", *words])
+        if cwd is not None:
+            patch.chdir(cwd)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+    assert code is None or isinstance(code, int), code
+    return Done(words, code or 0, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _state_restored() -> Iterator[None]:
+    """What the command line changes for its process, which is the tests' own here."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    loggers = [logging.getLogger(name) for name in ("delg", "index", "eval")]
+    states = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for logger, level, propagate, before in states:
+            logger.setLevel(level)
+            logger.propagate, logger.handlers[:] = propagate, before
 
 
 @pytest.fixture(scope="session")
