@@ -1,4 +1,4 @@
-"""``delg model pull`` and ``delg model export``."""
+"""``delg model …``, and what ``delg doctor`` says of models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import tarfile
 
 import skimage.data
+import yaml
 from PIL import Image
 
 
@@ -54,3 +55,42 @@ def test_an_unknown_format_or_a_taken_place_is_wrong_use(run, tmp_path) -> None:
         done = run("model", "export", "delg-lite", "--format", kind, "--out", out, cwd=tmp_path)
         assert done.returncode == 2
         assert message in done.stderr
+
+
+def test_the_models_as_a_table_and_in_detail(run):
+    listed = run("model", "list")
+    assert listed.returncode == 0 and listed.stderr == ""
+    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
+    assert rows[0][:2] == ["delg-lite", "ready"]
+    assert ["delg-r50", "needs", "weights"] in [row[:3] for row in rows]
+    info = run("model", "info", "sift")
+    assert info.returncode == 0 and "fingerprint:" in info.stdout and "kind: sift" in info.stdout
+
+
+def test_a_model_with_a_card_shows_what_it_says(run, tmp_path):
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "settings.yaml").write_text("name: mine\n")
+    assert "card" not in json.loads(run("model", "info", folder, "--json").stdout)
+    facts = {"made": "2026-01-02", "photos": 12, "validation": {"held_out_map": 0.5}}
+    (folder / "MODEL_CARD.md").write_text(f"---\n{yaml.safe_dump(facts)}---\n\n# mine\n")
+    assert json.loads(run("model", "info", folder, "--json").stdout)["card"] == facts
+    shown = run("model", "info", folder).stdout
+    assert yaml.safe_load(shown)["card"] == facts
+    (folder / "MODEL_CARD.md").write_text("# no facts\n")
+    done = run("model", "info", folder)
+    assert done.returncode == 1 and "MODEL_CARD.md: does not begin with its facts" in done.stderr
+
+
+def test_models_and_the_doctor_agree_on_what_is_shipped(run):
+    listed = map(json.loads, run("model", "list", "--json").stdout.splitlines())
+    ready = {model["name"]: model["weights"] for model in listed}
+    assert ready["delg-lite"] and ready["sift"] and not ready["delg-r50"]
+    info = json.loads(run("model", "info", "--json").stdout)
+    assert len(info["fingerprint"]) == 16 and info["bytes"] <= 12 * 2**20
+    doctor = run("doctor", "--json")
+    assert (doctor.returncode, doctor.stderr) == (0, "")
+    report = json.loads(doctor.stdout)
+    assert report["model"]["fingerprint"] == info["fingerprint"]
+    assert report["model"]["runtime"] in ("fixed-point", "onnxruntime")
+    assert "from" in report["packages"]["cv2"]
