@@ -1,6 +1,7 @@
-"""What a benchmark is: photos to search in, queries, and what is right for each query.
+"""What a benchmark is: gallery photos, queries, and the ground truth of each query.
 
-Readers of datasets (:mod:`eval.datasets`) make these values, protocols run and score them.
+Readers of datasets (:mod:`eval.datasets`) make these values; :mod:`eval.evaluate` runs and scores
+them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from delg.images.scan import Photo
 from delg.types import Box
 
-# The part that a query belongs to where a benchmark has no parts.
-WHOLE = "all"
+# The part that every query belongs to where a benchmark has no parts.
+ALL_QUERIES = "all"
 # Queries of this part are not scored (GLDv2's solution files).
 IGNORED_PART = "Ignored"
 
@@ -25,9 +26,9 @@ class QueryPhoto:
     Attributes:
         id: unique in its benchmark.
         path: of the photo.
-        box: only this part of the photo counts, (x, y, width, height) in its upright pixels.
-        gallery_id: the query's own id in the gallery, when it is one of its photos and so must
-            not be found by itself (leave-one-out).
+        box: the query region, (x, y, width, height) in the photo's upright pixels; None is all.
+        gallery_id: the query's own id in the gallery if it is one of its photos, and so must not
+            be retrieved for itself (leave-one-out).
     """
 
     id: str
@@ -38,7 +39,7 @@ class QueryPhoto:
 
 @dataclass(frozen=True)
 class RevisitedTruth:
-    """What is right for one query of revisited Oxford/Paris (arXiv 1803.11285): gallery ids."""
+    """Ground truth of one query of revisited Oxford/Paris (arXiv 1803.11285): gallery ids."""
 
     easy: frozenset[str]
     hard: frozenset[str]
@@ -47,27 +48,27 @@ class RevisitedTruth:
 
 @dataclass(frozen=True)
 class RetrievalTruth:
-    """The right gallery ids of one query, perhaps none; its part, e.g. "Public"."""
+    """The relevant gallery ids of one query, perhaps none; its part, e.g. "Public"."""
 
     relevant: frozenset[str]
-    part: str = WHOLE
+    part: str = ALL_QUERIES
 
 
 @dataclass(frozen=True)
 class RecognitionTruth:
     """The right labels of one query (any of them counts), none for a query that shows no known
-    thing; its part, e.g. "Public"."""
+    instance; its part, e.g. "Public"."""
 
     labels: frozenset[str]
-    part: str = WHOLE
+    part: str = ALL_QUERIES
 
 
 Truth = Mapping[str, RevisitedTruth | RetrievalTruth | RecognitionTruth]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What it takes to score answers, and to show them: all of a benchmark but its gallery.
+class BenchmarkSpec:
+    """What scoring and reporting need: all of a benchmark but its gallery.
 
     Attributes:
         name: of the dataset, as it should stand in reports.
@@ -75,7 +76,7 @@ class Question:
         queries: in the order in which they are run.
         truth: by query id, for every query; all of the kind that the protocol says.
         recalls: ranks k at which recall@k is reported.
-        depth: hits that count, k of mAP@k; None: the whole ranking.
+        depth: hits that count, k of mAP@k; None is the whole ranking.
     """
 
     name: str
@@ -87,8 +88,8 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark(Question):
-    """A question, and the photos to search for the answer in.
+class Benchmark(BenchmarkSpec):
+    """A benchmark with its gallery, ready to run.
 
     Attributes:
         gallery: the photos to search in, with the ids that the truth uses.

@@ -1,4 +1,4 @@
-"""Measure the engine on a benchmark, and what a user would have without it."""
+"""Evaluate the engine on a benchmark, along with the baselines that it should beat."""
 
 from __future__ import annotations
 
@@ -6,41 +6,47 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from delg.errors import UsageError
 from eval.benchmark import Benchmark
-from eval.run import BASELINES_FOLDER, Run, circumstances
-from eval.run_queries import Answers, Engine, ask, check_distractors, index_gallery
+from eval.run import BASELINES_FOLDER, Run, environment_info
+from eval.run_queries import (
+    Engine,
+    QueryResults,
+    check_distractors,
+    index_gallery,
+    run_queries,
+)
 from eval.scoring import score
 from index.image_index import ImageIndex
 from index.ingest import Progress
 from index.search.orientation import Orientations
 
 BASELINES = ("global", "sift")
-# Up to so many photos the sift baseline also verifies every pair.
+# In galleries up to this size the sift baseline also verifies every pair.
 BRUTE_FORCE_LIMIT = 500
-# First hits of each query whose photos a report may show.
+# Hits per query whose photos a report may show.
 SHOWN_HITS = 10
-Watch = Callable[[str], AbstractContextManager[Progress]]
+# Makes a progress display of that title.
+ProgressFactory = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How to measure.
+class EvalConfig:
+    """What to evaluate, and how.
 
     Attributes:
         model: its name or folder; None is the index's own, or the default.
         overrides: settings by section and key.
-        index: folder of the gallery's index; None makes one below ``out``, or one that is thrown
-            away.
+        index: folder of the gallery's index; None creates it below ``out``, or a temporary one.
         rerank, orientations: see :class:`eval.run_queries.Engine`.
         distractors: an index, or a folder of photos.
-        baselines: of ``BASELINES``.
-        out: folder of the run.
+        baselines: names among ``BASELINES``.
+        out: folder of the run's files.
     """
 
     model: str | None = None
@@ -54,88 +60,105 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A run, the engine that made it, and where a baseline's files belong below the run's."""
+class EvalResult:
+    """A run with what made it.
+
+    Attributes:
+        run: scores, predictions and metadata.
+        engine: with its index open.
+        results: of the queries.
+        subfolder: where the run's files belong below the output folder; "" but for baselines.
+    """
 
     run: Run
     engine: Engine
-    answers: Answers
-    place: str = ""
+    results: QueryResults
+    subfolder: str = ""
 
 
 @contextmanager
-def measure(benchmark: Benchmark, plan: Plan, watch: Watch) -> Iterator[list[Measured]]:
-    """Run the benchmark, then the baselines; the indexes stay open and in place inside the context.
+def evaluate(
+    benchmark: Benchmark, config: EvalConfig, progress: ProgressFactory
+) -> Iterator[list[EvalResult]]:
+    """Run the benchmark, then the baselines.
 
     Args:
-        watch: makes a progress display for a piece of work.
+        benchmark: gallery, queries and truth.
+        config: what to evaluate.
+        progress: makes a progress display for each step.
+
+    Yields:
+        The result, then those of the baselines; their indexes stay open inside the context.
 
     Raises:
-        UsageError: the plan does not fit the benchmark or the index.
+        UsageError: the configuration does not fit the benchmark or the index.
         DelgError: a photo of the gallery cannot be read.
     """
-    unknown = sorted(set(plan.baselines) - set(BASELINES))
+    unknown = sorted(set(config.baselines) - set(BASELINES))
     if unknown:
         raise UsageError(f"no baseline called {unknown[0]!r}; there are {', '.join(BASELINES)}")
     with TemporaryDirectory() as temporary:
-        below = Path(temporary) if plan.out is None else plan.out
-        below.mkdir(parents=True, exist_ok=True)
+        folder = Path(temporary) if config.out is None else config.out
+        folder.mkdir(parents=True, exist_ok=True)
 
-        def engine(model: str | None, folder: Path, prefix: str, rerank: int | None) -> Engine:
-            with watch(f"{prefix}gallery") as report:
-                images = index_gallery(benchmark, folder, model, plan.overrides, report)
-            others = _distractors(benchmark, plan, images, below, prefix, watch)
-            return Engine(images, others, rerank, plan.orientations)
+        def make_engine(model: str | None, index: Path, prefix: str) -> Engine:
+            with progress(f"{prefix}gallery") as report:
+                images = index_gallery(benchmark, index, model, config.overrides, report)
+            distractors = _distractors(benchmark, config, images, folder, prefix, progress)
+            return Engine(images, distractors, config.rerank, config.orientations)
 
-        own = engine(plan.model, plan.index or below / "gallery.index", "", plan.rerank)
-        found = [_measure(benchmark, own, watch)]
-        if "global" in plan.baselines:
-            bare = Engine(own.images, own.others, 0, plan.orientations)
-            found.append(_measure(benchmark, bare, watch, f"{BASELINES_FOLDER}/global"))
-        if "sift" in plan.baselines:
-            sift = engine("sift", below / "sift.index", "sift ", plan.rerank)
-            found.append(_measure(benchmark, sift, watch, f"{BASELINES_FOLDER}/sift"))
+        def measure(engine: Engine, baseline: str = "") -> EvalResult:
+            subfolder = f"{BASELINES_FOLDER}/{baseline}" if baseline else ""
+            return _evaluate(benchmark, engine, progress, subfolder)
+
+        engine = make_engine(config.model, config.index or folder / "gallery.index", "")
+        results = [measure(engine)]
+        if "global" in config.baselines:
+            results.append(measure(replace(engine, rerank=0), "global"))
+        if "sift" in config.baselines:
+            sift = make_engine("sift", folder / "sift.index", "sift ")
+            results.append(measure(sift, "sift"))
             if sift.verified < len(benchmark.gallery) <= BRUTE_FORCE_LIMIT:
-                every = Engine(sift.images, sift.others, len(sift.images), plan.orientations)
-                found.append(
-                    _measure(benchmark, every, watch, f"{BASELINES_FOLDER}/sift-brute-force")
-                )
-        yield found
+                brute_force = replace(sift, rerank=len(sift.images))
+                results.append(measure(brute_force, "sift-brute-force"))
+        yield results
 
 
-def _measure(benchmark: Benchmark, engine: Engine, watch: Watch, place: str = "") -> Measured:
+def _evaluate(
+    benchmark: Benchmark, engine: Engine, progress: ProgressFactory, subfolder: str
+) -> EvalResult:
     started = time.monotonic()
     title = _title(engine)
-    with watch(f"{title}: queries") as report:
-        answers = ask(benchmark, engine, report)
-    facts = {
+    with progress(f"{title}: queries") as report:
+        results = run_queries(benchmark, engine, report)
+    metadata = {
         "queries": len(benchmark.queries),
         "gallery": len(benchmark.gallery),
-        "engine": engine.facts(),
-        "query_ms": _spread(answers.milliseconds),
-        "failed_queries": answers.failed,
+        "engine": engine.metadata(),
+        "query_ms": _latency(results.milliseconds),
+        "failed_queries": results.failed,
         "seconds": round(time.monotonic() - started, 2),
-        **circumstances(),
+        **environment_info(),
     }
     run = Run(
         title=title,
-        question=benchmark,
-        predictions=answers.predictions,
-        scores=score(benchmark, answers.predictions),
-        paths=_paths(benchmark, engine, answers),
-        facts=facts,
+        benchmark=benchmark,
+        predictions=results.predictions,
+        scores=score(benchmark, results.predictions),
+        paths=_paths(benchmark, engine, results),
+        metadata=metadata,
     )
-    return Measured(run, engine, answers, place)
+    return EvalResult(run, engine, results, subfolder)
 
 
 def _title(engine: Engine) -> str:
-    name, count = engine.facts()["model"], engine.verified
+    name, count = engine.metadata()["model"], engine.verified
     if count == 0:
         return f"{name}, global only"
     return f"{name}, {'all' if count >= len(engine.images) else count} re-ranked"
 
 
-def _spread(milliseconds: list[float]) -> dict[str, float]:
+def _latency(milliseconds: list[float]) -> dict[str, float]:
     if not milliseconds:
         return {}
     return {
@@ -145,37 +168,37 @@ def _spread(milliseconds: list[float]) -> dict[str, float]:
     }
 
 
-def _paths(benchmark: Benchmark, engine: Engine, answers: Answers) -> dict[str, str]:
-    """Where the photos lie that a report may show: first hits, whichever index they are from."""
-    shown = {
+def _paths(benchmark: Benchmark, engine: Engine, results: QueryResults) -> dict[str, str]:
+    """Paths of the photos that a report may show: first hits, from whichever index."""
+    hits = {
         image
-        for by_query in answers.predictions.rankings.values()
+        for by_query in results.predictions.rankings.values()
         for ranking in by_query.values()
         for image in ranking.ids[:SHOWN_HITS]
     }
-    found = {photo.id: str(photo.path) for photo in benchmark.gallery if photo.id in shown}
-    for other in engine.others:
-        found |= other.paths(shown - found.keys())
-    return found
+    paths = {photo.id: str(photo.path) for photo in benchmark.gallery if photo.id in hits}
+    for index in engine.distractors:
+        paths |= index.paths(hits - paths.keys())
+    return paths
 
 
 def _distractors(
     benchmark: Benchmark,
-    plan: Plan,
+    config: EvalConfig,
     images: ImageIndex,
-    below: Path,
+    folder: Path,
     prefix: str,
-    watch: Watch,
+    progress: ProgressFactory,
 ) -> tuple[ImageIndex, ...]:
-    if plan.distractors is None:
+    if config.distractors is None:
         return ()
-    if ImageIndex.exists(plan.distractors):
-        other = ImageIndex.open(plan.distractors)
+    if ImageIndex.exists(config.distractors):
+        index = ImageIndex.open(config.distractors)
     else:
-        place = below / f"{prefix.strip()}distractors.index"
-        other = ImageIndex.open(place) if ImageIndex.exists(place) else images.create_like(place)
-        other.use(images.extractor)
-        with watch(f"{prefix}distractors") as report:
-            other.add(plan.distractors, prefix="distractors/", progress=report)
-    check_distractors(benchmark, (other,))
-    return (other,)
+        path = folder / f"{prefix.strip()}distractors.index"
+        index = ImageIndex.open(path) if ImageIndex.exists(path) else images.create_like(path)
+        index.use(images.extractor)
+        with progress(f"{prefix}distractors") as report:
+            index.add(config.distractors, prefix="distractors/", progress=report)
+    check_distractors(benchmark, (index,))
+    return (index,)

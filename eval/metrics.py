@@ -1,8 +1,8 @@
-"""Metrics: functions of rankings, in the definitions of the papers, to be checked by hand.
+"""Metrics: functions of rankings, as the papers define them, simple enough to check by hand.
 
-Every value lies between 0 and 1. Ids and labels are strings; where several are right, any
-collection of them will do, and a lone string means itself. Retrieval metrics count ranks from 1,
-best first. A repeated id counts once, at its first place; its later places are wasted.
+Every value lies between 0 and 1. Ids and labels are strings; several right ones are any collection,
+a single one may be a plain string. Retrieval metrics count ranks from 1, best first. A repeated id
+counts once, at its first rank; its later ranks are wasted.
 
 The protocols: GLDv2 (arXiv 2004.01804) for mAP@k and GAP; revisited Oxford/Paris (arXiv
 1803.11285), whose ranks count from 0; the Met (arXiv 2202.01747) for accuracy; Stanford Online
@@ -54,7 +54,7 @@ def _reject_depth(k: int | None) -> None:
 
 
 def _hit_ranks(ranking: Sequence[str], relevant: Collection[str], k: int | None) -> list[int]:
-    """Ranks, from 1, at which the first ``k`` predictions find something right and new."""
+    """Ranks, from 1, among the first ``k`` of relevant ids that did not come earlier."""
     _reject_depth(k)
     missing = set(_as_set(relevant))
     if not missing:
@@ -70,7 +70,7 @@ def _hit_ranks(ranking: Sequence[str], relevant: Collection[str], k: int | None)
 def _scored(
     rankings: Rankings, relevant: Relevant
 ) -> Iterator[tuple[Sequence[str], frozenset[str]]]:
-    """Ranking, perhaps empty, and right ids of every query that has any."""
+    """Ranking, perhaps empty, and relevant ids of every query that has any."""
     _reject_unknown(rankings, relevant)
     truth = {query: _as_set(ids) for query, ids in relevant.items()}
     if not any(truth.values()):
@@ -85,14 +85,14 @@ def average_precision(
 
     Args:
         ranking: ids, best first; only the first ``k`` count.
-        relevant: the right ids, at least one.
+        relevant: the relevant ids, at least one.
         k: None for the whole ranking.
 
     Raises:
         ValueError: nothing is relevant, or k < 1.
     """
     ranks = _hit_ranks(ranking, relevant, k)
-    total = sum(found / rank for found, rank in enumerate(ranks, start=1))
+    total = sum(hits / rank for hits, rank in enumerate(ranks, start=1))
     count = len(_as_set(relevant))
     return total / (count if k is None else min(count, k))
 
@@ -110,7 +110,7 @@ def mean_average_precision(rankings: Rankings, relevant: Relevant, k: int | None
 
 
 def recall_at(ranking: Sequence[str], relevant: Collection[str], k: int) -> float:
-    """Recall@k as the retrieval field has it: 1 if anything right is among the first ``k``, else 0.
+    """Recall@k as image retrieval defines it: 1 if the first ``k`` hold any relevant id, else 0.
 
     Raises:
         ValueError: nothing is relevant, or k < 1.
@@ -119,9 +119,9 @@ def recall_at(ranking: Sequence[str], relevant: Collection[str], k: int) -> floa
 
 
 def precision_at(ranking: Sequence[str], relevant: Collection[str], k: int) -> float:
-    """Precision@k: right ids among the first ``k``, divided by k.
+    """Precision@k: relevant ids among the first ``k``, divided by k.
 
-    It is k even for shorter rankings and fewer relevant ids, which therefore cannot reach 1.
+    Shorter rankings and queries with fewer relevant ids therefore cannot reach 1.
 
     Raises:
         ValueError: nothing is relevant, or k < 1.
@@ -147,7 +147,7 @@ def precision_recall_curve(
         ranks = np.array(_hit_ranks(ranking, ids, None), np.float64)
         precisions = np.arange(1, len(ranks) + 1) / ranks
         best = np.maximum.accumulate(precisions[::-1])[::-1]
-        # How many must be found to reach each level, in whole numbers: no rounding.
+        # Hits needed to reach each level, in whole numbers: no rounding.
         needed = np.maximum(-(-levels * len(ids) // _RECALL_STEPS), 1)
         padded = np.append(best, np.zeros(len(ids) - len(ranks)))
         curves.append(padded[needed - 1])
@@ -161,9 +161,9 @@ def recall_curve(rankings: Rankings, relevant: Relevant, ks: Sequence[int]) -> N
     """
     for k in ks:
         _reject_depth(k)
-    # The rank of the first right id decides for every k.
-    found = [_hit_ranks(ranking, ids, None)[:1] for ranking, ids in _scored(rankings, relevant)]
-    first = np.array([ranks[0] if ranks else np.inf for ranks in found])
+    # The rank of the first relevant id decides for every k.
+    hits = [_hit_ranks(ranking, ids, None)[:1] for ranking, ids in _scored(rankings, relevant)]
+    first = np.array([ranks[0] if ranks else np.inf for ranks in hits])
     return np.array([(first <= k).mean() for k in ks], np.float64)
 
 
@@ -180,17 +180,17 @@ def rank_predictions(
         those with a prediction in its order, then the others.
     """
     _reject_unknown(predictions, truth)
-    made = {query: guess for query, guess in predictions.items() if guess is not None}
-    for query, (_, score) in made.items():
+    given = {query: pair for query, pair in predictions.items() if pair is not None}
+    for query, (_, score) in given.items():
         if not math.isfinite(score):
             raise ValueError(f"The score of query {query!r} is {score}; it must be finite.")
     labels = {query: _as_set(names) for query, names in truth.items()}
     if ignore_without_label:
         labels = {query: names for query, names in labels.items() if names}
-    ranked = sorted((query for query in made if query in labels), key=lambda q: (-made[q][1], q))
-    correct = [made[query][0] in labels[query] for query in ranked]
+    ranked = sorted((query for query in given if query in labels), key=lambda q: (-given[q][1], q))
+    correct = [given[query][0] in labels[query] for query in ranked]
     labelled = [bool(labels[query]) for query in ranked]
-    labelled += [bool(names) for query, names in labels.items() if query not in made]
+    labelled += [bool(names) for query, names in labels.items() if query not in given]
     return np.array(correct, bool), np.array(labelled, bool)
 
 
@@ -211,8 +211,8 @@ def global_average_precision(
 
     Args:
         predictions: query id -> (label, score), or None; queries may be missing.
-        truth: query id -> its label, or several of which any counts, or None or nothing where the
-            query shows no known thing.
+        truth: query id -> its label, or several of which any counts; None or empty where the query
+            shows no known instance.
         ignore_without_label: leave out queries without a label; otherwise a prediction for one
             is wrong (the Met's GAP− and GAP).
 
@@ -227,7 +227,7 @@ def global_average_precision(
 
 
 def recognition_accuracy(predictions: Predictions, truth: Labels) -> float:
-    """The part of the queries with a label that are given a right one, whatever the score.
+    """The share of the queries with a label whose predicted label is right, whatever the score.
 
     The arguments and errors are those of :func:`global_average_precision`.
     """
@@ -240,13 +240,13 @@ def recognition_accuracy(predictions: Predictions, truth: Labels) -> float:
 def revisited_average_precision(positive_ranks: ArrayLike, count: int) -> float:
     """Area under the precision-recall curve by trapezoids, as revisited Oxford/Paris measures it.
 
-    Each positive, found j-th at rank r (both from 0), adds (precision before it + precision with
+    The j-th positive, at rank r (both from 0), adds (precision before it + precision with
     it) / 2 / count: before it is j / r, or 1 at the top; with it (j + 1) / (r + 1).
 
     Args:
-        positive_ranks: from 0, of the positives found, each once, after ignored images were
+        positive_ranks: from 0, of the retrieved positives, each once, after ignored images were
             removed.
-        count: of all positives, found or not.
+        count: number of positives, retrieved or not.
 
     Raises:
         ValueError: count < 1, more ranks than count, a negative or a repeated rank.
@@ -255,20 +255,20 @@ def revisited_average_precision(positive_ranks: ArrayLike, count: int) -> float:
     if len(ranks) != np.size(positive_ranks) or (ranks < 0).any():
         raise ValueError("Ranks of positives count from 0 and differ from each other.")
     if not max(len(ranks), 1) <= count:
-        raise ValueError(f"{len(ranks)} positives were found out of {count}.")
-    found = np.arange(len(ranks))
-    before = np.where(ranks == 0, 1.0, found / np.maximum(ranks, 1))
-    return float((before + (found + 1) / (ranks + 1)).sum() / (2 * count))
+        raise ValueError(f"{len(ranks)} of {count} positives have a rank.")
+    hits = np.arange(len(ranks))
+    before = np.where(ranks == 0, 1.0, hits / np.maximum(ranks, 1))
+    return float((before + (hits + 1) / (ranks + 1)).sum() / (2 * count))
 
 
 def _revisited_scores(
     ranks: NDArray[np.int64], count: int, kappas: Sequence[int]
 ) -> dict[str, float]:
-    """AP and P@k from the ranks (from 0, ascending) of the positives found, out of ``count``."""
+    """AP and P@k from the ranks (from 0, ascending) of retrieved positives, out of ``count``."""
     scores = {"AP": revisited_average_precision(ranks, count)}
     for k in kappas:
         _reject_depth(k)
-        # Past the last positive nothing can be found, but a missing one would come later still.
+        # Nothing follows the last positive, unless one is missing: that would come later still.
         depth = min(int(ranks[-1]) + 1, k) if len(ranks) == count else k
         scores[f"P@{k}"] = int((ranks < depth).sum()) / depth
     return scores
@@ -335,7 +335,7 @@ def revisited_metrics(
 
     Args:
         ranks: integers (images, queries); a column ranks a query's database indices, best first. It
-            may be shorter than the database: positives that it lacks are not found, and P@k then
+            may be shorter than the database: positives that it lacks are missed, and P@k then
             divides by k.
         gnd: for each query "easy", "hard" and "junk", its database indices.
         kappas: each k of P@k.
@@ -355,9 +355,9 @@ def revisited_metrics(
     for query, (column, truth) in enumerate(zip(ranks.T, gnd, strict=True)):
         lists = {name: np.unique(truth[name]).astype(np.int64) for name in ("easy", "hard", "junk")}
         _reject_overlap(*(listed.tolist() for listed in lists.values()))
-        # The many images in no list only take up ranks: look at the places of the others.
-        places = np.flatnonzero(np.isin(column, np.concatenate(list(lists.values()))))
-        images = column[places]
+        # The many images in no list only take up ranks: only the positions of the others matter.
+        positions = np.flatnonzero(np.isin(column, np.concatenate(list(lists.values()))))
+        images = column[positions]
         for level, (right, ignored) in _REVISITED.items():
             positives = np.concatenate([lists[name] for name in right])
             if not len(positives):
@@ -365,8 +365,8 @@ def revisited_metrics(
             is_ignored = np.isin(images, np.concatenate([lists[name] for name in ignored]))
             kept = images[~is_ignored]
             first = np.sort(np.unique(kept, return_index=True)[1])
-            found = (places - np.cumsum(is_ignored))[~is_ignored][first]
-            for name, value in _revisited_scores(found, len(positives), kappas).items():
+            positive_ranks = (positions - np.cumsum(is_ignored))[~is_ignored][first]
+            for name, value in _revisited_scores(positive_ranks, len(positives), kappas).items():
                 values[level][name][query] = value
     return {
         level: {**{f"m{name}": _mean(scores[name]) for name in names}, **scores}

@@ -1,10 +1,10 @@
-"""What an engine answered: rankings and labels, and their file.
+"""What the engine predicted: rankings and labels, and their file.
 
 ``predictions.npz`` holds plain arrays (no pickles). ``ids``: every image id once. For each list of
 rankings ``<list>`` (see :class:`Predictions`): ``<list>/queries``; ``<list>/offsets``, int64
 (queries + 1); and one after another, query by query, ``<list>/images`` (int32, places in ``ids``),
 ``<list>/scores`` (float32), ``<list>/inliers`` (int32) and ``<list>/verified`` (bool). Where labels
-were asked for, ``labels/queries``, ``labels/labels`` and ``labels/scores``.
+were predicted, ``labels/queries``, ``labels/labels`` and ``labels/scores``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers to the queries of a benchmark.
+    """Rankings and labels predicted for the queries of a benchmark.
 
     Attributes:
-        rankings: name of a list -> query id -> its ranking. Revisited Oxford/Paris has a list for
-            each difficulty, as each is re-ranked without the images it ignores; the others have
-            one, "all".
+        rankings: name of a list -> query id -> its ranking. Revisited Oxford/Paris has one list
+            per difficulty, as each is re-ranked without the images that it ignores; the others
+            have one, "all".
         labels: query id -> (label, score), or None where nothing was recognised.
     """
 
@@ -50,7 +50,7 @@ class Predictions:
 
 
 def plain_ranking(ids: tuple[str, ...]) -> Ranking:
-    """A ranking of which only the order is known; scores fall from 0 in steps of 1."""
+    """A ranking of which only the order is known: scores fall from 0 in steps of 1."""
     count = len(ids)
     return Ranking(
         ids,
@@ -60,7 +60,7 @@ def plain_ranking(ids: tuple[str, ...]) -> Ranking:
     )
 
 
-def cut(ranking: Ranking, length: int) -> Ranking:
+def truncate(ranking: Ranking, length: int) -> Ranking:
     """The first ``length`` of a ranking."""
     return Ranking(
         ranking.ids[:length],
@@ -69,7 +69,7 @@ def cut(ranking: Ranking, length: int) -> Ranking:
 
 
 def save_predictions(folder: Path, predictions: Predictions) -> None:
-    """Write them; the file appears whole or not at all.
+    """Write ``predictions.npz``; the file appears complete or not at all.
 
     Raises:
         DelgError: it cannot be written.
@@ -78,7 +78,7 @@ def save_predictions(folder: Path, predictions: Predictions) -> None:
     arrays: dict[str, np.ndarray] = {}
     for name, by_query in predictions.rankings.items():
         rankings = list(by_query.values())
-        images = [numbers.setdefault(one, len(numbers)) for r in rankings for one in r.ids]
+        images = [numbers.setdefault(image, len(numbers)) for r in rankings for image in r.ids]
         arrays[f"{name}/queries"] = _texts(list(by_query))
         arrays[f"{name}/offsets"] = np.cumsum([0, *(len(r.ids) for r in rankings)], dtype=np.int64)
         arrays[f"{name}/images"] = np.array(images, np.int32)
@@ -86,11 +86,11 @@ def save_predictions(folder: Path, predictions: Predictions) -> None:
             parts = [getattr(r, part) for r in rankings]
             arrays[f"{name}/{part}"] = np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
     arrays["ids"] = _texts(list(numbers))
-    answers = {query: one for query, one in predictions.labels.items() if one is not None}
+    labelled = {query: pair for query, pair in predictions.labels.items() if pair is not None}
     if predictions.labels:
-        arrays[f"{_LABELS}/queries"] = _texts(list(answers))
-        arrays[f"{_LABELS}/labels"] = _texts([label for label, _ in answers.values()])
-        arrays[f"{_LABELS}/scores"] = np.array([score for _, score in answers.values()], float)
+        arrays[f"{_LABELS}/queries"] = _texts(list(labelled))
+        arrays[f"{_LABELS}/labels"] = _texts([label for label, _ in labelled.values()])
+        arrays[f"{_LABELS}/scores"] = np.array([score for _, score in labelled.values()], float)
     path = folder / FILE
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def load_predictions(folder: Path) -> Predictions:
     """Read what :func:`save_predictions` wrote.
 
     Raises:
-        UsageError: there are none, or they are damaged.
+        UsageError: there is no such file, or it is damaged.
     """
     path = folder / FILE
     try:
@@ -142,8 +142,8 @@ def _unpack(arrays: dict[str, np.ndarray]) -> Predictions:
         }
     if f"{_LABELS}/queries" not in arrays:
         return Predictions(rankings)
-    answers = zip(
+    labels = zip(
         *(arrays[f"{_LABELS}/{part}"].tolist() for part in ("queries", _LABELS, "scores")),
         strict=True,
     )
-    return Predictions(rankings, {query: (label, value) for query, label, value in answers})
+    return Predictions(rankings, {query: (label, value) for query, label, value in labels})

@@ -1,18 +1,18 @@
-"""Recognition: what is it? The label of the hits, by their summed evidence.
+"""Recognition: a query's label, voted for by its hits.
 
     score = 1 + Σ (hit's score − 1)                      over the label's verified hits
-    score = the best similarity of a hit                  where nothing is verified
+    score = the highest similarity of a hit               where no hit is verified
 
-A verified hit's score lies between 1 and 3 (:mod:`index.search.scoring`), so it adds its
-similarity and
-the weight of its inliers. Queries that show nothing known have no verified hits and stay below 1,
-as GAP asks: their answers must come after the right ones of all queries.
+A verified hit's score lies between 1 and 3 (:mod:`index.search.scoring`), so it adds its similarity
+and the weight of its inliers. Queries that show no known instance have no verified hits and stay
+below 1, as GAP demands: their predictions must rank below the right ones of all queries.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from operator import itemgetter
 
 from index.results import Ranking
 
@@ -22,10 +22,10 @@ def recognise(ranking: Ranking, labels: Mapping[str, str]) -> tuple[str, float] 
 
     Args:
         ranking: hits of the query.
-        labels: image id -> label; hits without one say nothing.
+        labels: image id -> label; hits without a label have no vote.
     """
     evidence: dict[str, float] = defaultdict(float)
-    likeness: dict[str, float] = {}
+    similarity: dict[str, float] = {}
     for image, score, verified in zip(
         ranking.ids, ranking.scores.tolist(), ranking.verified.tolist(), strict=True
     ):
@@ -35,9 +35,9 @@ def recognise(ranking: Ranking, labels: Mapping[str, str]) -> tuple[str, float] 
         if verified:
             evidence[label] += score - 1
         else:
-            likeness[label] = max(score, likeness.get(label, score))
+            similarity[label] = max(score, similarity.get(label, score))
     if evidence:
-        # Of equal ones the first in the alphabet, so that the answer repeats.
-        label, total = max(sorted(evidence.items()), key=lambda one: one[1])
+        # Ties go to the first label in the alphabet, so that results repeat.
+        label, total = max(sorted(evidence.items()), key=itemgetter(1))
         return label, 1 + total
-    return max(sorted(likeness.items()), key=lambda one: one[1], default=None)
+    return max(sorted(similarity.items()), key=itemgetter(1), default=None)

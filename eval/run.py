@@ -1,16 +1,17 @@
-"""A run on disk: what was asked, what was answered, how good it was, under which conditions.
+"""A run on disk: benchmark, predictions, scores, and the conditions under which it was made.
 
     DIR/metrics.json      every number, settings, fingerprint, versions, machine, seconds
-    DIR/predictions.npz   the answers, see :mod:`eval.predictions`
-    DIR/benchmark.json    queries, truth, and where the photos of queries and first hits lie
+    DIR/predictions.npz   rankings and labels, see :mod:`eval.predictions`
+    DIR/benchmark.json    queries, truth, and the paths of queries and first hits
     DIR/report.html       see :mod:`eval.reports.report`
-    DIR/baselines/NAME/   further runs on the same benchmark, but for reports
+    DIR/baselines/NAME/   further runs on the same benchmark, without reports
 
-The metrics can be computed again from the other two files, without model and photos.
+The metrics can be recomputed from the other two files, without model and photos.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -19,7 +20,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from delg.errors import DelgError, UsageError
 from delg.files import write_text
 from eval.benchmark import (
-    Question,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -53,35 +53,35 @@ class Run:
     """One evaluation.
 
     Attributes:
-        title: of the system that was measured, e.g. "delg-lite, re-ranked 100".
-        question, predictions, scores: what was asked, answered, and how good it was.
+        title: names the system under evaluation, e.g. "delg-lite, 100 re-ranked".
+        benchmark, predictions, scores: the queries with their truth, what was predicted, how well.
         paths: gallery id -> path, of the photos that a report may show.
-        facts: everything else that ``metrics.json`` records (engine, settings, versions, …).
+        metadata: everything else in ``metrics.json`` (engine, settings, versions, …).
     """
 
     title: str
-    question: Question
+    benchmark: BenchmarkSpec
     predictions: Predictions
     scores: Scores
     paths: Mapping[str, str] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What ``metrics.json`` holds."""
         return {
             "format": FORMAT,
             "title": self.title,
-            "benchmark": self.question.name,
-            "protocol": self.question.protocol,
+            "benchmark": self.benchmark.name,
+            "protocol": self.benchmark.protocol,
             "metrics": self.scores.metrics,
             "intervals": self.scores.intervals,
-            **self.facts,
+            **self.metadata,
             "per_query": self.scores.queries,
         }
 
 
 def save_run(folder: Path, run: Run) -> None:
-    """Write a run's files but for its report.
+    """Write a run's files, without its report.
 
     Raises:
         DelgError: they cannot be written.
@@ -89,75 +89,75 @@ def save_run(folder: Path, run: Run) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
+        raise DelgError(f"{folder}: cannot be created: {error.strerror}") from None
     save_predictions(folder, run.predictions)
     _write_json(folder / BENCHMARK_FILE, _benchmark_json(run))
     _write_json(folder / METRICS_FILE, run.as_json())
 
 
 def load_run(folder: Path) -> Run:
-    """Read a run as it was written.
+    """Read what :func:`save_run` wrote.
 
     Raises:
         UsageError: the folder holds no run, or a damaged one.
     """
-    numbers = _read_json(folder / METRICS_FILE)
-    asked = _read_json(folder / BENCHMARK_FILE)
-    known = {"format", "title", "benchmark", "protocol", "metrics", "intervals", "per_query"}
+    metrics = _read_json(folder / METRICS_FILE)
+    benchmark = _read_json(folder / BENCHMARK_FILE)
+    own_keys = {"format", "title", "benchmark", "protocol", "metrics", "intervals", "per_query"}
     try:
-        if numbers["format"] != FORMAT:
+        if metrics["format"] != FORMAT:
             raise UsageError(
-                f"{folder}: a run of format {numbers['format']}; this version reads {FORMAT}"
+                f"{folder}: a run of format {metrics['format']}; this version reads {FORMAT}"
             )
         return Run(
-            title=_checked(str, numbers["title"]),
-            question=_question(asked),
+            title=_checked(str, metrics["title"]),
+            benchmark=_spec(benchmark),
             predictions=load_predictions(folder),
             scores=_checked(
                 Scores,
                 {
-                    "metrics": numbers["metrics"],
-                    "intervals": numbers["intervals"],
-                    "queries": numbers["per_query"],
+                    "metrics": metrics["metrics"],
+                    "intervals": metrics["intervals"],
+                    "queries": metrics["per_query"],
                 },
             ),
-            paths=_checked(dict[str, str], asked["paths"]),
-            facts={key: value for key, value in numbers.items() if key not in known},
+            paths=_checked(dict[str, str], benchmark["paths"]),
+            metadata={key: value for key, value in metrics.items() if key not in own_keys},
         )
     except ValidationError as error:
         first = error.errors()[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UsageError(f"{folder}: not a run, or a damaged one ({said})") from None
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UsageError(f"{folder}: not a run, or a damaged one ({reason})") from None
     except (LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not a run, or a damaged one ({error!r})") from None
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a run lies there."""
+    """Whether a folder holds a run."""
     return all((folder / name).is_file() for name in (METRICS_FILE, PREDICTIONS_FILE))
 
 
 def rescore(run: Run) -> Run:
-    """The same run with its metrics computed anew from predictions and truth.
+    """The same run with its metrics recomputed from predictions and truth.
 
     Raises:
-        UsageError: they do not belong together.
+        UsageError: the predictions are not for the run's benchmark.
     """
     try:
-        return replace(run, scores=score(run.question, run.predictions))
+        return replace(run, scores=score(run.benchmark, run.predictions))
     except ValueError as error:
         raise UsageError(
-            f"{run.title}: its answers do not fit benchmark {run.question.name}: {error}"
+            f"{run.title}: its predictions do not fit benchmark {run.benchmark.name}: {error}"
         ) from None
 
 
 def baselines(folder: Path) -> list[Path]:
-    """Folders of the baselines that were measured along with a run."""
-    return sorted(place for place in (folder / BASELINES_FOLDER).glob("*") if is_run(place))
+    """Folders of the baselines that were evaluated along with a run."""
+    return sorted(path for path in (folder / BASELINES_FOLDER).glob("*") if is_run(path))
 
 
-def circumstances() -> dict[str, Any]:
-    """Under which conditions a run was made: versions, machine, code, command, time."""
+def environment_info() -> dict[str, Any]:
+    """The conditions of a run: time, command, versions, machine, state of the code."""
     return {
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["delg", *sys.argv[1:]]),
@@ -168,24 +168,23 @@ def circumstances() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "?"
-    return found
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "?"
+    return versions
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the code in use and whether it was changed since; None where there is no git."""
-    home = Path(__file__).parent
+    """Commit of the running code and whether it was changed since; None without git."""
+    folder = str(Path(__file__).parent)
 
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(home), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", folder, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return process.stdout.strip()
 
     try:
         # A package installed inside some other project's checkout is not that project's code.
@@ -197,14 +196,14 @@ def git_state() -> dict[str, Any] | None:
 
 
 def _benchmark_json(run: Run) -> dict[str, Any]:
-    question = run.question
+    benchmark = run.benchmark
     return {
-        "name": question.name,
-        "protocol": question.protocol,
-        "depth": question.depth,
-        "recalls": question.recalls,
-        "queries": [{**asdict(query), "path": str(query.path)} for query in question.queries],
-        "truth": {query: _plain(asdict(truth)) for query, truth in question.truth.items()},
+        "name": benchmark.name,
+        "protocol": benchmark.protocol,
+        "depth": benchmark.depth,
+        "recalls": benchmark.recalls,
+        "queries": [{**asdict(query), "path": str(query.path)} for query in benchmark.queries],
+        "truth": {query: _plain(asdict(truth)) for query, truth in benchmark.truth.items()},
         "paths": dict(run.paths),
     }
 
@@ -213,21 +212,21 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: sorted(v) if isinstance(v, frozenset) else v for k, v in values.items()}
 
 
-def _question(asked: dict[str, Any]) -> Question:
-    # The kind of truth is known by the protocol, and not to be guessed.
-    truth = _TRUTHS[asked["protocol"]].validate_python(asked["truth"])
-    plain = {key: asked[key] for key in ("name", "protocol", "depth", "recalls", "queries")}
-    question: Question = _checked(Question, {**plain, "truth": {}})
-    return replace(question, truth=truth)
+def _spec(values: dict[str, Any]) -> BenchmarkSpec:
+    # The protocol decides the type of the truth; it is not guessed.
+    truth = _TRUTHS[values["protocol"]].validate_python(values["truth"])
+    plain = {key: values[key] for key in ("name", "protocol", "depth", "recalls", "queries")}
+    spec: BenchmarkSpec = _checked(BenchmarkSpec, {**plain, "truth": {}})
+    return replace(spec, truth=truth)
 
 
-def _checked(kind: Any, values: Any) -> Any:
-    """Plain values as that kind.
+def _checked(type_: Any, values: Any) -> Any:
+    """Plain values as that type.
 
     Raises:
         ValidationError: they do not fit.
     """
-    return TypeAdapter(kind).validate_python(values)
+    return TypeAdapter(type_).validate_python(values)
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

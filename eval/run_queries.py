@@ -1,4 +1,4 @@
-"""Ask the engine: index a benchmark's gallery, run its queries, keep the answers."""
+"""Run a benchmark: index its gallery, run its queries, collect the rankings."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError
 from delg.settings import parse
 from delg.zoo.registry import DEFAULT_MODEL
-from eval.benchmark import WHOLE, Benchmark, QueryPhoto, RevisitedTruth
+from eval.benchmark import ALL_QUERIES, Benchmark, QueryPhoto, RevisitedTruth
 from eval.metrics import DIFFICULTIES, revisited_split
-from eval.predictions import Predictions, cut
+from eval.predictions import Predictions, truncate
 from eval.recognition import recognise
 from index.image_index import ImageIndex
 from index.ingest import Progress
@@ -25,40 +25,40 @@ from index.search.orientation import Orientations
 from index.search.search import Search
 from index.settings import IndexSettings
 
-# Hits kept for the report even where the metrics need fewer.
-KEPT = 100
+# Hits stored for the report even where the metrics need fewer.
+MIN_HITS = 100
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The engine as it is measured.
+    """The search engine under evaluation.
 
     Attributes:
-        images: index of the gallery; photos in it that are not of the gallery are left out.
-        others: indexes of distractors.
+        images: index of the gallery; images in it that are not of the gallery are left out.
+        distractors: indexes of distractors.
         rerank: candidates to verify; None takes the index's setting.
         orientations: as for :meth:`index.ImageIndex.query`.
     """
 
     images: ImageIndex
-    others: tuple[ImageIndex, ...] = ()
+    distractors: tuple[ImageIndex, ...] = ()
     rerank: int | None = None
     orientations: Orientations = "auto"
 
     @property
     def verified(self) -> int:
-        """How many candidates are verified."""
+        """Number of candidates that are verified per query."""
         return self.images.settings.ranking.rerank if self.rerank is None else self.rerank
 
-    def facts(self) -> dict[str, Any]:
-        """What the engine is, as plain values."""
+    def metadata(self) -> dict[str, Any]:
+        """Model, index and settings as plain values, for ``metrics.json``."""
         info = self.images.info()
         return {
             "model": info["model"],
             "fingerprint": info["fingerprint"],
             "images": info["images"],
             "bytes_per_image": info["bytes_per_image"],
-            "distractors": sum(map(len, self.others)),
+            "distractors": sum(map(len, self.distractors)),
             "rerank": self.verified,
             "orientations": self.orientations,
             "settings": info["settings"],
@@ -66,13 +66,13 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What came back.
+class QueryResults:
+    """What running the queries gave.
 
     Attributes:
-        predictions: the answers.
-        failed: query id -> why it could not be asked; such queries count as not found.
-        milliseconds: of each query, with decoding and extraction.
+        predictions: rankings and labels.
+        failed: query id -> why its photo could not be read; such queries score 0.
+        milliseconds: per query, including decoding and extraction.
     """
 
     predictions: Predictions
@@ -87,12 +87,13 @@ def index_gallery(
     overrides: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> ImageIndex:
-    """Make or complete the index of a benchmark's gallery.
+    """Create the index of a benchmark's gallery, or bring it up to date.
 
     Args:
-        folder: of the index; an existing one is brought up to date.
+        benchmark: its gallery is indexed.
+        folder: of the index.
         model: its name or folder; None is the index's own, or the default.
-        overrides: settings by section and key; for an index that exists they hold for now only.
+        overrides: settings by section and key; an existing index does not store them.
         progress: called as ``progress(done, total, failed)``.
 
     Raises:
@@ -106,94 +107,102 @@ def index_gallery(
     else:
         settings = parse(IndexSettings, dict(overrides), "settings")
         images = ImageIndex.create(folder, model or DEFAULT_MODEL, settings=settings)
-    done = images.add(benchmark.gallery, progress=progress)
-    if done.failed:
-        first = done.failed[0]
+    added = images.add(benchmark.gallery, progress=progress)
+    if added.failed:
+        first = added.failed[0]
         raise DelgError(
-            f"{len(done.failed)} of the gallery's {len(benchmark.gallery)} photos cannot be read, "
+            f"{len(added.failed)} of the gallery's {len(benchmark.gallery)} photos cannot be read, "
             f"the first is {first.path}: {first.reason}"
         )
     return images
 
 
-def check_distractors(benchmark: Benchmark, others: Iterable[ImageIndex]) -> None:
-    """Distractors must not be called like photos of the gallery.
+def check_distractors(benchmark: Benchmark, distractors: Iterable[ImageIndex]) -> None:
+    """Refuse distractors that have the id of a gallery photo.
 
     Raises:
-        UsageError: one is.
+        UsageError: a distractor has.
     """
-    for other in others:
-        for image in other.paths(photo.id for photo in benchmark.gallery):
+    for index in distractors:
+        for image in index.paths(photo.id for photo in benchmark.gallery):
             raise UsageError(
-                f"{other.path}: {image!r} is the id of a photo of the gallery too; "
+                f"{index.path}: {image!r} is the id of a photo of the gallery too; "
                 "index the distractors with --prefix"
             )
 
 
-def ask(benchmark: Benchmark, engine: Engine, progress: Progress | None = None) -> Answers:
-    """Run all queries."""
-    strangers = outside(benchmark, engine)
-    lists = DIFFICULTIES if benchmark.protocol == "revisited" else (WHOLE,)
+def run_queries(
+    benchmark: Benchmark, engine: Engine, progress: Progress | None = None
+) -> QueryResults:
+    """Run all queries of a benchmark.
+
+    Args:
+        benchmark: its queries are run.
+        engine: with the gallery's index.
+        progress: called as ``progress(done, total, failed)`` after each query.
+    """
+    foreign_ids = ids_outside_gallery(benchmark, engine)
+    lists = DIFFICULTIES if benchmark.protocol == "revisited" else (ALL_QUERIES,)
     rankings: dict[str, dict[str, Ranking]] = {name: {} for name in lists}
     labels: dict[str, tuple[str, float] | None] = {}
-    answers = Answers(Predictions(rankings, labels))
+    results = QueryResults(Predictions(rankings, labels))
     for number, query in enumerate(benchmark.queries, 1):
         started = time.perf_counter()
         try:
-            for name, ranking in _rankings(benchmark, engine, query, strangers):
+            for name, ranking in _rankings(benchmark, engine, query, foreign_ids):
                 rankings[name][query.id] = ranking
         except ImageError as error:
-            answers.failed[query.id] = str(error)
+            results.failed[query.id] = str(error)
         else:
-            answers.milliseconds.append((time.perf_counter() - started) * 1000)
-        if benchmark.protocol == "recognition" and query.id in rankings[WHOLE]:
-            labels[query.id] = recognise(rankings[WHOLE][query.id], benchmark.labels)
+            results.milliseconds.append((time.perf_counter() - started) * 1000)
+        if benchmark.protocol == "recognition" and query.id in rankings[ALL_QUERIES]:
+            labels[query.id] = recognise(rankings[ALL_QUERIES][query.id], benchmark.labels)
         if progress:
-            progress(number, len(benchmark.queries), len(answers.failed))
-    return answers
+            progress(number, len(benchmark.queries), len(results.failed))
+    return results
 
 
-def outside(benchmark: Benchmark, engine: Engine) -> frozenset[str]:
-    """Ids in the gallery's index that are not of the gallery, and so candidates for no query."""
+def ids_outside_gallery(benchmark: Benchmark, engine: Engine) -> frozenset[str]:
+    """Ids in the gallery's index that are not of the gallery, and so candidates of no query."""
     return frozenset(engine.images.ids()).difference(photo.id for photo in benchmark.gallery)
 
 
 def start_search(engine: Engine, query: QueryPhoto) -> Search:
-    """The search for a query."""
-    return engine.images.search(query.path, query.box, engine.others)
+    """Extract a query and start its search, over gallery and distractors."""
+    return engine.images.search(query.path, query.box, engine.distractors)
 
 
-def ignored(benchmark: Benchmark, query: QueryPhoto, name: str) -> frozenset[str]:
-    """Gallery ids that are no candidates for a query: its own photo, and what the list of rankings
-    of that name ignores."""
+def excluded_ids(benchmark: Benchmark, query: QueryPhoto, list_name: str) -> frozenset[str]:
+    """Gallery ids that are no candidates of a query: its own photo, and those that the list of
+    rankings (a difficulty, or "all") ignores."""
     own = frozenset(() if query.gallery_id is None else (query.gallery_id,))
     truth = benchmark.truth[query.id]
-    return own | revisited_split(truth, name)[1] if isinstance(truth, RevisitedTruth) else own
+    return own | revisited_split(truth, list_name)[1] if isinstance(truth, RevisitedTruth) else own
 
 
 def _rankings(
-    benchmark: Benchmark, engine: Engine, query: QueryPhoto, strangers: frozenset[str]
+    benchmark: Benchmark, engine: Engine, query: QueryPhoto, foreign_ids: frozenset[str]
 ) -> Iterable[tuple[str, Ranking]]:
-    """The query's ranking for each list that it counts in."""
+    """The query's ranking for each list that it belongs to."""
     search = start_search(engine, query)
     truth = benchmark.truth[query.id]
-    everything = len(engine.images) + sum(map(len, engine.others))
-    count = everything if benchmark.depth is None else max(benchmark.depth, KEPT)
+    total = len(engine.images) + sum(map(len, engine.distractors))
+    count = total if benchmark.depth is None else max(benchmark.depth, MIN_HITS)
     if not isinstance(truth, RevisitedTruth):
-        without = strangers | ignored(benchmark, query, WHOLE)
-        yield WHOLE, search.ranking(count, engine.rerank, engine.orientations, without)
+        excluded = foreign_ids | excluded_ids(benchmark, query, ALL_QUERIES)
+        yield ALL_QUERIES, search.ranking(count, engine.rerank, engine.orientations, excluded)
         return
     for name in DIFFICULTIES:
         right, _ = revisited_split(truth, name)
         if right:
-            without = strangers | ignored(benchmark, query, name)
-            found = search.ranking(everything, engine.rerank, engine.orientations, without)
-            yield name, _without_tail(found, right)
+            excluded = foreign_ids | excluded_ids(benchmark, query, name)
+            ranking = search.ranking(total, engine.rerank, engine.orientations, excluded)
+            yield name, _without_tail(ranking, right)
 
 
 def _without_tail(ranking: Ranking, right: frozenset[str]) -> Ranking:
-    """The ranking down to its last right image: what follows changes no metric and can be long."""
-    places = np.flatnonzero([image in right for image in ranking.ids])
-    # A ranking that misses some is kept whole: its length says how far was looked.
-    last = int(places[-1]) + 1 if len(places) == len(right) else len(ranking.ids)
-    return cut(ranking, max(last, KEPT))
+    """The ranking down to its last right image: the rest changes no metric and can be long."""
+    positions = np.flatnonzero([image in right for image in ranking.ids])
+    # A ranking that misses some stays complete: its length is the depth that was searched.
+    end = int(positions[-1]) + 1 if len(positions) == len(right) else len(ranking.ids)
+    return truncate(ranking, max(end, MIN_HITS))

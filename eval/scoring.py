@@ -1,4 +1,4 @@
-"""Answers and truth in, numbers out: every metric of a protocol, by part and by query.
+"""Score predictions against the truth: every metric of a protocol, by part and by query.
 
 The definitions are those of :mod:`eval.metrics`, the intervals those of :mod:`eval.bootstrap`.
 """
@@ -12,8 +12,8 @@ import numpy as np
 
 from eval.benchmark import (
     IGNORED_PART,
-    WHOLE,
-    Question,
+    ALL_QUERIES,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -33,7 +33,7 @@ from index.results import Ranking
 
 Values = dict[str, float]
 _KAPPAS = (1, 5, 10)
-_NOTHING = Ranking((), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
+_EMPTY = Ranking((), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,34 @@ class Scores:
     queries: dict[str, dict[str, Values]]
 
 
-def score(question: Question, predictions: Predictions) -> Scores:
-    """Score the answers to a benchmark.
+def score(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
+    """Score the predictions for a benchmark.
 
-    Queries that have no answer score 0.
+    Queries without a prediction score 0.
 
     Raises:
-        ValueError: an answer is to a query that the truth does not know.
+        ValueError: a predicted query is not in the truth.
     """
-    by_protocol: dict[str, Callable[[Question, Predictions], Scores]] = {
+    by_protocol: dict[str, Callable[[BenchmarkSpec, Predictions], Scores]] = {
         "revisited": _score_revisited,
         "retrieval": _score_retrieval,
         "recognition": _score_recognition,
     }
-    return by_protocol[question.protocol](question, predictions)
+    return by_protocol[benchmark.protocol](benchmark, predictions)
 
 
-def main_metric(question: Question) -> str:
+def main_metric(benchmark: BenchmarkSpec) -> str:
     """The metric that orders queries and stands first in tables."""
-    if question.protocol == "recognition":
+    if benchmark.protocol == "recognition":
         return "GAP"
-    return (
-        "mAP"
-        if question.depth is None or question.protocol == "revisited"
-        else (f"mAP@{question.depth}")
-    )
+    if benchmark.depth is None or benchmark.protocol == "revisited":
+        return "mAP"
+    return f"mAP@{benchmark.depth}"
 
 
-def query_metric(question: Question) -> str:
+def query_metric(benchmark: BenchmarkSpec) -> str:
     """What :func:`main_metric` averages: its value for one query."""
-    return "accuracy" if question.protocol == "recognition" else main_metric(question)[1:]
+    return "accuracy" if benchmark.protocol == "recognition" else main_metric(benchmark)[1:]
 
 
 def _mean_name(name: str) -> str:
@@ -97,37 +95,37 @@ def _means(queries: Mapping[str, Mapping[str, Values]]) -> Scores:
         if rows:
             metrics[part] = {_mean_name(name): float(c.mean()) for name, c in columns.items()}
             intervals[part] = {_mean_name(name): mean_interval(c) for name, c in columns.items()}
-    kept = {part: {q: dict(v) for q, v in queries[part].items()} for part in metrics}
-    return Scores(metrics, intervals, kept)
+    scored = {part: {q: dict(v) for q, v in queries[part].items()} for part in metrics}
+    return Scores(metrics, intervals, scored)
 
 
-def _score_revisited(question: Question, predictions: Predictions) -> Scores:
+def _score_revisited(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
     queries: dict[str, dict[str, Values]] = {}
     for level in DIFFICULTIES:
         rankings = predictions.rankings.get(level, {})
-        _reject_strangers(rankings, question)
+        _reject_unknown_queries(rankings, benchmark)
         queries[level] = {}
-        for query, truth in question.truth.items():
+        for query, truth in benchmark.truth.items():
             assert isinstance(truth, RevisitedTruth)
-            found = revisited_query(rankings.get(query, _NOTHING).ids, truth, level, _KAPPAS)
-            if found is not None:
-                queries[level][query] = found
+            values = revisited_query(rankings.get(query, _EMPTY).ids, truth, level, _KAPPAS)
+            if values is not None:
+                queries[level][query] = values
     return _means(queries)
 
 
-def _score_retrieval(question: Question, predictions: Predictions) -> Scores:
-    rankings = predictions.rankings.get(WHOLE, {})
-    _reject_strangers(rankings, question)
-    depth, name = question.depth, query_metric(question)
-    precisions = [k for k in question.recalls if depth is None or k <= min(depth, 100)]
+def _score_retrieval(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
+    rankings = predictions.rankings.get(ALL_QUERIES, {})
+    _reject_unknown_queries(rankings, benchmark)
+    depth, name = benchmark.depth, query_metric(benchmark)
+    precisions = [k for k in benchmark.recalls if depth is None or k <= min(depth, 100)]
     queries: dict[str, dict[str, Values]] = {}
-    truths = {q: t for q, t in question.truth.items() if isinstance(t, RetrievalTruth)}
+    truths = {q: t for q, t in benchmark.truth.items() if isinstance(t, RetrievalTruth)}
     for query, truth in truths.items():
         if not truth.relevant:
             continue
-        ids = rankings.get(query, _NOTHING).ids
+        ids = rankings.get(query, _EMPTY).ids
         values = {name: average_precision(ids, truth.relevant, depth)}
-        values |= {f"recall@{k}": recall_at(ids, truth.relevant, k) for k in question.recalls}
+        values |= {f"recall@{k}": recall_at(ids, truth.relevant, k) for k in benchmark.recalls}
         values |= {f"precision@{k}": precision_at(ids, truth.relevant, k) for k in precisions}
         for part in _parts(truth.part):
             queries.setdefault(part, {})[query] = values
@@ -140,50 +138,50 @@ def _score_retrieval(question: Question, predictions: Predictions) -> Scores:
 def _add_gap(
     scores: Scores, truths: Mapping[str, RetrievalTruth], rankings: Mapping[str, Ranking]
 ) -> None:
-    """GAP of the first hits: where some queries have no match, their hits must score low."""
-    answers = {q: (r.ids[0], float(r.scores[0])) for q, r in rankings.items() if r.ids}
+    """Add GAP of the first hits: queries without a match must score low."""
+    first_hits = {q: (r.ids[0], float(r.scores[0])) for q, r in rankings.items() if r.ids}
     for part in scores.metrics:
-        chosen = {q: t.relevant for q, t in truths.items() if part in _parts(t.part)}
-        mine = {query: one for query, one in answers.items() if query in chosen}
-        scores.metrics[part]["GAP"] = global_average_precision(mine, chosen)
-        scores.intervals[part]["GAP"] = gap_interval(mine, chosen)
+        relevant = {q: t.relevant for q, t in truths.items() if part in _parts(t.part)}
+        hits = {query: hit for query, hit in first_hits.items() if query in relevant}
+        scores.metrics[part]["GAP"] = global_average_precision(hits, relevant)
+        scores.intervals[part]["GAP"] = gap_interval(hits, relevant)
 
 
-def _score_recognition(question: Question, predictions: Predictions) -> Scores:
-    _reject_strangers(predictions.labels, question)
-    truths = {q: t for q, t in question.truth.items() if isinstance(t, RecognitionTruth)}
+def _score_recognition(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
+    _reject_unknown_queries(predictions.labels, benchmark)
+    truths = {q: t for q, t in benchmark.truth.items() if isinstance(t, RecognitionTruth)}
     parts = {part for truth in truths.values() for part in _parts(truth.part)}
     metrics: dict[str, Values] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     queries: dict[str, dict[str, Values]] = {}
     for part in sorted(parts):
         labels = {q: t.labels for q, t in truths.items() if part in _parts(t.part)}
-        answers = {q: one for q, one in predictions.labels.items() if q in labels}
+        predicted = {q: pair for q, pair in predictions.labels.items() if q in labels}
         if not any(labels.values()):
             continue
-        right = {q: answer is not None and answer[0] in labels[q] for q, answer in answers.items()}
+        right = {q: pair is not None and pair[0] in labels[q] for q, pair in predicted.items()}
         queries[part] = {q: {"accuracy": float(right.get(q, False))} for q in labels if labels[q]}
         metrics[part] = {
-            "GAP": global_average_precision(answers, labels),
-            "GAP-": global_average_precision(answers, labels, ignore_without_label=True),
-            "accuracy": recognition_accuracy(answers, labels),
+            "GAP": global_average_precision(predicted, labels),
+            "GAP-": global_average_precision(predicted, labels, ignore_without_label=True),
+            "accuracy": recognition_accuracy(predicted, labels),
         }
         intervals[part] = {
-            "GAP": gap_interval(answers, labels),
-            "GAP-": gap_interval(answers, labels, ignore_without_label=True),
-            "accuracy": mean_interval([one["accuracy"] for one in queries[part].values()]),
+            "GAP": gap_interval(predicted, labels),
+            "GAP-": gap_interval(predicted, labels, ignore_without_label=True),
+            "accuracy": mean_interval([row["accuracy"] for row in queries[part].values()]),
         }
     return Scores(metrics, intervals, queries)
 
 
 def _parts(part: str) -> tuple[str, ...]:
-    """The parts that a query counts in: its own and, unless it is ignored, the whole."""
+    """The parts that a query counts in: its own and "all"; none if it is ignored."""
     if part == IGNORED_PART:
         return ()
-    return (WHOLE,) if part == WHOLE else (part, WHOLE)
+    return (ALL_QUERIES,) if part == ALL_QUERIES else (part, ALL_QUERIES)
 
 
-def _reject_strangers(answers: Iterable[str], question: Question) -> None:
-    stranger = next((query for query in answers if query not in question.truth), None)
-    if stranger is not None:
-        raise ValueError(f"an answer is to query {stranger!r}, which the truth does not know")
+def _reject_unknown_queries(queries: Iterable[str], benchmark: BenchmarkSpec) -> None:
+    unknown = next((query for query in queries if query not in benchmark.truth), None)
+    if unknown is not None:
+        raise ValueError(f"the truth does not know query {unknown!r}")

@@ -28,10 +28,10 @@ from delg.errors import UsageError
 from delg.images.scan import Photo
 from eval.benchmark import (
     IGNORED_PART,
-    WHOLE,
+    ALL_QUERIES,
     Benchmark,
     QueryPhoto,
-    Question,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     Truth,
@@ -351,7 +351,7 @@ def read_gldv2_recognition(
     )
 
 
-def retrieval_submission(solution: Path, submission: Path) -> tuple[Question, Predictions]:
+def retrieval_submission(solution: Path, submission: Path) -> tuple[BenchmarkSpec, Predictions]:
     """A submission to the retrieval track and what it answers.
 
     Raises:
@@ -360,14 +360,14 @@ def retrieval_submission(solution: Path, submission: Path) -> tuple[Question, Pr
     truth, answers = read_retrieval_solution(solution), read_retrieval_submission(submission)
     _reject_strangers(answers, truth, submission, solution)
     rankings = {query: plain_ranking(images) for query, images in answers.items()}
-    return _question("GLDv2 retrieval", "retrieval", truth), Predictions({WHOLE: rankings})
+    return _spec("GLDv2 retrieval", "retrieval", truth), Predictions({ALL_QUERIES: rankings})
 
 
-def recognition_submission(solution: Path, submission: Path) -> tuple[Question, Predictions]:
+def recognition_submission(solution: Path, submission: Path) -> tuple[BenchmarkSpec, Predictions]:
     """A submission to the recognition track and what it answers; see above."""
     truth, answers = read_recognition_solution(solution), read_recognition_submission(submission)
     _reject_strangers(answers, truth, submission, solution)
-    return _question("GLDv2 recognition", "recognition", truth), Predictions({WHOLE: {}}, answers)
+    return _spec("GLDv2 recognition", "recognition", truth), Predictions({ALL_QUERIES: {}}, answers)
 
 
 def _reject_strangers(
@@ -378,7 +378,7 @@ def _reject_strangers(
             raise UsageError(f"{submission}: query {query!r} is not in {solution}")
 
 
-def _question(name: str, protocol: str, truth: Truth) -> Question:
+def _spec(name: str, protocol: str, truth: Truth) -> BenchmarkSpec:
     # Nothing is decoded of a submission's queries, so nobody asks where they lie.
     queries = tuple(QueryPhoto(query, Path(f"{query}.jpg")) for query in truth)
-    return Question(name=name, protocol=protocol, queries=queries, truth=truth)
+    return BenchmarkSpec(name=name, protocol=protocol, queries=queries, truth=truth)

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from eval.benchmark import IGNORED_PART, WHOLE, RecognitionTruth
+from eval.benchmark import IGNORED_PART, ALL_QUERIES, RecognitionTruth
 from eval.metrics import precision_recall_curve, rank_predictions, recall_curve
 from eval.reports.query_examples import ranking_of, right_and_ignored
 from eval.run import Run
@@ -61,7 +61,7 @@ def _answers(run: Run, part: str) -> tuple[dict[str, list[str]], dict[str, froze
     """Rankings without ignored images, and right images, of the queries that count."""
     rankings, relevant = {}, {}
     for query in run.scores.queries.get(part, {}):
-        right, ignored = right_and_ignored(run.question, part, query)
+        right, ignored = right_and_ignored(run.benchmark, part, query)
         relevant[query] = right
         ids = ranking_of(run, part, query).ids
         rankings[query] = [image for image in ids if image not in ignored]
@@ -74,8 +74,8 @@ def retrieval_charts(runs: Sequence[Run], part: str) -> list[Chart]:
     The first ``MAX_LINES`` runs are drawn.
     """
     asked = [(run, *_answers(run, part)) for run in runs[:MAX_LINES]]
-    metric = query_metric(runs[0].question)
-    last = min(_LAST_RANK, runs[0].question.depth or _LAST_RANK)
+    metric = query_metric(runs[0].benchmark)
+    last = min(_LAST_RANK, runs[0].benchmark.depth or _LAST_RANK)
     ks = range(1, last + 1)
     sorted_values: list[Curve | None] = []
     precisions: list[Curve | None] = []
@@ -141,7 +141,7 @@ def thresholds(run: Run) -> Thresholds:
     # The queries that the whole counts: its parts without the ignored one.
     truth = {
         query: one.labels
-        for query, one in run.question.truth.items()
+        for query, one in run.benchmark.truth.items()
         if isinstance(one, RecognitionTruth) and one.part != IGNORED_PART
     }
     answers = {q: one for q, one in run.predictions.labels.items() if q in truth}
@@ -169,7 +169,7 @@ def recognition_chart(runs: Sequence[Run]) -> Chart:
         "Answer only above a score: the lower the threshold, the more queries are answered, "
         "and the more of the answers are wrong. Queries that show nothing known count too.",
         _draw(curves, "coverage: part of all queries answered", "precision of the answers",
-              f"Precision by coverage, {WHOLE}"),
+              f"Precision by coverage, {ALL_QUERIES}"),
     )  # fmt: skip
 
 

@@ -12,9 +12,9 @@ from delg.errors import UsageError
 from delg.files import write_bytes
 from eval.bootstrap import PairedDifference, paired_difference
 from eval.reports.charts import Chart, change_chart
-from eval.reports.query_examples import Album, Example, counted_parts, example
+from eval.reports.query_examples import Album, Example, scored_parts, example
 from eval.reports.report import metric_names, metric_parts
-from eval.reports.run_metadata import ABSENT, Setting, differing, distinct_titles
+from eval.reports.run_metadata import ABSENT, Setting, differing_settings, distinct_titles
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
 from index.visualize.html import load_template
@@ -117,15 +117,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
         differences += found
         notes += _notes(runs[0], runs[place], titles[place])
     return Comparison(
-        tuple(runs), titles, differing(runs), _metrics(runs), tuple(differences), tuple(notes)
+        tuple(runs), titles, differing_settings(runs), _metrics(runs), tuple(differences), tuple(notes)
     )
 
 
 def _reject_other_question(first: Run, other: Run, first_title: str, title: str) -> None:
     for what, one, two in (
-        ("benchmark", first.question.name, other.question.name),
-        ("protocol", first.question.protocol, other.question.protocol),
-        ("metric", main_metric(first.question), main_metric(other.question)),
+        ("benchmark", first.benchmark.name, other.benchmark.name),
+        ("protocol", first.benchmark.protocol, other.benchmark.protocol),
+        ("metric", main_metric(first.benchmark), main_metric(other.benchmark)),
     ):
         if one != two:
             raise UsageError(
@@ -135,7 +135,7 @@ def _reject_other_question(first: Run, other: Run, first_title: str, title: str)
 
 
 def _differences(first: Run, other: Run, place: int) -> list[Difference]:
-    metric = query_metric(first.question)
+    metric = query_metric(first.benchmark)
     found = []
     for part, values in first.scores.queries.items():
         before = {query: one[metric] for query, one in values.items()}
@@ -160,7 +160,7 @@ def _differences(first: Run, other: Run, place: int) -> list[Difference]:
 
 
 def _notes(first: Run, other: Run, title: str) -> list[str]:
-    one, two = first.question.truth, other.question.truth
+    one, two = first.benchmark.truth, other.benchmark.truth
     notes = []
     alone = len(one.keys() ^ two.keys())
     if alone:
@@ -196,8 +196,8 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain values."""
     return {
         "runs": list(comparison.titles),
-        "benchmark": comparison.runs[0].question.name,
-        "protocol": comparison.runs[0].question.protocol,
+        "benchmark": comparison.runs[0].benchmark.name,
+        "protocol": comparison.runs[0].benchmark.protocol,
         "notes": list(comparison.notes),
         "settings": {one.name: list(one.values) for one in comparison.settings},
         "metrics": [
@@ -238,7 +238,7 @@ def _change_json(change: Change) -> dict[str, Any]:
 
 def print_comparison(comparison: Comparison) -> None:
     """The comparison as tables on stdout."""
-    put(comparison.runs[0].question.name)
+    put(comparison.runs[0].benchmark.name)
     for note in comparison.notes:
         put(f"note: {note}")
     if comparison.settings:
@@ -313,7 +313,7 @@ def render_comparison(comparison: Comparison) -> str:
         comparison=comparison,
         runs=runs,
         titles=comparison.titles,
-        main=main_metric(runs[0].question),
+        main=main_metric(runs[0].benchmark),
         metrics=metric_names(runs),
         parts=metric_parts(runs),
         sections=[_section(comparison, one, album) for one in comparison.differences],
@@ -323,7 +323,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _section(comparison: Comparison, one: Difference, album: Album) -> _Section:
     first, other = comparison.runs[0], comparison.runs[one.run]
-    pictured = one.part == next(reversed(counted_parts(first)), None)
+    pictured = one.part == next(reversed(scored_parts(first)), None)
     lists = (("The largest gains", one.better), ("The largest losses", one.worse))
     pairs = []
     for title, changes in lists if pictured else ():
@@ -331,7 +331,7 @@ def _section(comparison: Comparison, one: Difference, album: Album) -> _Section:
         pairs.append((title, [pair for pair in shown if pair is not None]))
     # A change of accuracy is all or nothing: counting says it better than a chart.
     chart = None
-    if first.question.protocol != "recognition" and (one.better or one.worse):
+    if first.benchmark.protocol != "recognition" and (one.better or one.worse):
         label = f"Change of {one.metric}, {one.part}, run {one.run + 1}"
         moved = [change.change for change in (*one.better, *one.worse)]
         chart = change_chart([*moved, *[0.0] * one.total.equal], one.metric, label)
@@ -341,7 +341,7 @@ def _section(comparison: Comparison, one: Difference, album: Album) -> _Section:
 def _pair(first: Run, other: Run, part: str, change: Change, album: Album) -> _Pair | None:
     examples = []
     for run, value in ((first, change.before), (other, change.after)):
-        query = next((one for one in run.question.queries if one.id == change.query), None)
+        query = next((one for one in run.benchmark.queries if one.id == change.query), None)
         if query is None:
             return None
         examples.append(example(run, part, query, value, album, HITS))

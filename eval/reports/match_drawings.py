@@ -8,7 +8,7 @@ from delg.images.decode import ImageError, decode
 from eval.benchmark import Benchmark, RecognitionTruth
 from eval.evaluate import Measured
 from eval.reports.query_examples import right_and_ignored
-from eval.reports.report import MatchPicture, shown_part
+from eval.reports.report import MatchPicture, main_part
 from eval.run_queries import ignored, outside, start_search
 from eval.scoring import query_metric
 from index.visualize.draw_matches import draw_matches
@@ -19,7 +19,7 @@ _EACH = 3
 
 def pictures(benchmark: Benchmark, measured: Measured) -> list[MatchPicture]:
     """The first hit of a few good and a few bad queries, with lines between what matched."""
-    part = shown_part(measured.run)
+    part = main_part(measured.run)
     if part is None:
         return []
     values = measured.run.scores.queries[part]
@@ -34,12 +34,12 @@ def _draw(
 ) -> Iterator[MatchPicture]:
     queries = {query.id: query for query in benchmark.queries}
     engine = measured.engine
-    strangers = outside(benchmark, engine)
+    foreign_ids = outside(benchmark, engine)
     for name in chosen:
         query = queries[name]
         try:
             search = start_search(engine, query)
-            without = strangers | ignored(benchmark, query, part)
+            without = foreign_ids | ignored(benchmark, query, part)
             found = search.hits(1, engine.rerank, engine.orientations, without)
             if not found.hits or not found[0].inliers:
                 continue

@@ -11,10 +11,10 @@ import numpy as np
 from delg.images.decode import ImageError, decode
 from delg.types import Box
 from eval.benchmark import (
-    WHOLE,
+    ALL_QUERIES,
     Benchmark,
     QueryPhoto,
-    Question,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -103,23 +103,23 @@ class Example:
     verdict: str | None = None
 
 
-def counted_parts(run: Run) -> tuple[str, ...]:
+def scored_parts(run: Run) -> tuple[str, ...]:
     """The parts that are worth curves of their own: difficulties, or the whole."""
-    order = DIFFICULTIES if run.question.protocol == "revisited" else (WHOLE,)
+    order = DIFFICULTIES if run.benchmark.protocol == "revisited" else (ALL_QUERIES,)
     return tuple(part for part in order if run.scores.queries.get(part))
 
 
 def ranking_of(run: Run, part: str, query: str) -> Ranking:
     """A query's ranking in a part, perhaps empty."""
-    name = part if run.question.protocol == "revisited" else WHOLE
+    name = part if run.benchmark.protocol == "revisited" else ALL_QUERIES
     return run.predictions.rankings.get(name, {}).get(query, _NOTHING)
 
 
 def right_and_ignored(
-    question: Question, part: str, query: str
+    benchmark: BenchmarkSpec, part: str, query: str
 ) -> tuple[frozenset[str], frozenset[str]]:
     """Gallery ids that are right for a query in a part, and those that do not count."""
-    truth = question.truth[query]
+    truth = benchmark.truth[query]
     if isinstance(truth, RevisitedTruth):
         return revisited_split(truth, part)
     if isinstance(truth, RetrievalTruth):
@@ -131,7 +131,7 @@ def example(
     run: Run, part: str, query: QueryPhoto, value: float | None, album: Album, count: int
 ) -> Example:
     """A query of a run as a page shows it, with its first ``count`` hits."""
-    truth = run.question.truth[query.id]
+    truth = run.benchmark.truth[query.id]
     ranking = ranking_of(run, part, query.id)
     hits, first, found = _judge(run, part, query.id, ranking, album, count)
     photo = album.read(query.path, QUERY_SIDE)
@@ -144,7 +144,7 @@ def example(
         verdict = None if answer is None else RIGHT if answer[0] in truth.labels else WRONG
         labels = tuple(sorted(truth.labels))
         return Example(query.id, photo, box, value, hits, None, None, None, answer, labels, verdict)
-    right, _ = right_and_ignored(run.question, part, query.id)
+    right, _ = right_and_ignored(run.benchmark, part, query.id)
     return Example(query.id, photo, box, value, hits, len(right), found, first)
 
 
@@ -152,7 +152,7 @@ def _judge(
     run: Run, part: str, query: str, ranking: Ranking, album: Album, count: int
 ) -> tuple[tuple[JudgedHit, ...], int | None, int]:
     """The first hits, the rank of the first that is right, and how many right ones there are."""
-    right, ignored = right_and_ignored(run.question, part, query)
+    right, ignored = right_and_ignored(run.benchmark, part, query)
     kept = [image for image in ranking.ids if image not in ignored]
     first = next((rank for rank, image in enumerate(kept, 1) if image in right), None)
     ordered_only = np.array_equal(ranking.scores, plain_ranking(ranking.ids).scores)
@@ -160,13 +160,13 @@ def _judge(
     rank = 0
     for place, image in enumerate(ranking.ids[:count]):
         rank += image not in ignored
-        label = run.question.labels.get(image) if isinstance(run.question, Benchmark) else None
+        label = run.benchmark.labels.get(image) if isinstance(run.benchmark, Benchmark) else None
         hits.append(
             JudgedHit(
                 rank=None if image in ignored else rank,
                 id=image,
                 photo=album.read(run.paths.get(image), HIT_SIDE),
-                verdict=_verdict(run.question, query, image, label, right, ignored),
+                verdict=_verdict(run.benchmark, query, image, label, right, ignored),
                 score=None if ordered_only else float(ranking.scores[place]),
                 inliers=None if ordered_only else int(ranking.inliers[place]),
                 verified=bool(ranking.verified[place]),
@@ -177,14 +177,14 @@ def _judge(
 
 
 def _verdict(
-    question: Question,
+    benchmark: BenchmarkSpec,
     query: str,
     image: str,
     label: str | None,
     right: frozenset[str],
     ignored: frozenset[str],
 ) -> str | None:
-    truth = question.truth[query]
+    truth = benchmark.truth[query]
     if isinstance(truth, RecognitionTruth):
         return None if label is None else RIGHT if label in truth.labels else WRONG
     if image in ignored:
@@ -202,6 +202,6 @@ def worst_and_best(values: dict[str, float], each: int) -> tuple[list[str], list
     return worst, order[len(worst) :][::-1][:each]
 
 
-def surest(answers: dict[str, float], count: int) -> Sequence[str]:
+def most_confident(answers: dict[str, float], count: int) -> Sequence[str]:
     """The queries of the highest scores, highest first."""
     return sorted(answers, key=lambda query: (-answers[query], query))[:count]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
-from eval.benchmark import IGNORED_PART, WHOLE, RecognitionTruth, RetrievalTruth
+from eval.benchmark import IGNORED_PART, ALL_QUERIES, RecognitionTruth, RetrievalTruth
 from eval.reports.charts import MAX_LINES, Chart, recognition_chart, retrieval_charts, thresholds
 from eval.reports.query_examples import (
     RIGHT,
@@ -20,13 +20,13 @@ from eval.reports.query_examples import (
     Album,
     Example,
     Shown,
-    counted_parts,
+    scored_parts,
     example,
     ranking_of,
-    surest,
+    most_confident,
     worst_and_best,
 )
-from eval.reports.run_metadata import ABSENT, as_text, differing, distinct_titles, flatten
+from eval.reports.run_metadata import ABSENT, as_text, differing_settings, distinct_titles, flatten
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
 from index.visualize.html import embed_image, load_template
@@ -86,7 +86,7 @@ def write_report(path: Path, runs: Sequence[Run], matches: Sequence[MatchPicture
 
     Args:
         path: of the file; an existing one is replaced.
-        runs: the run, then baselines on the same question.
+        runs: the run, then baselines on the same benchmark.
         matches: drawings to show; the caller made them with the engine.
 
     Raises:
@@ -98,46 +98,46 @@ def write_report(path: Path, runs: Sequence[Run], matches: Sequence[MatchPicture
 
 def render_report(runs: Sequence[Run], matches: Sequence[MatchPicture] = ()) -> str:
     """The HTML of :func:`write_report`."""
-    run, question = runs[0], runs[0].question
-    recognition = question.protocol == "recognition"
-    part = shown_part(run)
+    run, benchmark = runs[0], runs[0].benchmark
+    recognition = benchmark.protocol == "recognition"
+    part = main_part(run)
     charts = _charts(runs)
     return load_template("eval.reports", "report.html").render(
         run=run,
         runs=runs,
         titles=distinct_titles(runs),
         drawn=min(len(runs), MAX_LINES),
-        main=main_metric(question),
-        metric=query_metric(question),
+        main=main_metric(benchmark),
+        metric=query_metric(benchmark),
         part=part,
-        whole=WHOLE,
-        headline=run.scores.metrics.get(part or "", {}).get(main_metric(question)),
+        whole=ALL_QUERIES,
+        headline=run.scores.metrics.get(part or "", {}).get(main_metric(benchmark)),
         metrics=metric_names(runs),
         parts=metric_parts(runs),
         conditions=_conditions(run),
-        everything=flatten(run.facts),
-        differences=differing(runs) if len(runs) > 1 else (),
+        everything=flatten(run.metadata),
+        differences=differing_settings(runs) if len(runs) > 1 else (),
         charts=charts,
         operating=_operating_points(run) if recognition else [],
         sections=_sections(run, part),
         table=_recognition_table(run) if recognition else _query_table(runs),
         recognition=recognition,
         matches=[(one, _drawing(one)) for one in matches],
-        failures=list(run.facts.get("failed_queries", {}).items()),
+        failures=list(run.metadata.get("failed_queries", {}).items()),
         max_failures=MAX_FAILURES,
         max_rows=MAX_ROWS,
     )
 
 
-def shown_part(run: Run) -> str | None:
+def main_part(run: Run) -> str | None:
     """The part whose queries are shown with pictures: the hardest that has any."""
-    return next(reversed(counted_parts(run)), None)
+    return next(reversed(scored_parts(run)), None)
 
 
 def metric_names(runs: Sequence[Run]) -> list[str]:
     """All metrics of the runs, the main one first."""
     names = dict.fromkeys(n for r in runs for values in r.scores.metrics.values() for n in values)
-    main = main_metric(runs[0].question)
+    main = main_metric(runs[0].benchmark)
     return [*(name for name in names if name == main), *(name for name in names if name != main)]
 
 
@@ -148,15 +148,15 @@ def metric_parts(runs: Sequence[Run]) -> list[str]:
 
 def _charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
     """Part -> its charts."""
-    if runs[0].question.protocol == "recognition":
-        drawable = runs[0].scores.metrics.get(WHOLE) is not None
-        return [(WHOLE, [recognition_chart(runs)])] if drawable else []
-    return [(part, retrieval_charts(runs, part)) for part in counted_parts(runs[0])]
+    if runs[0].benchmark.protocol == "recognition":
+        drawable = runs[0].scores.metrics.get(ALL_QUERIES) is not None
+        return [(ALL_QUERIES, [recognition_chart(runs)])] if drawable else []
+    return [(part, retrieval_charts(runs, part)) for part in scored_parts(runs[0])]
 
 
 def _conditions(run: Run) -> list[tuple[str, str]]:
     """What matters most of how the run was made, as far as it is recorded."""
-    facts = run.facts
+    facts = run.metadata
     engine: dict[str, Any] = facts.get("engine", {})
     git = facts.get("git")
     changed = ", changed since" if git and git.get("changed") else ""
@@ -167,9 +167,9 @@ def _conditions(run: Run) -> list[tuple[str, str]]:
         else None
     )
     rows = [
-        ("Benchmark", run.question.name),
-        ("Protocol", run.question.protocol),
-        ("Queries", f"{len(run.question.queries):,}"),
+        ("Benchmark", run.benchmark.name),
+        ("Protocol", run.benchmark.protocol),
+        ("Queries", f"{len(run.benchmark.queries):,}"),
         ("Photos searched", facts.get("gallery")),
         ("Distractors", engine.get("distractors")),
         ("Model", engine.get("model")),
@@ -202,10 +202,10 @@ def _operating_points(run: Run) -> list[tuple[float, str, str]]:
 
 
 def _sections(run: Run, part: str | None) -> list[_Section]:
-    if run.question.protocol == "recognition":
+    if run.benchmark.protocol == "recognition":
         return _recognition_sections(run)
-    album, queries = Album(), {query.id: query for query in run.question.queries}
-    metric = query_metric(run.question)
+    album, queries = Album(), {query.id: query for query in run.benchmark.queries}
+    metric = query_metric(run.benchmark)
     sections = []
     if part is not None:
         values = {query: one[metric] for query, one in run.scores.queries[part].items()}
@@ -219,20 +219,20 @@ def _sections(run: Run, part: str | None) -> list[_Section]:
             shown = [example(run, part, queries[q], values[q], album, HITS) for q in chosen]
             sections.append(_Section(title, note, shown))
     nothing = {}
-    for query, truth in run.question.truth.items():
+    for query, truth in run.benchmark.truth.items():
         if isinstance(truth, RetrievalTruth) and not truth.relevant and truth.part != IGNORED_PART:
-            scores = ranking_of(run, WHOLE, query).scores
+            scores = ranking_of(run, ALL_QUERIES, query).scores
             if query in queries and len(scores):
                 nothing[query] = float(scores[0])
     if nothing:
-        shown = [example(run, WHOLE, queries[q], None, album, HITS) for q in surest(nothing, EACH)]
+        shown = [example(run, ALL_QUERIES, queries[q], None, album, HITS) for q in most_confident(nothing, EACH)]
         note = "No photo is right for these; the surest hits first. They should score low."
         sections.append(_Section("Queries with nothing to find", note, shown))
     return [section for section in sections if section.examples]
 
 
 def _recognition_sections(run: Run) -> list[_Section]:
-    album, queries = Album(), {query.id: query for query in run.question.queries}
+    album, queries = Album(), {query.id: query for query in run.benchmark.queries}
     wrong: dict[str, float] = {}
     right: dict[str, float] = {}
     for query, labels, answer in _recognised(run):
@@ -246,7 +246,7 @@ def _recognition_sections(run: Run) -> list[_Section]:
         _Section(
             title,
             note,
-            [example(run, WHOLE, queries[q], None, album, HITS) for q in surest(some, EACH)],
+            [example(run, ALL_QUERIES, queries[q], None, album, HITS) for q in most_confident(some, EACH)],
         )
         for title, note, some in lists
         if some
@@ -257,15 +257,15 @@ def _recognised(run: Run) -> list[tuple[str, frozenset[str], tuple[str, float] |
     """Query, right labels and answer of every query that counts in the whole."""
     return [
         (query, truth.labels, run.predictions.labels.get(query))
-        for query, truth in run.question.truth.items()
+        for query, truth in run.benchmark.truth.items()
         if isinstance(truth, RecognitionTruth) and truth.part != IGNORED_PART
     ]
 
 
 def _query_table(runs: Sequence[Run]) -> _Table:
     """The value of every query, the worst of the shown part first."""
-    parts, titles = counted_parts(runs[0]), distinct_titles(runs)
-    metric = query_metric(runs[0].question)
+    parts, titles = scored_parts(runs[0]), distinct_titles(runs)
+    metric = query_metric(runs[0].benchmark)
     by_part = [[run.scores.queries.get(part, {}) for run in runs] for part in parts]
     last = by_part[-1][0] if by_part else {}
     names = dict.fromkeys(query for group in by_part for query in group[0])
@@ -277,9 +277,9 @@ def _query_table(runs: Sequence[Run]) -> _Table:
         for q in order
     ]
     if len(runs) == 1:
-        columns = [metric if part == WHOLE else f"{metric}, {part}" for part in parts]
+        columns = [metric if part == ALL_QUERIES else f"{metric}, {part}" for part in parts]
         return _Table([], columns, rows, len(names) - len(order))
-    groups = [(metric if part == WHOLE else f"{metric}, {part}", len(runs)) for part in parts]
+    groups = [(metric if part == ALL_QUERIES else f"{metric}, {part}", len(runs)) for part in parts]
     return _Table(groups, [*titles] * len(parts), rows, len(names) - len(order))
 
 

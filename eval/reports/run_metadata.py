@@ -49,9 +49,9 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def differing(runs: Sequence[Run]) -> tuple[Setting, ...]:
+def differing_settings(runs: Sequence[Run]) -> tuple[Setting, ...]:
     """The facts that are not the same in all runs, but for times."""
-    flats = [flatten(run.facts) for run in runs]
+    flats = [flatten(run.metadata) for run in runs]
     names = dict.fromkeys(name for flat in flats for name in flat)
     settings = [Setting(n, tuple(flat.get(n, ABSENT) for flat in flats)) for n in names]
     return tuple(

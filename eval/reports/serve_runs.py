@@ -15,8 +15,8 @@ from fastapi.responses import HTMLResponse
 from delg.errors import DelgError, UsageError
 from eval.reports.charts import MAX_LINES, Chart, recognition_chart, retrieval_charts
 from eval.reports.compare import compare, render_comparison
-from eval.reports.query_examples import Album, Example, counted_parts, example
-from eval.reports.report import metric_names, metric_parts, render_report, shown_part
+from eval.reports.query_examples import Album, Example, scored_parts, example
+from eval.reports.report import metric_names, metric_parts, render_report, main_part
 from eval.reports.run_metadata import distinct_titles
 from eval.run import BASELINES_FOLDER, METRICS_FILE, REPORT_FILE, Run, baselines, is_run, load_run
 from eval.scoring import main_metric, query_metric
@@ -52,7 +52,7 @@ class Entry:
     @property
     def part(self) -> str | None:
         """The part whose main metric stands for the run."""
-        return None if self.run is None else shown_part(self.run)
+        return None if self.run is None else main_part(self.run)
 
 
 class Runs:
@@ -145,7 +145,7 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
     @router.get("/runs")
     def listing(request: Request) -> Response:
         entries = runs.entries()
-        mains = {one.name: main_metric(one.run.question) for one in entries if one.run}
+        mains = {one.name: main_metric(one.run.benchmark) for one in entries if one.run}
         return pages.render(request, "serve_runs.html", entries=entries, mains=mains)
 
     @router.get("/runs/view")
@@ -153,10 +153,10 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
         request: Request, run: str, part: str = "", order: str = "worst", page: PageNumber = 1
     ) -> Response:
         shown = runs.with_baselines(run)
-        parts = counted_parts(shown[0])
+        parts = scored_parts(shown[0])
         if part and part not in parts:
             raise NotFoundError(f"the run has no part {part!r}")
-        part = part or shown_part(shown[0]) or ""
+        part = part or main_part(shown[0]) or ""
         asked = {"run": run, "part": part, "order": order}
         names = _ordered(shown[0], part, order)
         pagination = Pagination("/runs/view", asked, page, len(names), EACH)
@@ -164,8 +164,8 @@ def _router(runs: Runs, pages: Pages) -> APIRouter:
         answer = pages.render(
             request, "serve_run.html",
             name=run, run=shown[0], runs=shown, titles=distinct_titles(shown), part=part,
-            counted=parts, order=order, main=main_metric(shown[0].question),
-            metric=query_metric(shown[0].question), metrics=metric_names(shown),
+            counted=parts, order=order, main=main_metric(shown[0].benchmark),
+            metric=query_metric(shown[0].benchmark), metrics=metric_names(shown),
             parts=metric_parts(shown), drawn=min(len(shown), MAX_LINES),
             charts=_charts(shown, part) if page == 1 else [],
             examples=_examples(shown[0], part, chosen), pagination=pagination,
@@ -200,16 +200,16 @@ def _whole(text: str) -> Response:
 
 def _ordered(run: Run, part: str, order: str) -> list[str]:
     """Queries of a part that have a photo, by their value, the worst first or last."""
-    metric = query_metric(run.question)
+    metric = query_metric(run.benchmark)
     values = {name: one[metric] for name, one in run.scores.queries.get(part, {}).items()}
-    known = [query.id for query in run.question.queries if query.id in values]
+    known = [query.id for query in run.benchmark.queries if query.id in values]
     known.sort(key=lambda name: (values[name], name), reverse=order == "best")
     return known
 
 
 def _examples(run: Run, part: str, names: list[str]) -> list[Example]:
-    metric = query_metric(run.question)
-    queries, album = {query.id: query for query in run.question.queries}, Album()
+    metric = query_metric(run.benchmark)
+    queries, album = {query.id: query for query in run.benchmark.queries}, Album()
     values = run.scores.queries.get(part, {})
     return [example(run, part, queries[name], values[name][metric], album, HITS) for name in names]
 
@@ -217,6 +217,6 @@ def _examples(run: Run, part: str, names: list[str]) -> list[Example]:
 def _charts(runs: list[Run], part: str) -> list[Chart]:
     if not part:
         return []
-    if runs[0].question.protocol == "recognition":
+    if runs[0].benchmark.protocol == "recognition":
         return [recognition_chart(runs)]
     return retrieval_charts(runs, part)

@@ -39,7 +39,7 @@ def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
 def test_the_facts_say_what_was_measured_and_how(tmp_path, model):
     images = ImageIndex.create(tmp_path / "i", model)
     found = main(folders(tmp_path / "f"), index=tmp_path / "i", rerank=4, orientations="1")
-    facts = found.facts
+    facts = found.metadata
     assert (facts["queries"], facts["gallery"], facts["failed_queries"]) == (9, 9, {})
     engine = facts["engine"]
     assert (engine["model"], engine["fingerprint"]) == ("dots", images.fingerprint)
@@ -57,7 +57,7 @@ def test_a_run_is_saved_and_scored_again_without_model_and_photos(tmp_path, mode
         save_run(tmp_path / "run", found)
         again = rescore(load_run(tmp_path / "run"))
         assert again.scores == found.scores
-        assert again.facts == found.facts
+        assert again.metadata == found.metadata
 
 
 def test_repeated_evaluations_agree_in_every_number(tmp_path, model):
@@ -106,7 +106,7 @@ def test_queries_that_fail_are_facts_of_the_run(tmp_path, model):
     benchmark = recognition(tmp_path)
     benchmark.queries[0].path.write_bytes(b"no photo")
     found = main(benchmark, model)
-    assert list(found.facts["failed_queries"]) == ["q0.png"]
+    assert list(found.metadata["failed_queries"]) == ["q0.png"]
     assert found.scores.metrics["all"]["accuracy"] == pytest.approx(2 / 3)
 
 
@@ -116,7 +116,7 @@ def test_a_run_in_which_every_query_fails_is_a_run(tmp_path, model):
         query.path.unlink()
     found = main(benchmark, model)
     assert found.scores.metrics["all"] == {"GAP": 0, "GAP-": 0, "accuracy": 0}
-    assert found.facts["query_ms"] == {}
+    assert found.metadata["query_ms"] == {}
 
 
 # --- Distractors ---
@@ -126,8 +126,8 @@ def test_distractors_are_a_folder_of_photos(tmp_path, model):
     gallery(tmp_path / "far", things=1)
     benchmark = folders(tmp_path / "f")
     found = main(benchmark, model, distractors=tmp_path / "far", out=tmp_path / "out")
-    assert found.facts["engine"]["distractors"] == 3
-    assert found.facts["gallery"] == 9
+    assert found.metadata["engine"]["distractors"] == 3
+    assert found.metadata["gallery"] == 9
     place = found.paths["distractors/0/a.png"]
     assert place == str(tmp_path / "far" / "0" / "a.png")
     # They are extracted once.
@@ -141,7 +141,7 @@ def test_distractors_are_an_index(tmp_path, model):
     far = ImageIndex.create(tmp_path / "far.index", model)
     far.add(tmp_path / "far", prefix="far/")
     found = main(folders(tmp_path / "f"), model, distractors=tmp_path / "far.index")
-    assert found.facts["engine"]["distractors"] == 3
+    assert found.metadata["engine"]["distractors"] == 3
     assert "far/0/a.png" in found.predictions.rankings["all"]["0/a.png"].ids
 
 
@@ -177,7 +177,7 @@ def test_baselines_are_runs_of_their_own_on_the_same_questions(tmp_path, model):
         ("sift, all re-ranked", "baselines/sift-brute-force"),
     ]
     for one in found:
-        assert one.run.question.truth == benchmark.truth
+        assert one.run.benchmark.truth == benchmark.truth
         assert set(one.run.scores.queries["all"]) == set(benchmark.truth)
     bare = found[1].run.predictions.rankings["all"].values()
     assert not any(ranking.inliers.any() for ranking in bare)

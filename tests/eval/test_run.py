@@ -12,13 +12,13 @@ from delg.errors import DelgError, UsageError
 from eval.benchmark import (
     Benchmark,
     QueryPhoto,
-    Question,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
 )
 from eval.predictions import Predictions, plain_ranking
-from eval.run import Run, baselines, circumstances, is_run, load_run, rescore, save_run
+from eval.run import Run, baselines, environment_info, is_run, load_run, rescore, save_run
 from eval.scoring import score
 
 QUERIES = (
@@ -42,7 +42,7 @@ TRUTHS = {
 
 
 def make(protocol: str, depth: int | None = 100) -> Run:
-    question = Question(
+    benchmark = BenchmarkSpec(
         name="Tëst",
         protocol=protocol,
         queries=QUERIES,
@@ -58,8 +58,8 @@ def make(protocol: str, depth: int | None = 100) -> Run:
     labels = {"q": ("1", 1.25), "ü/r.jpg": ("7", 0.5)} if protocol == "recognition" else {}
     predictions = Predictions(found, labels)
     facts = {"engine": {"rerank": 100}, "seconds": 1.5, "failed_queries": {}}
-    scores = score(question, predictions)
-    return Run("delg-lite", question, predictions, scores, {"a": "/photos/a.jpg"}, facts)
+    scores = score(benchmark, predictions)
+    return Run("delg-lite", benchmark, predictions, scores, {"a": "/photos/a.jpg"}, facts)
 
 
 @pytest.fixture(params=TRUTHS)
@@ -73,8 +73,8 @@ def saved(request, tmp_path) -> tuple[Run, Path]:
 def test_a_run_comes_back_as_it_was_saved(saved):
     run, folder = saved
     found = load_run(folder)
-    assert found.question == run.question
-    assert (found.title, found.paths, found.facts) == (run.title, run.paths, run.facts)
+    assert found.benchmark == run.benchmark
+    assert (found.title, found.paths, found.metadata) == (run.title, run.paths, run.metadata)
     assert found.scores == run.scores
     assert found.predictions.labels == run.predictions.labels
     for name, by_query in run.predictions.rankings.items():
@@ -86,20 +86,20 @@ def test_a_run_comes_back_as_it_was_saved(saved):
 @pytest.mark.parametrize("depth", [None, 7])
 def test_the_depth_that_was_asked_for_is_kept(tmp_path, depth):
     save_run(tmp_path, make("retrieval", depth))
-    assert load_run(tmp_path).question.depth == depth
+    assert load_run(tmp_path).benchmark.depth == depth
 
 
 def test_a_benchmark_is_kept_without_its_gallery(tmp_path):
     run = make("retrieval")
-    asked = run.question
+    asked = run.benchmark
     benchmark = Benchmark(
         **{name: getattr(asked, name) for name in ("name", "protocol", "queries", "truth")},
         gallery=(),
         labels={"a": "1"},
     )
-    save_run(tmp_path, replace(run, question=benchmark))
-    found = load_run(tmp_path).question
-    assert type(found) is Question
+    save_run(tmp_path, replace(run, benchmark=benchmark))
+    found = load_run(tmp_path).benchmark
+    assert type(found) is BenchmarkSpec
     assert found.truth == asked.truth and found.queries == asked.queries
 
 
@@ -117,7 +117,7 @@ def test_numbers_that_were_tampered_with_are_made_right_again(saved):
     assert again.scores == run.scores
     save_run(folder, again)
     assert load_run(folder).scores == run.scores
-    assert load_run(folder).facts == run.facts
+    assert load_run(folder).metadata == run.metadata
 
 
 def test_answers_that_do_not_belong_to_the_benchmark_are_an_error(tmp_path):
@@ -136,7 +136,7 @@ def test_metrics_json_has_the_numbers_and_where_they_come_from(saved):
     numbers = json.loads((folder / "metrics.json").read_text("utf-8"))
     assert numbers["format"] == 1
     assert (numbers["title"], numbers["benchmark"]) == ("delg-lite", "Tëst")
-    assert numbers["protocol"] == run.question.protocol
+    assert numbers["protocol"] == run.benchmark.protocol
     assert numbers["metrics"] == run.scores.metrics
     assert numbers["per_query"] == run.scores.queries
     assert (numbers["engine"], numbers["seconds"]) == ({"rerank": 100}, 1.5)
@@ -144,7 +144,7 @@ def test_metrics_json_has_the_numbers_and_where_they_come_from(saved):
 
 def test_the_circumstances_are_versions_machine_command_time_and_code(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/cli.py", "eval", "folders", "photos"])
-    found = circumstances()
+    found = environment_info()
     assert found["command"] == "delg eval folders photos"
     assert found["versions"]["numpy"] == np.__version__
     assert {"python", "tensorflow", "faiss-cpu"} < set(found["versions"])
@@ -156,7 +156,7 @@ def test_the_circumstances_are_versions_machine_command_time_and_code(monkeypatc
 
 def test_without_git_there_is_no_state_of_it(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert circumstances()["git"] is None
+    assert environment_info()["git"] is None
 
 
 def test_baselines_are_the_runs_below_in_order(tmp_path):

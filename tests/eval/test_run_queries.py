@@ -253,7 +253,7 @@ def test_settings_hold_for_the_run_and_not_for_an_index_that_exists(tmp_path, mo
     prepare(benchmark, tmp_path, model).close()
     images = prepare(benchmark, tmp_path, model, ranking={"rerank": 3})
     assert Engine(images).verified == 3
-    assert Engine(images).facts()["settings"]["ranking"]["rerank"] == 3
+    assert Engine(images).metadata()["settings"]["ranking"]["rerank"] == 3
     images.close()
     assert Engine(prepare(benchmark, tmp_path, model)).verified == 100
 

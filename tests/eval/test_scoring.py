@@ -7,7 +7,7 @@ import pytest
 
 from eval.benchmark import (
     QueryPhoto,
-    Question,
+    BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -18,9 +18,9 @@ from eval.scoring import Scores, main_metric, query_metric, score
 from index.results import Ranking
 
 
-def question(protocol: str, truth: Truth, **more: object) -> Question:
+def benchmark(protocol: str, truth: Truth, **more: object) -> BenchmarkSpec:
     queries = tuple(QueryPhoto(query, Path(query)) for query in truth)
-    return Question(name="test", protocol=protocol, queries=queries, truth=truth, **more)
+    return BenchmarkSpec(name="test", protocol=protocol, queries=queries, truth=truth, **more)
 
 
 def ranking(words: str, first: float = 0.0) -> Ranking:
@@ -48,7 +48,7 @@ def revisited(**lists: dict[str, str]) -> Scores:
         level: {query: ranking(words) for query, words in by_query.items()}
         for level, by_query in lists.items()
     }
-    return score(question("revisited", truth), Predictions(found))
+    return score(benchmark("revisited", truth), Predictions(found))
 
 
 def test_each_difficulty_is_scored_by_its_own_list():
@@ -99,7 +99,7 @@ def test_queries_without_right_images_are_dropped_from_a_difficulty():
 
 def test_a_difficulty_without_any_query_is_left_out():
     truth = {"q": RevisitedTruth(frozenset("e"), frozenset(), frozenset())}
-    scores = score(question("revisited", truth), Predictions({"easy": {"q": ranking("e")}}))
+    scores = score(benchmark("revisited", truth), Predictions({"easy": {"q": ranking("e")}}))
     assert set(scores.metrics) == set(scores.intervals) == set(scores.queries) == {"easy", "medium"}
 
 
@@ -119,7 +119,7 @@ def test_retrieval_worked_by_hand():
         "r": RetrievalTruth(frozenset({"c"})),
         "none": RetrievalTruth(frozenset({"a"})),
     }
-    scores = score(question("retrieval", truth), rankings(q="a x b", r="x y z v w c"))
+    scores = score(benchmark("retrieval", truth), rankings(q="a x b", r="x y z v w c"))
     # "q": (1/1 + 2/3) / 2; "r": (1/6) / 1; "none" has no answer.
     assert scores.queries["all"]["q"]["AP@100"] == pytest.approx((1 + 2 / 3) / 2)
     assert scores.metrics["all"] == pytest.approx(
@@ -147,7 +147,7 @@ def test_retrieval_by_parts_and_without_what_is_ignored():
         "void": RetrievalTruth(frozenset(), "Ignored"),
     }
     found = rankings(pub="x a", priv="a", ignored="x y z a", void="a")
-    scores = score(question("retrieval", truth), found)
+    scores = score(benchmark("retrieval", truth), found)
     assert {part: one["mAP@100"] for part, one in scores.metrics.items()} == {
         "Public": 1 / 2,
         "Private": (1 + 0) / 2,
@@ -161,11 +161,11 @@ def test_retrieval_by_parts_and_without_what_is_ignored():
 def test_retrieval_looks_as_deep_as_the_question_says():
     truth = {"q": RetrievalTruth(frozenset({"a", "b", "c"}))}
     found = rankings(q="a x b c")
-    short = score(question("retrieval", truth, depth=2, recalls=(1, 2, 4)), found)
+    short = score(benchmark("retrieval", truth, depth=2, recalls=(1, 2, 4)), found)
     # One of the first two is right, of at most two: (1/1) / 2.
     assert short.metrics["all"]["mAP@2"] == 1 / 2
     assert {"recall@1", "recall@2", "recall@4"} < set(short.metrics["all"])
-    whole = score(question("retrieval", truth, depth=None), found)
+    whole = score(benchmark("retrieval", truth, depth=None), found)
     # (1/1 + 2/3 + 3/4) / 3.
     assert whole.metrics["all"]["mAP"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
 
@@ -183,14 +183,14 @@ def test_gap_is_told_where_some_queries_have_no_match():
         "r": ranking("c", 1.0),
         "s": ranking("x d", 0.5),
     }
-    scores = score(question("retrieval", truth), Predictions({"all": found}))
+    scores = score(benchmark("retrieval", truth), Predictions({"all": found}))
     # First hits by score: right, wrong (nothing matches), right, wrong: (1/1 + 2/3) / 3.
     assert scores.metrics["all"]["GAP"] == pytest.approx((1 + 2 / 3) / 3)
     # The others are means over those that have a match: 1/1 of "q" counts half, as two are right.
     assert scores.metrics["all"]["mAP@100"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
     assert "no match" not in scores.queries["all"]
     sunk = {**found, "no match": ranking("a", -1.0)}
-    better = score(question("retrieval", truth), Predictions({"all": sunk}))
+    better = score(benchmark("retrieval", truth), Predictions({"all": sunk}))
     assert better.metrics["all"]["GAP"] == pytest.approx((1 + 1) / 3)
 
 
@@ -203,7 +203,7 @@ def test_gap_by_part_has_only_that_parts_queries():
     }
     high = {"ignored": ranking("a", 9.0), "no match": ranking("a", 5.0)}
     found = {**high, "q": ranking("a", 3.0), "r": ranking("a", 1.0)}
-    scores = score(question("retrieval", truth), Predictions({"all": found}))
+    scores = score(benchmark("retrieval", truth), Predictions({"all": found}))
     # Public: wrong, right: 1/2. Private: right: 1. All: wrong, right, right: (1/2 + 2/3) / 2.
     assert {part: one["GAP"] for part, one in scores.metrics.items()} == pytest.approx(
         {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
@@ -222,7 +222,7 @@ SHOWN = {
 
 def test_recognition_worked_by_hand():
     labels = {"q": ("1", 0.9), "nothing": ("1", 0.8), "r": ("3", 0.7), "s": ("9", 0.6)}
-    scores = score(question("recognition", SHOWN), Predictions({}, labels))
+    scores = score(benchmark("recognition", SHOWN), Predictions({}, labels))
     # By score: right, wrong (it shows nothing), right, wrong. Three queries have a label.
     assert scores.metrics["all"] == pytest.approx(
         {
@@ -242,7 +242,7 @@ def test_recognition_worked_by_hand():
 @pytest.mark.parametrize("unsure", [{}, {"s": None, "nothing": None}])
 def test_queries_that_are_given_no_label_are_wrong_and_in_nobodys_way(unsure):
     labels = {"q": ("9", 0.9), "r": ("2", 0.7), **unsure}
-    scores = score(question("recognition", SHOWN), Predictions({}, labels))
+    scores = score(benchmark("recognition", SHOWN), Predictions({}, labels))
     # Wrong, right: (1/2) / 3.
     assert scores.metrics["all"] == pytest.approx(
         {"GAP": 1 / 2 / 3, "GAP-": 1 / 2 / 3, "accuracy": 1 / 3}
@@ -263,7 +263,7 @@ def test_recognition_by_parts_and_without_what_is_ignored():
         "pub": ("1", 2.0),
         "priv": ("1", 1.0),
     }
-    scores = score(question("recognition", truth), Predictions({}, labels))
+    scores = score(benchmark("recognition", truth), Predictions({}, labels))
     # Public: wrong, right. Private: right. All: wrong, right, right.
     assert {part: one["GAP"] for part, one in scores.metrics.items()} == pytest.approx(
         {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
@@ -276,16 +276,16 @@ def test_a_part_in_which_nothing_is_shown_is_left_out():
         "pub": RecognitionTruth(frozenset(), "Public"),
         "priv": RecognitionTruth(frozenset("1"), "Private"),
     }
-    scores = score(question("recognition", truth), Predictions({}, {"priv": ("1", 1.0)}))
+    scores = score(benchmark("recognition", truth), Predictions({}, {"priv": ("1", 1.0)}))
     assert set(scores.metrics) == {"Private", "all"}
 
 
 # --- All protocols ---
 
 QUESTIONS = [
-    question("revisited", {"q": RevisitedTruth(frozenset("a"), frozenset("b"), frozenset())}),
-    question("retrieval", {"q": RetrievalTruth(frozenset("a"))}),
-    question("recognition", {"q": RecognitionTruth(frozenset("1"))}),
+    benchmark("revisited", {"q": RevisitedTruth(frozenset("a"), frozenset("b"), frozenset())}),
+    benchmark("retrieval", {"q": RetrievalTruth(frozenset("a"))}),
+    benchmark("recognition", {"q": RecognitionTruth(frozenset("1"))}),
 ]
 
 

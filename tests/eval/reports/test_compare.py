@@ -29,14 +29,14 @@ from eval.run import Run
 TRUTH = {"q1": {"a"}, "q2": {"b"}, "q3": {"c"}, "q4": {"d"}}
 
 
-def shelves(title: str = "one", truth=None, paths=None, facts=None, **hits: tuple[str, ...]) -> Run:
+def shelves(title: str = "one", truth=None, paths=None, metadata=None, **hits: tuple[str, ...]) -> Run:
     rankings = {query: ranking(*ids) for query, ids in hits.items()}
     return run(
         retrieval(truth or TRUTH),
         Predictions({"all": rankings}),
         title,
         paths=paths or {},
-        facts=facts or {},
+        metadata=facts or {},
     )
 
 
@@ -100,7 +100,7 @@ def test_only_settings_that_differ_are_listed_and_no_times():
         "query_ms": {"median": 2.0},
         "git": {"changed": True},
     }
-    found = compare([first(facts=facts), second(facts=other)])
+    found = compare([first(metadata=facts), second(metadata=other)])
     assert {one.name: one.values for one in found.settings} == {
         "engine.rerank": ("100", "0"),
         "engine.settings.a.b": ("1, 2", "1, 3"),
@@ -111,7 +111,7 @@ def test_only_settings_that_differ_are_listed_and_no_times():
 def test_runs_of_different_questions_are_refused_by_name():
     one = first()
     renamed = second()
-    renamed = replace(renamed, question=replace(renamed.question, name="drawers"))
+    renamed = replace(renamed, benchmark=replace(renamed.benchmark, name="drawers"))
     with pytest.raises(UsageError, match="benchmark of 'one' is shelves, that of 'two' is drawers"):
         compare([one, renamed])
     labels = recognition({"q1": {"x"}})
@@ -143,11 +143,11 @@ def test_other_queries_and_other_truth_are_said():
 
 
 def test_each_difficulty_is_compared_and_the_hardest_has_pictures():
-    question = revisited({"o1": ({"e"}, {"h"}, set()), "o2": ({"e"}, set(), set())})
+    benchmark = revisited({"o1": ({"e"}, {"h"}, set()), "o2": ({"e"}, set(), set())})
     parts = ("easy", "medium", "hard")
     rankings = [{"o1": ranking(*ids), "o2": ranking("e")} for ids in (("n", "h"), ("h", "n"))]
     one, two = (
-        run(question, Predictions(dict.fromkeys(parts, by_query)), title)
+        run(benchmark, Predictions(dict.fromkeys(parts, by_query)), title)
         for title, by_query in zip(("one", "two"), rankings, strict=True)
     )
     found = compare([one, two])
@@ -158,9 +158,9 @@ def test_each_difficulty_is_compared_and_the_hardest_has_pictures():
 
 
 def test_recognition_is_compared_by_accuracy():
-    question = recognition({"r1": {"x"}, "r2": {"y"}})
-    one = run(question, Predictions({}, {"r1": ("x", 1.0), "r2": ("x", 0.5)}), "one")
-    two = run(question, Predictions({}, {"r1": ("x", 1.0), "r2": ("y", 0.5)}), "two")
+    benchmark = recognition({"r1": {"x"}, "r2": {"y"}})
+    one = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("x", 0.5)}), "one")
+    two = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("y", 0.5)}), "two")
     (found,) = compare([one, two]).differences
     assert found.metric == "accuracy" and [c.query for c in found.better] == ["r2"]
     words = parse(render_comparison(compare([one, two]))).words
@@ -168,7 +168,7 @@ def test_recognition_is_compared_by_accuracy():
 
 
 def test_the_json_holds_the_numbers_and_is_json():
-    found = compare([first(), second(facts={"engine": {"rerank": 5}})])
+    found = compare([first(), second(metadata={"engine": {"rerank": 5}})])
     plain = json.loads(json.dumps(comparison_json(found)))
     assert plain["runs"] == ["one", "two"] and plain["benchmark"] == "shelves"
     assert plain["settings"] == {"engine.rerank": ["–", "5"]}
@@ -179,7 +179,7 @@ def test_the_json_holds_the_numbers_and_is_json():
 
 
 def test_the_terminal_gets_settings_metrics_and_changes(capsys):
-    found = compare([first(), second(facts={"engine": {"rerank": 5}})])
+    found = compare([first(), second(metadata={"engine": {"rerank": 5}})])
     print_comparison(found)
     said = capsys.readouterr()
     assert said.err == ""
@@ -219,8 +219,8 @@ def test_runs_that_do_not_differ_have_a_page_that_says_so():
 
 def test_texts_from_outside_stay_texts():
     truth = {HOSTILE: {HOSTILE}}
-    one = shelves(HOSTILE, truth, facts={HOSTILE: HOSTILE}, **{HOSTILE: ("x", HOSTILE)})
-    two = shelves(HOSTILE, truth, facts={HOSTILE: 1}, **{HOSTILE: (HOSTILE,)})
+    one = shelves(HOSTILE, truth, metadata={HOSTILE: HOSTILE}, **{HOSTILE: ("x", HOSTILE)})
+    two = shelves(HOSTILE, truth, metadata={HOSTILE: 1}, **{HOSTILE: (HOSTILE,)})
     text = render_comparison(compare([one, two, one]))
     reject_outside(text)
     assert HOSTILE in parse(text).words

@@ -48,26 +48,26 @@ FACTS = {
 
 def shelves(folder: Path = Path("/gone"), **changes) -> Run:
     """Three queries: q1 finds all at once, q2 its second hit, q3 nothing."""
-    question = retrieval({"q1": {"a", "b"}, "q2": {"c"}, "q3": {"x"}}, folder)
+    benchmark = retrieval({"q1": {"a", "b"}, "q2": {"c"}, "q3": {"x"}}, folder)
     rankings = {
         "q1": ranking("a", "b", "c"),
         "q2": ranking("a", "c", "b", top=0.75),
         "q3": ranking("a", "b", "c"),
     }
-    return run(question, Predictions({"all": rankings}), **changes)
+    return run(benchmark, Predictions({"all": rankings}), **changes)
 
 
 def oxford() -> Run:
-    question = revisited({"o1": ({"e"}, {"h"}, {"j"}), "o2": ({"e2"}, set(), set())})
+    benchmark = revisited({"o1": ({"e"}, {"h"}, {"j"}), "o2": ({"e2"}, set(), set())})
     rankings = {"o1": ranking("j", "h", "e", "n"), "o2": ranking("n", "e2")}
-    return run(question, Predictions(dict.fromkeys(("easy", "medium", "hard"), rankings)))
+    return run(benchmark, Predictions(dict.fromkeys(("easy", "medium", "hard"), rankings)))
 
 
 def landmarks(**changes) -> Run:
-    question = recognition({"r1": {"Louvre"}, "r2": {"Eiffel"}, "r3": set(), "r4": {"Dome"}})
+    benchmark = recognition({"r1": {"Louvre"}, "r2": {"Eiffel"}, "r3": set(), "r4": {"Dome"}})
     answers = {"r1": ("Louvre", 0.875), "r2": ("Dome", 0.5), "r3": ("Eiffel", 0.625), "r4": None}
     hits = {"r1": ranking("a", "b")}
-    return run(question, Predictions({"all": hits}, answers), "labels", **changes)
+    return run(benchmark, Predictions({"all": hits}, answers), "labels", **changes)
 
 
 def page(*runs: Run, matches=()) -> Element:
@@ -128,8 +128,8 @@ def test_the_main_metric_stands_first():
 
 
 def test_baselines_are_rows_of_the_table_and_lines_of_the_curves():
-    base = shelves(title="global only", facts={"engine": {"rerank": 0}})
-    root = page(shelves(facts={"engine": {"rerank": 77}}), base)
+    base = shelves(title="global only", metadata={"engine": {"rerank": 0}})
+    root = page(shelves(metadata={"engine": {"rerank": 77}}), base)
     assert [row[0] for row in cells(root.all("table", "metrics")[0])] == [
         "delg-lite",
         "global only",
@@ -159,8 +159,8 @@ def test_ignored_hits_are_marked_and_take_no_rank():
 
 
 def test_the_hardest_part_that_has_queries_is_shown():
-    question = revisited({"o1": ({"e"}, set(), {"j"})})
-    one = run(question, Predictions({"easy": {"o1": ranking("e")}, "medium": {}}))
+    benchmark = revisited({"o1": ({"e"}, set(), {"j"})})
+    one = run(benchmark, Predictions({"easy": {"o1": ranking("e")}, "medium": {}}))
     root = page(one)
     assert "medium" in root.section("The worst").all("h2")[0].words
     assert [h.words for h in root.section("Curves").all("h3")] == ["easy", "medium"]
@@ -202,8 +202,8 @@ def test_values_scores_and_inliers_are_those_of_the_run():
 
 
 def test_where_only_the_order_is_known_no_scores_are_shown():
-    question = retrieval({"q1": {"a"}})
-    root = page(run(question, Predictions({"all": {"q1": plain_ranking(("b", "a"))}})))
+    benchmark = retrieval({"q1": {"a"}})
+    root = page(run(benchmark, Predictions({"all": {"q1": plain_ranking(("b", "a"))}})))
     (example,) = examples(root, "The worst")
     assert marks(example) == [("1", "b", "wrong"), ("2", "a", "right")]
     assert not example.all("p", "numbers")
@@ -213,8 +213,8 @@ def test_photos_are_shown_and_the_box_is_drawn_where_it_lies(tmp_path):
     made = photos(tmp_path, "q1", "a", "b", "c")
     one = shelves(paths={name: str(path) for name, path in made.items()})
     query = QueryPhoto("q1", made["q1"], box=(20.0, 15.0, 40.0, 30.0))
-    question = replace(one.question, queries=(query, *one.question.queries[1:]))
-    (example,) = examples(page(replace(one, question=question)), "The best")
+    benchmark = replace(one.benchmark, queries=(query, *one.benchmark.queries[1:]))
+    (example,) = examples(page(replace(one, benchmark=benchmark)), "The best")
     assert len(example.all("image")) == 1 and len(example.all("img")) == 3
     (box, *_) = example.all("rect", "frame-light")
     assert [box.attrs[k] for k in ("x", "y", "width", "height")] == ["20.0", "15.0", "40.0", "30.0"]
@@ -233,14 +233,14 @@ def test_a_photo_that_cannot_be_read_leaves_its_id_and_the_reason(tmp_path):
 
 
 def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
-    question = retrieval({"q1": {"a"}, "n1": set(), "n2": set(), "n3": set()})
+    benchmark = retrieval({"q1": {"a"}, "n1": set(), "n2": set(), "n3": set()})
     rankings = {
         "q1": ranking("a"),
         "n1": ranking("b", top=0.5),
         "n2": ranking("c", top=0.8),
         "n3": ranking(),
     }
-    root = page(run(question, Predictions({"all": rankings})))
+    root = page(run(benchmark, Predictions({"all": rankings})))
     found = examples(root, "Queries with nothing to find")
     assert names(found) == ["n2", "n1"]
     assert marks(found[0]) == [("1", "c", "wrong")]
@@ -248,7 +248,7 @@ def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
 
 
 @pytest.mark.parametrize(
-    "question",
+    "benchmark",
     [
         retrieval({}),
         retrieval({"q1": set()}),
@@ -257,8 +257,8 @@ def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
         revisited({"o1": (set(), set(), {"j"})}),
     ],
 )
-def test_a_run_in_which_no_query_counts_still_has_a_report(question):
-    root = page(run(question, Predictions({})))
+def test_a_run_in_which_no_query_counts_still_has_a_report(benchmark):
+    root = page(run(benchmark, Predictions({})))
     assert "nothing to measure" in root.section("Metrics").words
     assert not root.has_section("Curves") and not root.has_section("The worst")
 
@@ -283,12 +283,12 @@ def test_hits_of_recognition_are_marked_where_the_gallery_has_labels():
     benchmark = Benchmark(
         name="landmarks",
         protocol="recognition",
-        queries=one.question.queries,
-        truth=one.question.truth,
+        queries=one.benchmark.queries,
+        truth=one.benchmark.truth,
         gallery=(),
         labels={"a": "Louvre", "b": "Dome"},
     )
-    (best,) = examples(page(replace(one, question=benchmark)), "The best")
+    (best,) = examples(page(replace(one, benchmark=benchmark)), "The best")
     assert [word for _, _, word in marks(best)] == ["right", "wrong"]
     (unknown,) = examples(page(one), "The best")
     assert [word for _, _, word in marks(unknown)] == ["", ""]
@@ -303,9 +303,9 @@ def test_thresholds_for_recognition_are_worked_out_by_hand():
 
 
 def test_answers_of_one_score_are_given_together_or_not_at_all():
-    question = recognition({"r1": {"x"}, "r2": {"y"}})
+    benchmark = recognition({"r1": {"x"}, "r2": {"y"}})
     answers = {"r1": ("x", 0.5), "r2": ("no", 0.5)}
-    root = page(run(question, Predictions({}, answers)))
+    root = page(run(benchmark, Predictions({}, answers)))
     rows = {row[0]: row[1:] for row in cells(root.all("table", "operating")[0])}
     assert rows["50 % of the time"] == ["0.500", "100.0%"]
     assert rows["80 % of the time"] == ["–", "–"]
@@ -318,7 +318,7 @@ def test_each_difficulty_has_its_curves():
 
 
 def test_conditions_are_all_there():
-    root = page(shelves(facts=FACTS))
+    root = page(shelves(metadata=FACTS))
     words = root.section("Conditions").words
     for text in (
         "delg-lite",
@@ -353,21 +353,21 @@ def test_matches_are_placed_with_their_query_hit_and_verdict():
 
 def test_of_very_many_queries_the_table_holds_the_ends_and_says_so(monkeypatch):
     monkeypatch.setattr(report, "MAX_ROWS", 4)
-    question = retrieval({f"q{number:04}": {"x"} for number in range(1000)})
-    values = {q: {"AP@100": n / 1000} for n, q in enumerate(question.truth)}
+    benchmark = retrieval({f"q{number:04}": {"x"} for number in range(1000)})
+    values = {q: {"AP@100": n / 1000} for n, q in enumerate(benchmark.truth)}
     scores = Scores({"all": {"mAP@100": 0.5}}, {"all": {"mAP@100": (0.4, 0.6)}}, {"all": values})
-    section = page(Run("many", question, Predictions({"all": {}}), scores)).section("AP@100 by")
+    section = page(Run("many", benchmark, Predictions({"all": {}}), scores)).section("AP@100 by")
     rows = [row[0] for row in cells(section.all("table")[0])]
     assert rows == ["q0000", "q0001", "q0998", "q0999"]
     assert "4 of 1,000 queries" in section.words
 
 
 def test_texts_from_outside_stay_texts(tmp_path):
-    question = retrieval({HOSTILE: {HOSTILE}, "q": {HOSTILE}})
-    predictions = Predictions({"all": dict.fromkeys(question.truth, ranking(HOSTILE, "b"))})
+    benchmark = retrieval({HOSTILE: {HOSTILE}, "q": {HOSTILE}})
+    predictions = Predictions({"all": dict.fromkeys(benchmark.truth, ranking(HOSTILE, "b"))})
     facts = {**FACTS, "command": HOSTILE, HOSTILE: {HOSTILE: HOSTILE},
              "failed_queries": {HOSTILE: HOSTILE}}  # fmt: skip
-    one = run(replace(question, name=HOSTILE), predictions, HOSTILE, facts=facts,
+    one = run(replace(benchmark, name=HOSTILE), predictions, HOSTILE, metadata=facts,
               paths={HOSTILE: f"/gone/{HOSTILE}"})  # fmt: skip
     match = MatchPicture(HOSTILE, HOSTILE, 3, True, b"")
     root = page(one, one, matches=[match])
@@ -375,8 +375,8 @@ def test_texts_from_outside_stay_texts(tmp_path):
 
 
 def test_hostile_labels_stay_texts():
-    question = recognition({"r1": {HOSTILE}})
-    page(run(question, Predictions({}, {"r1": (HOSTILE, 1.0)})))
+    benchmark = recognition({"r1": {HOSTILE}})
+    page(run(benchmark, Predictions({}, {"r1": (HOSTILE, 1.0)})))
 
 
 def test_runs_of_one_title_are_told_apart():
@@ -385,7 +385,7 @@ def test_runs_of_one_title_are_told_apart():
 
 
 def test_a_run_read_from_disk_has_the_same_report(tmp_path):
-    one = shelves(facts=FACTS)
+    one = shelves(metadata=FACTS)
     save_run(tmp_path, one)
     assert render_report([load_run(tmp_path)]) == render_report([one])
 

@@ -26,7 +26,7 @@ def shelves(title: str, shift: int) -> Run:
         f"q{n}": ranking("x", f"a{n}") if n % shift == 0 else ranking(f"a{n}", "x")
         for n in range(12)
     }
-    return run(retrieval(TRUTH), Predictions({"all": rankings}), title, paths={}, facts={})
+    return run(retrieval(TRUTH), Predictions({"all": rankings}), title, paths={}, metadata={})
 
 
 @pytest.fixture(scope="module")
@@ -115,5 +115,5 @@ def test_a_recognition_run_and_an_unknown_part(client, folder, tmp_path):
 def test_photos_that_runs_name_are_pictured(client, folder, tmp_path):
     paths = {name: str(path) for name, path in photos(tmp_path, "a0", "x").items()}
     one = shelves("pictured", 2)
-    save_run(folder / "pictured", run(one.question, one.predictions, "pictured", paths=paths))
+    save_run(folder / "pictured", run(one.benchmark, one.predictions, "pictured", paths=paths))
     assert "data:image/jpeg;base64," in client.get("/runs/view?run=pictured").text

@@ -1,0 +1,95 @@
+"""Runs and comparisons as tables on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from delg.cli.console import put, say, table
+
+if TYPE_CHECKING:
+    from eval.reports.compare import Comparison
+    from eval.reports.report import MatchPicture
+    from eval.run import Run
+
+# Queries named per comparison, of those that gained and of those that lost.
+_NAMED = 5
+
+
+def print_runs(runs: Sequence[Run], as_json: bool) -> None:
+    """A run and its baselines: one table, or one line of JSON per run."""
+    if as_json:
+        for run in runs:
+            put(json.dumps(run.as_json()))
+        return
+    put(f"{runs[0].benchmark.name}, {len(runs[0].benchmark.queries):,} queries")
+    names = list(dict.fromkeys(n for r in runs for m in r.scores.metrics.values() for n in m))
+    rows = []
+    for run in runs:
+        for part, values in run.scores.metrics.items():
+            cells = [_run_cell(run, part, name) if name in values else "" for name in names]
+            rows.append([run.title, part, *cells])
+    table(["", "", *names], rows)
+    put(
+        "in brackets: 95 % intervals over queries (bootstrap)"
+        if rows
+        else "no query has a relevant photo, so there is nothing to score"
+    )
+
+
+def _run_cell(run: Run, part: str, name: str) -> str:
+    return _cell(run.scores.metrics[part][name], *run.scores.intervals[part][name])
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.2f}–{high:.2f}]"
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """What differs, the metrics, and for each run the queries that changed most."""
+    from eval.reports.compare import sentence
+    from eval.reports.run_metadata import ABSENT
+
+    put(comparison.runs[0].benchmark.name)
+    for note in comparison.notes:
+        put(f"note: {note}")
+    if comparison.settings:
+        put("\nwhat differs")
+        rows = [[setting.name, *setting.values] for setting in comparison.settings]
+        table(["", *comparison.titles], rows)
+    put("\nmetrics, in brackets their 95 % intervals over queries (bootstrap)")
+    rows = [
+        [
+            metric.part,
+            metric.name,
+            *(ABSENT if n is None else _cell(n.value, n.low, n.high) for n in metric.numbers),
+        ]
+        for metric in comparison.metrics
+    ]
+    table(["", "", *comparison.titles], rows)
+    for difference in comparison.differences:
+        title = comparison.titles[difference.run]
+        put(f"\n{title} against {comparison.titles[0]}, {difference.part}")
+        put(sentence(difference))
+        changes = [*difference.better[:_NAMED], *reversed(difference.worse[:_NAMED])]
+        if changes:
+            table(
+                ["query", "before", "after", "change"],
+                [
+                    [c.query, f"{c.before:.3f}", f"{c.after:.3f}", f"{c.change:+.3f}"]
+                    for c in changes
+                ],
+            )
+
+
+def write_report_of(
+    folder: Path, runs: Sequence[Run], matches: Sequence[MatchPicture] = ()
+) -> None:
+    """Write ``report.html`` into a run's folder."""
+    from eval.reports.report import write_report
+    from eval.run import REPORT_FILE
+
+    write_report(folder / REPORT_FILE, runs, matches)
+    say(f"report written: {folder / REPORT_FILE}")
