@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.benchmark import (
-    IGNORED_PART,
     ALL_QUERIES,
+    IGNORED_PART,
     BenchmarkSpec,
     RecognitionTruth,
     RetrievalTruth,

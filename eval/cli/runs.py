@@ -43,7 +43,8 @@ def compare(
 ) -> None:
     """Compare runs: what differs, which is better, on which queries."""
     from eval.reports.compare import compare as compare_runs
-    from eval.reports.compare import comparison_json, write_comparison
+    from eval.reports.compare import comparison_json
+    from eval.reports.comparison_page import write_comparison
     from eval.run import load_run
 
     if len(runs) < 2:

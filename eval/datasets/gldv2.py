@@ -27,11 +27,11 @@ from pathlib import Path
 from delg.errors import UsageError
 from delg.images.scan import Photo
 from eval.benchmark import (
-    IGNORED_PART,
     ALL_QUERIES,
+    IGNORED_PART,
     Benchmark,
-    QueryPhoto,
     BenchmarkSpec,
+    QueryPhoto,
     RecognitionTruth,
     RetrievalTruth,
     Truth,

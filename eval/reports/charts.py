@@ -1,4 +1,4 @@
-"""Curves over queries, drawn by matplotlib as SVG that a page holds and colours by its theme."""
+"""Charts over queries, drawn by matplotlib as inline SVG that takes its colours from the page."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from eval.benchmark import IGNORED_PART, ALL_QUERIES, RecognitionTruth
+from eval.benchmark import ALL_QUERIES, IGNORED_PART, RecognitionTruth
 from eval.metrics import precision_recall_curve, rank_predictions, recall_curve
 from eval.reports.query_examples import ranking_of, right_and_ignored
 from eval.run import Run
 from eval.scoring import query_metric
 
-# So many lines have a colour and dashes of their own.
+# Lines with a colour and dashes of their own.
 MAX_LINES = 6
-# Points of a curve that the eye can tell apart.
+# Points of a curve: the eye tells no more apart.
 _POINTS = 400
-# The farthest rank of recall@k.
+# The last rank of the recall@k chart.
 _LAST_RANK = 100
-# Stand-ins that become the page's colours, so that charts follow light and dark.
+# Placeholders that become the page's colours, so that charts follow light and dark.
 _INK, _QUIET, _RULE = "#010101", "#020202", "#030303"
 _LINES = tuple(f"#0404{number:02x}" for number in range(1, MAX_LINES + 1))
 _THEME = {
@@ -36,13 +36,13 @@ _THEME = {
 }
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 _SIZE = (4.4, 3.1)
-# Round numbers on a logarithmic axis: the first of these steps of a decade that give so few.
-_STEPS, _MOST_TICKS = ((1, 2, 5), (1, 3), (1,)), 6
+# Round numbers on a logarithmic axis: the first of these steps per decade with few enough ticks.
+_STEPS, _MAX_TICKS = ((1, 2, 5), (1, 3), (1,)), 6
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: float64 (N,) each."""
+    """A line of a chart: float64 (N,) each."""
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -50,15 +50,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart, with its heading and what it tells."""
+    """A drawn chart, with its heading and an explanation."""
 
     title: str
     note: str
     svg: Markup
 
 
-def _answers(run: Run, part: str) -> tuple[dict[str, list[str]], dict[str, frozenset[str]]]:
-    """Rankings without ignored images, and right images, of the queries that count."""
+def _rankings(run: Run, part: str) -> tuple[dict[str, list[str]], dict[str, frozenset[str]]]:
+    """Rankings without ignored images, and relevant images, of the scored queries."""
     rankings, relevant = {}, {}
     for query in run.scores.queries.get(part, {}):
         right, ignored = right_and_ignored(run.benchmark, part, query)
@@ -69,66 +69,66 @@ def _answers(run: Run, part: str) -> tuple[dict[str, list[str]], dict[str, froze
 
 
 def retrieval_charts(runs: Sequence[Run], part: str) -> list[Chart]:
-    """AP by query, precision-recall and recall@k of one part, a line for each run.
+    """AP by query, precision-recall and recall@k of a part, one line per run.
 
     The first ``MAX_LINES`` runs are drawn.
     """
-    asked = [(run, *_answers(run, part)) for run in runs[:MAX_LINES]]
     metric = query_metric(runs[0].benchmark)
     last = min(_LAST_RANK, runs[0].benchmark.depth or _LAST_RANK)
     ks = range(1, last + 1)
     sorted_values: list[Curve | None] = []
     precisions: list[Curve | None] = []
     recalls: list[Curve | None] = []
-    for run, rankings, relevant in asked:
-        values = [one[metric] for one in run.scores.queries.get(part, {}).values()]
-        sorted_values.append(_falling(values) if values else None)
+    for run in runs[:MAX_LINES]:
+        rankings, relevant = _rankings(run, part)
+        values = [row[metric] for row in run.scores.queries.get(part, {}).values()]
+        sorted_values.append(_descending(values) if values else None)
         if not relevant:
             precisions.append(None)
             recalls.append(None)
             continue
         precisions.append(Curve(*precision_recall_curve(rankings, relevant)))
-        reached = recall_curve(rankings, relevant, ks)
-        recalls.append(Curve(np.array(ks, np.float64), reached))
+        recall = recall_curve(rankings, relevant, ks)
+        recalls.append(Curve(np.array(ks, np.float64), recall))
     return [
         Chart(
             f"{metric} by query",
-            "Each run's queries from its best to its worst: the steeper the fall, the more "
-            "unlike the queries.",
-            _draw(sorted_values, "part of the queries", metric, f"{metric} by query, {part}"),
+            "Each run's queries sorted from best to worst: the steeper the fall, the more the "
+            "queries differ in difficulty.",
+            _draw(sorted_values, "share of the queries", metric, f"{metric} by query, {part}"),
         ),
         Chart(
             "Precision and recall",
-            "Interpolated precision, mean over queries; what a ranking never finds counts as "
-            "precision 0.",
+            "Interpolated precision, mean over queries; precision is 0 at recall levels that a "
+            "ranking never reaches.",
             _draw(precisions, "recall", "precision", f"Precision by recall, {part}"),
         ),
         Chart(
             "Recall@k",
-            "Part of the queries with anything right among the first k hits.",
+            "Share of the queries with at least one relevant photo among the first k hits.",
             _draw(recalls, "k", "recall@k", f"Recall at k, {part}", last),
         ),
     ]
 
 
-def _falling(values: Sequence[float]) -> Curve:
+def _descending(values: Sequence[float]) -> Curve:
     ordered = np.sort(np.array(values, np.float64))[::-1]
     ends = np.arange(len(ordered) + 1) / len(ordered)
     if len(ordered) > _POINTS:
-        chosen = np.linspace(0, len(ordered) - 1, _POINTS).round().astype(int)
-        return Curve((chosen + 0.5) / len(ordered), ordered[chosen])
-    # Steps, a query wide: few queries should look like few.
+        sample = np.linspace(0, len(ordered) - 1, _POINTS).round().astype(int)
+        return Curve((sample + 0.5) / len(ordered), ordered[sample])
+    # Steps one query wide: few queries should look like few.
     return Curve(np.repeat(ends, 2)[1:-1], np.repeat(ordered, 2))
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What each score threshold gives, from the highest: float64 (N,) each.
+    """Coverage and precision at each score threshold, highest first: float64 (N,) each.
 
     Attributes:
         scores: the threshold.
-        coverage: part of all queries that are answered.
-        precision: part of these answers that are right.
+        coverage: share of all queries that get a prediction.
+        precision: share of these predictions that are right.
     """
 
     scores: NDArray[np.float64]
@@ -138,66 +138,66 @@ class Thresholds:
 
 def thresholds(run: Run) -> Thresholds:
     """Precision and coverage of a recognition run by score threshold."""
-    # The queries that the whole counts: its parts without the ignored one.
-    truth = {
-        query: one.labels
-        for query, one in run.benchmark.truth.items()
-        if isinstance(one, RecognitionTruth) and one.part != IGNORED_PART
+    labels = {
+        query: truth.labels
+        for query, truth in run.benchmark.truth.items()
+        if isinstance(truth, RecognitionTruth) and truth.part != IGNORED_PART
     }
-    answers = {q: one for q, one in run.predictions.labels.items() if q in truth}
-    correct, _ = rank_predictions(answers, truth)
-    scores = np.sort([one[1] for one in answers.values() if one is not None])[::-1]
+    predicted = {q: pair for q, pair in run.predictions.labels.items() if q in labels}
+    correct, _ = rank_predictions(predicted, labels)
+    scores = np.sort([pair[1] for pair in predicted.values() if pair is not None])[::-1]
     scores = scores.astype(np.float64)
-    # Answers of one score are given together or not at all.
+    # Predictions of equal score pass a threshold together.
     ends = np.flatnonzero(np.append(np.diff(scores) != 0, len(scores) > 0))
-    answered = np.arange(1, len(scores) + 1)
-    precision = np.cumsum(correct) / answered
-    return Thresholds(scores[ends], answered[ends] / max(len(truth), 1), precision[ends])
+    counts = np.arange(1, len(scores) + 1)
+    precision = np.cumsum(correct) / counts
+    return Thresholds(scores[ends], counts[ends] / max(len(labels), 1), precision[ends])
 
 
 def recognition_chart(runs: Sequence[Run]) -> Chart:
-    """Precision by coverage, a line for each run."""
+    """Precision by coverage, one line per run."""
     curves: list[Curve | None] = []
     for run in runs[:MAX_LINES]:
-        found = thresholds(run)
-        some = np.unique(np.linspace(0, len(found.scores) - 1, _POINTS).round().astype(int))
-        curves.append(
-            Curve(found.coverage[some], found.precision[some]) if len(found.scores) else None
-        )
+        points = thresholds(run)
+        if not len(points.scores):
+            curves.append(None)
+            continue
+        sample = np.unique(np.linspace(0, len(points.scores) - 1, _POINTS).round().astype(int))
+        curves.append(Curve(points.coverage[sample], points.precision[sample]))
     return Chart(
         "Precision and coverage",
-        "Answer only above a score: the lower the threshold, the more queries are answered, "
-        "and the more of the answers are wrong. Queries that show nothing known count too.",
-        _draw(curves, "coverage: part of all queries answered", "precision of the answers",
+        "Predictions above a score threshold: the lower it is, the more queries get a label, and "
+        "the more of the labels are wrong. Queries that show no known instance count too.",
+        _draw(curves, "coverage: share of all queries with a label", "precision of the labels",
               f"Precision by coverage, {ALL_QUERIES}"),
     )  # fmt: skip
 
 
 def change_chart(changes: Sequence[float], metric: str, label: str) -> Chart:
-    """How much each query gained or lost, sorted; ``label`` is of its own in the page."""
+    """How much each query gained or lost, sorted; ``label`` must be unique in the page."""
     ordered = np.sort(np.array(changes, np.float64))[::-1]
-    some = np.linspace(0, len(ordered) - 1, min(len(ordered), _POINTS)).round().astype(int)
+    sample = np.linspace(0, len(ordered) - 1, min(len(ordered), _POINTS)).round().astype(int)
 
     def bars(axes: Any) -> None:
-        x = (some + 0.5) / len(ordered)
-        gained = ordered[some] >= 0
-        for chosen, colour in ((gained, _LINES[0]), (~gained, _LINES[1])):
-            axes.bar(x[chosen], ordered[some][chosen], width=0.85 / len(some), color=colour)
+        x, heights = (sample + 0.5) / len(ordered), ordered[sample]
+        gains = heights >= 0
+        for mask, colour in ((gains, _LINES[0]), (~gains, _LINES[1])):
+            axes.bar(x[mask], heights[mask], width=0.85 / len(sample), color=colour)
         axes.axhline(0, color=_QUIET, linewidth=0.8)
         reach = max(0.05, float(np.abs(ordered).max())) * 1.08
         axes.set_ylim(-reach, reach)
 
     return Chart(
         f"Change of {metric} by query",
-        "A bar for each query, from the largest gain to the largest loss.",
-        _figure(bars, "part of the queries", f"change of {metric}", label),
+        "One bar per query, from the largest gain to the largest loss.",
+        _figure(bars, "share of the queries", f"change of {metric}", label),
     )
 
 
 def growth_chart(
     title: str, x_name: str, y_name: str, lines: Sequence[tuple[Sequence[float], Sequence[float]]]
 ) -> Chart:
-    """How numbers grow with a size, on logarithmic axes; a line for each (x, y) of ``lines``."""
+    """How a number grows with a size, on logarithmic axes; one line per (x, y) of ``lines``."""
 
     def plot(axes: Any) -> None:
         for number, (x, y) in enumerate(lines[:MAX_LINES]):
@@ -213,23 +213,23 @@ def growth_chart(
             ticks = _ticks(low, high)
             set_ticks(ticks, [_short(tick) for tick in ticks])
 
-    drawn = _figure(plot, x_name, y_name, title)
-    return Chart(title, f"{y_name} by {x_name}; both axes are logarithmic.", drawn)
+    svg = _figure(plot, x_name, y_name, title)
+    return Chart(title, f"{y_name} by {x_name}; both axes are logarithmic.", svg)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two, at most ``_MOST_TICKS``, for a logarithmic axis."""
+    """Round numbers between two, at most ``_MAX_TICKS``, for a logarithmic axis."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in _STEPS:
-        found = [step * 10.0**decade for decade in decades for step in steps]
-        found = [tick for tick in found if low <= tick <= high]
-        if len(found) <= _MOST_TICKS:
-            return found
-    return found[:: -(-len(found) // _MOST_TICKS)]
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= _MAX_TICKS:
+            return ticks
+    return ticks[:: -(-len(ticks) // _MAX_TICKS)]
 
 
 def _short(number: float) -> str:
-    """A round number in few letters: 0.2, 50, 3k, 1M."""
+    """A round number, abbreviated: 0.2, 50, 3k, 1M."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:g}{letter}"
@@ -239,14 +239,14 @@ def _short(number: float) -> str:
 def _draw(
     curves: Sequence[Curve | None], x_name: str, y_name: str, label: str, last_rank: int = 0
 ) -> Markup:
-    """Curves with both axes from 0 to 1; x in ranks, on a log scale, if there is a last one."""
+    """Curves with both axes from 0 to 1; with ``last_rank``, x is a rank on a log scale."""
 
     def lines(axes: Any) -> None:
-        # The run itself comes first and is drawn last, on top of its baselines.
+        # The first run is drawn last, on top of its baselines.
         for number, curve in reversed([*enumerate(curves)]):
             if curve is not None:
                 style = {"color": _LINES[number], "linestyle": _DASHES[number]}
-                if last_rank:  # Between two ranks there is nothing.
+                if last_rank:  # Ranks are whole numbers.
                     style["drawstyle"] = "steps-post"
                 axes.plot(curve.x, curve.y, linewidth=2 if number == 0 else 1.5, **style)
         axes.set_ylim(-0.02, 1.02)
@@ -263,7 +263,7 @@ def _draw(
 
 
 def _figure(plot: Callable[[Any], None], x_name: str, y_name: str, label: str) -> Markup:
-    """Draw axes as SVG; every text in it is ours, so that no title is taken for a formula."""
+    """Draw axes as SVG; no text in it comes from users, which matplotlib might read as formulas."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -289,19 +289,19 @@ def _figure(plot: Callable[[Any], None], x_name: str, y_name: str, label: str) -
 
 
 def _inline(svg: str, label: str) -> Markup:
-    """An SVG file as a part of a page: ids of its own, the page's colours and font."""
-    mark = "c" + re.sub(r"\W+", "-", label)
+    """An SVG file as inline SVG: unique ids, the page's colours and font."""
+    prefix = "c" + re.sub(r"\W+", "-", label)
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->|<metadata>.*?</metadata>", "",
                  svg, flags=re.DOTALL)  # fmt: skip
     view = re.search(r'viewBox="([^"]*)"', svg)
     head = f'<svg class="chart" viewBox="{view[1] if view else ""}" role="img" '
     svg = re.sub(r"^<svg[^>]*>", lambda _: f'{head}aria-label="{escape(label)}">', svg)
-    svg = re.sub(r'\bid="', f'id="{mark}-', svg)
-    svg = re.sub(r'xlink:href="#|\bhref="#', f'href="#{mark}-', svg).replace(
-        "url(#", f"url(#{mark}-"
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r'xlink:href="#|\bhref="#', f'href="#{prefix}-', svg).replace(
+        "url(#", f"url(#{prefix}-"
     )
     svg = re.sub(r"font(-family)?: ([^;\"]*?)'DejaVu Sans'[^;\"]*", r"font\1: \2var(--sans)", svg)
-    for stand_in, colour in _THEME.items():
-        svg = svg.replace(stand_in, colour)
+    for placeholder, colour in _THEME.items():
+        svg = svg.replace(placeholder, colour)
     return Markup(svg)

@@ -1,30 +1,18 @@
-"""Runs of one benchmark side by side: what differs, which is better, on which queries."""
+"""Compare runs of one benchmark: what differs, which is better, on which queries."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from delg.cli.console import put, table
 from delg.errors import UsageError
-from delg.files import write_bytes
 from eval.bootstrap import PairedDifference, paired_difference
-from eval.reports.charts import Chart, change_chart
-from eval.reports.query_examples import Album, Example, scored_parts, example
 from eval.reports.report import metric_names, metric_parts
-from eval.reports.run_metadata import ABSENT, Setting, differing_settings, distinct_titles
+from eval.reports.run_metadata import Setting, differing_settings, distinct_titles
 from eval.run import Run
 from eval.scoring import main_metric, query_metric
-from index.visualize.html import load_template
 
-# Queries named on the terminal, and shown with pictures, of those that gained and those that lost.
-NAMED = 5
-EACH = 5
-HITS = 5
-# Queries listed by a page.
-MAX_ROWS = 200
 # Changes below this are rounding, as in :mod:`eval.bootstrap`.
 _EQUAL = 1e-12
 
@@ -49,7 +37,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Change:
-    """A query's value in the first run and in the other."""
+    """A query's value in the first run and in another."""
 
     query: str
     before: float
@@ -65,7 +53,7 @@ class Difference:
     """What changed from the first run to another, in one part.
 
     Attributes:
-        run: place of the other run.
+        run: position of the other run among all.
         part, metric: of the values by query.
         total: the paired comparison over all common queries.
         better, worse: the queries whose value rose and fell, the largest change first.
@@ -85,8 +73,8 @@ class Comparison:
 
     Attributes:
         titles: of the runs, no two alike.
-        settings: the recorded facts that differ, but for times.
-        notes: what a reader must know before believing the numbers.
+        settings: entries of the metadata that differ, except times.
+        notes: what limits the comparison.
     """
 
     runs: tuple[Run, ...]
@@ -109,82 +97,89 @@ def compare(runs: Sequence[Run]) -> Comparison:
     titles = distinct_titles(runs)
     differences: list[Difference] = []
     notes: list[str] = []
-    for place in range(1, len(runs)):
-        _reject_other_question(runs[0], runs[place], titles[0], titles[place])
-        found = _differences(runs[0], runs[place], place)
-        if not found:
-            raise UsageError(f"{titles[0]!r} and {titles[place]!r} have no scored query in common")
-        differences += found
-        notes += _notes(runs[0], runs[place], titles[place])
+    for number in range(1, len(runs)):
+        _reject_other_benchmark(runs[0], runs[number], titles[0], titles[number])
+        by_part = _differences(runs[0], runs[number], number)
+        if not by_part:
+            raise UsageError(f"{titles[0]!r} and {titles[number]!r} have no scored query in common")
+        differences += by_part
+        notes += _notes(runs[0], runs[number], titles[number])
     return Comparison(
-        tuple(runs), titles, differing_settings(runs), _metrics(runs), tuple(differences), tuple(notes)
+        tuple(runs),
+        titles,
+        differing_settings(runs),
+        _metrics(runs),
+        tuple(differences),
+        tuple(notes),
     )
 
 
-def _reject_other_question(first: Run, other: Run, first_title: str, title: str) -> None:
-    for what, one, two in (
+def _reject_other_benchmark(first: Run, other: Run, first_title: str, title: str) -> None:
+    for what, expected, actual in (
         ("benchmark", first.benchmark.name, other.benchmark.name),
         ("protocol", first.benchmark.protocol, other.benchmark.protocol),
         ("metric", main_metric(first.benchmark), main_metric(other.benchmark)),
     ):
-        if one != two:
+        if expected != actual:
             raise UsageError(
-                f"the {what} of {first_title!r} is {one}, that of {title!r} is {two}: "
-                "their numbers do not compare"
+                f"the {what} of {first_title!r} is {expected}, that of {title!r} is {actual}: "
+                "their numbers cannot be compared"
             )
 
 
-def _differences(first: Run, other: Run, place: int) -> list[Difference]:
+def _differences(first: Run, other: Run, number: int) -> list[Difference]:
+    """One difference per part with queries that both runs scored."""
     metric = query_metric(first.benchmark)
-    found = []
+    differences = []
     for part, values in first.scores.queries.items():
-        before = {query: one[metric] for query, one in values.items()}
-        after = {q: one[metric] for q, one in other.scores.queries.get(part, {}).items()}
+        before = {query: row[metric] for query, row in values.items()}
+        after = {q: row[metric] for q, row in other.scores.queries.get(part, {}).items()}
         common = [query for query in before if query in after]
         if not common:
             continue
         changes = [Change(query, before[query], after[query]) for query in common]
-        better = [one for one in changes if one.change > _EQUAL]
-        worse = [one for one in changes if one.change < -_EQUAL]
-        found.append(
+        better = [change for change in changes if change.change > _EQUAL]
+        worse = [change for change in changes if change.change < -_EQUAL]
+        differences.append(
             Difference(
-                place,
+                number,
                 part,
                 metric,
                 paired_difference(before, after),
-                tuple(sorted(better, key=lambda one: (-one.change, one.query))),
-                tuple(sorted(worse, key=lambda one: (one.change, one.query))),
+                tuple(sorted(better, key=lambda change: (-change.change, change.query))),
+                tuple(sorted(worse, key=lambda change: (change.change, change.query))),
             )
         )
-    return found
+    return differences
 
 
 def _notes(first: Run, other: Run, title: str) -> list[str]:
-    one, two = first.benchmark.truth, other.benchmark.truth
+    truth, other_truth = first.benchmark.truth, other.benchmark.truth
     notes = []
-    alone = len(one.keys() ^ two.keys())
-    if alone:
+    unshared = len(truth.keys() ^ other_truth.keys())
+    if unshared:
         notes.append(
-            f"{title}: {alone:,} {'query is' if alone == 1 else 'queries are'} of one run only; "
-            "differences are over the common ones, each run's metrics over its own."
+            f"{title}: {unshared:,} {'query is' if unshared == 1 else 'queries are'} in one run "
+            "only; differences are over the common queries, each run's metrics over its own."
         )
-    changed = sum(one[query] != two[query] for query in one.keys() & two.keys())
+    common = truth.keys() & other_truth.keys()
+    changed = sum(truth[query] != other_truth[query] for query in common)
     if changed:
         notes.append(
-            f"{title}: the right answers to {changed:,} common queries are not the same as in the "
-            "first run, so the numbers compare only in part."
+            f"{title}: the ground truth of {changed:,} common queries is not the same as in the "
+            "first run, so the numbers are only partly comparable."
         )
     return notes
 
 
 def _metrics(runs: Sequence[Run]) -> tuple[Metric, ...]:
-    found = []
+    metrics = []
     for part in metric_parts(runs):
         for name in metric_names(runs):
             numbers = tuple(_number(run, part, name) for run in runs)
             if any(number is not None for number in numbers):
-                found.append(Metric(part, name, numbers))
-    return tuple(found)
+                metrics.append(Metric(part, name, numbers))
+    return tuple(metrics)
 
 
 def _number(run: Run, part: str, name: str) -> Number | None:
@@ -193,37 +188,39 @@ def _number(run: Run, part: str, name: str) -> Number | None:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values."""
+    """The comparison as plain values for JSON."""
     return {
         "runs": list(comparison.titles),
         "benchmark": comparison.runs[0].benchmark.name,
         "protocol": comparison.runs[0].benchmark.protocol,
         "notes": list(comparison.notes),
-        "settings": {one.name: list(one.values) for one in comparison.settings},
+        "settings": {setting.name: list(setting.values) for setting in comparison.settings},
         "metrics": [
             {
-                "part": one.part,
-                "metric": one.name,
-                "values": [None if n is None else n.value for n in one.numbers],
-                "intervals": [None if n is None else [n.low, n.high] for n in one.numbers],
+                "part": metric.part,
+                "metric": metric.name,
+                "values": [None if n is None else n.value for n in metric.numbers],
+                "intervals": [None if n is None else [n.low, n.high] for n in metric.numbers],
             }
-            for one in comparison.metrics
+            for metric in comparison.metrics
         ],
-        "differences": [
-            {
-                "run": comparison.titles[one.run],
-                "against": comparison.titles[0],
-                "part": one.part,
-                "metric": one.metric,
-                "mean": one.total.mean,
-                "interval": [one.total.low, one.total.high],
-                "p_value": one.total.p_value,
-                "better": [_change_json(change) for change in one.better],
-                "worse": [_change_json(change) for change in one.worse],
-                "equal": one.total.equal,
-            }
-            for one in comparison.differences
-        ],
+        "differences": [_difference_json(comparison, d) for d in comparison.differences],
+    }
+
+
+def _difference_json(comparison: Comparison, difference: Difference) -> dict[str, Any]:
+    total = difference.total
+    return {
+        "run": comparison.titles[difference.run],
+        "against": comparison.titles[0],
+        "part": difference.part,
+        "metric": difference.metric,
+        "mean": total.mean,
+        "interval": [total.low, total.high],
+        "p_value": total.p_value,
+        "better": [_change_json(change) for change in difference.better],
+        "worse": [_change_json(change) for change in difference.worse],
+        "equal": total.equal,
     }
 
 
@@ -236,113 +233,12 @@ def _change_json(change: Change) -> dict[str, Any]:
     }
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """The comparison as tables on stdout."""
-    put(comparison.runs[0].benchmark.name)
-    for note in comparison.notes:
-        put(f"note: {note}")
-    if comparison.settings:
-        put("\nwhat differs")
-        table(["", *comparison.titles], [[one.name, *one.values] for one in comparison.settings])
-    put("\nmetrics, in brackets their 95 % intervals over queries (bootstrap)")
-    table(
-        ["", "", *comparison.titles],
-        [[one.part, one.name, *map(_cell, one.numbers)] for one in comparison.metrics],
-    )
-    for one in comparison.differences:
-        put(f"\n{comparison.titles[one.run]} against {comparison.titles[0]}, {one.part}")
-        put(sentence(one))
-        shown = [*one.better[:NAMED], *reversed(one.worse[:NAMED])]
-        if shown:
-            table(
-                ["query", "before", "after", "change"],
-                [[c.query, f"{c.before:.3f}", f"{c.after:.3f}", f"{c.change:+.3f}"] for c in shown],
-            )
-
-
-def sentence(one: Difference) -> str:
+def sentence(difference: Difference) -> str:
     """A difference in words."""
-    total = one.total
-    chance = "p < 0.001" if total.p_value < 0.001 else f"p = {total.p_value:.3f}"
+    total = difference.total
+    p_value = "p < 0.001" if total.p_value < 0.001 else f"p = {total.p_value:.3f}"
+    interval = f"[{total.low:+.3f}, {total.high:+.3f}]"
     return (
-        f"mean change of {one.metric} {total.mean:+.3f} [{total.low:+.3f}, {total.high:+.3f}], "
-        f"{chance}: {total.better:,} better, {total.worse:,} worse, {total.equal:,} equal"
+        f"mean change of {difference.metric} {total.mean:+.3f} {interval}, {p_value}: "
+        f"{total.better:,} better, {total.worse:,} worse, {total.equal:,} equal"
     )
-
-
-def _cell(number: Number | None) -> str:
-    if number is None:
-        return ABSENT
-    return f"{number.value:.3f} [{number.low:.2f}–{number.high:.2f}]"
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A query whose value changed, with its hits in both runs."""
-
-    change: Change
-    before: Example
-    after: Example
-
-
-@dataclass(frozen=True)
-class _Section:
-    """A difference as the page shows it; pairs are empty but for the part with pictures."""
-
-    difference: Difference
-    title: str
-    sentence: str
-    chart: Chart | None
-    pairs: list[tuple[str, list[_Pair]]]
-
-
-def write_comparison(path: Path, comparison: Comparison) -> None:
-    """Write the comparison as one self-contained HTML file, with pictures of the largest changes.
-
-    Raises:
-        DelgError: the file cannot be written.
-    """
-    write_bytes(path, render_comparison(comparison).encode("utf-8", "replace"))
-
-
-def render_comparison(comparison: Comparison) -> str:
-    """The HTML of :func:`write_comparison`."""
-    runs = comparison.runs
-    album = Album()
-    return load_template("eval.reports", "compare.html").render(
-        comparison=comparison,
-        runs=runs,
-        titles=comparison.titles,
-        main=main_metric(runs[0].benchmark),
-        metrics=metric_names(runs),
-        parts=metric_parts(runs),
-        sections=[_section(comparison, one, album) for one in comparison.differences],
-        max_rows=MAX_ROWS,
-    )
-
-
-def _section(comparison: Comparison, one: Difference, album: Album) -> _Section:
-    first, other = comparison.runs[0], comparison.runs[one.run]
-    pictured = one.part == next(reversed(scored_parts(first)), None)
-    lists = (("The largest gains", one.better), ("The largest losses", one.worse))
-    pairs = []
-    for title, changes in lists if pictured else ():
-        shown = [_pair(first, other, one.part, change, album) for change in changes[:EACH]]
-        pairs.append((title, [pair for pair in shown if pair is not None]))
-    # A change of accuracy is all or nothing: counting says it better than a chart.
-    chart = None
-    if first.benchmark.protocol != "recognition" and (one.better or one.worse):
-        label = f"Change of {one.metric}, {one.part}, run {one.run + 1}"
-        moved = [change.change for change in (*one.better, *one.worse)]
-        chart = change_chart([*moved, *[0.0] * one.total.equal], one.metric, label)
-    return _Section(one, comparison.titles[one.run], sentence(one), chart, pairs)
-
-
-def _pair(first: Run, other: Run, part: str, change: Change, album: Album) -> _Pair | None:
-    examples = []
-    for run, value in ((first, change.before), (other, change.after)):
-        query = next((one for one in run.benchmark.queries if one.id == change.query), None)
-        if query is None:
-            return None
-        examples.append(example(run, part, query, value, album, HITS))
-    return _Pair(change, *examples)

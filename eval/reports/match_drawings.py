@@ -1,4 +1,4 @@
-"""Pictures of matches for a report: how the engine saw a chosen few queries."""
+"""Drawings of matches for a report: a few good and a few bad queries with their first hit."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from collections.abc import Iterator
 
 from delg.images.decode import ImageError, decode
 from eval.benchmark import Benchmark, RecognitionTruth
-from eval.evaluate import Measured
+from eval.evaluate import EvalResult
 from eval.reports.query_examples import right_and_ignored
 from eval.reports.report import MatchPicture, main_part
-from eval.run_queries import ignored, outside, start_search
+from eval.run_queries import excluded_ids, ids_outside_gallery, start_search
 from eval.scoring import query_metric
 from index.visualize.draw_matches import draw_matches
 
-# Of the best queries and of the worst.
+# Queries drawn, of the best and of the worst.
 _EACH = 3
 
 
-def pictures(benchmark: Benchmark, measured: Measured) -> list[MatchPicture]:
-    """The first hit of a few good and a few bad queries, with lines between what matched."""
-    part = main_part(measured.run)
+def draw_best_and_worst(benchmark: Benchmark, result: EvalResult) -> list[MatchPicture]:
+    """The first hit of the best and the worst queries, with lines between matching points."""
+    part = main_part(result.run)
     if part is None:
         return []
-    values = measured.run.scores.queries[part]
+    values = result.run.scores.queries[part]
     metric = query_metric(benchmark)
     order = sorted(values, key=lambda query: (values[query][metric], query))
-    chosen = list(dict.fromkeys([*order[:_EACH], *order[-_EACH:]]))
-    return list(_draw(benchmark, measured, part, chosen))
+    queries = list(dict.fromkeys([*order[:_EACH], *order[-_EACH:]]))
+    return list(_draw(benchmark, result, part, queries))
 
 
 def _draw(
-    benchmark: Benchmark, measured: Measured, part: str, chosen: list[str]
+    benchmark: Benchmark, result: EvalResult, part: str, names: list[str]
 ) -> Iterator[MatchPicture]:
     queries = {query.id: query for query in benchmark.queries}
-    engine = measured.engine
-    foreign_ids = outside(benchmark, engine)
-    for name in chosen:
+    engine = result.engine
+    foreign_ids = ids_outside_gallery(benchmark, engine)
+    for name in names:
         query = queries[name]
         try:
             search = start_search(engine, query)
-            without = foreign_ids | ignored(benchmark, query, part)
-            found = search.hits(1, engine.rerank, engine.orientations, without)
-            if not found.hits or not found[0].inliers:
+            excluded = foreign_ids | excluded_ids(benchmark, query, part)
+            answer = search.hits(1, engine.rerank, engine.orientations, excluded)
+            if not answer.hits or not answer[0].inliers:
                 continue
-            hit = found[0]
+            hit = answer[0]
             drawing = draw_matches(
                 decode(query.path), decode(hit.path), hit.query_points, hit.points, box=query.box
             )
         except ImageError:
-            continue  # The report says elsewhere which photos cannot be read.
+            continue  # The report lists unreadable photos elsewhere.
         yield MatchPicture(name, hit.id, hit.inliers, _is_right(benchmark, name, hit.id, part),
                            drawing)  # fmt: skip
 

@@ -1,8 +1,7 @@
-"""Queries with their first hits, as pages show them: photos, and what is right or wrong."""
+"""Queries with their first hits as pages show them: photos, and which hits are right."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from delg.types import Box
 from eval.benchmark import (
     ALL_QUERIES,
     Benchmark,
-    QueryPhoto,
     BenchmarkSpec,
+    QueryPhoto,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -28,12 +27,12 @@ from index.visualize.html import EmbeddedImage, embed_image
 
 QUERY_SIDE, HIT_SIDE = 320, 200
 RIGHT, WRONG, IGNORED = "right", "wrong", "ignored"
-_NOTHING = plain_ranking(())
+_EMPTY = plain_ranking(())
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A photo on the page, or the reason why there is none; its size as a file."""
+class PagePhoto:
+    """A photo on a page, or the reason why it is missing; (width, height) of the original."""
 
     picture: EmbeddedImage | None
     reason: str = ""
@@ -42,33 +41,33 @@ class Shown:
 
 @dataclass
 class Album:
-    """The photos of a page. Each file is decoded once."""
+    """The photos of a page; each file is decoded once."""
 
-    _files: dict[tuple[str, int], Shown] = field(default_factory=dict)
+    _files: dict[tuple[str, int], PagePhoto] = field(default_factory=dict)
 
-    def read(self, path: str | Path | None, side: int) -> Shown:
-        """The photo at a path, made small."""
+    def read(self, path: str | Path | None, side: int) -> PagePhoto:
+        """The photo at a path, resized to a longest side of ``side`` pixels."""
         if path is None:
-            return Shown(None, "the run does not record where this photo lies")
+            return PagePhoto(None, "the run does not record where this photo lies")
         key = str(path), side
         if key not in self._files:
             try:
                 pixels = decode(path)
                 size = pixels.shape[1], pixels.shape[0]
-                self._files[key] = Shown(embed_image(pixels, side), "", size)
+                self._files[key] = PagePhoto(embed_image(pixels, side), "", size)
             except ImageError as error:
-                self._files[key] = Shown(None, str(error))
+                self._files[key] = PagePhoto(None, str(error))
         return self._files[key]
 
 
 @dataclass(frozen=True)
 class JudgedHit:
-    """A hit; ``rank`` is None where it is ignored, ``verdict`` where nothing is known of it,
-    ``score`` and ``inliers`` where only the order of the hits is."""
+    """A hit; ``rank`` is None if it is ignored, ``verdict`` if its label is unknown, ``score`` and
+    ``inliers`` if only the order of the hits is known."""
 
     rank: int | None
     id: str
-    photo: Shown
+    photo: PagePhoto
     verdict: str | None
     score: float | None
     inliers: int | None
@@ -81,30 +80,30 @@ class Example:
     """A query and its first hits.
 
     Attributes:
-        box: the part looked at, in the pixels of the picture.
-        value: of the metric that orders queries; None for a query that does not count.
+        box: the query region, in pixels of the picture.
+        value: of the metric that orders queries; None for a query that is not scored.
         hits: best first.
-        right: how many right photos there are, found: how many of them the ranking holds, first:
-            the rank of its first; all None for recognition.
-        answer, labels: predicted label and score, and the right labels, for recognition.
-        verdict: on the answer.
+        relevant: number of relevant photos; retrieved: how many of them the ranking contains;
+            first: the rank of the first; all None for recognition.
+        prediction, labels: predicted label and score, and the right labels, for recognition.
+        verdict: on the prediction.
     """
 
     query: str
-    photo: Shown
+    photo: PagePhoto
     box: Box | None
     value: float | None
     hits: tuple[JudgedHit, ...]
-    right: int | None = None
-    found: int | None = None
+    relevant: int | None = None
+    retrieved: int | None = None
     first: int | None = None
-    answer: tuple[str, float] | None = None
+    prediction: tuple[str, float] | None = None
     labels: tuple[str, ...] | None = None
     verdict: str | None = None
 
 
 def scored_parts(run: Run) -> tuple[str, ...]:
-    """The parts that are worth curves of their own: difficulties, or the whole."""
+    """The parts with charts of their own: the scored difficulties, or "all"."""
     order = DIFFICULTIES if run.benchmark.protocol == "revisited" else (ALL_QUERIES,)
     return tuple(part for part in order if run.scores.queries.get(part))
 
@@ -112,13 +111,13 @@ def scored_parts(run: Run) -> tuple[str, ...]:
 def ranking_of(run: Run, part: str, query: str) -> Ranking:
     """A query's ranking in a part, perhaps empty."""
     name = part if run.benchmark.protocol == "revisited" else ALL_QUERIES
-    return run.predictions.rankings.get(name, {}).get(query, _NOTHING)
+    return run.predictions.rankings.get(name, {}).get(query, _EMPTY)
 
 
 def right_and_ignored(
     benchmark: BenchmarkSpec, part: str, query: str
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Gallery ids that are right for a query in a part, and those that do not count."""
+    """Gallery ids that are relevant for a query in a part, and those that are ignored."""
     truth = benchmark.truth[query]
     if isinstance(truth, RevisitedTruth):
         return revisited_split(truth, part)
@@ -133,32 +132,35 @@ def example(
     """A query of a run as a page shows it, with its first ``count`` hits."""
     truth = run.benchmark.truth[query.id]
     ranking = ranking_of(run, part, query.id)
-    hits, first, found = _judge(run, part, query.id, ranking, album, count)
+    hits, first, retrieved = _judge(run, part, query.id, ranking, album, count)
     photo = album.read(query.path, QUERY_SIDE)
     box = None
     if photo.picture is not None and query.box is not None:
-        small = photo.picture
-        box = Frame(0, 0, small.width, small.height, *photo.size).box_to_canvas(query.box)
+        picture = photo.picture
+        box = Frame(0, 0, picture.width, picture.height, *photo.size).box_to_canvas(query.box)
     if isinstance(truth, RecognitionTruth):
-        answer = run.predictions.labels.get(query.id)
-        verdict = None if answer is None else RIGHT if answer[0] in truth.labels else WRONG
+        prediction = run.predictions.labels.get(query.id)
+        verdict = None if prediction is None else RIGHT if prediction[0] in truth.labels else WRONG
         labels = tuple(sorted(truth.labels))
-        return Example(query.id, photo, box, value, hits, None, None, None, answer, labels, verdict)
+        return Example(
+            query.id, photo, box, value, hits,
+            prediction=prediction, labels=labels, verdict=verdict,
+        )  # fmt: skip
     right, _ = right_and_ignored(run.benchmark, part, query.id)
-    return Example(query.id, photo, box, value, hits, len(right), found, first)
+    return Example(query.id, photo, box, value, hits, len(right), retrieved, first)
 
 
 def _judge(
     run: Run, part: str, query: str, ranking: Ranking, album: Album, count: int
 ) -> tuple[tuple[JudgedHit, ...], int | None, int]:
-    """The first hits, the rank of the first that is right, and how many right ones there are."""
+    """The first hits, the rank of the first relevant one, and how many relevant ones there are."""
     right, ignored = right_and_ignored(run.benchmark, part, query)
-    kept = [image for image in ranking.ids if image not in ignored]
-    first = next((rank for rank, image in enumerate(kept, 1) if image in right), None)
-    ordered_only = np.array_equal(ranking.scores, plain_ranking(ranking.ids).scores)
+    counted = [image for image in ranking.ids if image not in ignored]
+    first = next((rank for rank, image in enumerate(counted, 1) if image in right), None)
+    is_only_order = np.array_equal(ranking.scores, plain_ranking(ranking.ids).scores)
     hits: list[JudgedHit] = []
     rank = 0
-    for place, image in enumerate(ranking.ids[:count]):
+    for position, image in enumerate(ranking.ids[:count]):
         rank += image not in ignored
         label = run.benchmark.labels.get(image) if isinstance(run.benchmark, Benchmark) else None
         hits.append(
@@ -167,9 +169,9 @@ def _judge(
                 id=image,
                 photo=album.read(run.paths.get(image), HIT_SIDE),
                 verdict=_verdict(run.benchmark, query, image, label, right, ignored),
-                score=None if ordered_only else float(ranking.scores[place]),
-                inliers=None if ordered_only else int(ranking.inliers[place]),
-                verified=bool(ranking.verified[place]),
+                score=None if is_only_order else float(ranking.scores[position]),
+                inliers=None if is_only_order else int(ranking.inliers[position]),
+                verified=bool(ranking.verified[position]),
                 label=label,
             )
         )
@@ -193,15 +195,15 @@ def _verdict(
 
 
 def worst_and_best(values: dict[str, float], each: int) -> tuple[list[str], list[str]]:
-    """Up to ``each`` queries of least value, least first, and of most value, most first.
+    """Up to ``each`` queries of lowest value, lowest first, and of highest value, highest first.
 
-    No query is in both; of few queries the worse half is called the worst.
+    No query is in both; of few queries the lower half counts as the worst.
     """
     order = sorted(values, key=lambda query: (values[query], query))
     worst = order[: min(each, (len(order) + 1) // 2)]
     return worst, order[len(worst) :][::-1][:each]
 
 
-def most_confident(answers: dict[str, float], count: int) -> Sequence[str]:
+def most_confident(scores: dict[str, float], count: int) -> list[str]:
     """The queries of the highest scores, highest first."""
-    return sorted(answers, key=lambda query: (-answers[query], query))[:count]
+    return sorted(scores, key=lambda query: (-scores[query], query))[:count]

@@ -1,4 +1,4 @@
-"""The conditions of runs as flat lists, and where they differ."""
+"""Metadata of runs as flat lists, and where runs differ."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from eval.run import Run
 
 ABSENT = "–"
-# When and how fast, which differ between any two runs.
+# Times differ between any two runs.
 _TIMES = ("finished", "seconds", "query_ms")
-# Reasons by query; how many there are says enough here.
+# Reasons by query: here only their number.
 _COUNTED = "failed_queries"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A recorded fact, e.g. "engine.rerank", and its value in each run as text."""
+    """An entry of the metadata, e.g. "engine.rerank", and its value in each run as text."""
 
     name: str
     values: tuple[str, ...]
 
 
-def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested facts as "outer.inner" -> text."""
+def flatten(metadata: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested metadata as "outer.inner" -> text."""
     flat: dict[str, str] = {}
-    for key, value in facts.items():
+    for key, value in metadata.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and name == _COUNTED:
             flat[name] = str(len(value))
@@ -39,7 +39,7 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def as_text(value: Any) -> str:
-    """A fact as people read it."""
+    """A value as people read it."""
     if value is None:
         return ABSENT
     if isinstance(value, bool):
@@ -50,21 +50,23 @@ def as_text(value: Any) -> str:
 
 
 def differing_settings(runs: Sequence[Run]) -> tuple[Setting, ...]:
-    """The facts that are not the same in all runs, but for times."""
+    """The entries that are not the same in all runs, except times."""
     flats = [flatten(run.metadata) for run in runs]
     names = dict.fromkeys(name for flat in flats for name in flat)
     settings = [Setting(n, tuple(flat.get(n, ABSENT) for flat in flats)) for n in names]
     return tuple(
-        one for one in settings if len(set(one.values)) > 1 and one.name.split(".")[0] not in _TIMES
+        setting
+        for setting in settings
+        if len(set(setting.values)) > 1 and setting.name.split(".")[0] not in _TIMES
     )
 
 
 def distinct_titles(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The runs' titles; where several are alike, with a number."""
-    total, seen = Counter(run.title for run in runs), Counter[str]()
+    """The runs' titles, numbered where several are the same."""
+    total, used = Counter(run.title for run in runs), Counter[str]()
     titles = []
     for run in runs:
-        seen[run.title] += 1
-        many = total[run.title] > 1
-        titles.append(f"{run.title} ({seen[run.title]})" if many else run.title)
+        used[run.title] += 1
+        is_repeated = total[run.title] > 1
+        titles.append(f"{run.title} ({used[run.title]})" if is_repeated else run.title)
     return tuple(titles)

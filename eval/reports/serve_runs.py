@@ -1,4 +1,4 @@
-"""Pages of ``delg serve`` about benchmark runs: what there is, one run, two compared."""
+"""Pages of ``delg serve`` about benchmark runs: the list, a run, a comparison."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from fastapi.responses import HTMLResponse
 
 from delg.errors import DelgError, UsageError
 from eval.reports.charts import MAX_LINES, Chart, recognition_chart, retrieval_charts
-from eval.reports.compare import compare, render_comparison
-from eval.reports.query_examples import Album, Example, scored_parts, example
-from eval.reports.report import metric_names, metric_parts, render_report, main_part
+from eval.reports.compare import compare
+from eval.reports.comparison_page import render_comparison
+from eval.reports.query_examples import Album, Example, example, scored_parts
+from eval.reports.report import main_part, metric_names, metric_parts, render_report
 from eval.reports.run_metadata import distinct_titles
 from eval.run import BASELINES_FOLDER, METRICS_FILE, REPORT_FILE, Run, baselines, is_run, load_run
 from eval.scoring import main_metric, query_metric
@@ -27,14 +28,18 @@ from index.serve.uploads import BadRequestError, NotFoundError
 
 # Queries with pictures on a page, and hits of each.
 EACH, HITS = 8, 10
-# Runs kept in memory.
-_KEPT = 16
-# Folders below the given one in which runs are looked for.
+# Runs cached in memory.
+_CACHED = 16
+# Levels of folders in which runs are searched.
 _DEPTH = 4
 # Charts carry their style in attributes.
-_DRAWN = POLICY.replace("style-src 'self'", "style-src 'self'; style-src-attr 'unsafe-inline'")
-# Reports and comparisons are whole in themselves: no script, nothing from anywhere.
-_WHOLE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+_CHART_POLICY = POLICY.replace(
+    "style-src 'self'", "style-src 'self'; style-src-attr 'unsafe-inline'"
+)
+# Reports and comparisons are self-contained: no scripts, nothing from elsewhere.
+_STANDALONE_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+)
 _HOME = (
     '<body>\n<p class="sheet eyebrow" style="padding-top: 1.25rem">'
     '<a href="/runs">← All runs</a></p>'
@@ -59,73 +64,75 @@ class Runs:
     """The runs in a folder.
 
     Args:
-        folder: searched a few levels deep; nothing outside it is read but photos that runs name.
+        folder: searched a few levels deep; nothing outside it is read, except photos that runs
+            name.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, int], Run] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], Run] = OrderedDict()
 
-    def places(self) -> dict[str, Path]:
+    def folders(self) -> dict[str, Path]:
         """Name -> folder of every run."""
-        found = {}
+        folders = {}
         for depth in range(_DEPTH + 1):
             for path in self._folder.glob("*/" * depth + METRICS_FILE):
                 if is_run(path.parent):
-                    found[path.parent.relative_to(self._folder).as_posix()] = path.parent
-        return dict(sorted(found.items()))
+                    folders[path.parent.relative_to(self._folder).as_posix()] = path.parent
+        return dict(sorted(folders.items()))
 
     def get(self, name: str) -> Run:
         """A run by name.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such run.
             UsageError: it is damaged.
         """
-        return self._load(name, self.place(name))
+        return self._load(name, self.folder(name))
 
-    def place(self, name: str) -> Path:
+    def folder(self, name: str) -> Path:
         """The folder of a run.
 
         Raises:
-            NotFoundError: there is none.
+            NotFoundError: there is no such run.
         """
-        # Only what was found can be asked for, so no name leads out of the folder.
-        place = self.places().get(name)
-        if place is None:
+        # Names are only looked up in the list, so none leads out of the folder.
+        folder = self.folders().get(name)
+        if folder is None:
             raise NotFoundError(f"there is no run {name!r}")
-        return place
+        return folder
 
-    def _load(self, name: str, place: Path) -> Run:
-        key = name, (place / METRICS_FILE).stat().st_mtime_ns
+    def _load(self, name: str, folder: Path) -> Run:
+        key = name, (folder / METRICS_FILE).stat().st_mtime_ns
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        run = load_run(place)
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        run = load_run(folder)
         with self._lock:
-            self._kept[key] = run
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+            self._cache[key] = run
+            while len(self._cache) > _CACHED:
+                self._cache.popitem(last=False)
         return run
 
     def entries(self) -> list[Entry]:
-        """All of them."""
-        found = []
-        for name, place in self.places().items():
+        """All runs, also those that cannot be read."""
+        entries = []
+        for name, folder in self.folders().items():
             try:
-                found.append(Entry(name, self._load(name, place)))
+                entries.append(Entry(name, self._load(name, folder)))
             except (DelgError, OSError) as error:
-                found.append(Entry(name, None, str(error)))
-        return found
+                entries.append(Entry(name, None, str(error)))
+        return entries
 
     def with_baselines(self, name: str) -> list[Run]:
-        """A run and the baselines that were measured along with it."""
-        place = self.place(name)
-        further = [] if BASELINES_FOLDER in Path(name).parts else baselines(place)
-        names = [f"{name}/{BASELINES_FOLDER}/{one.name}" for one in further]
-        return [self.get(name), *(self._load(n, p) for n, p in zip(names, further, strict=True))]
+        """A run and the baselines that were evaluated along with it."""
+        folder = self.folder(name)
+        is_baseline = BASELINES_FOLDER in Path(name).parts
+        paths = [] if is_baseline else baselines(folder)
+        names = [f"{name}/{BASELINES_FOLDER}/{path.name}" for path in paths]
+        return [self.get(name), *(self._load(n, p) for n, p in zip(names, paths, strict=True))]
 
 
 def run_pages(folder: Path) -> ExtraPages:
@@ -136,75 +143,75 @@ def run_pages(folder: Path) -> ExtraPages:
 
 def _router(runs: Runs, pages: Pages) -> APIRouter:
     router = APIRouter()
-    style = (files("eval.reports") / "templates" / "measured.css").read_bytes()
+    style = (files("eval.reports") / "templates" / "report.css").read_bytes()
 
-    @router.get("/runs/measured.css")
-    async def measured() -> Response:
+    @router.get("/runs/report.css")
+    async def stylesheet() -> Response:
         return Response(style, media_type="text/css")
 
     @router.get("/runs")
     def listing(request: Request) -> Response:
         entries = runs.entries()
-        mains = {one.name: main_metric(one.run.benchmark) for one in entries if one.run}
+        mains = {entry.name: main_metric(entry.run.benchmark) for entry in entries if entry.run}
         return pages.render(request, "serve_runs.html", entries=entries, mains=mains)
 
     @router.get("/runs/view")
     def view(
         request: Request, run: str, part: str = "", order: str = "worst", page: PageNumber = 1
     ) -> Response:
-        shown = runs.with_baselines(run)
-        parts = scored_parts(shown[0])
+        group = runs.with_baselines(run)
+        main = group[0]
+        parts = scored_parts(main)
         if part and part not in parts:
             raise NotFoundError(f"the run has no part {part!r}")
-        part = part or main_part(shown[0]) or ""
-        asked = {"run": run, "part": part, "order": order}
-        names = _ordered(shown[0], part, order)
-        pagination = Pagination("/runs/view", asked, page, len(names), EACH)
-        chosen = names[(page - 1) * EACH : page * EACH]
-        answer = pages.render(
+        part = part or main_part(main) or ""
+        parameters = {"run": run, "part": part, "order": order}
+        names = _ordered(main, part, order)
+        first = (page - 1) * EACH
+        pagination = Pagination("/runs/view", parameters, page, len(names), EACH)
+        response = pages.render(
             request, "serve_run.html",
-            name=run, run=shown[0], runs=shown, titles=distinct_titles(shown), part=part,
-            counted=parts, order=order, main=main_metric(shown[0].benchmark),
-            metric=query_metric(shown[0].benchmark), metrics=metric_names(shown),
-            parts=metric_parts(shown), drawn=min(len(shown), MAX_LINES),
-            charts=_charts(shown, part) if page == 1 else [],
-            examples=_examples(shown[0], part, chosen), pagination=pagination,
+            name=run, run=main, runs=group, titles=distinct_titles(group), part=part,
+            scored_parts=parts, order=order, main=main_metric(main.benchmark),
+            metric=query_metric(main.benchmark), metrics=metric_names(group),
+            parts=metric_parts(group), drawn=min(len(group), MAX_LINES),
+            charts=_charts(group, part) if page == 1 else [],
+            examples=_examples(main, part, names[first : first + EACH]), pagination=pagination,
         )  # fmt: skip
-        answer.headers["content-security-policy"] = _DRAWN
-        return answer
+        response.headers["content-security-policy"] = _CHART_POLICY
+        return response
 
     @router.get("/runs/report")
     def report(run: str) -> Response:
         try:
-            text = (runs.place(run) / REPORT_FILE).read_text("utf-8")
+            text = (runs.folder(run) / REPORT_FILE).read_text("utf-8")
         except (OSError, UnicodeDecodeError):
             text = render_report(runs.with_baselines(run))
-        return _whole(text)
+        return _standalone(text)
 
     @router.get("/runs/compare")
     def comparison(run: Annotated[list[str], Query(default_factory=list)]) -> Response:
         if len(run) < 2:
-            raise BadRequestError("choose two runs or more to compare")
+            raise BadRequestError("select two or more runs to compare")
         try:
-            return _whole(render_comparison(compare([runs.get(name) for name in run])))
+            return _standalone(render_comparison(compare([runs.get(name) for name in run])))
         except UsageError as error:
             raise BadRequestError(str(error)) from None
 
     return router
 
 
-def _whole(text: str) -> Response:
+def _standalone(text: str) -> Response:
     page = text.replace("<body>", _HOME, 1).encode("utf-8", "replace")
-    return HTMLResponse(page, headers={"content-security-policy": _WHOLE})
+    return HTMLResponse(page, headers={"content-security-policy": _STANDALONE_POLICY})
 
 
 def _ordered(run: Run, part: str, order: str) -> list[str]:
-    """Queries of a part that have a photo, by their value, the worst first or last."""
+    """Queries of a part by their value, the worst first or last."""
     metric = query_metric(run.benchmark)
-    values = {name: one[metric] for name, one in run.scores.queries.get(part, {}).items()}
-    known = [query.id for query in run.benchmark.queries if query.id in values]
-    known.sort(key=lambda name: (values[name], name), reverse=order == "best")
-    return known
+    values = {name: row[metric] for name, row in run.scores.queries.get(part, {}).items()}
+    names = [query.id for query in run.benchmark.queries if query.id in values]
+    return sorted(names, key=lambda name: (values[name], name), reverse=order == "best")
 
 
 def _examples(run: Run, part: str, names: list[str]) -> list[Example]:

@@ -8,7 +8,7 @@ from dot_benchmarks import folders, gallery, recognition, revisited
 
 from delg.errors import DelgError, UsageError
 from eval.benchmark import Benchmark
-from eval.evaluate import BASELINES, Measured, Plan, measure
+from eval.evaluate import BASELINES, EvalConfig, EvalResult, evaluate
 from eval.run import Run, load_run, rescore, save_run
 from index import ImageIndex
 from index.ingest import Progress
@@ -19,13 +19,13 @@ def quiet(what: str) -> Iterator[Progress]:
     yield lambda done, total, failed: None
 
 
-def run(benchmark: Benchmark, model: str | None = None, **plan: object) -> list[Measured]:
-    with measure(benchmark, Plan(model=model, **plan), quiet) as found:
+def run(benchmark: Benchmark, model: str | None = None, **config: object) -> list[EvalResult]:
+    with evaluate(benchmark, EvalConfig(model=model, **config), quiet) as found:
         return found
 
 
-def main(benchmark: Benchmark, model: str | None = None, **plan: object) -> Run:
-    return run(benchmark, model, **plan)[0].run
+def main(benchmark: Benchmark, model: str | None = None, **config: object) -> Run:
+    return run(benchmark, model, **config)[0].run
 
 
 def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
@@ -39,15 +39,15 @@ def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
 def test_the_facts_say_what_was_measured_and_how(tmp_path, model):
     images = ImageIndex.create(tmp_path / "i", model)
     found = main(folders(tmp_path / "f"), index=tmp_path / "i", rerank=4, orientations="1")
-    facts = found.metadata
-    assert (facts["queries"], facts["gallery"], facts["failed_queries"]) == (9, 9, {})
-    engine = facts["engine"]
+    metadata = found.metadata
+    assert (metadata["queries"], metadata["gallery"], metadata["failed_queries"]) == (9, 9, {})
+    engine = metadata["engine"]
     assert (engine["model"], engine["fingerprint"]) == ("dots", images.fingerprint)
     assert (engine["rerank"], engine["orientations"], engine["images"]) == (4, "1", 9)
     assert engine["settings"]["verification"]["min_inliers"] == 20
-    assert set(facts["query_ms"]) == {"median", "fastest", "slowest"}
-    assert facts["seconds"] >= 0
-    assert {"versions", "machine", "git", "command", "finished"} < set(facts)
+    assert set(metadata["query_ms"]) == {"median", "fastest", "slowest"}
+    assert metadata["seconds"] >= 0
+    assert {"versions", "machine", "git", "command", "finished"} < set(metadata)
     assert found.title == "dots, 4 re-ranked"
 
 
@@ -170,7 +170,7 @@ def test_distractors_that_do_not_exist_are_an_error(tmp_path, model):
 def test_baselines_are_runs_of_their_own_on_the_same_questions(tmp_path, model):
     benchmark = folders(tmp_path / "f")
     found = run(benchmark, model, baselines=BASELINES, rerank=2)
-    assert [(one.run.title, one.place) for one in found] == [
+    assert [(one.run.title, one.subfolder) for one in found] == [
         ("dots, 2 re-ranked", ""),
         ("dots, global only", "baselines/global"),
         ("sift, 2 re-ranked", "baselines/sift"),
@@ -186,7 +186,7 @@ def test_baselines_are_runs_of_their_own_on_the_same_questions(tmp_path, model):
 def test_a_gallery_too_large_for_brute_force_goes_without(tmp_path, model, monkeypatch):
     monkeypatch.setattr("eval.evaluate.BRUTE_FORCE_LIMIT", 8)
     found = run(folders(tmp_path / "f"), model, baselines=["sift"])
-    assert [one.place for one in found] == ["", "baselines/sift"]
+    assert [one.subfolder for one in found] == ["", "baselines/sift"]
 
 
 def test_an_unknown_baseline_is_an_error_before_any_work(tmp_path, model):

@@ -14,10 +14,10 @@ from delg.errors import DelgError, UsageError
 from eval.predictions import (
     FILE,
     Predictions,
-    cut,
     load_predictions,
     plain_ranking,
     save_predictions,
+    truncate,
 )
 from index.results import Ranking
 
@@ -130,14 +130,14 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
 
 
 def test_a_ranking_cut_short_keeps_what_belongs_together():
-    short = cut(some().rankings["all"]["q"], 1)
+    short = truncate(some().rankings["all"]["q"], 1)
     assert short.ids == ("a",)
     assert (short.scores.tolist(), short.inliers.tolist(), short.verified.tolist()) == (
         [2.5],
         [40],
         [True],
     )
-    assert cut(short, 9).ids == ("a",)
+    assert truncate(short, 9).ids == ("a",)
 
 
 def test_the_scores_of_a_plain_ranking_fall():

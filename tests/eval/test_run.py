@@ -11,8 +11,8 @@ import pytest
 from delg.errors import DelgError, UsageError
 from eval.benchmark import (
     Benchmark,
-    QueryPhoto,
     BenchmarkSpec,
+    QueryPhoto,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
@@ -173,7 +173,7 @@ def test_baselines_are_the_runs_below_in_order(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DelgError, match="file/run: cannot be made"):
+    with pytest.raises(DelgError, match="file/run: cannot be created"):
         save_run(tmp_path / "file" / "run", make("retrieval"))
 
 

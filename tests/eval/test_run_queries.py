@@ -12,7 +12,7 @@ from delg.errors import DelgError, UsageError
 from delg.images.scan import Photo
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.predictions import Predictions
-from eval.run_queries import Answers, Engine, ask, check_distractors, index_gallery
+from eval.run_queries import Engine, QueryResults, check_distractors, index_gallery, run_queries
 from eval.scoring import score
 from index import ImageIndex
 
@@ -21,8 +21,8 @@ def prepare(benchmark: Benchmark, folder: Path, model: str, **overrides: dict) -
     return index_gallery(benchmark, folder / "i", model, overrides)
 
 
-def ids(answers: Answers, query: str, name: str = "all") -> tuple[str, ...]:
-    return answers.predictions.rankings[name][query].ids
+def ids(results: QueryResults, query: str, name: str = "all") -> tuple[str, ...]:
+    return results.predictions.rankings[name][query].ids
 
 
 def plain(predictions: Predictions) -> dict:
@@ -38,7 +38,7 @@ def plain(predictions: Predictions) -> dict:
 def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
     for benchmark in (folders(tmp_path / "f"), recognition(tmp_path / "r")):
         images = prepare(benchmark, tmp_path / benchmark.name, model)
-        scores = score(benchmark, ask(benchmark, Engine(images)).predictions)
+        scores = score(benchmark, run_queries(benchmark, Engine(images)).predictions)
         found = scores.metrics["all"]
         main = {"mAP@100", "recall@1", "GAP", "GAP-", "accuracy"} & set(found)
         assert {found[name] for name in main} == {1}
@@ -46,16 +46,16 @@ def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
 
 def test_the_photo_of_a_query_is_never_found_by_itself(tmp_path, model):
     benchmark = folders(tmp_path / "f")
-    answers = ask(benchmark, Engine(prepare(benchmark, tmp_path, model)))
+    results = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model)))
     everything = {one.id for one in benchmark.gallery}
     for query in everything:
-        assert set(ids(answers, query)) == everything - {query}
+        assert set(ids(results, query)) == everything - {query}
 
 
 def test_a_query_without_a_place_in_the_gallery_finds_everything(tmp_path, model):
     benchmark = recognition(tmp_path / "r")
-    answers = ask(benchmark, Engine(prepare(benchmark, tmp_path, model)))
-    assert set(ids(answers, "q0.png")) == {one.id for one in benchmark.gallery}
+    results = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model)))
+    assert set(ids(results, "q0.png")) == {one.id for one in benchmark.gallery}
 
 
 def test_photos_of_the_index_that_are_not_of_the_gallery_never_appear(tmp_path, model):
@@ -63,12 +63,12 @@ def test_photos_of_the_index_that_are_not_of_the_gallery_never_appear(tmp_path, 
     images = prepare(small, tmp_path, model)
     # The very photos of the queries under other ids: they would come first.
     images.add(tmp_path / "f", prefix="stranger/")
-    answers = ask(small, Engine(images, rerank=1))
+    results = run_queries(small, Engine(images, rerank=1))
     own = {one.id for one in small.gallery}
     for query in own:
-        assert set(ids(answers, query)) == own - {query}
+        assert set(ids(results, query)) == own - {query}
         # Nor do they use up the one candidate that is verified.
-        assert answers.predictions.rankings["all"][query].verified[0]
+        assert results.predictions.rankings["all"][query].verified[0]
 
 
 def test_only_the_box_of_a_query_is_looked_at(tmp_path, model):
@@ -83,8 +83,8 @@ def test_only_the_box_of_a_query_is_looked_at(tmp_path, model):
     path = photo(tmp_path, "both.png", both).path
     query = QueryPhoto("q1.png", path, box=(210, 0, 200, 160))
     asked = replace(benchmark, queries=(query,))
-    answers = ask(asked, Engine(prepare(benchmark, tmp_path, model)))
-    ranking = answers.predictions.rankings["all"]["q1.png"]
+    results = run_queries(asked, Engine(prepare(benchmark, tmp_path, model)))
+    ranking = results.predictions.rankings["all"]["q1.png"]
     assert {one[0] for one, sure in zip(ranking.ids, ranking.verified, strict=True) if sure} == {
         "1"
     }
@@ -99,7 +99,7 @@ def test_ignored_images_leave_before_reranking_at_each_difficulty(tmp_path, mode
     # By likeness alone the junk comes first, then what is easy, then what is hard.
     order = [hit.id for hit in images.query(benchmark.queries[0].path, rerank=0)]
     assert order[:3] == ["junk.png", "easy.png", "hard.png"]
-    found = ask(benchmark, Engine(images, rerank=1)).predictions.rankings
+    found = run_queries(benchmark, Engine(images, rerank=1)).predictions.rankings
     # The one candidate that is verified must be the first that counts.
     proven = {
         name: [
@@ -118,9 +118,9 @@ def test_a_difficulty_at_which_nothing_is_right_is_not_asked(tmp_path, model):
     benchmark = revisited(tmp_path)
     truth = {"q": replace(benchmark.truth["q"], hard=frozenset())}
     benchmark = replace(benchmark, truth=truth)
-    answers = ask(benchmark, Engine(prepare(benchmark, tmp_path, model)))
-    assert answers.predictions.rankings["hard"] == {}
-    assert set(answers.predictions.rankings["easy"]) == {"q"}
+    results = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model)))
+    assert results.predictions.rankings["hard"] == {}
+    assert set(results.predictions.rankings["easy"]) == {"q"}
 
 
 # --- Distractors ---
@@ -138,12 +138,12 @@ def test_distractors_are_searched_too(tmp_path, model):
     images = prepare(benchmark, tmp_path, model)
     other = distractors(tmp_path, images)
     check_distractors(benchmark, [other])
-    answers = ask(benchmark, Engine(images, (other,)))
-    assert len(ids(answers, "q0.png")) == 12
+    results = run_queries(benchmark, Engine(images, (other,)))
+    assert len(ids(results, "q0.png")) == 12
     own = {f"0/{move}.png" for move in "abc"}
-    assert set(ids(answers, "q0.png")[:6]) == own | {f"far/{one}" for one in own}
+    assert set(ids(results, "q0.png")[:6]) == own | {f"far/{one}" for one in own}
     # They have no label, and so change nothing but ranks.
-    assert answers.predictions.labels["q0.png"][0] == "0"
+    assert results.predictions.labels["q0.png"][0] == "0"
 
 
 def test_a_distractor_called_like_a_photo_of_the_gallery_is_an_error(tmp_path, model):
@@ -168,13 +168,13 @@ def test_a_query_that_cannot_be_read_fails_alone_and_scores_0(tmp_path, model):
     )
     asked = replace(benchmark, queries=queries)
     reports = []
-    answers = ask(asked, Engine(images), lambda *numbers: reports.append(numbers))
-    assert set(answers.failed) == {first.id, second.id}
-    assert "not an image" in answers.failed[first.id]
-    assert "no such file" in answers.failed[second.id]
-    assert len(answers.milliseconds) == 7
+    results = run_queries(asked, Engine(images), lambda *numbers: reports.append(numbers))
+    assert set(results.failed) == {first.id, second.id}
+    assert "not an image" in results.failed[first.id]
+    assert "no such file" in results.failed[second.id]
+    assert len(results.milliseconds) == 7
     assert reports[0] == (1, 9, 1) and reports[-1] == (9, 9, 2)
-    scores = score(asked, answers.predictions)
+    scores = score(asked, results.predictions)
     assert scores.queries["all"][first.id]["AP@100"] == 0
     assert scores.metrics["all"]["mAP@100"] == pytest.approx(7 / 9)
 
@@ -183,9 +183,9 @@ def test_a_revisited_query_that_cannot_be_read_counts_at_every_difficulty(tmp_pa
     benchmark = revisited(tmp_path)
     images = prepare(benchmark, tmp_path, model)
     benchmark.queries[0].path.write_bytes(b"no photo")
-    answers = ask(benchmark, Engine(images))
-    assert set(answers.failed) == {"q"}
-    found = score(benchmark, answers.predictions).metrics
+    results = run_queries(benchmark, Engine(images))
+    assert set(results.failed) == {"q"}
+    found = score(benchmark, results.predictions).metrics
     assert {level: one["mAP"] for level, one in found.items()} == dict.fromkeys(
         ("easy", "medium", "hard"), 0
     )
@@ -196,9 +196,9 @@ def test_a_box_outside_the_photo_is_that_querys_failure(tmp_path, model, box):
     benchmark = recognition(tmp_path / "r")
     first, *others = benchmark.queries
     asked = replace(benchmark, queries=(replace(first, box=box), *others))
-    answers = ask(asked, Engine(prepare(benchmark, tmp_path, model)))
-    assert set(answers.failed) == {first.id} and "the box" in answers.failed[first.id]
-    assert set(answers.predictions.labels) == {one.id for one in others}
+    results = run_queries(asked, Engine(prepare(benchmark, tmp_path, model)))
+    assert set(results.failed) == {first.id} and "the box" in results.failed[first.id]
+    assert set(results.predictions.labels) == {one.id for one in others}
 
 
 def test_a_broken_photo_of_the_gallery_stops_it_and_is_named(tmp_path, model):
@@ -271,16 +271,16 @@ def test_so_many_hits_are_kept_as_count_or_as_there_are(tmp_path, model):
     images = prepare(benchmark, tmp_path, model)
     images.close()
     deep = replace(benchmark, depth=None)
-    answers = ask(deep, Engine(index_gallery(deep, tmp_path / "i", model, {})))
-    assert {len(ids(answers, query.id)) for query in deep.queries} == {5}
+    results = run_queries(deep, Engine(index_gallery(deep, tmp_path / "i", model, {})))
+    assert {len(ids(results, query.id)) for query in deep.queries} == {5}
 
 
 def test_the_same_question_gets_the_same_answers(tmp_path, model):
     benchmark = revisited(tmp_path)
     images = prepare(benchmark, tmp_path, model)
-    first = ask(benchmark, Engine(images)).predictions
+    first = run_queries(benchmark, Engine(images)).predictions
     images.close()
-    again = ask(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
+    again = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
     assert plain(first) == plain(again)
 
 
@@ -288,13 +288,13 @@ def test_the_order_of_the_queries_changes_no_answer(tmp_path, model):
     benchmark = folders(tmp_path / "f")
     images = prepare(benchmark, tmp_path, model)
     turned = replace(benchmark, queries=benchmark.queries[::-1])
-    first, again = (ask(one, Engine(images)).predictions for one in (benchmark, turned))
+    first, again = (run_queries(one, Engine(images)).predictions for one in (benchmark, turned))
     assert plain(first) == plain(again)
 
 
 def test_what_matches_nothing_sinks_below_what_is_found(tmp_path, model):
     benchmark = recognition(tmp_path / "r")
-    labels = ask(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions.labels
+    labels = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions.labels
     assert labels["other.png"][1] < 1 < min(labels[f"q{number}.png"][1] for number in range(3))
 
 
@@ -308,6 +308,6 @@ def test_a_benchmark_may_have_queries_without_a_match(tmp_path, model):
         "other.png": RetrievalTruth(frozenset()),
     }
     benchmark = replace(known, protocol="retrieval", truth=truth, labels={})
-    found = ask(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
+    found = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
     assert found.labels == {}
     assert score(benchmark, found).metrics["all"]["GAP"] == 1

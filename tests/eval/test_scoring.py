@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eval.benchmark import (
-    QueryPhoto,
     BenchmarkSpec,
+    QueryPhoto,
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,

@@ -1,4 +1,4 @@
-"""Runs made by hand, and a parser of the pages that show them."""
+"""Runs written by hand, and a parser of the pages that show them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.benchmark import QueryPhoto, Question, RecognitionTruth, RetrievalTruth, RevisitedTruth
+from eval.benchmark import (
+    BenchmarkSpec,
+    QueryPhoto,
+    RecognitionTruth,
+    RetrievalTruth,
+    RevisitedTruth,
+)
 from eval.predictions import Predictions
 from eval.run import Run
 from eval.scoring import score
@@ -118,12 +124,14 @@ def photos(folder: Path, *names: str) -> dict[str, Path]:
     return made
 
 
-def run(question: Question, predictions: Predictions, title: str = "delg-lite", **changes) -> Run:
-    return Run(title, question, predictions, score(question, predictions), **changes)
+def run(
+    benchmark: BenchmarkSpec, predictions: Predictions, title: str = "delg-lite", **changes
+) -> Run:
+    return Run(title, benchmark, predictions, score(benchmark, predictions), **changes)
 
 
-def retrieval(truth: dict[str, set[str]], folder: Path = Path("/gone"), **changes) -> Question:
-    return Question(
+def retrieval(truth: dict[str, set[str]], folder: Path = Path("/gone"), **changes) -> BenchmarkSpec:
+    return BenchmarkSpec(
         name="shelves",
         protocol="retrieval",
         queries=tuple(QueryPhoto(query, folder / f"{query}.png") for query in truth),
@@ -132,8 +140,8 @@ def retrieval(truth: dict[str, set[str]], folder: Path = Path("/gone"), **change
     )
 
 
-def recognition(truth: dict[str, set[str]]) -> Question:
-    return Question(
+def recognition(truth: dict[str, set[str]]) -> BenchmarkSpec:
+    return BenchmarkSpec(
         name="landmarks",
         protocol="recognition",
         queries=tuple(QueryPhoto(query, Path(f"/gone/{query}.jpg")) for query in truth),
@@ -141,8 +149,8 @@ def recognition(truth: dict[str, set[str]]) -> Question:
     )
 
 
-def revisited(truth: dict[str, tuple[set[str], set[str], set[str]]]) -> Question:
-    return Question(
+def revisited(truth: dict[str, tuple[set[str], set[str], set[str]]]) -> BenchmarkSpec:
+    return BenchmarkSpec(
         name="roxford5k",
         protocol="revisited",
         queries=tuple(QueryPhoto(query, Path(f"/gone/{query}.jpg")) for query in truth),

@@ -16,27 +16,25 @@ from pages import (
 
 from delg.errors import UsageError
 from eval.bootstrap import paired_difference
+from eval.cli.output import print_comparison
 from eval.predictions import Predictions
-from eval.reports.compare import (
-    compare,
-    comparison_json,
-    print_comparison,
-    render_comparison,
-    write_comparison,
-)
+from eval.reports.compare import compare, comparison_json
+from eval.reports.comparison_page import render_comparison, write_comparison
 from eval.run import Run
 
 TRUTH = {"q1": {"a"}, "q2": {"b"}, "q3": {"c"}, "q4": {"d"}}
 
 
-def shelves(title: str = "one", truth=None, paths=None, metadata=None, **hits: tuple[str, ...]) -> Run:
+def shelves(
+    title: str = "one", truth=None, paths=None, metadata=None, **hits: tuple[str, ...]
+) -> Run:
     rankings = {query: ranking(*ids) for query, ids in hits.items()}
     return run(
         retrieval(truth or TRUTH),
         Predictions({"all": rankings}),
         title,
         paths=paths or {},
-        metadata=facts or {},
+        metadata=metadata or {},
     )
 
 
@@ -137,8 +135,8 @@ def test_other_queries_and_other_truth_are_said():
     truth = {**TRUTH, "q1": {"z"}, "q9": {"a"}}
     notes = compare([first(), shelves("two", truth, q2=("b",))]).notes
     assert len(notes) == 2
-    assert "1 query is of one run only" in notes[0]
-    assert "right answers to 1 common" in notes[1]
+    assert "1 query is in one run only" in notes[0]
+    assert "ground truth of 1 common" in notes[1]
     assert compare([first(), second()]).notes == ()
 
 
@@ -164,7 +162,7 @@ def test_recognition_is_compared_by_accuracy():
     (found,) = compare([one, two]).differences
     assert found.metric == "accuracy" and [c.query for c in found.better] == ["r2"]
     words = parse(render_comparison(compare([one, two]))).words
-    assert "Answer: x, score 0.500" in words and "Answer: y, score 0.500" in words
+    assert "Predicted: x, score 0.500" in words and "Predicted: y, score 0.500" in words
 
 
 def test_the_json_holds_the_numbers_and_is_json():
@@ -214,7 +212,7 @@ def test_runs_that_do_not_differ_have_a_page_that_says_so():
     text = render_comparison(compare([first(), first(title="two")]))
     reject_outside(text)
     words = parse(text).words
-    assert "No query changed." in words and "Nothing that was recorded" in words
+    assert "No query changed." in words and "None of the recorded settings" in words
 
 
 def test_texts_from_outside_stay_texts():

@@ -20,7 +20,7 @@ from PIL import Image
 from delg.errors import DelgError
 from eval.benchmark import Benchmark, QueryPhoto
 from eval.predictions import Predictions, plain_ranking
-from eval.reports import report
+from eval.reports import query_table
 from eval.reports.report import MatchPicture, render_report, write_report
 from eval.run import Run, load_run, save_run
 from eval.scoring import Scores
@@ -155,7 +155,7 @@ def test_ignored_hits_are_marked_and_take_no_rank():
     (only,) = examples(root, "The worst")
     expected = [("–", "j", "ignored"), ("1", "h", "right"), ("–", "e", "ignored")]
     assert marks(only) == [*expected, ("2", "n", "wrong")]
-    assert "1 of 1 right photo found, the first at rank 1" in only.words
+    assert "1 of 1 relevant photo retrieved, the first at rank 1" in only.words
 
 
 def test_the_hardest_part_that_has_queries_is_shown():
@@ -241,10 +241,10 @@ def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
         "n3": ranking(),
     }
     root = page(run(benchmark, Predictions({"all": rankings})))
-    found = examples(root, "Queries with nothing to find")
+    found = examples(root, "Queries without a match")
     assert names(found) == ["n2", "n1"]
     assert marks(found[0]) == [("1", "c", "wrong")]
-    assert "No photo is right" in found[0].words
+    assert "No photo is relevant" in found[0].words
 
 
 @pytest.mark.parametrize(
@@ -259,17 +259,17 @@ def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
 )
 def test_a_run_in_which_no_query_counts_still_has_a_report(benchmark):
     root = page(run(benchmark, Predictions({})))
-    assert "nothing to measure" in root.section("Metrics").words
+    assert "there are no metrics" in root.section("Metrics").words
     assert not root.has_section("Curves") and not root.has_section("The worst")
 
 
 def test_recognition_shows_answer_and_right_labels_the_surest_mistake_first():
     root = page(landmarks())
-    worst, best = examples(root, "The worst answers"), examples(root, "The best answers")
+    worst, best = examples(root, "The worst predictions"), examples(root, "The best predictions")
     assert names(worst) == ["r3", "r2"] and names(best) == ["r1"]
-    assert "Answer: Eiffel, score 0.625 Wrong Shows nothing known" in worst[0].words
-    assert "Answer: Dome, score 0.500 Wrong Right: Eiffel" in worst[1].words
-    assert "Answer: Louvre, score 0.875 Right Right: Louvre" in best[0].words
+    assert "Predicted: Eiffel, score 0.625 Wrong Shows no known instance" in worst[0].words
+    assert "Predicted: Dome, score 0.500 Wrong Right: Eiffel" in worst[1].words
+    assert "Predicted: Louvre, score 0.875 Right Right: Louvre" in best[0].words
     assert cells(root.all("table", "queries")[0]) == [
         ["r1", "Louvre", "Louvre", "0.875", "Right"],
         ["r3", "none", "Eiffel", "0.625", "Wrong"],
@@ -297,9 +297,9 @@ def test_hits_of_recognition_are_marked_where_the_gallery_has_labels():
 def test_thresholds_for_recognition_are_worked_out_by_hand():
     root = page(landmarks())
     rows = {row[0]: row[1:] for row in cells(root.all("table", "operating")[0])}
-    # Answers by score: right, wrong, wrong; of four queries.
-    assert rows["50 % of the time"] == ["0.625", "50.0%"]
-    assert rows["80 % of the time"] == rows["99 % of the time"] == ["0.875", "25.0%"]
+    # Predictions by score: right, wrong, wrong; of four queries.
+    assert rows["50 %"] == ["0.625", "50.0%"]
+    assert rows["80 %"] == rows["99 %"] == ["0.875", "25.0%"]
 
 
 def test_answers_of_one_score_are_given_together_or_not_at_all():
@@ -307,8 +307,8 @@ def test_answers_of_one_score_are_given_together_or_not_at_all():
     answers = {"r1": ("x", 0.5), "r2": ("no", 0.5)}
     root = page(run(benchmark, Predictions({}, answers)))
     rows = {row[0]: row[1:] for row in cells(root.all("table", "operating")[0])}
-    assert rows["50 % of the time"] == ["0.500", "100.0%"]
-    assert rows["80 % of the time"] == ["–", "–"]
+    assert rows["50 %"] == ["0.500", "100.0%"]
+    assert rows["80 %"] == ["–", "–"]
 
 
 def test_each_difficulty_has_its_curves():
@@ -352,7 +352,7 @@ def test_matches_are_placed_with_their_query_hit_and_verdict():
 
 
 def test_of_very_many_queries_the_table_holds_the_ends_and_says_so(monkeypatch):
-    monkeypatch.setattr(report, "MAX_ROWS", 4)
+    monkeypatch.setattr(query_table, "MAX_ROWS", 4)
     benchmark = retrieval({f"q{number:04}": {"x"} for number in range(1000)})
     values = {q: {"AP@100": n / 1000} for n, q in enumerate(benchmark.truth)}
     scores = Scores({"all": {"mAP@100": 0.5}}, {"all": {"mAP@100": (0.4, 0.6)}}, {"all": values})
