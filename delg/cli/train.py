@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from delg.cli.console import plural, print_result, report_failures
+from delg.cli.console import plural, print_result, progress, report_failures
 from delg.cli.options import PARTLY, group
 from delg.errors import UsageError
 from delg.network.tensorflow_import import load_tensorflow
@@ -28,7 +28,7 @@ def train(
     load_tensorflow()
     from delg.training.stages import train_in_stages
 
-    print_result(str(train_in_stages(settings, resume)))
+    print_result(str(train_in_stages(settings, resume, progress)))
 
 
 @data_app.command("sample")
@@ -57,7 +57,6 @@ def data_tfrecord(
     shards: Annotated[int, typer.Option(min=1, help="Number of files.")] = 8,
 ) -> None:
     """Write photos as TFRecords in the schema of the published DELG code."""
-    from delg.training.dataset import list_items
     from delg.training.settings import DataSettings, Gldv2Settings
 
     if (csv is None) != (images is None) or (csv is None) == (not sources):
@@ -65,6 +64,7 @@ def data_tfrecord(
     gldv2 = Gldv2Settings(csv=csv, images=images) if csv and images else None
     settings = DataSettings(folders=tuple(sources or ()), gldv2=gldv2)
     load_tensorflow()
+    from delg.training.dataset import list_items
     from delg.training.tfrecords import write_tfrecords
 
     items, failures = list_items(settings)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from delg.network.delg_model import Delg
 
+_HEADS = ("gem", "whitening", "autoencoder", "attention")
+
 
 def named_variables(model: Delg) -> Iterator[tuple[str, keras.Variable]]:
     """Every variable with a name that depends on the architecture alone: ``layer/…/variable``."""
@@ -33,6 +35,11 @@ def named_variables(model: Delg) -> Iterator[tuple[str, keras.Variable]]:
         for variable in head.weights:
             inner = variable.path.removeprefix(f"{head.name}/")
             yield f"{head.name}/{inner}", variable
+
+
+def in_heads(name: str) -> bool:
+    """Whether a variable of that name belongs to a head, not to the backbone."""
+    return name.split("/")[0] in _HEADS
 
 
 def save_weights(model: Delg, path: str | Path, dtype: str = "float16") -> None:

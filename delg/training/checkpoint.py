@@ -1,4 +1,4 @@
-"""Checkpoints: one HDF5 file that holds everything, and appears whole or not at all."""
+"""Checkpoints: one HDF5 file that holds everything that changes in training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Checkpoint:
 
     Attributes:
         step: steps done.
-        arrays: by name, everything that changes: weights, optimiser, averages, memory.
-        facts: small values that JSON can hold, among them the settings.
+        arrays: by name, everything that changes: weights, optimisers, averages, memory.
+        metadata: small values that JSON can hold, among them the settings.
     """
 
     step: int
     arrays: Mapping[str, np.ndarray]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -43,7 +43,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         with h5py.File(temporary, "w") as file:
             file.attrs["format"] = _FORMAT
             file.attrs["step"] = checkpoint.step
-            file.attrs["facts"] = json.dumps(checkpoint.facts)
+            file.attrs["facts"] = json.dumps(checkpoint.metadata)
             for name, array in checkpoint.arrays.items():
                 file.create_dataset(name, data=array)
 
@@ -73,23 +73,27 @@ def load(path: Path) -> Checkpoint:
         raise DelgError(f"{path}: a damaged checkpoint ({error})") from None
 
 
-def restore(variables: Mapping[str, Any], checkpoint: Checkpoint, prefix: str, origin: str) -> None:
-    """Assign the arrays below ``prefix`` to the variables of the same names, strictly.
+def restore(variables: Mapping[str, Any], arrays: Mapping[str, np.ndarray], origin: str) -> None:
+    """Assign the arrays to the variables of the same names, strictly.
+
+    Args:
+        variables: Keras or TensorFlow variables by name.
+        arrays: their values.
+        origin: the checkpoint, for messages.
 
     Raises:
         DelgError: a variable is missing, left over or of another shape; nothing is changed.
     """
-    found = {
-        name.removeprefix(prefix): array
-        for name, array in checkpoint.arrays.items()
-        if name.startswith(prefix)
+    differing = set(arrays) ^ set(variables)
+    differing |= {
+        name
+        for name in set(arrays) & set(variables)
+        if arrays[name].shape != tuple(variables[name].shape)
     }
-    wrong = set(found) ^ set(variables)
-    wrong |= {n for n in set(found) & set(variables) if found[n].shape != variables[n].shape}
-    if wrong:
+    if differing:
         raise DelgError(
-            f"{origin}: does not fit the settings: {len(wrong)} variables differ, "
-            f"first {min(wrong)}; resume with the settings it was made with"
+            f"{origin}: does not fit the settings: {len(differing)} variables differ, "
+            f"first {min(differing)}; resume with the settings it was made with"
         )
     for name, variable in variables.items():
-        variable.assign(found[name])
+        variable.assign(arrays[name])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from delg.errors import UsageError
-from delg.training.dataset import Item
+from delg.training.items import Item
 
 
 def image_path(images: Path, image_id: str) -> Path:

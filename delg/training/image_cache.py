@@ -1,4 +1,4 @@
-"""Photos as pixels: decoded once into one file that is mapped into memory, or afresh each time."""
+"""Photos as pixels: decoded once into a file that is mapped into memory, or at every use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from delg.errors import DelgError
 from delg.files import write_text
 from delg.images.decode import ImageError, decode
-from delg.training.dataset import Item, Record
+from delg.training.items import Item, Record
 from delg.training.tfrecords import read_image
 from delg.types import Failure
 
@@ -26,6 +26,8 @@ Report = Callable[[int, int, int], None]
 # A line of pixels whose brightness varies less than this belongs to a plain border.
 _PLAIN = 4.0
 _LARGEST_BORDER = 0.4
+# Photos that are decoded ahead of the disk.
+_CHUNK = 256
 
 
 def trim_borders(pixels: Pixels) -> Pixels:
@@ -42,7 +44,7 @@ def trim_borders(pixels: Pixels) -> Pixels:
     return pixels[spans[0], spans[1]]
 
 
-def shrink(pixels: Pixels, side: int) -> Pixels:
+def resize_to_fit(pixels: Pixels, side: int) -> Pixels:
     """The photo with its longest side at most ``side``."""
     height, width = pixels.shape[:2]
     ratio = side / max(height, width)
@@ -60,7 +62,7 @@ def read_pixels(item: Item, side: int, trim: bool) -> Pixels:
     """
     source = read_image(item.source) if isinstance(item.source, Record) else item.source
     pixels = decode(source)
-    return np.ascontiguousarray(shrink(trim_borders(pixels) if trim else pixels, side))
+    return np.ascontiguousarray(resize_to_fit(trim_borders(pixels) if trim else pixels, side))
 
 
 class PhotoStore(Protocol):
@@ -75,7 +77,7 @@ class PhotoStore(Protocol):
     failures: list[Failure]
 
     def __getitem__(self, number: int) -> Pixels:
-        """uint8 (H, W, 3), RGB; longest side at most the one asked for.
+        """uint8 (H, W, 3), RGB; the longest side has its limit.
 
         Raises:
             ImageError: the photo has turned out to be broken.
@@ -93,7 +95,7 @@ def readable(store: PhotoStore, numbers: Iterable[int]) -> Iterator[tuple[int, P
 
 
 class DiskStore:
-    """Decodes a photo every time it is asked for; what turns out broken is counted once."""
+    """Decodes a photo every time it is used; a broken one is counted once."""
 
     def __init__(self, items: Sequence[Item], side: int, trim: bool) -> None:
         self.items = list(items)
@@ -114,8 +116,8 @@ class DiskStore:
 class CachedStore:
     """Photos decoded once into ``pixels.bin``; ``index.json`` says where each lies.
 
-    A cache that another list of photos or other settings made is made anew. The index is written
-    last, so a cache that was interrupted does not count.
+    A cache of other photos or of other settings is made anew. The index is written last, so a cache
+    that was interrupted does not count.
     """
 
     def __init__(
@@ -127,17 +129,17 @@ class CachedStore:
         threads: int = 2,
         report: Report | None = None,
     ) -> None:
-        facts = [side, trim, [(item.id, _stamp(item)) for item in items]]
-        digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        key = [side, trim, [(item.id, _stamp(item)) for item in items]]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
         index = folder / "index.json"
-        known = json.loads(index.read_text()) if index.exists() else {}
-        if known.get("digest") != digest:
+        table = json.loads(index.read_text()) if index.exists() else {}
+        if table.get("digest") != digest:
             _fill(items, side, trim, folder, digest, threads, report)
-            known = json.loads(index.read_text())
-        self._places = known["places"]
+            table = json.loads(index.read_text())
+        self._places = table["places"]
         self.items = [item for item, place in zip(items, self._places, strict=True) if place]
         self._places = [place for place in self._places if place]
-        self.failures = [Failure(*failure) for failure in known["failures"]]
+        self.failures = [Failure(*failure) for failure in table["failures"]]
         self._pixels = np.memmap(folder / "pixels.bin", np.uint8, "r")
 
     def __getitem__(self, number: int) -> Pixels:
@@ -179,17 +181,17 @@ def _fill(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "index.json").unlink(missing_ok=True)
         with (folder / "pixels.bin").open("wb") as file, ThreadPoolExecutor(threads) as pool:
-            # A bounded stretch at a time: the decoders must not run ahead of the disk.
-            for start in range(0, len(items), 256):
-                stretch = items[start : start + 256]
-                for item, found in zip(stretch, pool.map(read, stretch), strict=True):
-                    if isinstance(found, str):
-                        failures.append((item.id, found))
+            # In bounded chunks: the decoders must not run ahead of the disk.
+            for start in range(0, len(items), _CHUNK):
+                chunk = items[start : start + _CHUNK]
+                for item, pixels in zip(chunk, pool.map(read, chunk), strict=True):
+                    if isinstance(pixels, str):
+                        failures.append((item.id, pixels))
                         places.append(None)
                     else:
-                        file.write(found.tobytes())
-                        places.append((offset, *found.shape[:2]))
-                        offset += found.size
+                        file.write(pixels.tobytes())
+                        places.append((offset, *pixels.shape[:2]))
+                        offset += pixels.size
                 if report:
                     report(len(places), len(items), len(failures))
         if not offset:

@@ -8,16 +8,15 @@ import numpy as np
 
 from delg.errors import ModelError
 from delg.network.delg_model import Delg
-from delg.network.weights import named_variables, read_weights, weights_digest
+from delg.network.weights import in_heads, named_variables, read_weights, weights_digest
 from delg.zoo.registry import SETTINGS_FILE, find_model, shipped_models
 
-_HEADS = ("gem", "whitening", "autoencoder", "attention")
 
-
-def load_start(model: Delg, start: str | None) -> list[str]:
+def load_initial_weights(model: Delg, start: str | None) -> list[str]:
     """Copy weights into a fresh model: the backbone strictly, heads where they fit.
 
     Args:
+        model: changed in place.
         start: a shipped model's name, a model's folder, a weight file of ours, an ImageNet file of
             ``keras.applications`` for a ResNet, or None for none.
 
@@ -29,14 +28,14 @@ def load_start(model: Delg, start: str | None) -> list[str]:
     """
     if start is None:
         return [name for name, _ in named_variables(model)]
-    path = _weights_of(start)
-    values = _short_names(read_weights(path))
+    path = _weights_path(start)
+    values = _without_repeats(read_weights(path))
     fresh = []
     for name, variable in named_variables(model):
         value = values.get(name)
         if value is not None and value.shape == tuple(variable.shape):
             variable.assign(value.astype(np.float32))
-        elif name.split("/")[0] in _HEADS:
+        elif in_heads(name):
             fresh.append(name)
         else:
             raise ModelError(
@@ -46,22 +45,22 @@ def load_start(model: Delg, start: str | None) -> list[str]:
     return fresh
 
 
-def start_digest(start: str | None) -> str:
+def initial_weights_digest(start: str | None) -> str:
     """A hash of the weights to start from; empty if there are none.
 
     Raises:
         ModelError: there are no such weights.
     """
-    return "" if start is None else weights_digest(read_weights(_weights_of(start)))
+    return "" if start is None else weights_digest(read_weights(_weights_path(start)))
 
 
-def _weights_of(start: str) -> Path:
-    named = start in shipped_models() or (Path(start) / SETTINGS_FILE).exists()
-    return find_model(start).weights if named else Path(start)
+def _weights_path(start: str) -> Path:
+    is_model = start in shipped_models() or (Path(start) / SETTINGS_FILE).exists()
+    return find_model(start).weights if is_model else Path(start)
 
 
-def _short_names(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Our names, also from Keras' legacy files: ``conv1_bn/conv1_bn/gamma:0`` and the like."""
+def _without_repeats(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By our names, also from Keras' legacy files: ``conv1_bn/conv1_bn/gamma:0`` and the like."""
     result = {}
     for name, value in values.items():
         parts = name.removesuffix(":0").split("/")

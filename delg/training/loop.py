@@ -2,144 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from delg.cli.console import progress, say
 from delg.errors import DelgError, UsageError
 from delg.network.delg_model import Delg
 from delg.settings import parse
 from delg.training import checkpoint as checkpoints
-from delg.training.batches import Batches
-from delg.training.dataset import NO_LABEL, Item, Parts, list_items, split
-from delg.training.image_cache import CachedStore, DiskStore, PhotoStore, readable
-from delg.training.initial_weights import load_start, start_digest
-from delg.training.label_cleaning import believed
+from delg.training.batches import Batch, Batches
+from delg.training.dataset import Progress, TrainingData, load_training_data, no_progress
+from delg.training.finalize import export_trained_model
+from delg.training.image_cache import readable
+from delg.training.initial_weights import initial_weights_digest, load_initial_weights
+from delg.training.label_cleaning import drop_noisy_labels
+from delg.training.monitor import Monitor
 from delg.training.settings import TrainSettings
 from delg.training.trainer import NotFiniteError, Trainer
-from delg.training.training_model import Learner
-from delg.training.validation import Embedder, Validation
-from delg.types import Failure
+from delg.training.training_model import TrainingModel
+from delg.training.validation import Validation
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS, LAST, BEST = "checkpoints", "last.h5", "best.h5"
+# Which labels were kept, in the run's folder.
+CLEANING_FILE = "believed.npz"
+# What may differ when a run is resumed: what it writes and says, and what is done to the weights
+# afterwards. Where the starting weights lie may change as well: their hash is compared.
+_FREE: dict[str, Any] = {
+    **dict.fromkeys(("out", "start", "finalize", "photo_terms"), True),
+    "schedule": {"log_every", "checkpoint_every", "validate_every", "keep_every", "threads"},
+    "model": {"name", "description", "extraction"},
+}
 
 
-@dataclass(eq=False)
-class Prepared:
-    """Photos ready to learn from.
-
-    Attributes:
-        parts: by use, without the photos that cannot be read.
-        store: pixels of the training photos; validation, held_out and twins are stores likewise.
-        labels: int32, class numbers of the training photos, after cleaning.
-        failures: what could not be listed or decoded beforehand.
-    """
-
-    parts: Parts
-    store: PhotoStore
-    held_out: PhotoStore
-    twins: PhotoStore
-    validation: PhotoStore
-    labels: np.ndarray
-    failures: list[Failure]
-
-    def all_failures(self) -> list[Failure]:
-        """With those that turned up while training, of photos decoded afresh each time."""
-        stores = (self.store, self.validation, self.held_out, self.twins)
-        found = {(one.path, one.reason): one for one in self.failures}
-        for store in stores:
-            found.update({(one.path, one.reason): one for one in store.failures})
-        return list(found.values())
-
-
-def _open_store(items: list[Item], name: str, settings: TrainSettings) -> PhotoStore:
-    data = settings.data
-    if data.cache is None or not items:
-        return DiskStore(items, data.cache_side, data.trim_borders)
-    with progress(f"decoding {name} photos") as report:
-        return CachedStore(
-            items,
-            data.cache_side,
-            data.trim_borders,
-            data.cache / name,
-            settings.loop.threads,
-            report,
-        )
-
-
-def prepare(settings: TrainSettings) -> Prepared:
-    """List, share out and decode the photos.
-
-    Raises:
-        UsageError: nothing to learn from.
-    """
-    items, failures = list_items(settings.data)
-    parts = split(items, settings.data, settings.seed)
-    if not parts.train:
-        raise UsageError("data: every photo is held out; nothing is left to train on")
-    names = ("train", "validation", "held_out", "held_out_unlabelled")
-    stores = [_open_store(getattr(parts, name), name, settings) for name in names]
-    parts = Parts(*(store.items for store in stores))
-    for store in stores:
-        failures += store.failures
-    numbers = {label: number for number, label in enumerate(parts.labels)}
-    labels = [NO_LABEL if item.label is None else numbers[item.label] for item in parts.train]
-    store, validation, held_out, twins = stores
-    return Prepared(parts, store, held_out, twins, validation, np.array(labels, np.int32), failures)
-
-
-def clean_labels(ready: Prepared, model: Delg, settings: TrainSettings) -> int:
-    """Take away the labels that the starting model does not believe.
-
-    The answer is kept beside the checkpoints: a resumed run must not ask a changed model.
-
-    Returns:
-        How many labels were taken.
-    """
-    spec = settings.data.cleaning
-    if spec is None:
-        return 0
-    kept = settings.out / "believed.npz"
-    ids = [item.id for item in ready.parts.train]
-    mask = None
-    if kept.exists():
-        with np.load(kept) as file:
-            mask = file["mask"] if file["ids"].tolist() == ids else None
-    if mask is None:
-        known = np.flatnonzero(ready.labels != NO_LABEL).tolist()
-        embed = Embedder(model, spec.side, "global" if model.settings.has_global else "mean")
-        descriptors = np.zeros((len(ids), embed.dim), np.float32)
-        with progress("asking the labels") as report:
-            for done, (number, pixels) in enumerate(readable(ready.store, known), 1):
-                descriptors[number] = embed([pixels])[0]
-                report(done, len(known), 0)
-        mask = believed(descriptors, ready.labels, spec.neighbours, spec.agreement)
-        np.savez(kept, mask=mask, ids=np.array(ids))
-    dropped = int(((ready.labels != NO_LABEL) & ~mask).sum())
-    ready.labels[~mask] = NO_LABEL
-    return dropped
-
-
-def train(settings: TrainSettings, resume: bool = False) -> Path:
-    """Run the training that the settings ask for.
+def train(settings: TrainSettings, resume: bool = False, progress: Progress = no_progress) -> Path:
+    """Run the training that the settings describe.
 
     Args:
         settings: everything.
         resume: continue from the last checkpoint in ``settings.out``.
+        progress: shows how far decoding and training are.
 
     Returns:
         The folder of the finished model.
 
     Raises:
-        UsageError: settings, photos or checkpoints do not fit what is asked.
+        UsageError: settings, photos or checkpoints do not fit each other.
         DelgError: a loss is not finite, or files cannot be written.
     """
     last = settings.out / CHECKPOINTS / LAST
@@ -151,125 +66,165 @@ def train(settings: TrainSettings, resume: bool = False) -> Path:
         raise UsageError(f"{last}: nothing to resume")
     settings.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(settings.seed)
-    keras.mixed_precision.set_global_policy(settings.loop.precision)
+    keras.mixed_precision.set_global_policy(settings.schedule.precision)
     try:
-        return _train(settings, last if resume else None)
+        run = _Run(settings, progress)
+        if resume:
+            run.restore(last)
+        metrics = run.train()
+        return export_trained_model(settings, run.data, run.trainer, metrics)
     finally:
         keras.mixed_precision.set_global_policy("float32")
 
 
-def _train(settings: TrainSettings, last: Path | None) -> Path:
-    from delg.training.monitor import Monitor
+class _Run:
+    """A run under way.
 
-    ready = prepare(settings)
-    mirrored = settings.loop.mirrored
-    strategy = tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
-    with strategy.scope() if mirrored else nullcontext():
-        model = Delg(settings.model)
-        load_start(model, settings.start)
-        dropped = clean_labels(ready, model, settings)
-        learner = Learner(model, settings, len(ready.parts.labels))
-    trainer = Trainer(learner, settings, strategy)
-    _tell(ready, dropped, trainer)
-    best, origin = -math.inf, start_digest(settings.start)
-    if last is not None:
+    Attributes:
+        data: its photos.
+        trainer: its weights.
+    """
+
+    def __init__(self, settings: TrainSettings, progress: Progress) -> None:
+        self._settings, self._progress = settings, progress
+        self.data = load_training_data(settings, progress)
+        mirrored, cleaning, dropped = settings.schedule.mirrored, settings.data.cleaning, 0
+        strategy = tf.distribute.MirroredStrategy() if mirrored else tf.distribute.get_strategy()
+        with strategy.scope() if mirrored else nullcontext():
+            self._model = Delg(settings.model)
+            load_initial_weights(self._model, settings.start)
+            if cleaning is not None:
+                record = settings.out / CLEANING_FILE
+                dropped = drop_noisy_labels(self.data, self._model, cleaning, record, progress)
+            training_model = TrainingModel(self._model, settings, len(self.data.split.labels))
+        self.trainer = Trainer(training_model, settings, strategy)
+        self._origin = initial_weights_digest(settings.start)
+        self._validation = Validation(self.data, settings, self._model, training_model)
+        self._best = -math.inf
+        _log_sizes(self.data, dropped, self.trainer)
+
+    def restore(self, last: Path) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            DelgError: it is of a run with other settings or other weights to start from.
+        """
         saved = checkpoints.load(last)
-        same_settings(settings, saved.facts, last)
-        if saved.facts.get("start", origin) != origin:
+        check_same_settings(self._settings, saved.metadata, last)
+        if saved.metadata.get("start", self._origin) != self._origin:
             raise DelgError(
-                f"start: {settings.start} holds other weights than when {last} was begun; put the "
-                "old ones back, or give their place"
+                f"start: {self._settings.start} holds other weights than when {last} was begun; "
+                "put the old ones back, or give their place"
             )
-        trainer.restore(saved, str(last))
-        best = saved.facts["best"] or best
-        say(f"continuing after step {trainer.step}")
-    loop = settings.loop
-    batches = Batches(ready.store, ready.labels, settings.augment, loop, settings.seed)
-    validation = Validation(ready, settings, model, learner)
-    metrics: dict[str, float] = {}
-    count = len(ready.store.items)
-    samples = [pixels for _, pixels in readable(ready.store, range(0, count, -(-count // 4)))]
-    with Monitor(settings.out, model, samples) as monitor, progress("images") as report:
-        if trainer.step == 0:
-            monitor.validated(0, validation.measure())
-        images = loop.batch * settings.augment.views
-        first, started = trainer.step, time.monotonic()
-        for batch in batches.from_step(trainer.step, loop.steps):
-            try:
-                found = trainer.train(batch)
-            except NotFiniteError as error:
-                names = ", ".join(ready.store.items[i].id for i in batch.photos)
-                raise DelgError(
-                    f"{error}; its photos: {names}; lower optimiser.learning_rate or look at them; "
-                    "the last checkpoint is from before"
-                ) from None
-            step, done = trainer.step, trainer.step == loop.steps
-            report((step - first) * images, (loop.steps - first) * images, 0)
-            if step % loop.log_every == 0 or done:
-                spent = time.monotonic() - started
-                rate = {"images_per_s": (step - first) * images / spent}
-                monitor.trained(step, {**found, **rate, "waiting": batches.waited / spent})
-            if step % loop.validate_every == 0 or done:
-                with trainer.averaged():
-                    metrics = validation.measure()
-                    monitor.validated(step, metrics)
-                better = metrics.get("validation", -math.inf) > best
-                best = max(best, metrics.get("validation", -math.inf))
-            else:
-                better = False
-            if step % loop.checkpoint_every == 0 or done or better:
-                _keep(trainer, settings, best, better, step, origin)
-        if not metrics:
-            # Resumed after its last step, only the model's folder is made again.
-            with trainer.averaged():
-                metrics = validation.measure()
-        from delg.training.finalize import finish
+        self.trainer.restore(saved, str(last))
+        self._best = saved.metadata["best"] or self._best
+        logger.info("continuing after step %d", self.trainer.step)
 
-        return finish(settings, ready, trainer, metrics)
+    def train(self) -> dict[str, float]:
+        """Do all steps that are left.
+
+        Returns:
+            The validation of the weights after the last one.
+        """
+        schedule, trainer, data = self._settings.schedule, self.trainer, self.data
+        batches = Batches(
+            data.train, data.labels, self._settings.augment, schedule, self._settings.seed
+        )
+        images = schedule.batch * self._settings.augment.views
+        count = len(data.train.items)
+        every_quarter = range(0, count, -(-count // 4))
+        samples = [pixels for _, pixels in readable(data.train, every_quarter)]
+        metrics: dict[str, float] = {}
+        with (
+            Monitor(self._settings.out, self._model, samples) as monitor,
+            self._progress("images") as report,
+        ):
+            if trainer.step == 0:
+                monitor.log_validation(0, self._validation.measure())
+            first, started = trainer.step, time.monotonic()
+            for batch in batches.from_step(trainer.step, schedule.steps):
+                losses = self._train_step(batch)
+                step, done = trainer.step, trainer.step == schedule.steps
+                report((step - first) * images, (schedule.steps - first) * images, 0)
+                if step % schedule.log_every == 0 or done:
+                    seconds = time.monotonic() - started
+                    speed = {
+                        "images_per_s": (step - first) * images / seconds,
+                        "waiting": batches.waited / seconds,
+                    }
+                    monitor.log_step(step, {**losses, **speed})
+                improved = False
+                if step % schedule.validate_every == 0 or done:
+                    metrics = self._validate()
+                    monitor.log_validation(step, metrics)
+                    improved = metrics.get("validation", -math.inf) > self._best
+                    self._best = max(self._best, metrics.get("validation", -math.inf))
+                if step % schedule.checkpoint_every == 0 or done or improved:
+                    self._save_checkpoint(improved)
+        # Resumed after its last step, only the model's folder is made again.
+        return metrics or self._validate()
+
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        try:
+            return self.trainer.train(batch)
+        except NotFiniteError as error:
+            names = ", ".join(self.data.train.items[number].id for number in batch.photos)
+            raise DelgError(
+                f"{error}; its photos: {names}; lower optimiser.learning_rate or look at them; "
+                "the last checkpoint is from before"
+            ) from None
+
+    def _validate(self) -> dict[str, float]:
+        with self.trainer.averaged():
+            return self._validation.measure()
+
+    def _save_checkpoint(self, improved: bool) -> None:
+        folder, step = self._settings.out / CHECKPOINTS, self.trainer.step
+        metadata = {
+            "settings": self._settings.model_dump(mode="json"),
+            "start": self._origin,
+            "best": None if self._best == -math.inf else self._best,
+        }
+        snapshot = self.trainer.snapshot(metadata)
+        checkpoints.save(folder / LAST, snapshot)
+        if improved:
+            checkpoints.save(folder / BEST, snapshot)
+        keep_every = self._settings.schedule.keep_every
+        if keep_every and step % keep_every == 0:
+            checkpoints.save(folder / f"step-{step:07d}.h5", snapshot)
 
 
-def _keep(
-    trainer: Trainer, settings: TrainSettings, best: float, better: bool, step: int, origin: str
-) -> None:
-    folder = settings.out / CHECKPOINTS
-    facts = {"settings": settings.model_dump(mode="json"), "start": origin}
-    snapshot = trainer.snapshot({**facts, "best": None if best == -math.inf else best})
-    checkpoints.save(folder / LAST, snapshot)
-    if better:
-        checkpoints.save(folder / BEST, snapshot)
-    if settings.loop.keep_every and step % settings.loop.keep_every == 0:
-        checkpoints.save(folder / f"step-{step:07d}.h5", snapshot)
-
-
-def same_settings(settings: TrainSettings, facts: dict[str, Any], path: Path) -> None:
-    """What a run learns must not change half-way; what it tells, how often, and what is done to
-    the weights afterwards, may.
+def check_same_settings(settings: TrainSettings, metadata: dict[str, Any], path: Path) -> None:
+    """What decides how a run learns must not change half-way.
 
     Args:
-        facts: with the settings that a file of the run was made with, under ``settings``.
+        settings: of the run as it shall go on.
+        metadata: with the settings that a file of the run was made with, under ``settings``.
         path: of that file.
 
     Raises:
         DelgError: it was made with others.
     """
-    # Where the starting weights lie may change as well: their hash is compared.
-    free: dict[str, Any] = dict.fromkeys(("out", "start", "after", "photo_terms"), True)
-    free["loop"] = {"log_every", "checkpoint_every", "validate_every", "keep_every", "threads"}
-    free["model"] = {"name", "description", "extraction"}
-    # What an earlier version did not know has its default.
-    before = parse(TrainSettings, facts["settings"], str(path))
-    now, then = (one.model_dump(mode="json", exclude=free) for one in (settings, before))
+    # What an earlier version did not know has its default, and what it called otherwise its
+    # present name.
+    recorded = parse(TrainSettings, metadata["settings"], str(path), recorded=True)
+    now, then = (values.model_dump(mode="json", exclude=_FREE) for values in (settings, recorded))
     changed = [key for key in now if now[key] != then.get(key)]
     if changed:
         raise DelgError(f"{path} was made with other settings of {', '.join(changed)}")
 
 
-def _tell(ready: Prepared, dropped: int, trainer: Trainer) -> None:
-    parts = ready.parts
-    say(
-        f"{len(parts.train)} photos of {len(parts.labels)} labels to train on, "
-        f"{len(parts.held_out)} held out, {len(parts.held_out_unlabelled)} for twins; "
-        f"{len(ready.failures)} cannot be read; {dropped} labels not believed"
+def _log_sizes(data: TrainingData, dropped: int, trainer: Trainer) -> None:
+    split, variables = data.split, trainer.optimiser.variables
+    logger.info(
+        "%d photos of %d labels to train on, %d held out, %d more to be found by augmented copies; "
+        "%d cannot be read; %d labels dropped as noise",
+        len(split.train),
+        len(split.labels),
+        len(split.held_out),
+        len(split.held_out_unlabelled),
+        len(data.failures),
+        dropped,
     )
-    count = sum(math.prod(v.shape) for v in trainer.optimiser.variables)
-    say(f"{count:,} numbers learn, in {len(trainer.optimiser.variables)} variables")
+    parameters = sum(math.prod(variable.shape) for variable in variables)
+    logger.info("%s parameters learn, in %d variables", f"{parameters:,}", len(variables))

@@ -1,8 +1,9 @@
-"""What can be seen of a run: lines to stderr, ``log.jsonl``, TensorBoard events, ``train.json``."""
+"""What a run writes on its way: log messages, ``log.jsonl`` and TensorBoard events."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +16,18 @@ import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
 from tensorflow.core.util import event_pb2
 
-from delg.cli.console import say
 from delg.images.pyramid import level
 from delg.network.delg_model import Delg
-from delg.training.trainer import value_of
+from delg.training.training_model import value_of
+
+logger = logging.getLogger(__name__)
 
 _SHOWN = ("loss", "arcface", "arcface_accuracy", "instance", "instance_accuracy", "warp_matched",
           "descriptor_accuracy", "attention_accuracy", "images_per_s", "waiting")  # fmt: skip
 _SAMPLE_SIDE = 320
 
 
-class Events:
+class EventWriter:
     """A file of TensorBoard events. An event file is a TFRecord of protobufs that TensorFlow has
     at hand, so TensorBoard itself need not be installed to write one."""
 
@@ -40,6 +42,7 @@ class Events:
         self._writer.flush()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Numbers of a step by name."""
         entries = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items()]
         summary = summary_pb2.Summary(value=entries)
         self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
@@ -54,6 +57,7 @@ class Events:
         self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
+        """Write what is left."""
         self._writer.close()
 
 
@@ -68,7 +72,7 @@ class Monitor:
 
     def __init__(self, out: Path, model: Delg, samples: list[np.ndarray]) -> None:
         self._out, self._model, self._samples = out, model, samples
-        self._events = Events(out / "tensorboard")
+        self._events = EventWriter(out / "tensorboard")
         self._log = (out / "log.jsonl").open("a", encoding="utf-8")
 
     def __enter__(self) -> Monitor:
@@ -83,20 +87,20 @@ class Monitor:
         self._events.close()
         self._log.close()
 
-    def trained(self, step: int, values: Mapping[str, float]) -> None:
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
         """Record the losses of a step."""
         if self._model.pooling is not None:
             values = {**values, "gem_p": float(value_of(self._model.pooling.p))}
         self._record(step, "train", values)
         shown = ", ".join(f"{name} {values[name]:.3g}" for name in _SHOWN if name in values)
-        say(f"step {step}: {shown}")
+        logger.info("step %d: %s", step, shown)
 
-    def validated(self, step: int, values: Mapping[str, float]) -> None:
+    def log_validation(self, step: int, values: Mapping[str, float]) -> None:
         """Record a validation, and draw the attention as it is now."""
         self._record(step, "validation", values)
         if values:
             shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            say(f"step {step}: {shown}")
+            logger.info("step %d: %s", step, shown)
         for number, photo in enumerate(self._samples):
             self._events.image(step, f"attention/{number}", draw_attention(self._model, photo))
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
 
 from delg.training.settings import OptimiserSettings
-from delg.training.training_model import Learner
+from delg.training.training_model import TrainingModel, value_of
 
 
 def rate_at(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """The heads' learning rate of that step: linear warm-up, then decay to 0 at ``steps``."""
-    warm = settings.warmup_steps
-    if step < warm:
-        return settings.learning_rate * (step + 1) / warm
-    done = (step - warm) / max(1, steps - warm)
+    """The heads' learning rate at a step: linear warm-up, then decay to 0 at ``steps``."""
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
     factor = {
         "linear": 1.0 - done,
         "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
@@ -27,19 +28,20 @@ def rate_at(step: int, steps: int, settings: OptimiserSettings) -> float:
 
 
 class Optimiser:
-    """Applies gradients to the variables that learn.
+    """Applies gradients to the variables that learn, and keeps their moving average.
 
     Attributes:
         variables: what learns, backbone first.
     """
 
-    def __init__(self, learner: Learner, settings: OptimiserSettings) -> None:
+    def __init__(self, training_model: TrainingModel, settings: OptimiserSettings) -> None:
         self._settings = settings
         self._groups = []
         self.variables: list[keras.Variable] = []
-        for named, factor in zip(learner.trainable(), (settings.backbone_factor, 1.0), strict=True):
+        factors = (settings.backbone_factor, 1.0)
+        for named, factor in zip(training_model.trainable(), factors, strict=True):
             variables = [variable for _, variable in named]
-            optimiser = _make(settings)
+            optimiser = _make_keras_optimiser(settings)
             # Biases, norms and class centres have no weights that decay would keep simple.
             exempt = [v for name, v in named if len(v.shape) < 2 or name == "arcface/centres"]
             if settings.weight_decay and exempt:
@@ -64,6 +66,7 @@ class Optimiser:
         Returns:
             The norm before clipping.
         """
+        # Keras' global_clipnorm would clip each of the two optimisers by its own norm.
         norm = tf.linalg.global_norm(gradients)
         if self._settings.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, self._settings.clip_norm, norm)
@@ -74,16 +77,47 @@ class Optimiser:
             rest = rest[len(variables) :]
         return norm
 
-    def state(self) -> list[keras.Variable]:
-        """Everything the optimisers remember, in a fixed order."""
-        return [variable for optimiser, _, _ in self._groups for variable in optimiser.variables]
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the variables have their moving averages; without averages nothing changes."""
+        weights = [value_of(variable) for variable in self.variables]
+        for optimiser, variables, _ in self._groups:
+            optimiser.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.variables, weights, strict=True):
+                variable.assign(value)
+
+    def state(self) -> dict[str, keras.Variable]:
+        """Everything the optimisers remember: ``optimiser/…``, and ``average/…`` for the averages
+        of the variables, each numbered in a fixed order."""
+        averages: list[keras.Variable] = []
+        others: list[keras.Variable] = []
+        for optimiser, _, _ in self._groups:
+            for variable in optimiser.variables:
+                is_average = optimiser.use_ema and variable.name.endswith("_average")
+                (averages if is_average else others).append(variable)
+        return {
+            f"{kind}/{number:05d}": variable
+            for kind, variables in (("optimiser", others), ("average", averages))
+            for number, variable in enumerate(variables)
+        }
 
 
-def _make(settings: OptimiserSettings) -> keras.optimizers.Optimizer:
+def _make_keras_optimiser(settings: OptimiserSettings) -> keras.optimizers.Optimizer:
+    average = {} if settings.ema_decay is None else {"ema_momentum": settings.ema_decay}
     if settings.kind == "adamw":
-        return keras.optimizers.AdamW(settings.learning_rate, weight_decay=settings.weight_decay)
+        return keras.optimizers.AdamW(
+            settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            use_ema=bool(average),
+            **average,
+        )
     return keras.optimizers.SGD(
         settings.learning_rate,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay or None,
+        use_ema=bool(average),
+        **average,
     )

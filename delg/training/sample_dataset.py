@@ -1,4 +1,4 @@
-"""A small set of labelled photos to try training on, made from those that scikit-image carries."""
+"""A small set of labelled photos to try training on, made from those in scikit-image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import skimage.data
 
 from delg.training.augment import view
-from delg.training.image_cache import shrink
+from delg.training.image_cache import resize_to_fit
 from delg.training.settings import AugmentSettings
 
 # Each of them comes inside the package; the rest of ``skimage.data`` would be downloaded.
@@ -26,13 +26,13 @@ def write_samples(folder: Path, views: int, seed: int = 0) -> int:
     Returns:
         How many photos were written.
     """
-    for place, name in enumerate(NAMES):
+    for thing, name in enumerate(NAMES):
         photo = getattr(skimage.data, name)()
         if photo.ndim == 2:
             photo = np.repeat(photo[..., None], 3, axis=2)
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(views):
-            rng = np.random.default_rng([seed, place, number])
-            pixels = view(shrink(photo, 384), _HARD, rng, None).pixels
+            rng = np.random.default_rng([seed, thing, number])
+            pixels = view(resize_to_fit(photo, 384), _HARD, rng, None).pixels
             cv2.imwrite(str(folder / name / f"{number:02d}.jpg"), pixels[..., ::-1])
     return views * len(NAMES)

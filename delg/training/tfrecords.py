@@ -17,9 +17,9 @@ import cv2
 import tensorflow as tf
 
 from delg.errors import DelgError, UsageError
-from delg.files import atomic_write
+from delg.files import atomic_write, write_text
 from delg.images.decode import ImageError, decode
-from delg.training.dataset import Item, Record
+from delg.training.items import Item, Record
 from delg.types import Failure
 
 # Around a record lie its length (8 bytes) with a checksum (4), and a checksum behind it (4).
@@ -35,7 +35,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes]]:
                 raise DelgError(f"{path}: ends in the middle of a record; write it again")
             (length,) = struct.unpack("<Q", head[:8])
             offset = file.tell()
-            # A damaged length must not be believed: it could ask for any amount of memory.
+            # A damaged length must not be trusted: it could need any amount of memory.
             if offset + length + _TAIL > path.stat().st_size:
                 raise DelgError(f"{path}: ends in the middle of a record; write it again")
             yield offset, file.read(length)
@@ -122,7 +122,7 @@ def write_tfrecords(
     """Write ``<name>-00000-of-00008`` and so on, photos dealt out in turn as upright JPEG.
 
     Classes are numbered from 0 in the order of their names; ``<name>_labels.csv`` tells which is
-    which. Each file appears whole or not at all.
+    which. Each file appears complete or not at all.
 
     Returns:
         How many photos were written, and those that could not be read.
@@ -133,7 +133,7 @@ def write_tfrecords(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table = "".join(f"{number},{label}\n" for label, number in numbers.items())
-        (folder / f"{name}_labels.csv").write_text("class,label\n" + table, encoding="utf-8")
+        write_text(folder / f"{name}_labels.csv", "class,label\n" + table)
         for shard in range(shards):
             path = folder / f"{name}-{shard:05d}-of-{shards:05d}"
             with atomic_write(path) as temporary, tf.io.TFRecordWriter(str(temporary)) as writer:

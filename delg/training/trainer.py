@@ -1,29 +1,26 @@
-"""One step, and everything that changes from step to step."""
+"""One training step, and everything that changes from step to step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.training.batches import Batch
 from delg.training.checkpoint import Checkpoint, restore
 from delg.training.optimizer import Optimiser, rate_at
 from delg.training.settings import TrainSettings
-from delg.training.training_model import Learner
+from delg.training.training_model import TrainingModel, value_of
+from delg.types import FloatArray
 
 Arrays = dict[str, np.ndarray]
-
-
-def value_of(variable: Any) -> np.ndarray:
-    """A variable's value, also where every replica has a copy of it."""
-    inner = variable.value if isinstance(variable, keras.Variable) else variable
-    return np.array(tf.convert_to_tensor(inner))
+# The loss scale doubles after so many steps without overflow.
+_STEPS_TO_GROW = 1000
 
 
 class NotFiniteError(DelgError):
@@ -33,8 +30,9 @@ class NotFiniteError(DelgError):
         super().__init__(f"step {step}: {', '.join(names)} is not finite")
 
 
-class Memory:
-    """The last descriptors with their photos and labels, oldest overwritten first."""
+class CrossBatchMemory:
+    """The last descriptors with their photos and labels, oldest overwritten first (arXiv
+    1912.06798)."""
 
     def __init__(self, size: int, dim: int) -> None:
         self.descriptors = np.zeros((size, dim), np.float32)
@@ -42,16 +40,20 @@ class Memory:
         self.labels = np.full(size, -1, np.int32)
         self.next = np.zeros((), np.int64)
 
-    def add(self, descriptors: np.ndarray, photos: np.ndarray, labels: np.ndarray) -> None:
+    def add(
+        self, descriptors: FloatArray, photos: NDArray[np.int32], labels: NDArray[np.int32]
+    ) -> None:
+        """Remember descriptors (N, D) of photos (N,) with labels (N,)."""
         size = len(self.photos)
         if not size:
             return
-        places = (int(self.next) + np.arange(len(photos))) % size
-        self.descriptors[places] = descriptors
-        self.photos[places], self.labels[places] = photos, labels
+        rows = (int(self.next) + np.arange(len(photos))) % size
+        self.descriptors[rows] = descriptors
+        self.photos[rows], self.labels[rows] = photos, labels
         self.next[...] = (int(self.next) + len(photos)) % size
 
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Descriptors (M, D), photos (M,), -1 where a row is not filled yet, and labels (M,)."""
         return tf.constant(self.descriptors), tf.constant(self.photos), tf.constant(self.labels)
 
 
@@ -63,25 +65,25 @@ class Trainer:
     """
 
     def __init__(
-        self, learner: Learner, settings: TrainSettings, strategy: tf.distribute.Strategy
+        self,
+        training_model: TrainingModel,
+        settings: TrainSettings,
+        strategy: tf.distribute.Strategy,
     ) -> None:
-        self.learner, self.settings = learner, settings
+        self.training_model, self.settings = training_model, settings
         self._strategy = strategy
-        self._half = settings.loop.precision == "mixed_float16"
+        # float16 gradients underflow; scaling the loss up keeps them in range. Keras'
+        # LossScaleOptimizer has a scale per optimiser: of two, one could skip a step alone.
+        self._scales_loss = settings.schedule.precision == "mixed_float16"
         with strategy.scope():
-            self.optimiser = Optimiser(learner, settings.optimiser)
-            self._averages = [
-                tf.Variable(value_of(variable), trainable=False)
-                for variable in (self.optimiser.variables if settings.optimiser.average else ())
-            ]
-            # float16 gradients underflow; scaling the loss up keeps them in range.
-            self._scale = tf.Variable(2.0**15 if self._half else 1.0, trainable=False)
-            self._calm = tf.Variable(0, trainable=False)
-        instance = settings.losses.instance
-        size = instance.memory if instance.weight else 0
-        self.memory = Memory(size, settings.model.global_head.dim)
+            self.optimiser = Optimiser(training_model, settings.optimiser)
+            self._loss_scale = tf.Variable(2.0**15 if self._scales_loss else 1.0, trainable=False)
+            self._steps_since_overflow = tf.Variable(0, trainable=False)
+        infonce = settings.losses.infonce
+        size = infonce.cross_batch_memory if infonce.weight else 0
+        self.memory = CrossBatchMemory(size, settings.model.global_head.dim)
         self.step = 0
-        self._run = tf.function(self._distributed, autograph=False)
+        self._run_step = tf.function(self._distributed_step, autograph=False)
 
     # --- a step ---
 
@@ -94,132 +96,118 @@ class Trainer:
         Raises:
             NotFiniteError: a loss is not; nothing may be saved after it.
         """
-        rate = rate_at(self.step, self.settings.loop.steps, self.settings.optimiser)
+        rate = rate_at(self.step, self.settings.schedule.steps, self.settings.optimiser)
         self.optimiser.set_rate(rate)
         replicas = self._strategy.num_replicas_in_sync
-        pieces = split_batch(batch, self.settings.loop.accumulate * replicas)
+        pieces = split_batch(batch, self.settings.schedule.accumulate * replicas)
         shares = [pieces[number::replicas] for number in range(replicas)]
-        values, descriptors = self._run(self._deal(shares), self.memory.tensors())
-        numbers = {name: float(value) for name, value in values.items()}
-        bad = sorted(name for name, value in numbers.items() if not np.isfinite(value))
-        if self._half:
+        values, descriptors = self._run_step(self._distribute(shares), self.memory.tensors())
+        metrics = {name: float(value) for name, value in values.items()}
+        not_finite = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+        if self._scales_loss:
             # A step whose scaled gradients overflowed was skipped; that is no fault of the data.
-            bad = [name for name in bad if name != "gradient_norm"]
-        if bad:
-            raise NotFiniteError(self.step, bad)
+            not_finite = [name for name in not_finite if name != "gradient_norm"]
+        if not_finite:
+            raise NotFiniteError(self.step, not_finite)
         if len(self.memory.photos):
-            ordered = [piece for share in shares for piece in share]
+            in_order = [piece for share in shares for piece in share]
             photos, labels = (
-                np.concatenate([np.tile(p[key], self.settings.augment.views) for p in ordered])
+                np.concatenate([np.tile(p[key], self.settings.augment.views) for p in in_order])
                 for key in ("photos", "labels")
             )
             self.memory.add(descriptors.numpy(), photos, labels)
         self.step += 1
-        if self._averages:
-            self._update_averages()
-        return {**numbers, "rate": rate}
+        return {**metrics, "rate": rate}
 
-    def _deal(self, shares: Sequence[Sequence[Arrays]]) -> Any:
-        tensors = [[{k: tf.constant(v) for k, v in one.items()} for one in s] for s in shares]
+    def _distribute(self, shares: Sequence[Sequence[Arrays]]) -> Any:
+        tensors = [
+            [{name: tf.constant(array) for name, array in piece.items()} for piece in share]
+            for share in shares
+        ]
         if len(tensors) == 1:
             return tensors[0]
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: tensors[context.replica_id_in_sync_group]
         )
 
-    def _distributed(
+    def _distributed_step(
         self, shares: Any, memory: tuple[tf.Tensor, ...]
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         if self._strategy.num_replicas_in_sync == 1:
-            return self._replica(shares, memory)
-        values, descriptors = self._strategy.run(self._replica, (shares, memory))
+            return self._replica_step(shares, memory)
+        values, descriptors = self._strategy.run(self._replica_step, (shares, memory))
         mean = {
             name: self._strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None)
             for name, value in values.items()
         }
         return mean, tf.concat(self._strategy.experimental_local_results(descriptors), axis=0)
 
-    def _replica(
+    def _replica_step(
         self, pieces: Sequence[dict[str, tf.Tensor]], memory: Any
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Gradients summed over the pieces and averaged over pieces and replicas, then applied."""
-        variables = self.optimiser.variables
-        raw = [variable.value for variable in variables]
-        totals = [tf.zeros_like(value) for value in raw]
-        sums: dict[str, tf.Tensor] = {}
+        """Gradients summed over the pieces and averaged over pieces and replicas, then applied.
+
+        Keras' gradient_accumulation_steps adds up inside each optimiser, where the norm of the sum
+        over both, by which they are clipped, is not known.
+        """
+        variables = [variable.value for variable in self.optimiser.variables]
+        totals = [tf.zeros_like(value) for value in variables]
+        metrics: dict[str, tf.Tensor] = {}
         descriptors = []
         for piece in pieces:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(raw)
-                loss, parts, whole = self.learner.loss(piece, memory)
-                scaled = loss * self._scale
-            found = tape.gradient(scaled, raw, unconnected_gradients="zero")
-            totals = [total + one for total, one in zip(totals, found, strict=True)]
+                tape.watch(variables)
+                loss, parts, piece_descriptors = self.training_model.loss(piece, memory)
+                scaled = loss * self._loss_scale
+            gradients = tape.gradient(scaled, variables, unconnected_gradients="zero")
+            totals = [total + grad for total, grad in zip(totals, gradients, strict=True)]
             for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + value / len(pieces)
-            descriptors.append(whole)
+                metrics[name] = metrics.get(name, 0.0) + value / len(pieces)
+            descriptors.append(piece_descriptors)
         replicas = self._strategy.num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
             totals = context.all_reduce(tf.distribute.ReduceOp.SUM, totals)
-        divisor = self._scale * float(len(pieces) * replicas)
-        gradients = [total / divisor for total in totals]
-        sums["gradient_norm"] = self._apply(gradients)
-        return sums, tf.concat(descriptors, axis=0)
+        divisor = self._loss_scale * float(len(pieces) * replicas)
+        metrics["gradient_norm"] = self._apply([total / divisor for total in totals])
+        return metrics, tf.concat(descriptors, axis=0)
 
     def _apply(self, gradients: Sequence[tf.Tensor]) -> tf.Tensor:
         replicas = self._strategy.num_replicas_in_sync
-        if not self._half:
+        if not self._scales_loss:
             return self.optimiser.apply(gradients, replicas)
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
-        # The scale halves when gradients overflow and doubles after a thousand steps without.
-        grow = finite & (self._calm >= 999)
+        # The scale halves when gradients overflow.
+        scale, calm = self._loss_scale, self._steps_since_overflow
+        grow = finite & (calm >= _STEPS_TO_GROW - 1)
         norm = tf.cond(
             finite, lambda: self.optimiser.apply(gradients, replicas), lambda: tf.constant(np.inf)
         )
-        self._scale.assign(
-            tf.where(finite, tf.where(grow, self._scale * 2, self._scale), self._scale / 2)
-        )
-        self._calm.assign(tf.where(finite & ~grow, self._calm + 1, 0))
+        scale.assign(tf.where(finite, tf.where(grow, scale * 2, scale), scale / 2))
+        calm.assign(tf.where(finite & ~grow, calm + 1, 0))
         return norm
 
-    @tf.function
-    def _update_averages(self) -> None:
-        keep = self.settings.optimiser.average or 0.0
-        for average, variable in zip(self._averages, self.optimiser.variables, strict=True):
-            average.assign(keep * average + (1.0 - keep) * tf.cast(variable.value, average.dtype))
-
-    # --- the averaged weights ---
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the model has its averaged weights; without averages nothing changes."""
-        variables = self.optimiser.variables[: len(self._averages)]
-        kept = [value_of(variable) for variable in variables]
-        for variable, average in zip(variables, self._averages, strict=True):
-            variable.assign(value_of(average))
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, kept, strict=True):
-                variable.assign(value)
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has its averaged weights; see :meth:`Optimiser.averaged`."""
+        return self.optimiser.averaged()
 
     # --- state ---
 
     def _state(self) -> dict[str, Any]:
-        named = {f"weights/{name}": variable for name, variable in self.learner.variables()}
-        for number, variable in enumerate(self.optimiser.state()):
-            named[f"optimiser/{number:05d}"] = variable
-        for number, average in enumerate(self._averages):
-            named[f"average/{number:05d}"] = average
-        return {**named, "scaling/scale": self._scale, "scaling/calm": self._calm}
+        named = {f"weights/{name}": value for name, value in self.training_model.variables()}
+        return {
+            **named,
+            **self.optimiser.state(),
+            "scaling/scale": self._loss_scale,
+            "scaling/calm": self._steps_since_overflow,
+        }
 
-    def snapshot(self, facts: dict[str, Any]) -> Checkpoint:
+    def snapshot(self, metadata: dict[str, Any]) -> Checkpoint:
         """Everything, as it is now."""
         arrays = {name: value_of(variable) for name, variable in self._state().items()}
         for name, array in vars(self.memory).items():
             arrays[f"memory/{name}"] = array.copy()
-        return Checkpoint(self.step, arrays, facts)
+        return Checkpoint(self.step, arrays, metadata)
 
     def restore(self, checkpoint: Checkpoint, origin: str) -> None:
         """Continue from a checkpoint.
@@ -228,8 +216,8 @@ class Trainer:
             DelgError: it was made with other settings.
         """
         memory = {n: a for n, a in checkpoint.arrays.items() if n.startswith("memory/")}
-        rest = {n: a for n, a in checkpoint.arrays.items() if n not in memory}
-        restore(self._state(), Checkpoint(checkpoint.step, rest, {}), "", origin)
+        others = {n: a for n, a in checkpoint.arrays.items() if n not in memory}
+        restore(self._state(), others, origin)
         for name, array in memory.items():
             getattr(self.memory, name.removeprefix("memory/"))[...] = array
         self.step = checkpoint.step
@@ -238,18 +226,17 @@ class Trainer:
 def split_batch(batch: Batch, parts: int) -> list[Arrays]:
     """The batch in parts of equally many photos, each with all views of its photos."""
     count = len(batch.photos)
-    rows = np.arange(count).reshape(parts, count // parts)
     views = len(batch.images) // count
     result = []
-    for some in rows:
-        every = (np.arange(views)[:, None] * count + some).ravel()
+    for photos in np.arange(count).reshape(parts, count // parts):
+        rows = (np.arange(views)[:, None] * count + photos).ravel()
         result.append(
             {
-                "images": batch.images[every],
-                "homographies": batch.homographies[every],
-                "labels": batch.labels[some],
-                "photos": batch.photos[some],
-                "sizes": batch.sizes[some],
+                "images": batch.images[rows],
+                "homographies": batch.homographies[rows],
+                "labels": batch.labels[photos],
+                "photos": batch.photos[photos],
+                "sizes": batch.sizes[photos],
             }
         )
     return result

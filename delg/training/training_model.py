@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from delg.errors import UsageError
 from delg.network.delg_model import Delg
 from delg.network.heads import l2_normalize
-from delg.network.weights import named_variables
+from delg.network.weights import in_heads, named_variables
 from delg.training import losses
-from delg.training.homography_losses import partners, warp_losses
+from delg.training.homography_losses import correspondence_losses, corresponding_cells
 from delg.training.settings import TrainableSettings, TrainSettings
 
 
-class Learner:
+def value_of(variable: Any) -> np.ndarray:
+    """A variable's value, also where every replica has a copy of it."""
+    inner = variable.value if isinstance(variable, keras.Variable) else variable
+    return np.array(tf.convert_to_tensor(inner))
+
+
+class TrainingModel:
     """Delg, its classifiers and its losses.
 
     Attributes:
@@ -29,41 +37,41 @@ class Learner:
 
     def __init__(self, model: Delg, settings: TrainSettings, classes: int) -> None:
         self.model, self.settings = model, settings
-        arc, asked = settings.losses.arcface, settings.losses
-        start = keras.initializers.RandomNormal(stddev=0.05, seed=settings.seed)
+        weights, arcface = settings.losses, settings.losses.arcface
+        initializer = keras.initializers.RandomNormal(stddev=0.05, seed=settings.seed)
         self.centres = self.classifier = self.mean_classifier = None
-        if classes and arc.weight:
-            wide = (classes, arc.centres, settings.model.global_head.dim)
-            self.centres = keras.Variable(start, wide, "float32", name="centres")
-        shape = (model.shallow.output_shape[-1], classes)
-        if classes and asked.attention.weight:
-            self.classifier = _classifier(start, shape)
-        if classes and asked.descriptor.weight:
-            self.mean_classifier = _classifier(start, shape)
-        # Losses of the global descriptor are not even computed where none is asked for.
-        self._has_global_loss = self.centres is not None or asked.instance.weight > 0
+        if classes and arcface.weight:
+            shape = (classes, arcface.centres, settings.model.global_head.dim)
+            self.centres = keras.Variable(initializer, shape, "float32", name="centres")
+        features = model.shallow.output_shape[-1]
+        if classes and weights.attention.weight:
+            self.classifier = _make_classifier(initializer, features, classes)
+        if classes and weights.descriptor.weight:
+            self.mean_classifier = _make_classifier(initializer, features, classes)
+        # Without a loss of the global descriptor it is not even computed.
+        self._has_global_loss = self.centres is not None or weights.infonce.weight > 0
         set_trainable(model, settings.trainable)
         self._freeze_idle_heads()
 
     def _freeze_idle_heads(self) -> None:
         """A head that no loss reaches must not be moved by weight decay or momentum."""
-        asked = self.settings.losses
+        weights = self.settings.losses
         if not self._has_global_loss:
             for part in (self.model.deep, self.model.pooling, self.model.whitening):
                 if part is not None:
                     part.trainable = False
             if self.mean_classifier is None:
                 self.model.shallow.trainable = False
-        if not (asked.warps.attention_weight or asked.attention.weight):
+        if not (weights.correspondence.attention_weight or weights.attention.weight):
             self.model.attention.trainable = False
         autoencoder = self.model.autoencoder
-        autoencoder.decoder.trainable = asked.reconstruction.weight > 0
+        autoencoder.decoder.trainable = weights.reconstruction.weight > 0
         autoencoder.encoder.trainable = bool(
-            asked.reconstruction.weight or asked.warps.descriptor_weight
+            weights.reconstruction.weight or weights.correspondence.descriptor_weight
         )
 
     def added(self) -> Iterator[tuple[str, keras.Variable]]:
-        """Variables that training needs and the model's file does not hold."""
+        """Variables that training needs and that are not part of the model's file."""
         if self.centres is not None:
             yield "arcface/centres", self.centres
         if self.mean_classifier is not None:
@@ -84,12 +92,12 @@ class Learner:
         backbone = [
             (name, variable)
             for name, variable in named_variables(self.model)
-            if variable.trainable and not _in_heads(name)
+            if variable.trainable and not in_heads(name)
         ]
         heads = [
             (name, variable)
             for name, variable in named_variables(self.model)
-            if variable.trainable and _in_heads(name)
+            if variable.trainable and in_heads(name)
         ]
         return backbone, heads + list(self.added())
 
@@ -102,39 +110,116 @@ class Learner:
             batch: the arrays of a :class:`delg.training.batches.Batch` by name.
             memory: descriptors, photos and labels of earlier steps.
         """
-        model, asked = self.model, self.settings.losses
+        model = self.model
         train_norms = self.settings.trainable.batch_norm == "trained"
-        views = self.settings.augment.views
-        labels = tf.tile(batch["labels"], [views])
+        labels = tf.tile(batch["labels"], [self.settings.augment.views])
         mid = model.mid_level(batch["images"], training=train_norms)
         descriptors = tf.zeros((tf.shape(mid)[0], self.settings.model.global_head.dim))
         if self._has_global_loss:
             descriptors = tf.cast(model.global_head(mid, training=train_norms), tf.float32)
         parts: dict[str, tf.Tensor] = {}
-        total = tf.zeros(())
-        if self.centres is not None:
-            arc = asked.arcface
-            logits = losses.arcface_logits(
-                descriptors, tf.convert_to_tensor(self.centres), labels, arc.margin, arc.scale
-            )
-            parts["arcface"] = losses.cross_entropy(logits, labels)
-            parts["arcface_accuracy"] = losses.accuracy(logits, labels)
-            total += arc.weight * parts["arcface"]
-        if asked.instance.weight:
-            first, second = tf.split(descriptors, 2)
-            parts["instance"], parts["instance_accuracy"] = losses.instance(
-                first, second, batch["photos"], batch["labels"], memory, asked.instance.temperature
-            )
-            total += asked.instance.weight * parts["instance"]
+        total = self._global_loss(descriptors, batch, labels, memory, parts)
         if self.mean_classifier:
             maps = tf.cast(mid, tf.float32)
-            even = tf.ones(tf.shape(maps)[:-1])
-            self._classify("descriptor", self.mean_classifier, maps, even, labels, parts)
-            total += asked.descriptor.weight * parts["descriptor"]
+            uniform = tf.ones(tf.shape(maps)[:-1])
+            self._classify("descriptor", self.mean_classifier, maps, uniform, labels, parts)
+            total += self.settings.losses.descriptor.weight * parts["descriptor"]
         # The local head learns from the map but must not shape it.
         total += self._local_loss(tf.stop_gradient(mid), batch, labels, parts)
         parts["loss"] = total
         return total, parts, descriptors
+
+    def _global_loss(
+        self,
+        descriptors: tf.Tensor,
+        batch: dict[str, tf.Tensor],
+        labels: tf.Tensor,
+        memory: tuple[tf.Tensor, tf.Tensor, tf.Tensor],
+        parts: dict[str, tf.Tensor],
+    ) -> tf.Tensor:
+        """The weighted losses of the global descriptors (V · P, D); each goes into ``parts``."""
+        arcface, infonce = self.settings.losses.arcface, self.settings.losses.infonce
+        total = tf.zeros(())
+        if self.centres is not None:
+            logits = losses.arcface_logits(
+                descriptors,
+                tf.convert_to_tensor(self.centres),
+                labels,
+                arcface.margin,
+                arcface.scale,
+            )
+            parts["arcface"] = losses.cross_entropy(logits, labels)
+            parts["arcface_accuracy"] = losses.accuracy(logits, labels)
+            total += arcface.weight * parts["arcface"]
+        if infonce.weight:
+            first, second = tf.split(descriptors, 2)
+            parts["instance"], parts["instance_accuracy"] = losses.infonce(
+                first, second, batch["photos"], batch["labels"], memory, infonce.temperature
+            )
+            total += infonce.weight * parts["instance"]
+        return total
+
+    def _local_loss(
+        self,
+        mid: tf.Tensor,
+        batch: dict[str, tf.Tensor],
+        labels: tf.Tensor,
+        parts: dict[str, tf.Tensor],
+    ) -> tf.Tensor:
+        """The weighted losses of the local head; each goes into ``parts``."""
+        model, weights, total = self.model, self.settings.losses, tf.zeros(())
+        maps = tf.cast(mid, tf.float32)
+        codes, rebuilt = model.autoencoder(mid)
+        if weights.reconstruction.weight:
+            parts["reconstruction"] = losses.reconstruction(maps, rebuilt)
+            total += weights.reconstruction.weight * parts["reconstruction"]
+        pairs = weights.correspondence
+        if not (self.classifier or pairs.descriptor_weight or pairs.attention_weight):
+            return total
+        # The attention is trained, and validated, on the same map that extraction reads.
+        learned = self.settings.model.local_head.attention == "learned"
+        scores = model.attention(mid, training=True) if learned else model.attention(mid)
+        scores = tf.cast(scores, tf.float32)[..., 0]
+        if self.classifier:
+            self._classify("attention", self.classifier, maps, scores, labels, parts)
+            total += weights.attention.weight * parts["attention"]
+        if pairs.descriptor_weight or pairs.attention_weight:
+            total += self._correspondence_loss(codes, scores, batch, parts)
+        return total
+
+    def _correspondence_loss(
+        self,
+        codes: tf.Tensor,
+        scores: tf.Tensor,
+        batch: dict[str, tf.Tensor],
+        parts: dict[str, tf.Tensor],
+    ) -> tf.Tensor:
+        """The weighted losses of codes (2 · P, h, w, d) and attention (2 · P, h, w)."""
+        pairs = self.settings.losses.correspondence
+        grid, count = scores.shape[1], tf.shape(batch["photos"])[0]
+        positions, valid = corresponding_cells(
+            tf.reshape(batch["homographies"], (2, count, 3, 3)),
+            batch["sizes"],
+            grid,
+            self.model.stride,
+            self.model.offset,
+        )
+        descriptors = tf.cast(l2_normalize(codes), tf.float32)
+        values = correspondence_losses(
+            tf.reshape(descriptors, (2, count, grid, grid, descriptors.shape[-1])),
+            tf.reshape(scores, (2, count, grid, grid)),
+            positions,
+            valid,
+            pairs.temperature,
+            pairs.tolerance,
+        )
+        parts["warp_descriptor"] = values["descriptor"]
+        parts["warp_matched"] = values["matched"]
+        total = pairs.descriptor_weight * values["descriptor"]
+        if pairs.attention_weight:
+            parts["warp_attention"] = values["attention"]
+            total += pairs.attention_weight * values["attention"]
+        return total
 
     @staticmethod
     def _classify(
@@ -151,70 +236,16 @@ class Learner:
         parts[name] = losses.cross_entropy(logits, labels)
         parts[f"{name}_accuracy"] = losses.accuracy(logits, labels)
 
-    def _local_loss(
-        self,
-        mid: tf.Tensor,
-        batch: dict[str, tf.Tensor],
-        labels: tf.Tensor,
-        parts: dict[str, tf.Tensor],
-    ) -> tf.Tensor:
-        model, asked, total = self.model, self.settings.losses, tf.zeros(())
-        maps = tf.cast(mid, tf.float32)
-        codes, rebuilt = model.autoencoder(mid)
-        if asked.reconstruction.weight:
-            parts["reconstruction"] = losses.reconstruction(maps, rebuilt)
-            total += asked.reconstruction.weight * parts["reconstruction"]
-        warps = asked.warps
-        if not (self.classifier or warps.descriptor_weight or warps.attention_weight):
-            return total
-        # The attention is trained, and validated, on the same map that extraction reads.
-        learned = self.settings.model.local_head.attention == "learned"
-        scores = model.attention(mid, training=True) if learned else model.attention(mid)
-        scores = tf.cast(scores, tf.float32)[..., 0]
-        if self.classifier:
-            self._classify("attention", self.classifier, maps, scores, labels, parts)
-            total += asked.attention.weight * parts["attention"]
-        if warps.descriptor_weight or warps.attention_weight:
-            grid = maps.shape[1]
-            count = tf.shape(batch["photos"])[0]
-            place, valid = partners(
-                tf.reshape(batch["homographies"], (2, count, 3, 3)),
-                batch["sizes"],
-                grid,
-                model.stride,
-                model.offset,
-            )
-            unit = tf.cast(l2_normalize(codes), tf.float32)
-            found = warp_losses(
-                tf.reshape(unit, (2, count, grid, grid, unit.shape[-1])),
-                tf.reshape(scores, (2, count, grid, grid)),
-                place,
-                valid,
-                warps.temperature,
-                warps.tolerance,
-            )
-            parts["warp_descriptor"] = found["descriptor"]
-            parts["warp_matched"] = found["matched"]
-            total += warps.descriptor_weight * found["descriptor"]
-            if warps.attention_weight:
-                parts["warp_attention"] = found["attention"]
-                total += warps.attention_weight * found["attention"]
-        return total
 
-
-def _classifier(
-    start: keras.Initializer, shape: tuple[int, int]
+def _make_classifier(
+    initializer: keras.Initializer, features: int, classes: int
 ) -> tuple[keras.Variable, keras.Variable]:
-    kernel = keras.Variable(start, shape, "float32", name="kernel")
-    return kernel, keras.Variable("zeros", shape[1:], "float32", name="bias")
-
-
-def _in_heads(name: str) -> bool:
-    return name.split("/")[0] in ("gem", "whitening", "autoencoder", "attention")
+    kernel = keras.Variable(initializer, (features, classes), "float32", name="kernel")
+    return kernel, keras.Variable("zeros", (classes,), "float32", name="bias")
 
 
 def set_trainable(model: Delg, settings: TrainableSettings) -> None:
-    """Freeze the backbone below a block, and the batch norms unless they are to be trained.
+    """Freeze the backbone below a block, and the batch norms unless they shall be trained.
 
     Raises:
         UsageError: no block of the backbone has that name.

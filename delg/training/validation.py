@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,20 +12,16 @@ from numpy.typing import NDArray
 from delg.images.pyramid import level
 from delg.network.delg_model import Delg
 from delg.training.augment import view
+from delg.training.dataset import TrainingData
 from delg.training.image_cache import PhotoStore, readable
 from delg.training.losses import attended_feature
 from delg.training.settings import AugmentSettings, TrainSettings
-from delg.training.trainer import value_of
-from delg.training.training_model import Learner
+from delg.training.training_model import TrainingModel, value_of
 from delg.types import FloatArray
 
-if TYPE_CHECKING:
-    from delg.training.loop import Prepared
-
 Pixels = NDArray[np.uint8]
+# Longest side of the photos that are measured.
 _SIDE = 320
-
-
 CLASSIFIERS = ("accuracy", "descriptor_accuracy", "attention_accuracy")
 
 
@@ -33,85 +29,92 @@ class Validation:
     """Classification and retrieval of photos never trained on.
 
     Args:
-        model: what is measured, with its weights as they are when asked.
-        learner: whose classifiers are asked.
-        asked: which of them; those that no longer fit the model are left out.
+        data: its validation and held-out photos are used.
+        settings: how the augmented copies are made.
+        model: what is measured, with its weights as they are when :meth:`measure` is called.
+        training_model: has the classifiers.
+        classifiers: which of them are measured; those that no longer fit the model are left out.
     """
 
     def __init__(
         self,
-        ready: Prepared,
+        data: TrainingData,
         settings: TrainSettings,
         model: Delg,
-        learner: Learner,
-        asked: Collection[str] = CLASSIFIERS,
+        training_model: TrainingModel,
+        classifiers: Collection[str] = CLASSIFIERS,
     ) -> None:
-        self._learner, self._asked = learner, asked
+        self._training_model, self._classifiers = training_model, classifiers
         # Without a global head, the mean feature as attention weighs it stands for the photo.
         self._embed = Embedder(model, _SIDE, "global" if model.settings.has_global else "attended")
         self._means = {kind: Embedder(model, _SIDE, kind) for kind in ("mean", "attended")}
         # There may be far too many of these to keep their pixels.
-        self._known = ready.validation
-        numbers = {label: number for number, label in enumerate(ready.parts.labels)}
-        self._classes = np.array([numbers[str(item.label)] for item in self._known.items])
-        self._held_out, labels = _read(ready.held_out)
-        self._labels = np.array(labels)
-        self._twins, _ = _read(ready.twins)
-        self._warped = warped_twins(self._twins, settings.augment, settings.seed)
+        self._validation = data.validation
+        numbers = {label: number for number, label in enumerate(data.split.labels)}
+        self._classes = np.array([numbers[str(item.label)] for item in self._validation.items])
+        self._held_out, labels = _read(data.held_out)
+        self._held_out_labels = np.array(labels)
+        self._originals, _ = _read(data.held_out_unlabelled)
+        self._copies = augmented_copies(self._originals, settings.augment, settings.seed)
 
     def measure(self) -> dict[str, float]:
-        """The accuracies of the classifiers, ``held_out_map`` and ``twin_map``, as far as there are
-        photos for them, and the mean of them all as ``validation``."""
-        found = self._accuracies() if self._known.items else {}
+        """The accuracies of the classifiers, ``held_out_map`` and ``twin_map`` (finding a photo by
+        its augmented copy), as far as there are photos for them, and the mean of them all as
+        ``validation``."""
+        metrics = self._accuracies() if self._validation.items else {}
         gallery = self._embed(self._held_out) if self._held_out else None
         if gallery is not None:
-            found["held_out_map"] = leave_one_out_map(gallery, self._labels)
-        if self._twins:
-            own = self._embed(self._twins)
-            others = own if gallery is None else np.concatenate([own, gallery])
-            found["twin_map"] = twin_map(self._embed(self._warped), others)
-        return {**found, "validation": float(np.mean(list(found.values())))} if found else {}
+            metrics["held_out_map"] = leave_one_out_map(gallery, self._held_out_labels)
+        if self._originals:
+            originals = self._embed(self._originals)
+            everything = originals if gallery is None else np.concatenate([originals, gallery])
+            metrics["twin_map"] = augmented_copy_map(self._embed(self._copies), everything)
+        if not metrics:
+            return {}
+        return {**metrics, "validation": float(np.mean(list(metrics.values())))}
 
     def _accuracies(self) -> dict[str, float]:
-        learner, found = self._learner, {}
-        if learner.centres is not None and "accuracy" in self._asked:
-            centres = value_of(learner.centres)
+        model, accuracies = self._training_model, {}
+        if model.centres is not None and "accuracy" in self._classifiers:
+            centres = value_of(model.centres)
             centres /= np.linalg.norm(centres, axis=-1, keepdims=True)
-            each, dim = centres.shape[1:]
-            found["accuracy"] = self._accuracy(self._embed, centres.reshape(-1, dim).T, 0.0, each)
+            per_class, dim = centres.shape[1:]
+            kernel = centres.reshape(-1, dim).T
+            accuracies["accuracy"] = self._accuracy(self._embed, kernel, 0.0, per_class)
         for name, kind, classifier in (
-            ("descriptor_accuracy", "mean", learner.mean_classifier),
-            ("attention_accuracy", "attended", learner.classifier),
+            ("descriptor_accuracy", "mean", model.mean_classifier),
+            ("attention_accuracy", "attended", model.classifier),
         ):
-            if classifier is not None and name in self._asked:
+            if classifier is not None and name in self._classifiers:
                 kernel, bias = (value_of(part) for part in classifier)
-                found[name] = self._accuracy(self._means[kind], kernel, bias)
-        return found
+                accuracies[name] = self._accuracy(self._means[kind], kernel, bias)
+        return accuracies
 
     def _accuracy(
-        self, embed: Embedder, kernel: FloatArray, bias: FloatArray | float, each: int = 1
+        self, embed: Embedder, kernel: FloatArray, bias: FloatArray | float, per_class: int = 1
     ) -> float:
-        """Share of the known photos whose largest logit is one of the ``each`` of its class."""
-        right = [
-            (embed([pixels]) @ kernel + bias).argmax() // each == self._classes[number]
-            for number, pixels in readable(self._known, range(len(self._known.items)))
+        """Share of the validation photos whose largest logit is one of their class's."""
+        correct = [
+            (embed([pixels]) @ kernel + bias).argmax() // per_class == self._classes[number]
+            for number, pixels in readable(self._validation, range(len(self._validation.items)))
         ]
-        return float(np.mean(right)) if right else 0.0
+        return float(np.mean(correct)) if correct else 0.0
 
 
 def _read(store: PhotoStore) -> tuple[list[Pixels], list[str]]:
     """The photos that can be read, and their labels."""
-    found = list(readable(store, range(len(store.items))))
-    return [pixels for _, pixels in found], [str(store.items[n].label) for n, _ in found]
+    photos = list(readable(store, range(len(store.items))))
+    return [pixels for _, pixels in photos], [str(store.items[n].label) for n, _ in photos]
 
 
 class Embedder:
-    """One vector a photo, at one scale, with the model's weights as they are when asked.
+    """One vector per photo, at one scale, with the model's weights as they are when called.
 
     Args:
-        side: longest side that photos are shrunk to.
+        model: the network.
+        side: longest side that photos are resized to.
         kind: "global", the global descriptor, or a mean of the unit-length mid-level features:
-            "mean", of all alike, or "attended", weighted by their attention.
+            "mean", of all equally, or "attended", weighted by their attention.
 
     Attributes:
         dim: width of the vectors.
@@ -136,11 +139,11 @@ class Embedder:
 
     def __call__(self, photos: Iterable[Pixels]) -> FloatArray:
         """float32 (N, dim); photos are resized so that their longest side fits."""
-        found = [
+        vectors = [
             self._forward(tf.constant(level(photo, 1.0, self._side).pixels[None])).numpy()
             for photo in photos
         ]
-        return np.stack(found)
+        return np.stack(vectors)
 
 
 def average_precision(relevant: NDArray[np.bool_]) -> float:
@@ -150,7 +153,7 @@ def average_precision(relevant: NDArray[np.bool_]) -> float:
 
 
 def leave_one_out_map(descriptors: FloatArray, labels: NDArray[Any]) -> float:
-    """mAP with every photo in turn as query to all others; a lone photo asks nothing."""
+    """mAP with every photo in turn as query to all others, as far as another has its label."""
     similarity = descriptors @ descriptors.T
     np.fill_diagonal(similarity, -np.inf)
     order = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
@@ -162,16 +165,16 @@ def leave_one_out_map(descriptors: FloatArray, labels: NDArray[Any]) -> float:
     return float(np.mean(scores)) if scores else 0.0
 
 
-def twin_map(queries: FloatArray, gallery: FloatArray) -> float:
+def augmented_copy_map(queries: FloatArray, gallery: FloatArray) -> float:
     """mAP where query i's only relevant photo is photo i of the gallery."""
     similarity = queries @ gallery.T
-    own = similarity[np.arange(len(queries)), np.arange(len(queries))]
-    ranks = (similarity > own[:, None]).sum(axis=1) + 1
+    relevant = similarity[np.arange(len(queries)), np.arange(len(queries))]
+    ranks = (similarity > relevant[:, None]).sum(axis=1) + 1
     return float(np.mean(1.0 / ranks))
 
 
-def warped_twins(photos: list[Pixels], settings: AugmentSettings, seed: int) -> list[Pixels]:
-    """One view of each photo, the same at every call; the next photo lies behind it."""
+def augmented_copies(photos: list[Pixels], settings: AugmentSettings, seed: int) -> list[Pixels]:
+    """One view of each photo, the same at every call; the next photo is its background."""
     return [
         view(
             photo,

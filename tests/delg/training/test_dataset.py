@@ -10,11 +10,12 @@ import pytest
 from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError, decode
 from delg.training.batches import Batches, Sampler
-from delg.training.dataset import Item, list_items, split
+from delg.training.dataset import list_items, split_items
 from delg.training.gldv2 import read_gldv2
 from delg.training.image_cache import CachedStore, DiskStore, trim_borders
-from delg.training.label_cleaning import believed
-from delg.training.settings import AugmentSettings, DataSettings, LoopSettings
+from delg.training.items import Item
+from delg.training.label_cleaning import knn_label_agreement
+from delg.training.settings import AugmentSettings, DataSettings, ScheduleSettings
 from delg.training.tfrecords import list_records, read_image, write_tfrecords
 
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path, coffee: np.ndarray) -> Path:
 
 def test_a_class_with_one_photo_is_trained_on() -> None:
     """The published code put it into validation only."""
-    parts = split(items_of(lone=1, pair=2, many=20), DataSettings(validation_share=0.5), 0)
+    parts = split_items(items_of(lone=1, pair=2, many=20), DataSettings(validation_share=0.5), 0)
     assert {item.label for item in parts.train} == {"lone", "pair", "many"}
     assert [item.label for item in parts.validation].count("lone") == 0
     assert len(parts.validation) == 11
@@ -42,24 +43,24 @@ def test_a_class_with_one_photo_is_trained_on() -> None:
 
 def test_each_label_is_split_by_itself() -> None:
     settings = DataSettings(validation_share=0.3)
-    few = split(items_of(a=10, b=10), settings, 7)
-    more = split(items_of(a=10, c=50, b=10), settings, 7)
+    few = split_items(items_of(a=10, b=10), settings, 7)
+    more = split_items(items_of(a=10, c=50, b=10), settings, 7)
     for label in "ab":
         assert [i for i in few.validation if i.label == label] == [
             i for i in more.validation if i.label == label
         ]
-    assert split(items_of(a=10, b=10), settings, 8) != few
+    assert split_items(items_of(a=10, b=10), settings, 8) != few
 
 
 def test_held_out_labels_are_never_trained_on() -> None:
     settings = DataSettings(held_out=("out_*",), held_out_photos=3)
-    parts = split(items_of(out_a=5, out_b=2, c=4), settings, 0)
+    parts = split_items(items_of(out_a=5, out_b=2, c=4), settings, 0)
     assert parts.labels == ["c"]
     assert sorted(i.label for i in parts.held_out) == ["out_a"] * 3 + ["out_b"] * 2
 
 
 def test_folders_give_labels_and_kinds_do_not(folder: Path) -> None:
-    items, _ = list_items(DataSettings(folders=(folder,), kinds=("b",)))
+    items, _ = list_items(DataSettings(folders=(folder,), category_labels=("b",)))
     assert [item.label for item in items] == ["a", "a", None, None]
     assert [i.label for i in list_items(DataSettings(unlabelled=(folder,)))[0]] == [None] * 4
     with pytest.raises(UsageError, match="no photos"):
@@ -69,7 +70,7 @@ def test_folders_give_labels_and_kinds_do_not(folder: Path) -> None:
 def test_every_photo_comes_once_an_epoch_in_a_new_order() -> None:
     """The published code shuffled within a buffer of 100."""
     labels = np.repeat(np.arange(10), 100).astype(np.int32)
-    sampler = Sampler(labels, LoopSettings(batch=50), seed=3)
+    sampler = Sampler(labels, ScheduleSettings(batch=50), seed=3)
     epochs = [np.concatenate([sampler.photos(e * 20 + s) for s in range(20)]) for e in (0, 1)]
     for order in epochs:
         assert sorted(order) == list(range(1000))
@@ -77,7 +78,7 @@ def test_every_photo_comes_once_an_epoch_in_a_new_order() -> None:
         assert order[:50].max() > 800
         assert len(set(labels[order[:50]])) >= 8
     assert (epochs[0] != epochs[1]).mean() > 0.9
-    again = Sampler(labels, LoopSettings(batch=50), seed=3)
+    again = Sampler(labels, ScheduleSettings(batch=50), seed=3)
     assert (again.photos(33) == np.split(epochs[1], 20)[13]).all()
 
 
@@ -86,8 +87,8 @@ def test_a_broken_photo_is_replaced_by_the_next_with_its_own_label(folder: Path)
     assert items[3].id == "photos/b/broken.jpg"
     store = DiskStore(items, 64, trim=False)
     labels = np.arange(len(items), dtype=np.int32)
-    loop = LoopSettings(batch=len(items), threads=1)
-    [batch] = Batches(store, labels, AugmentSettings(side=32), loop, seed=0).from_step(0, 1)
+    schedule = ScheduleSettings(batch=len(items), threads=1)
+    [batch] = Batches(store, labels, AugmentSettings(side=32), schedule, seed=0).from_step(0, 1)
     assert sorted(batch.photos) == [0, 0, 1, 2]
     np.testing.assert_array_equal(batch.labels, labels[batch.photos])
     assert [failure.path for failure in store.failures] == ["photos/b/broken.jpg"]
@@ -95,7 +96,7 @@ def test_a_broken_photo_is_replaced_by_the_next_with_its_own_label(folder: Path)
 
 def test_balanced_draws_do_not_follow_the_sizes() -> None:
     labels = np.array([0] * 950 + [1] * 50, np.int32)
-    sampler = Sampler(labels, LoopSettings(batch=20, balanced=1.0), seed=0)
+    sampler = Sampler(labels, ScheduleSettings(batch=20, balanced=1.0), seed=0)
     drawn = labels[np.concatenate([sampler.photos(step) for step in range(50)])]
     assert 0.4 < drawn.mean() < 0.6
 
@@ -177,12 +178,14 @@ def test_a_missing_image_is_a_failure_and_not_the_end(folder: Path, tmp_path: Pa
     ]
 
 
-def test_labels_that_neighbours_do_not_share_are_not_believed() -> None:
+def test_labels_that_neighbours_do_not_share_are_noise() -> None:
     rng = np.random.default_rng(0)
     base = np.repeat(np.eye(3), 8, axis=0) + rng.normal(0, 0.05, (24, 3))
     descriptors = (base / np.linalg.norm(base, axis=1, keepdims=True)).astype(np.float32)
     labels = np.repeat([0, 1, 2], 8).astype(np.int32)
     labels[0], labels[23] = 2, -1
-    found = believed(descriptors, labels, 5, 0.4)
+    found = knn_label_agreement(descriptors, labels, 5, 0.4)
     assert np.flatnonzero(~found).tolist() == [0, 23]
-    assert believed(np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32), 5, 1).all()
+    assert knn_label_agreement(
+        np.eye(3, dtype=np.float32), np.arange(3, dtype=np.int32), 5, 1
+    ).all()

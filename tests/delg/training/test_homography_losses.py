@@ -3,13 +3,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from delg.training.homography_losses import partners, warp_losses
+from delg.training.homography_losses import correspondence_losses, corresponding_cells
 
 
 def test_partners_follow_the_homography() -> None:
     same = np.eye(3, dtype=np.float32)
     moved = np.array([[1, 0, 32], [0, 1, 16], [0, 0, 1]], np.float32)
-    place, valid = partners(
+    place, valid = corresponding_cells(
         tf.constant(np.stack([same[None], moved[None]])), tf.constant([[64.0, 64.0]]), 4, 16, 7.5
     )
     expected = np.mgrid[:4, :4].reshape(2, -1)[::-1].T + np.array([2, 1])
@@ -23,11 +23,11 @@ def test_partners_follow_the_homography() -> None:
 def test_cells_off_the_photo_or_much_larger_elsewhere_are_not_used() -> None:
     same = np.eye(3, dtype=np.float32)
     both = tf.constant(np.stack([same[None], same[None]]))
-    _, valid = partners(both, tf.constant([[30.0, 64.0]]), 4, 16, 7.5)
+    _, valid = corresponding_cells(both, tf.constant([[30.0, 64.0]]), 4, 16, 7.5)
     assert np.array(valid[0]).reshape(4, 4).all(axis=0).tolist() == [True, True, False, False]
     large = np.diag([3, 3, 1]).astype(np.float32)
     both = tf.constant(np.stack([same[None], large[None]]))
-    assert not np.array(partners(both, tf.constant([[64.0, 64.0]]), 4, 16, 7.5)[1]).any()
+    assert not np.array(corresponding_cells(both, tf.constant([[64.0, 64.0]]), 4, 16, 7.5)[1]).any()
 
 
 def test_right_matches_cost_little_and_ask_for_attention() -> None:
@@ -38,7 +38,7 @@ def test_right_matches_cost_little_and_ask_for_attention() -> None:
     valid = np.ones((2, 16), bool)
 
     def run(second: np.ndarray, score: float) -> dict[str, float]:
-        found = warp_losses(
+        found = correspondence_losses(
             tf.constant(np.stack([cells, second])),
             tf.fill((2, 2, 4, 4), score),
             tf.constant(place),

@@ -20,8 +20,8 @@ from delg.network.delg_model import Delg
 from delg.network.weights import save_weights
 from delg.settings import ModelSettings, parse, read_yaml
 from delg.training import checkpoint
-from delg.training.initial_weights import load_start
-from delg.training.loop import same_settings, train
+from delg.training.initial_weights import load_initial_weights
+from delg.training.loop import check_same_settings, train
 from delg.training.sample_dataset import NAMES, write_samples
 from delg.training.settings import TrainSettings, read_train_settings
 from delg.zoo.model_card import read_card
@@ -31,10 +31,10 @@ TINY = Path(__file__).parents[3] / "configs" / "tiny.yaml"
 # Runs up to their last step, of "CONFIG" or "CONFIG resume" each; other tests look at what follows.
 RUN = """
 import sys
-import delg.training.finalize
+import delg.training.loop
 from delg.training.loop import train
 from delg.training.settings import read_train_settings
-delg.training.finalize.finish = lambda *_: None
+delg.training.loop.export_trained_model = lambda *_: None
 for words in sys.argv[1:]:
     config, *resume = words.split()
     train(read_train_settings(config), bool(resume))
@@ -51,7 +51,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(photos: Path, out: Path, **loop: Any) -> dict[str, Any]:
     values = read_yaml(TINY)
     values["out"], values["data"]["folders"] = str(out), [str(photos)]
-    values["loop"].update(loop)
+    values["schedule"].update(loop)
     return values
 
 
@@ -112,7 +112,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     # So narrow that few photos suffice to whiten it.
     values["model"].update(global_head={"dim": 4}, local_head={"dim": 8, "attention_hidden": 8})
     model = Delg(parse(ModelSettings, values["model"], "test"))
-    load_start(model, "delg-lite")
+    load_initial_weights(model, "delg-lite")
     save_weights(model, folder / "start.h5")
     values["start"] = str(folder / "start.h5")
     values["losses"] = {"reconstruction": {"weight": 0}}
@@ -157,7 +157,7 @@ def test_a_run_that_has_ended_is_finished_again_otherwise_without_training(
     first, end = log(out, "validation")
     assert end["held_out_map"] != first["held_out_map"]
     # All the way back to where it started, the card has the starting model's numbers.
-    train(parse(TrainSettings, {**finished, "after": {"interpolate": 0}}, "test"), resume=True)
+    train(parse(TrainSettings, {**finished, "finalize": {"interpolate": 0}}, "test"), resume=True)
     record, card = results(finished)
     assert record["metrics"]["held_out_map"] == pytest.approx(first["held_out_map"], abs=1e-6)
     assert card["validation"] == {
@@ -170,7 +170,7 @@ def test_a_run_that_has_ended_is_finished_again_otherwise_without_training(
     assert card["interpolate"] == 0
     # Whitening learnt again makes other numbers, and the classifier no longer fits.
     after = {"whiten_photos": 20, "whiten_dim": 6, "whiten_shrinkage": 0.9}
-    train(parse(TrainSettings, {**finished, "after": after}, "test"), resume=True)
+    train(parse(TrainSettings, {**finished, "finalize": after}, "test"), resume=True)
     record, card = results(finished)
     assert record["metrics"]["held_out_map"] != pytest.approx(end["held_out_map"], abs=1e-6)
     assert "accuracy" not in record["metrics"]
@@ -182,16 +182,16 @@ def test_a_run_that_has_ended_is_finished_again_otherwise_without_training(
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 5}, {"optimiser": {"learning_rate": 0.2}}, {"loop": {"steps": 9}}]
+    "change", [{"seed": 5}, {"optimiser": {"learning_rate": 0.2}}, {"schedule": {"steps": 9}}]
 )
 def test_what_decides_how_it_learns_must_not_change_half_way(
     finished: dict[str, Any], change: dict[str, Any]
 ) -> None:
     last = Path(finished["out"]) / "checkpoints" / "last.h5"
     facts = {"settings": parse(TrainSettings, finished, "test").model_dump(mode="json")}
-    same_settings(parse(TrainSettings, finished, "test"), facts, last)
+    check_same_settings(parse(TrainSettings, finished, "test"), facts, last)
     with pytest.raises(DelgError, match=rf"last\.h5 was made with other settings of {min(change)}"):
-        same_settings(parse(TrainSettings, {**finished, **change}, "test"), facts, last)
+        check_same_settings(parse(TrainSettings, {**finished, **change}, "test"), facts, last)
 
 
 def test_other_weights_to_start_from_are_refused_and_another_place_is_not(
@@ -200,22 +200,57 @@ def test_other_weights_to_start_from_are_refused_and_another_place_is_not(
     start = Path(finished["start"])
     moved = start.rename(tmp_path / "moved.h5")
     model = Delg(parse(ModelSettings, finished["model"], "test"))
-    load_start(model, str(moved))
+    load_initial_weights(model, str(moved))
     model.whitening.projection.bias.assign(np.ones(4))
     save_weights(model, start)
     with pytest.raises(DelgError, match=r"start\.h5 holds other weights than when .*last\.h5 was"):
         train(parse(TrainSettings, finished, "test"), resume=True)
     facts = {"settings": parse(TrainSettings, finished, "test").model_dump(mode="json")}
     elsewhere = {**finished, "start": str(moved)}
-    same_settings(parse(TrainSettings, elsewhere, "test"), facts, Path("last.h5"))
+    check_same_settings(parse(TrainSettings, elsewhere, "test"), facts, Path("last.h5"))
     moved.rename(start)
 
 
-def test_settings_that_did_not_exist_yet_had_their_defaults(finished: dict[str, Any]) -> None:
+def test_what_an_earlier_version_recorded_is_compared_under_present_names(
+    finished: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     settings = parse(TrainSettings, finished, "test")
-    facts = {"settings": settings.model_dump(mode="json")}
-    del facts["settings"]["losses"]["descriptor"], facts["settings"]["model"]["local_only"]
-    same_settings(settings, facts, Path("last.h5"))
+    recorded = settings.model_dump(mode="json")
+    del recorded["losses"]["descriptor"], recorded["model"]["local_only"]
+    for section, now, then in (
+        (recorded["losses"]["infonce"], "cross_batch_memory", "memory"),
+        (recorded, "schedule", "loop"),
+        (recorded, "finalize", "after"),
+        (recorded["losses"], "infonce", "instance"),
+        (recorded["losses"], "correspondence", "warps"),
+        (recorded["optimiser"], "ema_decay", "average"),
+        (recorded["data"], "category_labels", "kinds"),
+    ):
+        section[then] = section.pop(now)
+    check_same_settings(settings, {"settings": recorded}, Path("last.h5"))
+    assert not caplog.records
+    recorded["loop"]["batch"] = 1
+    with pytest.raises(DelgError, match=r"last\.h5 was made with other settings of schedule"):
+        check_same_settings(settings, {"settings": recorded}, Path("last.h5"))
+
+
+def test_former_names_of_settings_are_read_wherever_they_stand(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "base.yaml").write_text(f"extends: {TINY}\nloop: {{batch: 8}}\n")
+    (tmp_path / "a.yaml").write_text(
+        "extends: base.yaml\nschedule: {steps: 7}\nstages: {one: {optimiser: {average: 0.5}}}\n"
+    )
+    [stage] = read_train_settings(tmp_path / "a.yaml").in_stages()
+    assert (stage.schedule.steps, stage.schedule.batch) == (7, 8)
+    assert stage.optimiser.ema_decay == 0.5
+    assert {record.getMessage() for record in caplog.records} == {
+        f"{tmp_path / 'base.yaml'}: loop is deprecated, write schedule",
+        "stages.one: optimiser.average is deprecated, write optimiser.ema_decay",
+    }
+    (tmp_path / "a.yaml").write_text("extends: base.yaml\nschedule: {steps: 7}\nloop: {}\n")
+    with pytest.raises(UsageError, match=r"a\.yaml: loop is the former name of schedule"):
+        read_train_settings(tmp_path / "a.yaml")
 
 
 def settings_file(photos: Path, out: Path) -> Path:
@@ -228,11 +263,11 @@ def settings_file(photos: Path, out: Path) -> Path:
     values["augment"] = {"side": 64, "views": 2, "rotation": 10, "on_background": 0.3}
     values["model"]["local_head"] = {"dim": 16, "attention_hidden": 8}
     values["losses"] = {
-        "instance": {"weight": 1, "memory": 12},
-        "warps": {"descriptor_weight": 1, "attention_weight": 1},
+        "infonce": {"weight": 1, "cross_batch_memory": 12},
+        "correspondence": {"descriptor_weight": 1, "attention_weight": 1},
     }
     values["trainable"] = {"backbone_from": "block14", "batch_norm": "trained"}
-    values["optimiser"]["average"] = 0.9
+    values["optimiser"]["ema_decay"] = 0.9
     path = out.with_suffix(".yaml")
     path.write_text(yaml.safe_dump(values))
     return path
@@ -282,7 +317,7 @@ def test_checkpoints_are_whole_or_damaged_by_name(tmp_path: Path) -> None:
     arrays = {"weights/a": np.arange(3.0), "memory/next": np.zeros((), np.int64)}
     checkpoint.save(path, checkpoint.Checkpoint(5, arrays, {"best": None}))
     found = checkpoint.load(path)
-    assert (found.step, found.facts) == (5, {"best": None})
+    assert (found.step, found.metadata) == (5, {"best": None})
     assert {k: v.tolist() for k, v in found.arrays.items()} == {
         k: v.tolist() for k, v in arrays.items()
     }
@@ -307,7 +342,7 @@ def test_checkpoints_are_whole_or_damaged_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_shipped_configurations_are_valid(name: str) -> None:
-    assert read_train_settings(TINY.with_name(f"{name}.yaml")).loop.steps
+    assert read_train_settings(TINY.with_name(f"{name}.yaml")).schedule.steps
 
 
 def test_variants_differ_from_the_recipe_where_they_say() -> None:
@@ -318,14 +353,18 @@ def test_variants_differ_from_the_recipe_where_they_say() -> None:
     assert clean.losses == recipe.losses
     assert not set(clean.data.folders + clean.data.unlabelled) & {Path("photos/landmarks")}
     assert bare.data == recipe.data
-    assert bare.losses.warps.descriptor_weight == bare.losses.warps.attention_weight == 0
-    assert bare.losses.instance == recipe.losses.instance
+    assert (
+        bare.losses.correspondence.descriptor_weight
+        == bare.losses.correspondence.attention_weight
+        == 0
+    )
+    assert bare.losses.infonce == recipe.losses.infonce
 
 
 def test_a_file_extends_another_and_not_itself(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text(f"extends: {TINY}\nloop: {{steps: 7}}\n")
+    (tmp_path / "a.yaml").write_text(f"extends: {TINY}\nschedule: {{steps: 7}}\n")
     settings = read_train_settings(tmp_path / "a.yaml")
-    assert (settings.loop.steps, settings.loop.batch) == (7, 24)
+    assert (settings.schedule.steps, settings.schedule.batch) == (7, 24)
     (tmp_path / "b.yaml").write_text("extends: b.yaml\n")
     with pytest.raises(UsageError, match=r"b\.yaml: extends itself"):
         read_train_settings(tmp_path / "b.yaml")
@@ -337,9 +376,9 @@ def test_a_file_extends_another_and_not_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"losses": {"instance": {"weight": 1}}}, "augment.views: 2"),
+        ({"losses": {"infonce": {"weight": 1}}}, "augment.views: 2"),
         ({"losses": {"attention": {"weight": 1}}}, "attention: learned"),
-        ({"loop": {"batch": 7, "accumulate": 2}}, "multiple of loop.accumulate"),
+        ({"schedule": {"batch": 7, "accumulate": 2}}, "multiple of schedule.accumulate"),
         ({"optimizer": {}}, "optimizer: Extra inputs"),
     ],
 )
@@ -361,13 +400,13 @@ def test_two_replicas_do_what_one_does(photos: Path, tmp_path: Path) -> None:
     values["augment"]["side"] = 64
     values["trainable"] = {"backbone_from": "block15"}
     values["optimiser"] = {"kind": "sgd", "learning_rate": 0.1}
-    values["loop"]["mirrored"] = True
+    values["schedule"]["mirrored"] = True
     path = tmp_path / "mirrored.yaml"
     path.write_text(yaml.safe_dump({**values, "out": str(tmp_path / "2")}))
     run = subprocess.Popen(
         [sys.executable, "-c", TWO_DEVICES + RUN, str(path)], stderr=subprocess.PIPE
     )
-    values["loop"]["mirrored"] = False
+    values["schedule"]["mirrored"] = False
     train(parse(TrainSettings, {**values, "out": str(tmp_path / "1")}, "single"))
     errors = run.communicate()[1]
     assert run.returncode == 0, errors.decode()[-3000:]

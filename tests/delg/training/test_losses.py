@@ -79,8 +79,8 @@ def test_twins_are_found_among_others() -> None:
     views = unit(rng, 6, 8)
     none = (tf.zeros((0, 8)), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32))
     numbers, labels = tf.range(6), tf.fill([6], -1)
-    loss, share = losses.instance(views, views, numbers, labels, none, 0.05)
-    worse, _ = losses.instance(views, views[::-1].copy(), numbers, labels, none, 0.05)
+    loss, share = losses.infonce(views, views, numbers, labels, none, 0.05)
+    worse, _ = losses.infonce(views, views[::-1].copy(), numbers, labels, none, 0.05)
     assert share == 1
     assert loss < worse
 
@@ -95,8 +95,8 @@ def test_what_may_show_the_same_thing_is_no_negative(why: str) -> None:
     )
     none = (tf.zeros((0, 2)), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32))
     args = (view, view, tf.constant([0, 1]), tf.constant([4, -1]))
-    with_it = losses.instance(*args, memory, 0.5)[0]
-    without = losses.instance(*args, none, 0.5)[0]
+    with_it = losses.infonce(*args, memory, 0.5)[0]
+    without = losses.infonce(*args, none, 0.5)[0]
     if why == "not filled":
         assert with_it == without
     else:

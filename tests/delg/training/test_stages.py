@@ -50,11 +50,11 @@ def tiny(folder: Path) -> dict[str, Any]:
     )
     values["data"] = {"folders": [str(folder / "photos")], "validation_share": 0.25}
     values["augment"] = {"side": 64}
-    values["loop"] = {"steps": 3, "batch": 16, "log_every": 1, "checkpoint_every": 1}
+    values["schedule"] = {"steps": 3, "batch": 16, "log_every": 1, "checkpoint_every": 1}
     first, second = values["stages"].values()
     first.update(trainable={"backbone_from": "block10"}, optimiser={"learning_rate": 0.1})
-    second.update(loop={"steps": 12}, optimiser={"learning_rate": 2})
-    second.update(augment={"area": [0.3, 1.0]}, after={"whiten_photos": 6, "keep_features": 0.7})
+    second.update(schedule={"steps": 12}, optimiser={"learning_rate": 2})
+    second.update(augment={"area": [0.3, 1.0]}, finalize={"whiten_photos": 6, "keep_features": 0.7})
     return values
 
 
@@ -144,14 +144,16 @@ def test_the_model_is_searched_by_the_aggregate_of_its_local_features(
     with ImageIndex.create(tmp_path / "i", str(run / "run" / "attention" / "model")) as images:
         images.use(model)
         assert images.add(photos).failed == []
-        assert images.kind.aggregated
+        assert images.feature_spec.aggregated
         hit = images.query(photos / "coffee" / "01.jpg", k=3)[0]
     assert hit.id == "coffee/01.jpg"
     assert hit.similarity == pytest.approx(1, abs=1e-3)
     assert hit.verified
 
 
-def test_begun_stages_are_resumed_only_when_asked_and_with_the_same_settings(run: Path) -> None:
+def test_begun_stages_are_resumed_only_when_asked_and_with_the_same_settings(
+    run: Path,
+) -> None:
     values = tiny(run)
     with pytest.raises(UsageError, match="earlier run"):
         train_in_stages(parse(TrainSettings, values, "test"))

@@ -16,7 +16,7 @@ from delg.training.batches import Batch
 from delg.training.optimizer import Optimiser, rate_at
 from delg.training.settings import OptimiserSettings, TrainableSettings, TrainSettings
 from delg.training.trainer import NotFiniteError, Trainer
-from delg.training.training_model import Learner, set_trainable
+from delg.training.training_model import TrainingModel, set_trainable
 
 SMALL: dict[str, Any] = {
     "out": "run",
@@ -30,13 +30,13 @@ SMALL: dict[str, Any] = {
     "data": {},
     "augment": {"side": 64, "views": 2},
     "losses": {
-        "instance": {"weight": 1.0, "memory": 12},
-        "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
+        "infonce": {"weight": 1.0, "cross_batch_memory": 12},
+        "correspondence": {"descriptor_weight": 1.0, "attention_weight": 1.0},
     },
     # Fewer blocks, so that a step is traced in less time; who asks about all of them says so.
     "trainable": {"backbone_from": "block14"},
-    "optimiser": {"kind": "adamw", "learning_rate": 0.01, "average": 0.5},
-    "loop": {"steps": 4, "batch": 4},
+    "optimiser": {"kind": "adamw", "learning_rate": 0.01, "ema_decay": 0.5},
+    "schedule": {"steps": 4, "batch": 4},
 }
 
 
@@ -57,12 +57,12 @@ def batch_of(step: int = 0, photos: int = 4, side: int = 64) -> Batch:
 
 
 def make(settings: TrainSettings) -> Trainer:
-    from delg.training.initial_weights import load_start
+    from delg.training.initial_weights import load_initial_weights
 
     keras.utils.set_random_seed(0)
     model = Delg(settings.model)
-    load_start(model, settings.start)
-    return Trainer(Learner(model, settings, 3), settings, tf.distribute.get_strategy())
+    load_initial_weights(model, settings.start)
+    return Trainer(TrainingModel(model, settings, 3), settings, tf.distribute.get_strategy())
 
 
 def tensors(batch: Batch) -> dict[str, tf.Tensor]:
@@ -72,12 +72,12 @@ def tensors(batch: Batch) -> dict[str, tf.Tensor]:
 def gradients(trainer: Trainer, every: bool = False) -> dict[str, bool]:
     """Name -> whether a gradient other than zero reaches that variable, of those that learn or of
     ``every`` one."""
-    backbone, heads = trainer.learner.trainable()
-    named = trainer.learner.variables() if every else backbone + heads
+    backbone, heads = trainer.training_model.trainable()
+    named = trainer.training_model.variables() if every else backbone + heads
     raw = [variable.value for _, variable in named]
     with tf.GradientTape() as tape:
         tape.watch(raw)
-        loss, _, _ = trainer.learner.loss(tensors(batch_of()), trainer.memory.tensors())
+        loss, _, _ = trainer.training_model.loss(tensors(batch_of()), trainer.memory.tensors())
     found = tape.gradient(loss, raw)
     return {
         name: one is not None and bool(np.abs(np.array(one)).max() > 0)
@@ -89,13 +89,13 @@ def test_local_losses_leave_the_backbone_untouched() -> None:
     local = settings_with(
         losses={
             "arcface": {"weight": 0},
-            "warps": {"descriptor_weight": 1.0, "attention_weight": 1.0},
+            "correspondence": {"descriptor_weight": 1.0, "attention_weight": 1.0},
         },
         trainable={},
     )
     reached = gradients(make(local), every=True)
     heads = ("autoencoder/", "attention/", "attention_classifier/")
-    learning = {name for part in make(local).learner.trainable() for name, _ in part}
+    learning = {name for part in make(local).training_model.trainable() for name, _ in part}
     assert {name for name, hit in reached.items() if hit} == learning
     assert {"attention/score/kernel", "attention_classifier/kernel"} <= learning
     assert reached["autoencoder/encoder/kernel"]
@@ -108,7 +108,7 @@ def test_the_global_losses_reach_the_whole_backbone_and_no_local_head() -> None:
         losses={
             "attention": {"weight": 0},
             "reconstruction": {"weight": 0},
-            "instance": {"weight": 1.0, "memory": 12},
+            "infonce": {"weight": 1.0, "cross_batch_memory": 12},
         },
         trainable={},
     )
@@ -135,7 +135,7 @@ def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_n
 
 
 def test_only_what_is_asked_learns() -> None:
-    model = make(settings_with()).learner.model
+    model = make(settings_with()).training_model.model
     set_trainable(model, TrainableSettings(backbone_from="block11"))
     learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
     assert {"block11_expand_conv", "block15_project_conv", "head_conv"} <= learning
@@ -152,12 +152,12 @@ def test_only_what_is_asked_learns() -> None:
 
 def test_attention_is_validated_on_the_map_it_is_trained_on() -> None:
     """The published code trained it on one map and validated it on another."""
-    trainer = make(settings_with(loop={"steps": 4, "batch": 8}))
-    model, batch = trainer.learner.model, batch_of(photos=8)
-    _, parts, _ = trainer.learner.loss(tensors(batch), trainer.memory.tensors())
+    trainer = make(settings_with(schedule={"steps": 4, "batch": 8}))
+    model, batch = trainer.training_model.model, batch_of(photos=8)
+    _, parts, _ = trainer.training_model.loss(tensors(batch), trainer.memory.tensors())
     maps = model.mid_level(batch.images)
     scores = model.attention(maps, training=True)[..., 0]
-    kernel, bias = (np.array(part) for part in trainer.learner.classifier or ())
+    kernel, bias = (np.array(part) for part in trainer.training_model.classifier or ())
     logits = losses.attended_feature(maps, scores) @ kernel + bias
     labels = tf.constant(np.tile(batch.labels, 2))
     np.testing.assert_allclose(parts["attention"], losses.cross_entropy(logits, labels), rtol=1e-4)
@@ -170,12 +170,12 @@ def test_attention_is_validated_on_the_map_it_is_trained_on() -> None:
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_weight_decay_takes_effect(kind: str) -> None:
     """The published code declared regularisers that never entered the loss."""
-    learner = make(settings_with()).learner
+    training_model = make(settings_with()).training_model
     optimiser = Optimiser(
-        learner,
+        training_model,
         OptimiserSettings(kind=kind, learning_rate=0.1, weight_decay=0.1),  # type: ignore[arg-type]
     )
-    variables = dict(named_variables(learner.model))
+    variables = dict(named_variables(training_model.model))
     kernel, bias = variables["whitening/projection/kernel"], variables["whitening/projection/bias"]
     before = np.array(kernel.value), np.array(bias.value)
     optimiser.apply([tf.zeros_like(v.value) for v in optimiser.variables])
@@ -184,16 +184,16 @@ def test_weight_decay_takes_effect(kind: str) -> None:
 
 
 def test_clipping_is_by_the_norm_of_all_gradients() -> None:
-    learner = make(settings_with()).learner
+    training_model = make(settings_with()).training_model
     spec = OptimiserSettings(learning_rate=1.0, momentum=0, clip_norm=2.0, backbone_factor=0.5)
-    optimiser = Optimiser(learner, spec)
+    optimiser = Optimiser(training_model, spec)
     optimiser.set_rate(1.0)
     before = [np.array(v.value) for v in optimiser.variables]
     norm = optimiser.apply([tf.ones_like(v.value) for v in optimiser.variables])
     count = sum(b.size for b in before)
     np.testing.assert_allclose(norm, np.sqrt(count), rtol=1e-4)
     moved = [b - np.array(v.value) for b, v in zip(before, optimiser.variables, strict=True)]
-    backbone = len(learner.trainable()[0])
+    backbone = len(training_model.trainable()[0])
     for number, change in enumerate(moved):
         expected = 2 / np.sqrt(count) * (0.5 if number < backbone else 1)
         np.testing.assert_allclose(change, expected, rtol=0.05, atol=1e-6)
@@ -218,8 +218,8 @@ def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
     }
     results = []
     for parts in (1, 2):
-        loop = {"steps": 4, "batch": 8, "accumulate": parts}
-        trainer = make(settings_with(losses=alone, loop=loop))
+        schedule = {"steps": 4, "batch": 8, "accumulate": parts}
+        trainer = make(settings_with(losses=alone, schedule=schedule))
         numbers = trainer.train(batch_of(photos=8))
         results.append((numbers["loss"], [np.array(v.value) for v in trainer.optimiser.variables]))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
@@ -230,7 +230,7 @@ def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
 def test_a_step_that_is_not_finite_stops_the_run() -> None:
     trainer = make(settings_with())
     trainer.train(batch_of(0))
-    kernel = trainer.learner.model.whitening.projection.kernel
+    kernel = trainer.training_model.model.whitening.projection.kernel
     kernel.assign(np.array(kernel) * np.nan)
     with pytest.raises(NotFiniteError, match=r"step 1: .*arcface"):
         trainer.train(batch_of(1))
@@ -246,24 +246,34 @@ def test_restoring_wants_the_same_variables() -> None:
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-def test_the_average_is_used_inside_and_put_back_after() -> None:
+def test_the_moving_average_is_used_inside_and_the_weights_are_put_back_after() -> None:
     trainer = make(settings_with())
-    first = np.array(trainer.learner.centres)
-    trainer.train(batch_of())
-    now = np.array(trainer.learner.centres)
+    centres = trainer.training_model.centres
+    after_step = []
+    for _ in range(3):
+        trainer.train(batch_of())
+        after_step.append(np.array(centres))
+    first, second, third = after_step
     with trainer.averaged():
-        np.testing.assert_allclose(trainer.learner.centres, (first + now) / 2, atol=1e-6)
-    np.testing.assert_array_equal(trainer.learner.centres, now)
+        np.testing.assert_allclose(centres, first / 4 + second / 4 + third / 2, atol=1e-6)
+    np.testing.assert_array_equal(centres, third)
+    # Under these names runs of earlier versions kept them, too.
+    arrays = trainer.snapshot({}).arrays
+    averages = [name for name in arrays if name.startswith("average/")]
+    count = len(trainer.optimiser.variables)
+    assert averages == [f"average/{number:05d}" for number in range(count)]
+    # Iterations and rates of two optimisers, two moments of each variable.
+    assert len([n for n in arrays if n.startswith("optimiser/")]) == 4 + 2 * count
 
 
 def test_mixed_precision_learns() -> None:
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        loop = {"steps": 9, "batch": 4, "precision": "mixed_bfloat16"}
+        schedule = {"steps": 9, "batch": 4, "precision": "mixed_bfloat16"}
         slow = {"kind": "adamw", "learning_rate": 0.00003}
-        trainer = make(settings_with(loop=loop, optimiser=slow))
+        trainer = make(settings_with(schedule=schedule, optimiser=slow))
         values = [trainer.train(batch_of())["arcface"] for _ in range(4)]
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert values[-1] < 0.8 * values[0]
-    assert trainer.learner.model.whitening.projection.kernel.dtype == "float32"
+    assert trainer.training_model.model.whitening.projection.kernel.dtype == "float32"
