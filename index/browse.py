@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from index.storage.catalog import Catalog, ImageRow
+from index.storage.catalog import Catalog
+from index.storage.catalog_tables import ImageRow
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 from index.verification.pair import verify_features
 

@@ -32,7 +32,8 @@ from index.search.orientation import Orientations
 from index.search.search import Search
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
-from index.storage.catalog import Catalog, ImageRow
+from index.storage.catalog import Catalog
+from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
 

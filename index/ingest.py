@@ -16,7 +16,7 @@ from delg.images.scan import Photo, scan
 from delg.types import Failure, ImageFeatures
 from index.labels import Label, Labels
 from index.settings import StoreSettings
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.store import Store
 
 # Called as progress(done, total, failed) after every photo.
@@ -169,11 +169,7 @@ def _touch(store: Store, rows: list[ImageRow]) -> None:
     if not rows:
         return
     with store.catalog.write() as db:
-        for row in rows:
-            db.execute(
-                "UPDATE images SET path = ?, mtime_ns = ?, label = ?, metadata = ? WHERE row = ?",
-                (row.path, row.mtime_ns, row.label, row.values()[10], row.row),
-            )
+        update_images(db, rows)
 
 
 def _extract(

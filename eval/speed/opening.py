@@ -17,7 +17,7 @@ from eval.speed.vectors import DIM, Vectors
 from index.formats.exchange import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
-from index.storage.catalog import ImageRow, SegmentRow, insert_segment, put_images
+from index.storage.catalog_tables import ImageRow, SegmentRow, insert_segment, put_images
 from index.storage.store import Store
 
 _COUNT, _QUICK_COUNT = 1_000_000, 20_000
@@ -76,7 +76,7 @@ def _commit(store: Store, first: int, vectors: FloatArray, local: LocalFeatures)
     for start in range(0, len(vectors), _SEGMENT):
         photos = [ImageFeatures(one, local, 640, 480) for one in vectors[start : start + _SEGMENT]]
         ids = [f"{first + start + i:09d}.jpg" for i in range(len(photos))]
-        segments.append(store.write_segment_of(ids, photos, number + len(segments)))
+        segments.append(store.write_segment(number + len(segments), ids, photos))
         images += [
             ImageRow(one, f"/photos/{one}", 1, 1, "", width=640, height=480,
                      segment=segments[-1].number, position=position)

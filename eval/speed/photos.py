@@ -14,7 +14,7 @@ from eval.speed.build import write_photos
 from eval.speed.harness import Bench, Result, stage
 from index.demo.photos import make_gallery
 from index.image_index import ImageIndex
-from index.storage.catalog import ImageRow, insert_segment, put_images
+from index.storage.catalog_tables import ImageRow, insert_segment, put_images
 from index.storage.store import Store
 
 # Photos that differ, how often all but one are there, and which is there once; no other of these
@@ -61,7 +61,7 @@ def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
 
 def _copy(store: Store, images: list[ImageRow]) -> None:
     """Images under other ids, with the features that they name as they are stored."""
-    segment = store.rewrite(images, store.catalog.next_segment())
+    segment = store.rewrite_segment(store.catalog.next_segment(), images)
     placed = [
         replace(one, segment=segment.number, position=position)
         for position, one in enumerate(images)

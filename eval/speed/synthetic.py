@@ -13,7 +13,7 @@ from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from index.formats.exchange import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 
 SIZE = (1024, 768)

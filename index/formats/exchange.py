@@ -18,7 +18,7 @@ from index.formats import read, writer
 from index.formats.delg import without_suffix
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
 from index.ingest import Progress
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 
 

@@ -7,7 +7,7 @@ from delg.images.decode import ImageError, OversizedError
 from index.serve.job_queue import TooBusyError
 from index.serve.service import ConflictError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
-from index.storage.store import BusyError
+from index.storage.lock import BusyError
 
 # Seconds after which a client may try again.
 _RETRY_AFTER = "2"

@@ -34,7 +34,7 @@ from index.serve.uploads import (
     SearchParams,
     Upload,
 )
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 
 # Folder inside the index for photos that are added over HTTP.
 PHOTOS = "photos"

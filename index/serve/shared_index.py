@@ -16,7 +16,7 @@ from delg.errors import DelgError
 from delg.extraction.extractor import Extractor
 from index.image_index import ImageIndex
 from index.storage.catalog import FILE as CATALOG_FILE
-from index.storage.store import BusyError
+from index.storage.lock import BusyError
 
 log = logging.getLogger(__name__)
 # Inode, size and time of the catalog's file and of its log: differs after every change.

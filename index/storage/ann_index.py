@@ -1,7 +1,8 @@
-"""The shortlist: FAISS over the global descriptors, with the catalog's row numbers as ids.
+"""Approximate nearest neighbours: FAISS over the global descriptors, with the catalog's row numbers
+as ids.
 
-The file is derived from the segments and says at its end which state of the catalog it shows, so
-that one left behind by a kill is noticed and brought up to date.
+The file is derived from the segments. Its footer says which state of the catalog it shows, so that
+one left behind by a kill is noticed and brought up to date.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ KIND_DESCRIPTIONS = {
     "rabitq": "inverted lists, 1 bit per component (rabitq)",
 }
 _TRAINED = ("sq8", *_LISTED)
-# Beyond this many times the images it was trained for, an index is trained anew; from fewer than
-# enough to know the descriptors' range, at every growth.
-_OUTGROWN, _ENOUGH = 2, 1000
+# An index is trained anew beyond this multiple of the images it was trained for; below enough of
+# them to know the descriptors' range, at every growth.
+_MAX_GROWTH, _ENOUGH_IMAGES = 2, 1000
 _MAGIC = b"DELGROWS"
-# What k-means wants to see for each list (39 at least), and in how many rounds.
-_POINTS_PER_LIST, _ROUNDS = 40, 6
-# What a quantizer's range wants to see.
+# Sample per list that k-means should have (39 at least), and its iterations.
+_POINTS_PER_LIST, _KMEANS_ITERATIONS = 40, 6
+# Sample from which the range of the components is learnt.
 _POINTS_FOR_RANGE = 65_536
-# Lists that a choice by size makes at most: their training grows with the square.
-_MOST_LISTS = 4096
-# One list in so many is searched, and so many at least.
-_PROBED, _FEWEST_PROBES = 10, 32
-# So many times the images wanted at most, where components take a byte or two.
-_OF_BYTES = 2
-# So many images at most are looked at again for those wanted.
-_MOST_AGAIN = 4000
+# Where the settings leave it open: at most so many lists, as training grows with the square.
+_MAX_LISTS = 4096
+# Where the settings leave it open: one list in ten is searched, and at least so many.
+_LISTS_PER_PROBE, _MIN_PROBES = 10, 32
+# Where components take a byte or two, only neighbours change places: refine fewer.
+_MAX_BYTE_REFINE_FACTOR = 2
+# Candidates beyond the results wanted, at most, that are ranked again.
+_MAX_EXTRA_CANDIDATES = 4000
 
 Rows = NDArray[np.int64]
 
@@ -63,9 +64,9 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
     return "rabitq" if count >= settings.ivf_from else "fp16"
 
 
-def _lists(settings: ShortlistSettings, count: int) -> int:
-    wanted = settings.nlist or min(_MOST_LISTS, round(4 * math.sqrt(count)))
-    return max(1, min(wanted, count // _POINTS_PER_LIST))
+def _list_count(settings: ShortlistSettings, count: int) -> int:
+    lists = settings.nlist or min(_MAX_LISTS, round(4 * math.sqrt(count)))
+    return max(1, min(lists, count // _POINTS_PER_LIST))
 
 
 class AnnIndex:
@@ -74,46 +75,46 @@ class AnnIndex:
     Args:
         faiss_index: with ids.
         kind: "flat", "fp16", "sq8", "ivf" or "rabitq".
-        probes: lists searched, for the last two; see :meth:`set_nprobe`.
+        nprobe: lists searched, for the last two; see :meth:`set_nprobe`.
         trained_for: number of images whose descriptors it was trained to hold.
     """
 
-    def __init__(self, faiss_index: Any, kind: str, probes: int | None, trained_for: int) -> None:
+    def __init__(self, faiss_index: Any, kind: str, nprobe: int | None, trained_for: int) -> None:
         self._index, self.kind, self._trained_for = faiss_index, kind, trained_for
-        self.set_nprobe(probes)
+        self.set_nprobe(nprobe)
 
-    def set_nprobe(self, probes: int | None) -> None:
+    def set_nprobe(self, nprobe: int | None) -> None:
         """Lists searched from now on, or None for a tenth; only an inverted file has any."""
         if self.kind in _LISTED:
             lists = faiss.extract_index_ivf(self._index)
-            lists.nprobe = probes or max(_FEWEST_PROBES, lists.nlist // _PROBED)
+            lists.nprobe = nprobe or max(_MIN_PROBES, lists.nlist // _LISTS_PER_PROBE)
 
     @classmethod
     def train(
         cls, dim: int, count: int, sample: Callable[[int], FloatArray], settings: ShortlistSettings
     ) -> AnnIndex:
-        """An index of the kind that suits ``count`` images, trained but with nothing in it.
+        """An empty index of the kind that suits ``count`` images, trained for them.
 
         Args:
             dim: D.
             count: images that will be added.
-            sample: gives up to so many descriptors (N, D) to train on.
+            sample: called with a number, gives at most so many descriptors (N, D) to train on.
             settings: the kind and its parameters.
         """
-        # With nothing to train on, the exact kind stands in; it is built anew when there is.
+        # With nothing to train on, the exact kind stands in; it is rebuilt when there is.
         kind = choose_kind(settings, count) if count else "flat"
-        spec = {
+        lists = _list_count(settings, count) if kind in _LISTED else 0
+        description = {
             "flat": "IDMap2,Flat",
             "fp16": "IDMap2,SQfp16",
             "sq8": "IDMap2,SQ8",
-            "ivf": f"IVF{_lists(settings, count)},SQ8",
-            "rabitq": f"IVF{_lists(settings, count)},RaBitQ",
+            "ivf": f"IVF{lists},SQ8",
+            "rabitq": f"IVF{lists},RaBitQ",
         }[kind]
-        index = faiss.index_factory(dim, spec, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, description, faiss.METRIC_INNER_PRODUCT)
         if not index.is_trained:
-            lists = _lists(settings, count) if kind in _LISTED else 0
             if lists:
-                faiss.extract_index_ivf(index).cp.niter = _ROUNDS
+                faiss.extract_index_ivf(index).cp.niter = _KMEANS_ITERATIONS
             points = max(_POINTS_PER_LIST * lists, _POINTS_FOR_RANGE)
             index.train(np.ascontiguousarray(sample(points)))
         return cls(index, kind, settings.nprobe, count if kind in _TRAINED else 0)
@@ -123,23 +124,22 @@ class AnnIndex:
         """The FAISS index itself."""
         return self._index
 
-    def is_exact(self, halves: bool = False) -> bool:
-        """Whether the similarities it gives are those of the descriptors put in.
+    def is_exact(self, from_float16: bool = False) -> bool:
+        """Whether its similarities are those of the descriptors that were added.
 
         Args:
-            halves: what was put in came from float16.
+            from_float16: the descriptors came from float16.
         """
-        return self.kind == "flat" or (halves and self.kind == "fp16")
+        return self.kind == "flat" or (from_float16 and self.kind == "fp16")
 
     def candidate_count(self, count: int, settings: ShortlistSettings) -> int:
-        """How many of its answers hold the ``count`` nearest, if they are looked at again."""
+        """Candidates to rank again by their descriptors in order to find the ``count`` nearest."""
         if self.is_exact():
             return count
-        # Of a byte a component only neighbours change places.
-        times = settings.refine_factor
+        factor = settings.refine_factor
         if self.kind != "rabitq":
-            times = min(times, _OF_BYTES)
-        return count + min((times - 1) * count, _MOST_AGAIN)
+            factor = min(factor, _MAX_BYTE_REFINE_FACTOR)
+        return count + min((factor - 1) * count, _MAX_EXTRA_CANDIDATES)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -148,11 +148,11 @@ class AnnIndex:
         """Whether a fresh build would choose this kind, and training has seen enough."""
         if choose_kind(settings, len(self)) != self.kind:
             return False
-        growth = _OUTGROWN if self._trained_for >= _ENOUGH else 1
-        return self.kind not in _TRAINED or len(self) <= growth * self._trained_for
+        max_growth = _MAX_GROWTH if self._trained_for >= _ENOUGH_IMAGES else 1
+        return self.kind not in _TRAINED or len(self) <= max_growth * self._trained_for
 
     def rows(self) -> Rows:
-        """Row numbers held, in no order."""
+        """Row numbers of the images in it, in no order."""
         if self.kind not in _LISTED:
             return faiss.vector_to_array(self._index.id_map).astype(np.int64)
         lists = self._index.invlists
@@ -164,11 +164,11 @@ class AnnIndex:
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def add(self, vectors: FloatArray, rows: Rows) -> None:
-        """Add descriptors (N, D) under these row numbers."""
+        """Add descriptors (N, D) under these row numbers (N,)."""
         self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), rows)
 
     def remove(self, rows: Rows) -> None:
-        """Take out what lies under these row numbers."""
+        """Remove the descriptors under these row numbers."""
         self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
 
     def search(self, vector: FloatArray, count: int) -> tuple[Rows, FloatArray]:
@@ -176,19 +176,24 @@ class AnnIndex:
 
         Args:
             vector: float32 (D,), unit length.
-            count: at most so many are returned.
+            count: at most this many are returned.
         """
         count = min(count, len(self))
         if count == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         similarities, rows = self._index.search(vector[None], count)
-        found = rows[0] >= 0
-        rows, similarities = rows[0][found], similarities[0][found]
+        # FAISS fills up with -1 where the lists searched hold fewer.
+        is_hit = rows[0] >= 0
+        rows, similarities = rows[0][is_hit], similarities[0][is_hit]
         order = np.lexsort((rows, -similarities))
         return rows[order], similarities[order]
 
     def save(self, folder: Path, generation: int) -> None:
-        """Write it, marked as showing that generation of the catalog."""
+        """Write it, marked as showing that generation of the catalog.
+
+        Raises:
+            DelgError: it cannot be written.
+        """
         path = folder / FILE
         with atomic_write(path) as temporary:
             try:
@@ -200,15 +205,21 @@ class AnnIndex:
                 file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
 
     @classmethod
-    def load(cls, folder: Path, dim: int, probes: int | None) -> tuple[AnnIndex, int] | None:
-        """The stored shortlist and the generation it shows; None if it is missing or damaged."""
+    def load(cls, folder: Path, dim: int, nprobe: int | None) -> tuple[AnnIndex, int] | None:
+        """The stored index and the generation it shows; None if it is missing or damaged.
+
+        Args:
+            folder: of the image index.
+            dim: D, of the descriptors that it must hold.
+            nprobe: see :meth:`set_nprobe`.
+        """
         path = folder / FILE
         try:
             with path.open("rb") as file:
                 file.seek(-_FOOTER.size, os.SEEK_END)
                 end = file.tell()
                 magic, generation, trained_for, checksum = _FOOTER.unpack(file.read())
-            # FAISS takes what it reads on trust.
+            # FAISS does not check what it reads.
             if magic != _MAGIC or _checksum(path, end) != checksum:
                 return None
             index = faiss.read_index(str(path))
@@ -216,16 +227,16 @@ class AnnIndex:
             return None
         if index.d != dim:
             return None
-        return cls(index, _kind_of(index), probes, trained_for), generation
+        return cls(index, _kind_of(index), nprobe, trained_for), generation
 
 
 def _checksum(path: Path, length: int | None = None) -> int:
     """CRC-32 of the file's first ``length`` bytes, or of all of them."""
-    checksum, left = 0, path.stat().st_size if length is None else length
+    checksum, remaining = 0, path.stat().st_size if length is None else length
     with path.open("rb") as file:
-        while left > 0 and (block := file.read(min(left, 1 << 20))):
+        while remaining > 0 and (block := file.read(min(remaining, 1 << 20))):
             checksum = zlib.crc32(block, checksum)
-            left -= len(block)
+            remaining -= len(block)
     return checksum
 
 

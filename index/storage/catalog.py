@@ -11,9 +11,8 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,102 +20,28 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.files import atomic_write
+from index.storage.catalog_tables import IMAGE_COLUMNS, SCHEMA, ImageRow, SegmentRow
 
 FILE = "catalog.sqlite"
 FORMAT = 1
 
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE segments (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    images INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL
-);
-CREATE TABLE images (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    path TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    mtime_ns INTEGER NOT NULL,
-    sha256 TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('ok', 'failed')),
-    reason TEXT,
-    width INTEGER,
-    height INTEGER,
-    label TEXT,
-    metadata TEXT NOT NULL DEFAULT '{}',
-    segment INTEGER REFERENCES segments (number),
-    position INTEGER,
-    CHECK ((state = 'ok') = (segment IS NOT NULL AND position IS NOT NULL)),
-    UNIQUE (segment, position)
-);
-"""
-_COLUMNS = (
-    "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
-    "segment, position"
-)
-# Up to so many times the rows wanted, reading all between them is faster than looking each up.
-_SWEEP = 4
+# Where rows lie closer than this on average, reading all between them is faster than each by key.
+_RANGE_SCAN_GAP = 4
 _KEYS_AT_ONCE = 500
-# What SQLite says of a full disk, a missing permission or a lock elsewhere: nothing is broken.
-_PASSING = re.compile("disk I/O error|is full|unable to open|readonly|is locked")
+# SQLite's messages for a full disk, a missing permission or a lock elsewhere: nothing is broken.
+_TEMPORARY = re.compile("disk I/O error|is full|unable to open|readonly|is locked")
 
 
 class CatalogError(DelgError):
     """The catalog is missing, damaged, or of another format."""
 
 
-@dataclass(frozen=True)
-class ImageRow:
-    """One image as the catalog knows it.
-
-    Attributes:
-        row: number inside the index; never reused, so a replaced photo gets a new one.
-        state: "ok", or "failed" with a ``reason``.
-        segment, position: where its features lie; None for failed ones.
-    """
-
-    id: str
-    path: str
-    size: int
-    mtime_ns: int
-    sha256: str
-    state: str = "ok"
-    reason: str | None = None
-    width: int | None = None
-    height: int | None = None
-    label: str | None = None
-    metadata: dict[str, str] = field(default_factory=dict)
-    segment: int | None = None
-    position: int | None = None
-    row: int = 0
-
-    def values(self) -> tuple[object, ...]:
-        """In the order of the table's columns, without the row number."""
-        return (
-            self.id, self.path, self.size, self.mtime_ns, self.sha256, self.state, self.reason,
-            self.width, self.height, self.label, json.dumps(self.metadata, ensure_ascii=False),
-            self.segment, self.position,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SegmentRow:
-    """One segment file: its number, photos written, bytes and SHA-256."""
-
-    number: int
-    images: int
-    bytes: int
-    sha256: str
-
-
-def _image(values: Sequence) -> ImageRow:
-    named = dict(zip((*_COLUMNS.split(", "), "row"), values, strict=True))
+def _image_row(values: Sequence) -> ImageRow:
+    columns = dict(zip((*IMAGE_COLUMNS.split(", "), "row"), values, strict=True))
     try:
-        return ImageRow(**{**named, "metadata": json.loads(named["metadata"])})
+        return ImageRow(**{**columns, "metadata": json.loads(columns["metadata"])})
     except ValueError as error:
-        raise CatalogError(f"the catalog's entry of {named['id']} is damaged ({error})") from None
+        raise CatalogError(f"the catalog's entry of {columns['id']} is damaged ({error})") from None
 
 
 class Catalog:
@@ -146,14 +71,13 @@ class Catalog:
     def _connect(self) -> sqlite3.Connection:
         # A folder that cannot be written to cannot take the log's files, and nobody changes it;
         # a log that a killed writer left there is read all the same.
-        frozen = not os.access(self.path.parent, os.W_OK)
-        if not frozen:
+        if os.access(self.path.parent, os.W_OK):
             with contextlib.suppress(sqlite3.OperationalError):
                 return self._connect_as("rw")
             # A full disk has no room for the log's files either.
         log = self.path.with_name(FILE + "-wal")
-        told = log.exists() and log.stat().st_size > 0
-        return self._connect_as("ro" if told else "ro&immutable=1")
+        has_log = log.exists() and log.stat().st_size > 0
+        return self._connect_as("ro" if has_log else "ro&immutable=1")
 
     def _connect_as(self, mode: str) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
@@ -172,7 +96,11 @@ class Catalog:
 
     @staticmethod
     def create(folder: Path, meta: dict[str, str]) -> None:
-        """A new catalog with these facts.
+        """Create an empty catalog.
+
+        Args:
+            folder: of the index; it exists.
+            meta: what is known of the index, by key.
 
         Raises:
             DelgError: it cannot be written.
@@ -180,9 +108,9 @@ class Catalog:
         with atomic_write(folder / FILE) as temporary:
             temporary.unlink(missing_ok=True)
             db = sqlite3.connect(temporary, isolation_level=None)
-            db.executescript(_SCHEMA)
-            rows = {"format": str(FORMAT), "generation": "0", **meta}
-            db.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+            db.executescript(SCHEMA)
+            values = {"format": str(FORMAT), "generation": "0", **meta}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
             db.execute("PRAGMA journal_mode = WAL")
             db.close()
 
@@ -202,7 +130,7 @@ class Catalog:
         return next(self._rows(query, values), None)
 
     def _failed(self, error: Exception) -> CatalogError:
-        if isinstance(error, sqlite3.OperationalError) and _PASSING.search(str(error)):
+        if isinstance(error, sqlite3.OperationalError) and _TEMPORARY.search(str(error)):
             return CatalogError(
                 f"{self.path}: cannot be read or written now ({error}); what it holds is kept: "
                 "make room on the disk or mend the permissions, and try again"
@@ -241,12 +169,12 @@ class Catalog:
             self._execute("SELECT count(*) FROM meta").fetchone()
 
     def meta(self, key: str) -> str:
-        """One fact about the index; empty if it is not known."""
+        """What is known of the index under that key; empty if nothing is."""
         row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
         return row[0] if row else ""
 
     def set_meta(self, key: str, value: str) -> None:
-        """Record one fact."""
+        """Record what is known of the index under that key."""
         with self.write() as db:
             db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
@@ -268,40 +196,43 @@ class Catalog:
     def searchable(self) -> NDArray[np.int64]:
         """int64 (N, 3): row, segment and position of the images with features, by row."""
         query = "SELECT row, segment, position FROM images WHERE state = 'ok' ORDER BY row"
-        found = self._rows(query)
-        values = np.fromiter((value for row in found for value in row), np.int64)
+        values = np.fromiter((value for row in self._rows(query) for value in row), np.int64)
         return values.reshape(-1, 3)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of the images under these row numbers, in their order."""
-        found = self._by_row("id", rows)
-        return [found[int(row)][0] for row in rows]
+        columns = self._by_row("id", rows)
+        return [columns[int(row)][0] for row in rows]
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (len(rows), 2): segment and position of the images under these row numbers."""
-        found = self._by_row("segment, position", rows)
-        return np.array([found[int(row)] for row in rows], np.int64).reshape(-1, 2)
+        columns = self._by_row("segment, position", rows)
+        return np.array([columns[int(row)] for row in rows], np.int64).reshape(-1, 2)
 
     def place(self, row: int) -> tuple[int, int]:
-        """Segment and position of the image under that row number, a KeyError if there is none."""
-        found = self._row("SELECT segment, position FROM images WHERE row = ?", (row,))
-        if found is None:
+        """Segment and position of the image under that row number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        values = self._row("SELECT segment, position FROM images WHERE row = ?", (row,))
+        if values is None:
             raise KeyError(row)
-        return found[0], found[1]
+        return values[0], values[1]
 
     def _by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
-        """Row number -> columns; of many rows close together in one sweep, of few by key."""
+        """Row number -> columns; many rows close together by range, few by key."""
         query = f"SELECT row, {columns} FROM images WHERE row "
-        found: dict[int, tuple] = {}
-        if len(rows) and np.ptp(rows) < _SWEEP * len(rows):
+        values: dict[int, tuple] = {}
+        if len(rows) and np.ptp(rows) < _RANGE_SCAN_GAP * len(rows):
             ends = int(rows.min()), int(rows.max())
-            found.update((row[0], row[1:]) for row in self._rows(query + "BETWEEN ? AND ?", ends))
-            return found
+            values.update((row[0], row[1:]) for row in self._rows(query + "BETWEEN ? AND ?", ends))
+            return values
         for start in range(0, len(rows), _KEYS_AT_ONCE):
             keys = [int(row) for row in rows[start : start + _KEYS_AT_ONCE]]
             marks = f"IN ({', '.join('?' * len(keys))})"
-            found.update((row[0], row[1:]) for row in self._rows(query + marks, keys))
-        return found
+            values.update((row[0], row[1:]) for row in self._rows(query + marks, keys))
+        return values
 
     def count(self, state: str) -> int:
         """Images in that state."""
@@ -311,9 +242,9 @@ class Catalog:
 
     def by_id(self, image_id: str) -> ImageRow | None:
         """The image with that id."""
-        query = f"SELECT {_COLUMNS}, row FROM images WHERE id = ?"
+        query = f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE id = ?"
         row = self._row(query, (image_id,))
-        return _image(row) if row else None
+        return _image_row(row) if row else None
 
     def by_row(self, row: int) -> ImageRow:
         """The image with that row number.
@@ -321,24 +252,31 @@ class Catalog:
         Raises:
             KeyError: there is none.
         """
-        values = self._row(f"SELECT {_COLUMNS}, row FROM images WHERE row = ?", (row,))
+        values = self._row(f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE row = ?", (row,))
         if values is None:
             raise KeyError(row)
-        return _image(values)
+        return _image_row(values)
 
     def images(self, state: str | None = None) -> Iterator[ImageRow]:
         """All images, or those in one state, by id."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
-        query = f"SELECT {_COLUMNS}, row FROM images {where} ORDER BY id"
+        query = f"SELECT {IMAGE_COLUMNS}, row FROM images {where} ORDER BY id"
         for row in self._rows(query, values):
-            yield _image(row)
+            yield _image_row(row)
 
     def select(
         self, where: str, values: Sequence = (), limit: int = -1, offset: int = 0
     ) -> list[ImageRow]:
-        """The images that an SQL condition over the table ``images`` picks, by id."""
-        query = f"SELECT {_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
-        return [_image(row) for row in self._rows(query, (*values, limit, offset))]
+        """The images that fulfil an SQL condition over the table ``images``, by id.
+
+        Args:
+            where: the condition; ``values`` are for its question marks.
+            limit: at most this many, or all with -1, after the first ``offset``.
+        """
+        query = (
+            f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
+        )
+        return [_image_row(row) for row in self._rows(query, (*values, limit, offset))]
 
     def count_values(
         self, what: str, values: Sequence = (), limit: int = -1
@@ -346,9 +284,9 @@ class Catalog:
         """Count rows by their first column, the most frequent first.
 
         Args:
-            what: "EXPRESSION FROM …", an SQL query's part; rows where it is null do not count.
+            what: "EXPRESSION AS value FROM …", a part of an SQL query; nulls do not count.
             values: for its question marks.
-            limit: at most so many are returned.
+            limit: at most this many are returned, or all with -1.
         """
         query = (
             f"SELECT value, count(*) AS number FROM (SELECT {what}) WHERE value IS NOT NULL "
@@ -357,44 +295,8 @@ class Catalog:
         return list(self._rows(query, (*values, limit)))
 
     def integrity(self) -> str:
-        """SQLite's own verdict: "ok" or what is damaged."""
+        """The verdict of SQLite itself: "ok", or what is damaged."""
         try:
             return self._db.execute("PRAGMA integrity_check").fetchone()[0]
         except sqlite3.Error as error:
             return str(error)
-
-
-def insert_segment(db: sqlite3.Connection, segment: SegmentRow) -> None:
-    """Record a segment file; inside :meth:`Catalog.write`."""
-    db.execute(
-        "INSERT INTO segments VALUES (?, ?, ?, ?)",
-        (segment.number, segment.images, segment.bytes, segment.sha256),
-    )
-
-
-def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
-    """Insert images, replacing those of the same id under new row numbers."""
-    marks = ", ".join("?" * len(_COLUMNS.split(",")))
-    for image in images:
-        db.execute("DELETE FROM images WHERE id = ?", (image.id,))
-        db.execute(f"INSERT INTO images ({_COLUMNS}) VALUES ({marks})", image.values())
-    _count_change(db)
-
-
-def drop_empty_segments(db: sqlite3.Connection, numbers: Iterable[int]) -> None:
-    """Forget those of the segments that no image refers to."""
-    db.executemany(
-        "DELETE FROM segments WHERE number = ?1 "
-        "AND NOT EXISTS (SELECT 1 FROM images WHERE segment = ?1)",
-        [(number,) for number in numbers],
-    )
-
-
-def drop_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:
-    """Delete images by id; their features stay in the segments until a compaction."""
-    db.executemany("DELETE FROM images WHERE id = ?", [(one,) for one in ids])
-    _count_change(db)
-
-
-def _count_change(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")

@@ -10,7 +10,7 @@ _TINY = 1e-12
 
 
 def encode(descriptors: FloatArray, codec: str) -> np.ndarray:
-    """Pack unit vectors.
+    """Encode unit vectors.
 
     int8 stretches each vector until its largest component is ±127; as only its direction counts,
     the stretch need not be kept.
@@ -28,14 +28,17 @@ def encode(descriptors: FloatArray, codec: str) -> np.ndarray:
     return np.rint(descriptors * (127 / peak)).astype(np.int8)
 
 
-def decode(packed: np.ndarray) -> FloatArray:
-    """Unpack what :func:`encode` gave; packing that again gives the same bytes.
+def decode(encoded: np.ndarray) -> FloatArray:
+    """Decode what :func:`encode` returned; encoding the result again gives the same bytes.
+
+    Args:
+        encoded: int8, float16 or float32 (N, d).
 
     Returns:
-        float32 (N, d), unit length (with float16 to about a thousandth).
+        float32 (N, d), unit length (from float16 to about a thousandth).
     """
-    values = packed.astype(np.float32)
-    if packed.dtype != np.int8:
+    values = encoded.astype(np.float32)
+    if encoded.dtype != np.int8:
         return values
     norms = np.sqrt(np.einsum("ij,ij->i", values, values))[:, None]
     return values / np.maximum(norms, _TINY)

@@ -1,7 +1,7 @@
-"""Which local features of a photo are kept, when not all are.
+"""Which local features of a photo are kept when there are too many.
 
-The best by score, but first those that no better one stands in for: neighbouring levels of the
-pyramid see much the same in the same place, and a second feature of it proves little.
+The best by score, but first those that repeat no better one: neighbouring levels of the pyramid
+see much the same at the same place, and a second feature of it proves little.
 """
 
 from __future__ import annotations
@@ -9,28 +9,32 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.compiled import compiled
 from delg.types import LocalFeatures
 
-# How near two features are the same place, at scale 1, in parts of the photo's longest side.
-_NEAR = 0.012
-# How near two scales are neighbours, in octaves.
-_OCTAVES = 0.6
+# Distance below which two features lie at the same place, at scale 1, as a share of the photo's
+# longest side.
+_SAME_PLACE = 0.012
+# Octaves below which two scales are neighbours.
+_NEIGHBOURING_OCTAVES = 0.6
 
 
-def top_k(features: LocalFeatures, most: int, longest_side: int) -> LocalFeatures:
-    """At most so many of the features, in their order.
+def top_k(features: LocalFeatures, k: int, longest_side: int) -> LocalFeatures:
+    """At most ``k`` of the features, in their order.
 
     Args:
-        features: of a photo whose longest side has ``longest_side`` pixels.
+        features: of one photo, N of them.
+        k: number of features to keep.
+        longest_side: of the photo, pixels.
     """
-    if len(features) <= most:
+    if len(features) <= k:
         return features
-    order = np.argsort(-features.scores, kind="stable")
-    # What is repeated follows all else; either way the better first.
-    late = _repeats(features, order, longest_side)
-    kept = np.sort(order[np.argsort(late, kind="stable")[:most]])
+    by_score = np.argsort(-features.scores, kind="stable")
+    # Repeats come after all others; among either, the higher score comes first.
+    is_repeat = _mark_repeats(features, by_score, longest_side)
+    kept = np.sort(by_score[np.argsort(is_repeat, kind="stable")[:k]])
     return LocalFeatures(
         features.keypoints[kept],
         features.descriptors[kept],
@@ -39,24 +43,35 @@ def top_k(features: LocalFeatures, most: int, longest_side: int) -> LocalFeature
     )
 
 
-def _repeats(features: LocalFeatures, order: np.ndarray, longest_side: int) -> np.ndarray:
-    """Whether each feature, in that order, repeats one before it: bool (N,)."""
+def _mark_repeats(
+    features: LocalFeatures, order: NDArray[np.intp], longest_side: int
+) -> NDArray[np.bool_]:
+    """Whether each feature, taken in ``order``, repeats one before it: bool (N,)."""
     places = features.keypoints[order] / longest_side
     scales = np.maximum(features.scales[order], np.finfo(np.float32).tiny)
     x, y = np.ascontiguousarray(places.T)
     repeats = np.zeros(len(order), bool)
-    _find_repeats(x, y, (_NEAR / scales) ** 2, np.log2(scales), np.float32(_OCTAVES), repeats)
+    _find_repeats(
+        x,
+        y,
+        (_SAME_PLACE / scales) ** 2,
+        np.log2(scales),
+        np.float32(_NEIGHBOURING_OCTAVES),
+        repeats,
+    )
     return repeats
 
 
 @compiled
-def _find_repeats(x: Any, y: Any, reach: Any, octaves: Any, apart: Any, repeats: Any) -> None:
-    """Mark in ``repeats`` what lies within the ``reach`` (squared) of one before it, less than
-    ``apart`` octaves away."""
-    for late in range(len(x)):
-        for early in range(late):
-            across, down = x[early] - x[late], y[early] - y[late]
-            near = across * across + down * down < reach[early]
-            if near and abs(octaves[early] - octaves[late]) < apart:
-                repeats[late] = True
+def _find_repeats(
+    x: Any, y: Any, squared_reach: Any, octaves: Any, max_octaves: Any, repeats: Any
+) -> None:
+    """Set ``repeats`` (N,) where a feature lies within the reach of one before it, and its scale
+    fewer than ``max_octaves`` octaves away."""
+    for later in range(len(x)):
+        for earlier in range(later):
+            dx, dy = x[earlier] - x[later], y[earlier] - y[later]
+            is_near = dx * dx + dy * dy < squared_reach[earlier]
+            if is_near and abs(octaves[earlier] - octaves[later]) < max_octaves:
+                repeats[later] = True
                 break

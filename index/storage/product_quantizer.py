@@ -24,12 +24,12 @@ from delg.types import FloatArray
 from index.verification.int8_matmul import INT8_SCALE
 
 CENTROIDS = 256
-# Bytes a descriptor, and components kept for each of them, at most.
+# At most: bytes per descriptor, and components kept for each of them.
 CODE_BYTES = 16
-_WIDTH = 5
-# It takes so many descriptors to learn from, and more than so many do not help.
-MIN_TRAINING_VECTORS, MOST = 4_000, 20_000
-_ROUNDS = 8
+_GROUP_WIDTH = 5
+# Fewer descriptors are too few to learn from; more than the maximum do not help.
+MIN_TRAINING_VECTORS, MAX_TRAINING_VECTORS = 4_000, 20_000
+_KMEANS_ITERATIONS = 8
 _TINY = 1e-12
 
 
@@ -47,41 +47,41 @@ class ProductQuantizer:
 
     @classmethod
     def train(cls, descriptors: FloatArray) -> ProductQuantizer:
-        """Learn from a sample; the same one gives the same codes.
+        """Learn codes from a sample; the same sample gives the same codes.
 
         Args:
-            descriptors: float32 (N, d), unit length, ``MIN_TRAINING_VECTORS`` or more.
+            descriptors: float32 (N, d), unit length, N at least ``MIN_TRAINING_VECTORS``.
         """
-        chance = np.random.default_rng(0)
-        chosen = np.sort(chance.permutation(len(descriptors))[:MOST])
+        rng = np.random.default_rng(0)
+        chosen = np.sort(rng.permutation(len(descriptors))[:MAX_TRAINING_VECTORS])
         sample = descriptors[chosen]
         groups = min(CODE_BYTES, sample.shape[1])
-        width = max(1, min(_WIDTH, sample.shape[1] // groups))
-        rotation = _rotation(sample, groups, width).astype(np.float16)
+        width = max(1, min(_GROUP_WIDTH, sample.shape[1] // groups))
+        rotation = _balanced_rotation(sample, groups, width).astype(np.float16)
         vectors = _unit(sample @ rotation.astype(np.float32))
         parts = vectors.reshape(len(vectors), groups, width).transpose(1, 0, 2)
         # Small steps: threads that share one would mostly wait for each other.
-        with threadpool_limits(1, "blas"), _by_products(), _single_threads() as threads:
-            centroids = list(threads.map(_centroids, map(np.ascontiguousarray, parts)))
+        with threadpool_limits(1, "blas"), _faiss_by_blas(), _single_threads() as threads:
+            centroids = list(threads.map(_kmeans, map(np.ascontiguousarray, parts)))
         return cls(rotation, np.stack(centroids).astype(np.float16))
 
     @property
     def code_bytes(self) -> int:
-        """Bytes a descriptor."""
+        """Bytes per descriptor, m."""
         return len(self.centroids)
 
     @cached_property
-    def _turn(self) -> FloatArray:
+    def _float_rotation(self) -> FloatArray:
         return self.rotation.astype(np.float32)
 
     @cached_property
-    def _vectors(self) -> tuple[FloatArray, FloatArray]:
-        """The centroids in float32, and their squared lengths (m, 256)."""
+    def _float_centroids(self) -> tuple[FloatArray, FloatArray]:
+        """The centroids in float32 (m, 256, r / m), and their squared lengths (m, 256)."""
         centroids = self.centroids.astype(np.float32)
         return centroids, (centroids**2).sum(axis=2)
 
     def is_same(self, other: ProductQuantizer) -> bool:
-        """Whether codes of the one are codes of the other."""
+        """Whether codes of one are codes of the other."""
         return self is other or (
             np.array_equal(self.rotation, other.rotation)
             and np.array_equal(self.centroids, other.centroids)
@@ -89,62 +89,59 @@ class ProductQuantizer:
 
     def project(self, descriptors: FloatArray) -> FloatArray:
         """Unit vectors (N, d) in the space of comparison: float32 (N, r), unit length."""
-        return _unit(descriptors @ self._turn)
+        return _unit(descriptors @ self._float_rotation)
 
     def encode(self, descriptors: FloatArray) -> NDArray[np.uint8]:
-        """Unit vectors (N, d) as codes (N, m)."""
+        """Unit vectors float32 (N, d) as codes uint8 (N, m)."""
         if not len(descriptors):
             return np.zeros((0, self.code_bytes), np.uint8)
-        centroids, lengths = self._vectors
+        centroids, squared_lengths = self._float_centroids
         groups, _, width = centroids.shape
         parts = self.project(descriptors).reshape(len(descriptors), groups, width)
         # The nearest centroid c of x has the largest x·c − |c|²/2.
-        fit = parts.transpose(1, 0, 2) @ centroids.transpose(0, 2, 1)
-        fit -= lengths[:, None] / 2
-        return fit.argmax(axis=2).T.astype(np.uint8, order="C")
+        affinities = parts.transpose(1, 0, 2) @ centroids.transpose(0, 2, 1)
+        affinities -= squared_lengths[:, None] / 2
+        return affinities.argmax(axis=2).T.astype(np.uint8, order="C")
 
     def decode(self, codes: NDArray[np.uint8]) -> FloatArray:
         """Codes (N, m) in the space of comparison: float32 (N, r), unit length."""
-        return _unit(self._look_up(codes))
+        centroids, _ = self._float_centroids
+        chosen = centroids[np.arange(self.code_bytes), codes]
+        return _unit(chosen.reshape(len(codes), self.rotation.shape[1]))
 
     def decode_int8(self, codes: NDArray[np.uint8]) -> NDArray[np.int8]:
-        """The same in whole steps, see :mod:`index.verification.int8_matmul`: int8 (N, r)."""
-        return _steps(codes, *self._vectors)
-
-    def _look_up(self, codes: NDArray[np.uint8]) -> FloatArray:
-        centroids, _ = self._vectors
-        places = centroids[np.arange(self.code_bytes), codes]
-        return places.reshape(len(codes), self.rotation.shape[1])
+        """The same as int8 (N, r), scaled as in :mod:`index.verification.int8_matmul`."""
+        return _decode_int8(codes, *self._float_centroids)
 
     def reconstruct(self, codes: NDArray[np.uint8]) -> FloatArray:
-        """Codes (N, m) as unit vectors (N, d) again, about where they were."""
-        return _unit(self.decode(codes) @ self._turn.T)
+        """Codes (N, m) as unit vectors float32 (N, d), about what was encoded."""
+        return _unit(self.decode(codes) @ self._float_rotation.T)
 
 
 @compiled
-def _steps(
-    codes: NDArray[np.uint8], centroids: FloatArray, lengths: FloatArray
+def _decode_int8(
+    codes: NDArray[np.uint8], centroids: FloatArray, squared_lengths: FloatArray
 ) -> NDArray[np.int8]:
     count, groups = codes.shape
     width = centroids.shape[2]
-    found = np.empty((count, groups * width), np.int8)
+    decoded = np.empty((count, groups * width), np.int8)
     vector = np.empty(groups * width, np.float32)
     for number in range(count):
-        length = np.float32(_TINY**2)
+        squared_length = np.float32(_TINY**2)
         for group in range(groups):
             code = codes[number, group]
-            length += lengths[group, code]
-            for part in range(width):
-                vector[group * width + part] = centroids[group, code, part]
-        steps = np.float32(INT8_SCALE) / np.sqrt(length)
-        for part in range(groups * width):
-            found[number, part] = np.int8(np.rint(vector[part] * steps))
-    return found
+            squared_length += squared_lengths[group, code]
+            for component in range(width):
+                vector[group * width + component] = centroids[group, code, component]
+        scale = np.float32(INT8_SCALE) / np.sqrt(squared_length)
+        for component in range(groups * width):
+            decoded[number, component] = np.int8(np.rint(vector[component] * scale))
+    return decoded
 
 
 @contextmanager
-def _by_products() -> Iterator[None]:
-    """FAISS finds nearest neighbours by matrix products, also of few and short vectors.
+def _faiss_by_blas() -> Iterator[None]:
+    """FAISS finds nearest neighbours by matrix products, also among few and short vectors.
 
     Recent versions go through those one by one, which takes ten times as long here.
     """
@@ -159,44 +156,41 @@ def _by_products() -> Iterator[None]:
 
 
 def _single_threads() -> ThreadPoolExecutor:
-    """One a core, each of which FAISS uses alone."""
+    """One thread per core, in each of which FAISS takes no others."""
     import faiss
 
     return ThreadPoolExecutor(os.cpu_count(), initializer=faiss.omp_set_num_threads, initargs=(1,))
 
 
-def _centroids(vectors: FloatArray) -> FloatArray:
-    """Of vectors (N, width): float32 (256, width)."""
+def _kmeans(vectors: FloatArray) -> FloatArray:
+    """Centroids float32 (256, width) of vectors (N, width)."""
     import faiss
 
     width = vectors.shape[1]
-    asked = faiss.ClusteringParameters()
-    asked.niter, asked.min_points_per_centroid = _ROUNDS, 1
-    found = faiss.Clustering(width, CENTROIDS, asked)
-    found.train(vectors, faiss.IndexFlatL2(width))
-    return np.asarray(faiss.vector_to_array(found.centroids)).reshape(CENTROIDS, width)
+    parameters = faiss.ClusteringParameters()
+    parameters.niter, parameters.min_points_per_centroid = _KMEANS_ITERATIONS, 1
+    clustering = faiss.Clustering(width, CENTROIDS, parameters)
+    clustering.train(vectors, faiss.IndexFlatL2(width))
+    return np.asarray(faiss.vector_to_array(clustering.centroids)).reshape(CENTROIDS, width)
 
 
-def _rotation(sample: FloatArray, groups: int, width: int) -> NDArray[np.float64]:
+def _balanced_rotation(sample: FloatArray, groups: int, width: int) -> NDArray[np.float64]:
     """The leading principal directions, each next one to the group that varies least so far."""
     variances, directions = np.linalg.eigh(sample.T.astype(np.float64) @ sample / len(sample))
-    order = np.argsort(-variances)[: groups * width]
+    leading = np.argsort(-variances)[: groups * width]
     # Groups of equal product, as bytes are well spent when all groups are equally hard to code.
-    bits = np.log(np.maximum(variances[order], _TINY))
-    dealt: list[list[int]] = [[] for _ in range(groups)]
+    bits = np.log(np.maximum(variances[leading], _TINY))
+    members: list[list[int]] = [[] for _ in range(groups)]
     sums = np.zeros(groups)
-    for place, cost in zip(order, bits - bits.min() + 1, strict=True):
-        room = [number for number in range(groups) if len(dealt[number]) < width]
-        chosen = min(room, key=lambda number: sums[number])
-        dealt[chosen].append(int(place))
-        sums[chosen] += cost
-    return np.asarray(directions[:, [place for group in dealt for place in group]])
+    for direction, cost in zip(leading, bits - bits.min() + 1, strict=True):
+        open_groups = [group for group in range(groups) if len(members[group]) < width]
+        group = min(open_groups, key=lambda number: sums[number])
+        members[group].append(int(direction))
+        sums[group] += cost
+    order = [direction for group_members in members for direction in group_members]
+    return np.asarray(directions[:, order])
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
-    return np.asarray(vectors / _norms(vectors), np.float32)
-
-
-def _norms(vectors: FloatArray) -> FloatArray:
     norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, None]
-    return np.asarray(np.maximum(norms, _TINY), np.float32)
+    return np.asarray(vectors / np.maximum(norms, _TINY), np.float32)

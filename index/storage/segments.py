@@ -6,22 +6,21 @@ Layout, for n photos with f local features in all:
     sizes               int32 (n, 2), width and height of the upright photo
     global_descriptors  float32 (n, D), or float16
     offsets             int64 (n + 1): photo i owns local features offsets[i] … offsets[i + 1]
-    descriptors         (f, d), packed by ``index.storage.codec``
+    descriptors         (f, d), encoded by :mod:`index.storage.codec`
     keypoints           float32 (f, 2), (x, y)
     scales, scores      float32 (f,)
 
 With the codec "compact" the global descriptors are float16, and in place of the last four:
 
-    records             uint8 (f, m + 5), a feature a row, see ``index.storage.feature_record``
-    rotation, centroids float16 (d, r), (m, 256, r / m), of ``index.storage.product_quantizer``
+    records             uint8 (f, m + 5), one feature per row, :mod:`index.storage.feature_record`
+    rotation, centroids float16 (d, r), (m, 256, r / m), of :mod:`index.storage.product_quantizer`
 
 Datasets are contiguous and not compressed, so that a reader maps them into memory and one photo's
-features are a slice. A segment is written under another name, flushed to disk and renamed.
+features are a slice. :mod:`index.storage.segment_writer` writes them.
 """
 
 from __future__ import annotations
 
-import io
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,20 +31,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.files import atomic_write
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
-from index.storage import feature_record
-from index.storage.codec import decode, encode
-from index.storage.feature_record import EXTRA, Records, decode_records, encode_records
+from index.storage.codec import decode
+from index.storage.feature_record import (
+    EXTRA_BYTES,
+    Records,
+    decode_keypoints,
+    decode_records,
+    decode_scales,
+    encode_records,
+)
 from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
 from index.verification.int8_matmul import Descriptors
 from index.verification.matchable import MatchableFeatures
 
 FOLDER = "segments"
+_PER_IMAGE = ("sizes", "global_descriptors", "offsets")
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
-_QUANTISER = ("rotation", "centroids")
-_COMPACT = ("records", *_QUANTISER)
-_WHOLE = ("sizes", "global_descriptors", "offsets")
+_QUANTIZER = ("rotation", "centroids")
+_COMPACT = ("records", *_QUANTIZER)
 
 
 class SegmentError(DelgError):
@@ -58,7 +62,8 @@ class EncodedImage:
 
     Attributes:
         global_descriptor: float16 (D,).
-        records: see :mod:`index.storage.feature_record`.
+        records: uint8 (N, m + 5), see :mod:`index.storage.feature_record`.
+        width, height: pixels of the upright photo.
     """
 
     global_descriptor: NDArray[np.float16]
@@ -68,7 +73,7 @@ class EncodedImage:
 
     @classmethod
     def encode(cls, features: ImageFeatures, quantizer: ProductQuantizer) -> EncodedImage:
-        """Pack what was extracted."""
+        """Encode features as they were extracted."""
         size = features.width, features.height
         return cls(
             features.global_descriptor.astype(np.float16),
@@ -82,72 +87,7 @@ def segment_path(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"{number:06d}.h5"
 
 
-def write_segment(
-    path: Path,
-    ids: Sequence[str],
-    features: Sequence[ImageFeatures],
-    codec: str,
-    whole: type[np.floating] = np.float32,
-) -> None:
-    """Write a segment; afterwards it is on disk under its name, or not there at all.
-
-    Args:
-        path: of the new file.
-        ids: image ids.
-        features: one for each id.
-        codec: of the local descriptors, see :mod:`index.storage.codec`.
-        whole: type of the global descriptors.
-
-    Raises:
-        DelgError: it cannot be written (no space, no permission).
-    """
-    local = [one.local for one in features]
-    arrays = {
-        "global_descriptors": np.stack([one.global_descriptor.astype(whole) for one in features]),
-        "descriptors": np.concatenate([encode(one.descriptors, codec) for one in local]),
-        "keypoints": np.concatenate([one.keypoints for one in local]),
-        "scales": np.concatenate([one.scales for one in local]),
-        "scores": np.concatenate([one.scores for one in local]),
-    }
-    sizes = [(one.width, one.height) for one in features]
-    _write(path, ids, sizes, list(map(len, local)), arrays)
-
-
-def write_compact_segment(
-    path: Path, ids: Sequence[str], photos: Sequence[EncodedImage], quantizer: ProductQuantizer
-) -> None:
-    """The same of packed photos, all of them by that quantizer; see :func:`write_segment`."""
-    arrays = {
-        "global_descriptors": np.stack([one.global_descriptor for one in photos]),
-        "records": np.concatenate([one.records for one in photos]),
-        "rotation": quantizer.rotation,
-        "centroids": quantizer.centroids,
-    }
-    sizes = [(one.width, one.height) for one in photos]
-    _write(path, ids, sizes, [len(one.records) for one in photos], arrays)
-
-
-def _write(
-    path: Path,
-    ids: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
-    counts: Sequence[int],
-    arrays: dict[str, np.ndarray],
-) -> None:
-    # HDF5 makes the bytes in memory: on a full disk it can take the whole process with it.
-    data = io.BytesIO()
-    with h5py.File(data, "w") as file:
-        file["ids"] = np.array([one.encode() for one in ids], dtype=h5py.string_dtype())
-        file["sizes"] = np.array(sizes, np.int32)
-        file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)
-        for name, array in arrays.items():
-            file[name] = array
-    with atomic_write(path) as temporary:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data.getbuffer())
-
-
-def _mapped(path: Path) -> mmap.mmap:
+def _map_file(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -159,47 +99,53 @@ class Segment:
 
     Args:
         path: of the file.
-        held: its bytes, if it is open already.
+        data: its mapped bytes, if it is open already.
+
+    Attributes:
+        ids: of the photos, by position.
+        sizes: int32 (n, 2), width and height of the photos.
+        offsets: int64 (n + 1), see the head of this file.
+        quantizer: of a compact segment; None where descriptors are stored component by component.
 
     Raises:
         SegmentError: it is missing or not a segment.
     """
 
-    def __init__(self, path: Path, held: mmap.mmap | None = None) -> None:
+    def __init__(self, path: Path, data: mmap.mmap | None = None) -> None:
         self.path = path
         try:
-            self._held = held or _mapped(path)
-            with h5py.File(self._held, "r") as file:
+            self._data = data or _map_file(path)
+            with h5py.File(self._data, "r") as file:
                 parts = _COMPACT if "records" in file else _LOCAL
-                arrays = {name: self._map(file[name]) for name in (*_WHOLE, *parts)}
-                self.ids = [one.decode() for one in file["ids"][()]]
+                arrays = {name: self._view(file[name]) for name in (*_PER_IMAGE, *parts)}
+                self.ids = [image_id.decode() for image_id in file["ids"][()]]
         except FileNotFoundError:
             raise SegmentError(f"{path}: the segment is missing") from None
         except Exception as error:  # What HDF5 raises depends on which bytes are damaged.
             raise SegmentError(f"{path}: not a readable segment ({error})") from None
         self.sizes, self._global = arrays["sizes"], arrays["global_descriptors"]
         self.offsets = np.asarray(arrays["offsets"])
-        self._local = {name: arrays[name] for name in parts if name not in _QUANTISER}
-        # Of a compact segment; None for one whose descriptors are as they were extracted.
+        self._local = {name: arrays[name] for name in parts if name not in _QUANTIZER}
         self.quantizer: ProductQuantizer | None = None
         if "records" in self._local:
-            self.quantizer = ProductQuantizer(*(np.asarray(arrays[name]) for name in _QUANTISER))
-        self._check()
+            self.quantizer = ProductQuantizer(*(np.asarray(arrays[name]) for name in _QUANTIZER))
+        self._check_shapes()
 
-    def _map(self, dataset: h5py.Dataset) -> np.ndarray:
+    def _view(self, dataset: h5py.Dataset) -> np.ndarray:
+        """The dataset as an array that reads from the mapped file."""
         offset = dataset.id.get_offset()
         if 0 in dataset.shape:
             return np.zeros(dataset.shape, dataset.dtype)
         if offset is None:
             raise ValueError(f"{dataset.name} is not stored in one piece")
-        numbers = np.frombuffer(self._held, dataset.dtype, dataset.size, offset)
-        return numbers.reshape(dataset.shape)
+        values = np.frombuffer(self._data, dataset.dtype, dataset.size, offset)
+        return values.reshape(dataset.shape)
 
-    def _check(self) -> None:
+    def _check_shapes(self) -> None:
         images, offsets, local = len(self.ids), self.offsets, self._local
         rows = local["descriptors" if self.quantizer is None else "records"]
         features = len(rows) if rows.ndim == 2 else -1
-        good = (
+        fits = (
             self.sizes.shape == (images, 2)
             and self._global.ndim == 2
             and len(self._global) == images
@@ -210,7 +156,7 @@ class Segment:
             and bool((np.diff(offsets) >= 0).all())
             and self._local_fits(features)
         )
-        if not good:
+        if not fits:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")
 
     def _local_fits(self, features: int) -> bool:
@@ -229,68 +175,68 @@ class Segment:
             and centroids.ndim == 3
             and centroids.shape[1] == CENTROIDS
             and centroids.shape[0] * centroids.shape[2] == rotation.shape[1]
-            and local["records"].shape[1] == quantizer.code_bytes + EXTRA
+            and local["records"].shape[1] == quantizer.code_bytes + EXTRA_BYTES
             and bool((self.sizes > 0).all())
         )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _part(self, position: int) -> slice:
+    def _rows(self, position: int) -> slice:
+        """The local features of the photo at that position."""
         return slice(self.offsets[position], self.offsets[position + 1])
 
     def size(self, position: int) -> tuple[int, int]:
-        """Width and height of the photo at that position."""
+        """Width and height of the photo at that position, pixels."""
         width, height = self.sizes[position]
         return int(width), int(height)
 
+    def global_descriptors(self, positions: Sequence[int] | np.ndarray) -> FloatArray:
+        """Global descriptors float32 (len(positions), D) of the photos at those positions."""
+        return np.asarray(self._global[np.asarray(positions, np.int64)], np.float32)
+
     def local(self, position: int) -> LocalFeatures:
         """Local features of the photo at that position."""
-        part = self._part(position)
+        rows = self._rows(position)
         if self.quantizer is not None:
-            records = np.asarray(self._local["records"][part])
+            records = np.asarray(self._local["records"][rows])
             return decode_records(records, self.size(position), self.quantizer)
         return LocalFeatures(
-            keypoints=np.asarray(self._local["keypoints"][part]),
-            descriptors=decode(self._local["descriptors"][part]),
-            scales=np.asarray(self._local["scales"][part]),
-            scores=np.asarray(self._local["scores"][part]),
+            keypoints=np.asarray(self._local["keypoints"][rows]),
+            descriptors=decode(self._local["descriptors"][rows]),
+            scales=np.asarray(self._local["scales"][rows]),
+            scores=np.asarray(self._local["scores"][rows]),
         )
+
+    def features(self, position: int) -> ImageFeatures:
+        """Everything stored of the photo at that position."""
+        [descriptor] = self.global_descriptors([position])
+        return ImageFeatures(descriptor, self.local(position), *self.size(position))
 
     def matchable(self, position: int) -> MatchableFeatures:
         """What matching and verification need of the photo at that position."""
-        part, size = self._part(position), self.size(position)
+        rows, size = self._rows(position), self.size(position)
         descriptors: Descriptors
         if self.quantizer is None:
-            descriptors = decode(self._local["descriptors"][part])
-            places, scales = (
-                np.asarray(self._local[name][part]) for name in ("keypoints", "scales")
-            )
-            return MatchableFeatures(places, descriptors, scales, size)
-        # One read.
-        records = np.array(self._local["records"][part])
-        descriptors = self.quantizer.decode_int8(records[:, :-EXTRA])
+            descriptors = decode(self._local["descriptors"][rows])
+            keypoints = np.asarray(self._local["keypoints"][rows])
+            scales = np.asarray(self._local["scales"][rows])
+            return MatchableFeatures(keypoints, descriptors, scales, size)
+        # Copied, so that the file is read once.
+        records = np.array(self._local["records"][rows])
+        descriptors = self.quantizer.decode_int8(records[:, :-EXTRA_BYTES])
         return MatchableFeatures(
-            feature_record.keypoints(records, size),
+            decode_keypoints(records, size),
             descriptors,
-            feature_record.scales(records),
+            decode_scales(records),
             size,
             self.quantizer,
         )
 
     def encoded(self, position: int, quantizer: ProductQuantizer) -> EncodedImage:
-        """The photo at that position, packed by that quantizer; unchanged if it is this one's."""
+        """The photo at that position, encoded by ``quantizer``; if that is the segment's own, the
+        bytes stay as they are."""
         if self.quantizer is None or not self.quantizer.is_same(quantizer):
             return EncodedImage.encode(self.features(position), quantizer)
-        records = np.asarray(self._local["records"][self._part(position)])
+        records = np.asarray(self._local["records"][self._rows(position)])
         return EncodedImage(np.asarray(self._global[position]), records, *self.size(position))
-
-    def globals(self, positions: Sequence[int] | np.ndarray) -> FloatArray:
-        """Global descriptors (len(positions), D) of the photos at those positions."""
-        return np.asarray(self._global[np.asarray(positions, np.int64)], np.float32)
-
-    def features(self, position: int) -> ImageFeatures:
-        """Everything stored of the photo at that position."""
-        return ImageFeatures(
-            self.globals([position])[0], self.local(position), *self.size(position)
-        )

@@ -46,7 +46,7 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "after the transaction": (Store, "update_ann_index", "before", _always),
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
-    "inside the removal": (index.storage.store, "drop_images", "after", _always),
+    "inside the removal": (index.storage.store, "delete_images", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),
     "before old segments go": (Path, "unlink", "before", lambda path, **_: path.suffix == ".h5"),
     "after an old segment went": (Path, "unlink", "after", lambda path, **_: path.suffix == ".h5"),

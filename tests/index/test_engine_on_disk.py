@@ -19,8 +19,8 @@ from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import decode
 from index import ImageIndex, IndexSettings
 from index.storage.catalog import CatalogError
+from index.storage.lock import BusyError
 from index.storage.segments import segment_path
-from index.storage.store import BusyError
 
 SMALL = IndexSettings.model_validate({"store": {"segment_images": 4}})
 
@@ -389,7 +389,7 @@ elif work.startswith("remove"):
 
 # Where in a commit the process dies: the function that is never reached.
 DEATHS = {
-    "before the rename": "import index.storage.segments as m; m.Path.replace = die",
+    "before the rename": "import pathlib as m; m.Path.replace = die",
     "before the transaction": "import index.storage.store as m; m.insert_segment = die",
     "inside the transaction": "import index.storage.store as m; m.put_images = die",
     "before the shortlist": "import index.storage.ann_index as m; m.AnnIndex.save = die",

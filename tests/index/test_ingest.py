@@ -8,7 +8,7 @@ from dots import contents, dots, gallery
 from PIL import Image
 
 from delg.errors import UsageError
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.storage.catalog import (
-    FILE,
-    Catalog,
-    CatalogError,
+from index.storage.catalog import FILE, Catalog, CatalogError
+from index.storage.catalog_tables import (
     ImageRow,
     SegmentRow,
-    drop_images,
+    delete_images,
     insert_segment,
     put_images,
 )
@@ -115,7 +113,7 @@ def test_replacing_gives_a_new_row_number_and_numbers_are_never_used_again(catal
     replaced = catalog.by_id("c")
     assert replaced.sha256 == "new" and replaced.row == 5
     with catalog.write() as db:
-        drop_images(db, ["c"])
+        delete_images(db, ["c"])
     put(catalog, image("d", 2))
     assert catalog.by_id("d").row == 6
     assert catalog.by_id("c") is None
@@ -124,7 +122,7 @@ def test_replacing_gives_a_new_row_number_and_numbers_are_never_used_again(catal
 def test_segment_numbers_are_never_used_again(catalog):
     assert catalog.next_segment() == 2
     with catalog.write() as db:
-        drop_images(db, "abc")
+        delete_images(db, "abc")
         db.execute("DELETE FROM segments")
     assert catalog.next_segment() == 2
 
@@ -134,7 +132,7 @@ def test_the_generation_counts_changes_of_what_can_be_searched(catalog):
     put(catalog, image("d", 3))
     assert catalog.generation == before + 1
     with catalog.write() as db:
-        drop_images(db, ["d", "a"])
+        delete_images(db, ["d", "a"])
     assert catalog.generation == before + 2
     catalog.set_meta("settings", "[]")
     assert catalog.meta("settings") == "[]"
@@ -163,7 +161,7 @@ def test_a_reader_sees_one_state_until_it_moves_on(folder, catalog):
     other = Catalog(folder)
     put(other, image("d", 3))
     with other.write() as db:
-        drop_images(db, ["a"])
+        delete_images(db, ["a"])
     assert [one.id for one in catalog.images("ok")] == ["a", "b", "c"]
     assert catalog.count("ok") == 3 and catalog.generation == other.generation - 2
     assert catalog.searchable()[:, 0].tolist() == [1, 2, 3]

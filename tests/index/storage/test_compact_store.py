@@ -11,7 +11,7 @@ from delg.settings import parse
 from delg.types import ImageFeatures, LocalFeatures
 from index import ImageIndex, IndexSettings
 from index.formats.exchange import FeatureSpec
-from index.storage.catalog import ImageRow
+from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import check, compact
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS
 from index.storage.store import Store
@@ -71,10 +71,10 @@ def bytes_on_disk(folder: Path) -> int:
 def test_codes_are_learnt_when_there_are_enough_features(make_store):
     store = make_store()
     put(store, range(2))
-    assert kinds(store) == [False] and store.quantizer is None
+    assert kinds(store) == [False] and store.segments.quantizer is None
     put(store, range(2, ENOUGH))
     assert kinds(store) == [False, True]
-    learnt = store.quantizer
+    learnt = store.segments.quantizer
     put(store, range(ENOUGH, ENOUGH + 3))
     assert kinds(store) == [False, True, True]
     assert list(store.segments.values())[-1].quantizer.is_same(learnt)
@@ -94,7 +94,7 @@ def test_another_process_reads_the_same(make_store):
     store = make_store()
     put(store, range(ENOUGH))
     again = Store(store.folder)
-    assert again.quantizer.is_same(store.quantizer)
+    assert again.segments.quantizer.is_same(store.segments.quantizer)
     assert stored(again) == stored(store)
 
 

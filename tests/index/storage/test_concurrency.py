@@ -6,7 +6,8 @@ import pytest
 from dots import contents, dots, gallery
 
 from index import ImageIndex
-from index.storage.store import BusyError, Store
+from index.storage.lock import BusyError
+from index.storage.store import Store
 
 
 @pytest.fixture

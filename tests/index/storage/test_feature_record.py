@@ -4,7 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from delg.types import LocalFeatures
-from index.storage.feature_record import EXTRA, decode_records, encode_records, keypoints
+from index.storage.feature_record import (
+    EXTRA_BYTES,
+    decode_keypoints,
+    decode_records,
+    encode_records,
+)
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 
 
@@ -32,10 +37,13 @@ sizes = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
 def test_places_scales_and_scores_come_back_nearly(quantizer, seed, count, size):
     one = features(seed, count, size)
     records = encode_records(one, size, quantizer)
-    assert records.dtype == np.uint8 and records.shape == (count, quantizer.code_bytes + EXTRA)
+    assert records.dtype == np.uint8 and records.shape == (
+        count,
+        quantizer.code_bytes + EXTRA_BYTES,
+    )
     back = decode_records(records, size, quantizer)
     assert (np.abs(back.keypoints - one.keypoints) <= np.array(size) / 8192 + 2e-3).all()
-    np.testing.assert_array_equal(back.keypoints, keypoints(records, size))
+    np.testing.assert_array_equal(back.keypoints, decode_keypoints(records, size))
     np.testing.assert_allclose(back.scales, one.scales, rtol=2e-4)
     np.testing.assert_allclose(back.scores, one.scores, rtol=0.05)
     assert all(
@@ -49,7 +57,7 @@ def test_places_scales_and_scores_come_back_nearly(quantizer, seed, count, size)
 def test_packing_again_places_everything_the_same(quantizer, seed, size):
     records = encode_records(features(seed, 20, size), size, quantizer)
     again = encode_records(decode_records(records, size, quantizer), size, quantizer)
-    np.testing.assert_array_equal(again[:, -EXTRA:], records[:, -EXTRA:])
+    np.testing.assert_array_equal(again[:, -EXTRA_BYTES:], records[:, -EXTRA_BYTES:])
 
 
 def test_what_lies_outside_is_put_at_the_border(quantizer):

@@ -118,4 +118,4 @@ def test_numbers_in_a_held_segment_cannot_be_changed(images, reopen):
     segment = reopen(images.path)._store.segments[1]
     with pytest.raises(ValueError, match="read-only"):
         segment.sizes[0] = 0
-    assert isinstance(segment.globals([0]), np.ndarray)
+    assert isinstance(segment.global_descriptors([0]), np.ndarray)

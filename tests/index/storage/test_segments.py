@@ -14,14 +14,8 @@ from delg.files import file_sha256
 from delg.types import ImageFeatures, LocalFeatures
 from index.storage.codec import decode, encode
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
-from index.storage.segments import (
-    EncodedImage,
-    Segment,
-    SegmentError,
-    segment_path,
-    write_compact_segment,
-    write_segment,
-)
+from index.storage.segment_writer import write_compact_segment, write_segment
+from index.storage.segments import EncodedImage, Segment, SegmentError, segment_path
 
 FUZZ = """
 import random, resource, sys
@@ -53,7 +47,7 @@ from pathlib import Path
 import numpy as np
 from delg.errors import DelgError
 from delg.types import ImageFeatures, LocalFeatures
-from index.storage.segments import write_segment
+from index.storage.segment_writer import write_segment
 whole, local = np.ones(64, np.float32) / 8, np.ones((500, 64), np.float32) / 8
 points, ones = np.ones((500, 2), np.float32), np.ones(500, np.float32)
 photo = ImageFeatures(whole, LocalFeatures(points, local, ones, ones), 640, 480)
@@ -151,7 +145,7 @@ def test_what_is_written_comes_back(tmp_path, sizes, dims, codec, names):
         assert len(segment.local(position)) == sizes[position]
     backwards = list(range(len(sizes)))[::-1]
     expected = np.stack([one.global_descriptor for one in images[::-1]])
-    np.testing.assert_array_equal(segment.globals(backwards), expected)
+    np.testing.assert_array_equal(segment.global_descriptors(backwards), expected)
 
 
 @pytest.fixture(scope="module")

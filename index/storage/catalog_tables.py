@@ -1,0 +1,156 @@
+"""The tables of the catalog: their schema, their rows as values, and the statements that change
+them, for use inside :meth:`index.storage.catalog.Catalog.write`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    images INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    sha256 TEXT NOT NULL
+);
+CREATE TABLE images (
+    row INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('ok', 'failed')),
+    reason TEXT,
+    width INTEGER,
+    height INTEGER,
+    label TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    segment INTEGER REFERENCES segments (number),
+    position INTEGER,
+    CHECK ((state = 'ok') = (segment IS NOT NULL AND position IS NOT NULL)),
+    UNIQUE (segment, position)
+);
+"""
+# Of an image, without its row number.
+IMAGE_COLUMNS = (
+    "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
+    "segment, position"
+)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image as the catalog knows it.
+
+    Attributes:
+        id, path: its key, and where its file lies; the path is empty for imported features.
+        size, mtime_ns, sha256: of the file: bytes, modification time, hexadecimal digest.
+        state: "ok", or "failed" with a ``reason``.
+        width, height: pixels of the upright photo.
+        label, metadata: see :class:`index.labels.Label`.
+        segment, position: where its features lie; None for failed images.
+        row: number inside the index; never reused, so a replaced photo gets a new one.
+    """
+
+    id: str
+    path: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    state: str = "ok"
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    label: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    segment: int | None = None
+    position: int | None = None
+    row: int = 0
+
+    def values(self) -> tuple[object, ...]:
+        """In the order of ``IMAGE_COLUMNS``."""
+        return (
+            self.id, self.path, self.size, self.mtime_ns, self.sha256, self.state, self.reason,
+            self.width, self.height, self.label, _json(self.metadata), self.segment, self.position,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """One segment file.
+
+    Attributes:
+        number: never reused.
+        images: photos written into it; removed ones count until a compaction.
+        bytes, sha256: of the file.
+    """
+
+    number: int
+    images: int
+    bytes: int
+    sha256: str
+
+
+def _json(metadata: dict[str, str]) -> str:
+    return json.dumps(metadata, ensure_ascii=False)
+
+
+def insert_segment(db: sqlite3.Connection, segment: SegmentRow) -> None:
+    """Record a segment file."""
+    db.execute(
+        "INSERT INTO segments VALUES (?, ?, ?, ?)",
+        (segment.number, segment.images, segment.bytes, segment.sha256),
+    )
+
+
+def delete_segments(db: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Forget segment files that no image refers to any more."""
+    db.executemany("DELETE FROM segments WHERE number = ?", [(number,) for number in numbers])
+
+
+def delete_empty_segments(db: sqlite3.Connection, numbers: Iterable[int]) -> None:
+    """Forget those of the segments that no image refers to."""
+    db.executemany(
+        "DELETE FROM segments WHERE number = ?1 "
+        "AND NOT EXISTS (SELECT 1 FROM images WHERE segment = ?1)",
+        [(number,) for number in numbers],
+    )
+
+
+def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
+    """Insert images, replacing those of the same id under new row numbers."""
+    marks = ", ".join("?" * len(IMAGE_COLUMNS.split(",")))
+    for image in images:
+        db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+        db.execute(f"INSERT INTO images ({IMAGE_COLUMNS}) VALUES ({marks})", image.values())
+    _count_change(db)
+
+
+def update_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
+    """Record new paths, modification times, labels and metadata; what can be searched stays."""
+    db.executemany(
+        "UPDATE images SET path = ?, mtime_ns = ?, label = ?, metadata = ? WHERE row = ?",
+        [
+            (image.path, image.mtime_ns, image.label, _json(image.metadata), image.row)
+            for image in images
+        ],
+    )
+
+
+def move_images(db: sqlite3.Connection, moves: Iterable[tuple[int, int, int]]) -> None:
+    """Record where features lie now: segment, position and row number of each image."""
+    db.executemany("UPDATE images SET segment = ?, position = ? WHERE row = ?", moves)
+
+
+def delete_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:
+    """Delete images by id; their features stay in the segments until a compaction."""
+    db.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in ids])
+    _count_change(db)
+
+
+def _count_change(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")

@@ -1,0 +1,194 @@
+"""Segments are written: which features are kept, how they are encoded, and the file itself.
+
+:mod:`index.storage.segments` describes the layout. The file is complete under its name, or absent.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from delg.files import atomic_write, file_sha256
+from delg.types import ImageFeatures
+from index.settings import StoreSettings
+from index.storage.catalog_tables import SegmentRow
+from index.storage.codec import encode
+from index.storage.feature_selection import top_k
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
+from index.storage.segment_set import SegmentSet
+from index.storage.segments import EncodedImage, segment_path
+from index.verification.matching import one_blas_thread
+
+# With "compact", until there are enough descriptors to learn codes from.
+_CODEC_BEFORE_CODES = "int8"
+
+
+class SegmentWriter:
+    """Writes new segments of an index; the catalog does not know them yet.
+
+    Args:
+        folder: of the index.
+        settings: which features are kept, and the codec.
+        segments: of the index so far; new ones take over their codes.
+    """
+
+    def __init__(self, folder: Path, settings: StoreSettings, segments: SegmentSet) -> None:
+        self._folder, self._settings, self._segments = folder, settings, segments
+
+    def write(
+        self, number: int, ids: Sequence[str], features: Sequence[ImageFeatures]
+    ) -> SegmentRow:
+        """Write extracted features as segment ``number``.
+
+        Args:
+            ids: of the images.
+            features: one for each id.
+
+        Raises:
+            DelgError: it cannot be written (no space, no permission).
+        """
+        path = segment_path(self._folder, number)
+        # Photos in parallel; while the last batch is written, no core has anything else to do.
+        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
+            features = list(threads.map(self._select, features))
+            quantizer = self._quantizer_for(features)
+            if quantizer is None:
+                self._write_uncoded(path, ids, features)
+            else:
+                images = list(threads.map(EncodedImage.encode, features, repeat(quantizer)))
+                write_compact_segment(path, ids, images, quantizer)
+        return _segment_row(path, number, len(ids))
+
+    def rewrite(
+        self, number: int, ids: Sequence[str], places: Sequence[tuple[int, int]]
+    ) -> SegmentRow:
+        """Write images that are stored already as segment ``number``, compact where that can be.
+
+        Args:
+            ids: of the images.
+            places: number of the segment and position in it, for each id.
+
+        Raises:
+            DelgError: it cannot be written (no space, no permission).
+        """
+        path = segment_path(self._folder, number)
+        quantizer = self._segments.quantizer
+        sources = [(self._segments[segment], position) for segment, position in places]
+        if quantizer is None:
+            features = [segment.features(position) for segment, position in sources]
+            self._write_uncoded(path, ids, features)
+        else:
+            images = [segment.encoded(position, quantizer) for segment, position in sources]
+            write_compact_segment(path, ids, images, quantizer)
+        return _segment_row(path, number, len(ids))
+
+    def _select(self, features: ImageFeatures) -> ImageFeatures:
+        longest_side = max(features.width, features.height)
+        kept = top_k(features.local, self._settings.kept_features, longest_side)
+        return replace(features, local=kept)
+
+    def _quantizer_for(self, features: Sequence[ImageFeatures]) -> ProductQuantizer | None:
+        """The index's codes, learnt now if these features complete the sample; None without."""
+        if self._settings.local_codec != "compact":
+            return None
+        return self._segments.quantizer or self._train(features)
+
+    def _train(self, features: Sequence[ImageFeatures]) -> ProductQuantizer | None:
+        """Codes learnt from these features and those stored; None if they are too few."""
+        stored = (
+            segment.local(position).descriptors
+            for segment in self._segments.values()
+            for position in range(len(segment))
+        )
+        sample = np.concatenate([*(image.local.descriptors for image in features), *stored])
+        if len(sample) < MIN_TRAINING_VECTORS:
+            return None
+        return ProductQuantizer.train(sample)
+
+    def _write_uncoded(
+        self, path: Path, ids: Sequence[str], features: Sequence[ImageFeatures]
+    ) -> None:
+        if self._settings.local_codec == "compact":
+            write_segment(path, ids, features, _CODEC_BEFORE_CODES, np.float16)
+        else:
+            write_segment(path, ids, features, self._settings.local_codec)
+
+
+def write_segment(
+    path: Path,
+    ids: Sequence[str],
+    features: Sequence[ImageFeatures],
+    codec: str,
+    global_type: type[np.floating] = np.float32,
+) -> None:
+    """Write a segment without codes.
+
+    Args:
+        path: of the new file.
+        ids: of the images.
+        features: one for each id.
+        codec: of the local descriptors, see :mod:`index.storage.codec`.
+        global_type: of the global descriptors.
+
+    Raises:
+        DelgError: it cannot be written (no space, no permission).
+    """
+    local = [image.local for image in features]
+    arrays = {
+        "global_descriptors": np.stack(
+            [image.global_descriptor.astype(global_type) for image in features]
+        ),
+        "descriptors": np.concatenate([encode(part.descriptors, codec) for part in local]),
+        "keypoints": np.concatenate([part.keypoints for part in local]),
+        "scales": np.concatenate([part.scales for part in local]),
+        "scores": np.concatenate([part.scores for part in local]),
+    }
+    sizes = [(image.width, image.height) for image in features]
+    _write_file(path, ids, sizes, [len(part) for part in local], arrays)
+
+
+def write_compact_segment(
+    path: Path, ids: Sequence[str], images: Sequence[EncodedImage], quantizer: ProductQuantizer
+) -> None:
+    """Write a compact segment; all images are encoded by ``quantizer``. See
+    :func:`write_segment`."""
+    arrays = {
+        "global_descriptors": np.stack([image.global_descriptor for image in images]),
+        "records": np.concatenate([image.records for image in images]),
+        "rotation": quantizer.rotation,
+        "centroids": quantizer.centroids,
+    }
+    sizes = [(image.width, image.height) for image in images]
+    _write_file(path, ids, sizes, [len(image.records) for image in images], arrays)
+
+
+def _write_file(
+    path: Path,
+    ids: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    counts: Sequence[int],
+    arrays: dict[str, np.ndarray],
+) -> None:
+    # HDF5 writes into memory first: on a full disk it can take the whole process with it.
+    data = io.BytesIO()
+    with h5py.File(data, "w") as file:
+        file["ids"] = np.array([image_id.encode() for image_id in ids], dtype=h5py.string_dtype())
+        file["sizes"] = np.array(sizes, np.int32)
+        file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)
+        for name, array in arrays.items():
+            file[name] = array
+    with atomic_write(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data.getbuffer())
+
+
+def _segment_row(path: Path, number: int, images: int) -> SegmentRow:
+    return SegmentRow(number, images, path.stat().st_size, file_sha256(path))
