@@ -1,6 +1,6 @@
-"""Readers of benchmarks: files of a dataset in, an :class:`eval.benchmark.Benchmark` out.
+"""Readers of datasets: each turns a dataset's files into an :class:`eval.benchmark.Benchmark`.
 
-One file a dataset; it says where the data come from, the layout it expects and the protocol. No
+One file per dataset; it says where the data come from, the layout it expects and the protocol. No
 reader decodes a photo or downloads anything.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from delg.errors import UsageError
 from eval.benchmark import Benchmark
 
-# Name -> module and function; imported only when asked for.
+# Name -> module and function; imported only when needed.
 READERS = {
     "revisited": ("revisited", "read_revisited"),
     "gldv2-retrieval": ("gldv2", "read_gldv2_retrieval"),
@@ -26,10 +26,10 @@ READERS = {
 
 
 def get_reader(name: str) -> Callable[..., Benchmark]:
-    """The function that reads a dataset; what it needs to be told differs from one to the next.
+    """The function that reads a dataset; its arguments depend on the dataset.
 
     Raises:
-        UsageError: there is no such dataset.
+        UsageError: no dataset of that name.
     """
     if name not in READERS:
         raise UsageError(f"no dataset called {name!r}; there are {', '.join(READERS)}")

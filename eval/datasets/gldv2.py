@@ -47,22 +47,22 @@ _TREE_DEPTH = 3
 
 
 def read_retrieval_solution(path: Path) -> dict[str, RetrievalTruth]:
-    """Test id -> the right index ids and the part, in the file's order.
+    """Test id -> its relevant index ids and its part, in the file's order.
 
     Raises:
         UsageError: the file is not a solution; the message names the line.
     """
     truth: dict[str, RetrievalTruth] = {}
     for where, query, images, part in _solution(path, "images"):
-        known = () if images == "None" else images.split()
+        relevant = () if images == "None" else images.split()
         if query in truth:
             raise UsageError(f"{where}: {query!r} has a line already")
-        truth[query] = RetrievalTruth(frozenset(known), part)
+        truth[query] = RetrievalTruth(frozenset(relevant), part)
     return truth
 
 
 def read_recognition_solution(path: Path) -> dict[str, RecognitionTruth]:
-    """Test id -> the right landmarks, perhaps none, and the part, in the file's order.
+    """Test id -> its landmarks, perhaps none, and its part, in the file's order.
 
     Raises:
         UsageError: the file is not a solution; the message names the line.
@@ -78,13 +78,13 @@ def read_recognition_solution(path: Path) -> dict[str, RecognitionTruth]:
 
 def _solution(path: Path, column: str) -> Iterator[tuple[str, str, str, str]]:
     path = Path(path)
-    for line, (query, answers, part) in read_rows(path, ("id", column, "Usage")):
+    for line, (query, relevant, part) in read_rows(path, ("id", column, "Usage")):
         where = f"{path}, line {line}"
         if not query:
             raise UsageError(f"{where}: no id")
         if part not in PARTS:
             raise UsageError(f"{where}: Usage is {part!r}; it must be {', '.join(PARTS)}")
-        yield where, query, answers, part
+        yield where, query, relevant, part
 
 
 def _landmark(text: str, where: str) -> str:
@@ -108,7 +108,7 @@ def read_retrieval_submission(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def read_recognition_submission(path: Path) -> dict[str, tuple[str, float] | None]:
-    """Test id -> (landmark, score), or None where nothing is predicted.
+    """Test id -> (landmark, score), or None without a prediction.
 
     Raises:
         UsageError: the file is not a submission; the message names the line.
@@ -128,10 +128,10 @@ def read_recognition_submission(path: Path) -> dict[str, tuple[str, float] | Non
     return predictions
 
 
-def _reject_repeat(query: str, seen: Collection[str], where: str) -> None:
+def _reject_repeat(query: str, queries: Collection[str], where: str) -> None:
     if not query:
         raise UsageError(f"{where}: no id")
-    if query in seen:
+    if query in queries:
         raise UsageError(f"{where}: {query!r} has a line already")
 
 
@@ -154,16 +154,16 @@ def write_retrieval_submission(path: Path, rankings: Mapping[str, Sequence[str]]
     """
     rows = []
     for query, images in rankings.items():
-        shown = images[:SUBMITTED_IMAGES]
-        _reject_spaces((query, *shown))
-        rows.append((query, " ".join(shown)))
+        submitted = images[:SUBMITTED_IMAGES]
+        _reject_spaces((query, *submitted))
+        rows.append((query, " ".join(submitted)))
     _write(path, ("id", "images"), rows)
 
 
 def write_recognition_submission(
     path: Path, predictions: Mapping[str, tuple[str, float] | None]
 ) -> None:
-    """Write one landmark and its score a query, or nothing where it is None.
+    """Write one landmark and its score per query, or nothing if it is None.
 
     Raises:
         ValueError: a score is not finite, or an id has white space in it.
@@ -179,15 +179,15 @@ def write_recognition_submission(
         _reject_spaces((query, landmark))
         if not math.isfinite(score):
             raise ValueError(f"The score of query {query!r} is {score}; it must be finite.")
-        # float's repr gives back the very number when read.
+        # float's repr restores the exact number when read.
         rows.append((query, f"{landmark} {float(score)!r}"))
     _write(path, ("id", "landmarks"), rows)
 
 
 def _reject_spaces(ids: Iterable[str]) -> None:
-    for one in ids:
-        if one.split() != [one]:
-            raise ValueError(f"Id {one!r} is empty or has white space in it.")
+    for id_ in ids:
+        if id_.split() != [id_]:
+            raise ValueError(f"Id {id_!r} is empty or has white space in it.")
 
 
 def _write(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -208,7 +208,7 @@ def read_train_labels(path: Path) -> dict[str, str]:
     """
     path = Path(path)
     labels: dict[str, str] = {}
-    # One string a landmark, not one a photo: there are 4.1 million photos.
+    # One string per landmark, not one per photo: there are 4.1 million photos.
     landmarks: dict[str, str] = {}
     is_clean = _has_column(path, "images")
     rows = read_rows(
@@ -218,9 +218,9 @@ def read_train_labels(path: Path) -> dict[str, str]:
         where = f"{path}, line {line}"
         if landmark not in landmarks:
             landmarks[landmark] = _landmark(landmark, where)
-        for one in ids.split() if is_clean else (ids,):
-            _reject_repeat(one, labels, where)
-            labels[one] = landmarks[landmark]
+        for image in ids.split() if is_clean else (ids,):
+            _reject_repeat(image, labels, where)
+            labels[image] = landmarks[landmark]
     return labels
 
 
@@ -229,11 +229,11 @@ def _has_column(path: Path, column: str) -> bool:
         with path.open(encoding="utf-8-sig") as file:
             return column in file.readline(1000).strip().split(",")
     except (OSError, UnicodeDecodeError):
-        return False  # Reading it in earnest says why.
+        return False  # Reading the rows says why.
 
 
 class _Tree:
-    """The photos of one part of the dataset, a/b/c/abc….jpg, found in one walk."""
+    """The photos of one part of the dataset, a/b/c/abc….jpg, listed in one walk."""
 
     def __init__(self, root: Path, part: str) -> None:
         self.folder = Path(root).absolute() / part
@@ -241,7 +241,7 @@ class _Tree:
             raise UsageError(f"{self.folder}: no such folder; GLDv2 has train/, index/ and test/")
         self._folders: dict[str, str] = {}
         top = len(self.folder.parts)
-        # Links are followed, for trees spread over disks; the depth keeps loops finite.
+        # Links are followed, as trees may be spread over disks; the depth limit ends loops.
         for here, folders, files in os.walk(self.folder, followlinks=True):
             if len(Path(here).parts) - top >= _TREE_DEPTH:
                 folders.clear()
@@ -256,7 +256,7 @@ class _Tree:
         return Path(self._folders[image], f"{image}.jpg")
 
     def keep(self, images: Collection[str], partial: bool) -> list[str]:
-        """The ids that are there; unless the download may be partial, all must be."""
+        """The ids whose photos exist; without ``partial`` all must."""
         kept = [image for image in images if image in self]
         if len(kept) < len(images) and not partial:
             missing = [image for image in images if image not in self]
@@ -268,7 +268,7 @@ class _Tree:
 
     def _reject_none(self, images: list[str]) -> list[str]:
         if not images:
-            raise UsageError(f"{self.folder}: none of the photos is there")
+            raise UsageError(f"{self.folder}: none of the photos exists")
         return images
 
 
@@ -280,38 +280,38 @@ def _queries(root: Path, ids: Collection[str], partial: bool) -> tuple[QueryPhot
 def read_gldv2_retrieval(root: Path, solution: Path, partial: bool = False) -> Benchmark:
     """GLDv2 retrieval: queries from test/, gallery index/.
 
-    Which photos belong to the gallery is read from ``index.csv`` (in root or index/), if it is
-    there; otherwise it is every photo of index/, among them all that the solution names.
+    The gallery is what ``index.csv`` (in root or index/) lists; without that file it is every photo
+    of index/, which must include all that the solution names.
 
     Args:
         root: the folder of index/ and test/.
         solution: ``retrieval_solution_v2.1.csv``.
-        partial: make do with the photos that are there, also among the right answers: the measure
-            then does not compare with published ones.
+        partial: use only the photos that exist, also among the relevant ones; the metric is then
+            not comparable with published numbers.
 
     Raises:
         UsageError: a file is malformed, or photos are missing.
     """
     truth = read_retrieval_solution(solution)
     tree = _Tree(root, "index")
-    named = {image for one in truth.values() if one.part != IGNORED_PART for image in one.relevant}
+    named = {id_ for t in truth.values() if t.part != IGNORED_PART for id_ in t.relevant}
     listed = _index_list(Path(root))
     if named and not partial:
         tree.keep(sorted(named), partial)
     gallery = tree.all() if listed is None else sorted(tree.keep(listed, partial))
     queries = _queries(root, truth, partial)
-    kept = {query.id: truth[query.id] for query in queries}
+    kept_truth = {query.id: truth[query.id] for query in queries}
     if partial:
-        kept = {
-            query: RetrievalTruth(frozenset(filter(tree.__contains__, one.relevant)), one.part)
-            for query, one in kept.items()
+        kept_truth = {
+            query: RetrievalTruth(frozenset(filter(tree.__contains__, t.relevant)), t.part)
+            for query, t in kept_truth.items()
         }
     return Benchmark(
         name="GLDv2 retrieval" + partial * " (partial)",
         protocol="retrieval",
         gallery=tuple(Photo(image, tree.path(image)) for image in gallery),
         queries=queries,
-        truth=kept,
+        truth=kept_truth,
     )
 
 
@@ -331,7 +331,7 @@ def read_gldv2_recognition(
         root: the folder of train/ and test/.
         solution: ``recognition_solution_v2.1.csv``.
         train_csv: ``train.csv``, or ``train_clean.csv`` for the cleaner 1,580,470 photos.
-        partial: make do with the photos that are there.
+        partial: use only the photos that exist.
 
     Raises:
         UsageError: a file is malformed, or photos are missing.
@@ -352,33 +352,33 @@ def read_gldv2_recognition(
 
 
 def retrieval_submission(solution: Path, submission: Path) -> tuple[BenchmarkSpec, Predictions]:
-    """A submission to the retrieval track and what it answers.
+    """A submission to the retrieval track: the benchmark and the predictions.
 
     Raises:
         UsageError: a file is malformed, or a query is not in the solution.
     """
-    truth, answers = read_retrieval_solution(solution), read_retrieval_submission(submission)
-    _reject_strangers(answers, truth, submission, solution)
-    rankings = {query: plain_ranking(images) for query, images in answers.items()}
-    return _spec("GLDv2 retrieval", "retrieval", truth), Predictions({ALL_QUERIES: rankings})
+    truth, rankings = read_retrieval_solution(solution), read_retrieval_submission(submission)
+    _reject_unknown_queries(rankings, truth, submission, solution)
+    predictions = Predictions({ALL_QUERIES: {q: plain_ranking(r) for q, r in rankings.items()}})
+    return _spec("GLDv2 retrieval", "retrieval", truth), predictions
 
 
 def recognition_submission(solution: Path, submission: Path) -> tuple[BenchmarkSpec, Predictions]:
-    """A submission to the recognition track and what it answers; see above."""
-    truth, answers = read_recognition_solution(solution), read_recognition_submission(submission)
-    _reject_strangers(answers, truth, submission, solution)
-    return _spec("GLDv2 recognition", "recognition", truth), Predictions({ALL_QUERIES: {}}, answers)
+    """A submission to the recognition track: the benchmark and the predictions."""
+    truth, labels = read_recognition_solution(solution), read_recognition_submission(submission)
+    _reject_unknown_queries(labels, truth, submission, solution)
+    return _spec("GLDv2 recognition", "recognition", truth), Predictions({ALL_QUERIES: {}}, labels)
 
 
-def _reject_strangers(
-    answers: Iterable[str], truth: Collection[str], submission: Path, solution: Path
+def _reject_unknown_queries(
+    queries: Iterable[str], truth: Collection[str], submission: Path, solution: Path
 ) -> None:
-    for query in answers:
+    for query in queries:
         if query not in truth:
             raise UsageError(f"{submission}: query {query!r} is not in {solution}")
 
 
 def _spec(name: str, protocol: str, truth: Truth) -> BenchmarkSpec:
-    # Nothing is decoded of a submission's queries, so nobody asks where they lie.
+    # The queries of a submission are never decoded, so their paths do not matter.
     queries = tuple(QueryPhoto(query, Path(f"{query}.jpg")) for query in truth)
     return BenchmarkSpec(name=name, protocol=protocol, queries=queries, truth=truth)

@@ -6,14 +6,14 @@ authors of "Efficient diffusion on region manifolds" (CVPR 2017, arXiv 1611.0511
 each of 250 classes, 1,250 in all, with a box each, against the 27,293 other photos. It holds
 
 - ``imlist``, ``qimlist``: cells of paths;
-- ``gnd``: a struct array of 1,250; its first field holds the right photos as indices from 1, its
-  second the query's box.
+- ``gnd``: a struct array of 1,250; its first field holds the relevant photos as indices from 1,
+  its second the query's box.
 
 The same as a pickle (a dict of ``imlist``, ``qimlist`` and ``gnd``, each entry with ``ok``, indices
 from 0, and ``bbx``) is read too.
 
 The measure is mAP over the whole ranking, by trapezoids as for the original Oxford and Paris. So
-the truth is that of :mod:`eval.datasets.revisited` with all right photos "easy": easy and medium
+the truth is that of :mod:`eval.datasets.revisited` with all relevant photos "easy": easy and medium
 are the measure, hard is none. Readers of the file disagree whether a box is (x1, y1, x2, y2) or (x,
 y, width, height), so the boxes decide: of 1,250 boxes of the latter kind, some have a width below
 x, which no corner has.
@@ -55,18 +55,17 @@ def read_instre(gnd: Path, images: Path) -> Benchmark:
     if not isinstance(data, dict) or not set(_VARIABLES) <= set(data):
         raise UsageError(f"{gnd}: no ground truth of INSTRE: it needs {', '.join(_VARIABLES)}")
     names, query_names = as_names(gnd, data, "imlist"), as_names(gnd, data, "qimlist")
-    answers = data["gnd"]
-    if not isinstance(answers, list) or len(answers) != len(query_names):
+    entries = data["gnd"]
+    if not isinstance(entries, list) or len(entries) != len(query_names):
         raise UsageError(f"{gnd}: gnd must have an entry for each of qimlist")
     numbers, truth = [], {}
-    for name, answer in zip(query_names, answers, strict=True):
+    for name, entry in zip(query_names, entries, strict=True):
         where = f"{gnd}, query {name!r}"
-        if not isinstance(answer, dict) or not {"ok", "bbx"} <= set(answer):
+        if not isinstance(entry, dict) or not {"ok", "bbx"} <= set(entry):
             raise UsageError(f"{where}: needs ok and bbx")
-        right = as_indices(answer["ok"], len(names), where)
-        easy = frozenset(names[place] for place in right)
+        easy = frozenset(names[index] for index in as_indices(entry["ok"], len(names), where))
         truth[name] = RevisitedTruth(easy, frozenset(), frozenset())
-        numbers.append(as_numbers(answer["bbx"], where))
+        numbers.append(as_numbers(entry["bbx"], where))
     images = _base(images)
     return Benchmark(
         name="INSTRE",
@@ -105,20 +104,20 @@ def _boxes(numbers: Sequence[Sequence[float]], gnd: Path) -> list[Box]:
 def _load_mat(gnd: Path) -> dict[str, Any]:
     """The variables as a pickle would hold them: indices from 0, fields by name."""
     data = read_mat(gnd, _VARIABLES)
-    answers = data.get("gnd")
-    if not isinstance(answers, list):
+    entries = data.get("gnd")
+    if not isinstance(entries, list):
         return {}
-    for place, answer in enumerate(answers):
-        where = f"{gnd}, query {place}"
-        if not isinstance(answer, dict) or len(answer) < 2:
-            raise UsageError(f"{where}: needs the right photos and a box")
-        right, box, *_ = answer.values()
-        answers[place] = {"ok": _from_zero(right, where), "bbx": box}
+    for number, entry in enumerate(entries):
+        where = f"{gnd}, query {number}"
+        if not isinstance(entry, dict) or len(entry) < 2:
+            raise UsageError(f"{where}: needs the relevant photos and a box")
+        relevant, box, *_ = entry.values()
+        entries[number] = {"ok": _from_zero(relevant, where), "bbx": box}
     return data
 
 
 def _from_zero(indices: Any, where: str) -> list[int]:
     # MATLAB counts from 1, and in floats unless the author chose otherwise.
     if not isinstance(indices, list) or not np.array_equal(indices, np.trunc(indices)):
-        raise UsageError(f"{where}: its right photos must be whole numbers")
+        raise UsageError(f"{where}: its relevant photos must be whole numbers")
     return [int(index) - 1 for index in indices]

@@ -11,8 +11,8 @@ code has them. The database is a list of ``{"id": exhibit, "path": "MET/…"}``;
 queries) and valset (2,165) are lists of ``{"path": "test_…/…", "MET_id": exhibit}``, without
 ``MET_id`` where the photo shows no exhibit (other artworks, and no art at all).
 
-Recognition: one exhibit and a score a query. GAP over all queries, GAP− without those that show no
-exhibit, and accuracy, also without them.
+Recognition: one exhibit and a score per query. GAP over all queries; GAP− and accuracy without
+those that show no exhibit.
 """
 
 from __future__ import annotations
@@ -69,22 +69,21 @@ def read_met(root: Path, split: str = "test", mini: bool = False) -> Benchmark:
 
 
 def _find(root: Path, name: str) -> Path:
-    places = (root / name, root / "ground_truth" / name)
-    for path in places:
+    for path in (root / name, root / "ground_truth" / name):
         if path.is_file():
             return path
-    raise UsageError(f"{root}: neither {name} nor ground_truth/{name} is there")
+    raise UsageError(f"{root}: neither {name} nor ground_truth/{name} exists")
 
 
 def _images(root: Path) -> Path:
     for folder in (root / "images", root):
         if (folder / "MET").is_dir():
             return folder
-    raise UsageError(f"{root}: neither MET/ nor images/MET/, the database's photos, is there")
+    raise UsageError(f"{root}: neither MET/ nor images/MET/, the database's photos, exists")
 
 
 def _entries(path: Path, key: str) -> list[tuple[str, str | None]]:
-    """Path and exhibit, or None, of each entry; no path twice."""
+    """Path and exhibit (None without one) of each entry; paths are unique."""
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -94,13 +93,13 @@ def _entries(path: Path, key: str) -> list[tuple[str, str | None]]:
     if not isinstance(data, list) or not data:
         raise UsageError(f"{path}: must be a list with an entry for each photo")
     entries: dict[str, str | None] = {}
-    for place, entry in enumerate(data):
-        where = f"{path}, entry {place}"
+    for number, entry in enumerate(data):
+        where = f"{path}, entry {number}"
         name = entry.get("path") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             raise UsageError(f"{where}: has no path")
         if name in entries:
-            raise UsageError(f"{where}: {name!r} is there already")
+            raise UsageError(f"{where}: {name!r} has an entry already")
         exhibit = entry.get(key)
         if exhibit is not None and not str(exhibit).isdigit():
             raise UsageError(f"{where}: {key} {str(exhibit)[:40]!r} is no number")

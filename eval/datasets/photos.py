@@ -1,4 +1,4 @@
-"""The photos of a benchmark on disk: found, or missed by name."""
+"""Look up the photos of a benchmark on disk; errors name the missing ones."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Any benchmark of one's own: two folders of photos and a CSV file that says what is right.
+"""A benchmark of your own: two folders of photos and a CSV file with the relevant pairs.
 
-The file has the columns ``query`` and ``relevant``, one line for each pair: a query that has
-several right answers has several lines, one that has none has a single line with ``relevant`` left
+The file has the columns ``query`` and ``relevant``, one line per pair: a query with several
+relevant photos has several lines, a query without any has a single line with ``relevant`` left
 empty. Ids are paths relative to the folders of the queries and of the gallery. The columns ``x``,
-``y``, ``width`` and ``height`` are optional: the part of the query that counts, in pixels, the same
-on all its lines, or empty for the whole photo.
+``y``, ``width`` and ``height`` are optional: the query region in pixels, the same on all lines of
+the query, or empty for the full photo.
 
-A query that lies in the gallery too (when one folder holds the other) must not find itself.
+A query that is in the gallery too (when one folder contains the other) must not retrieve itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BOX_COLUMNS = ("x", "y", "width", "height")
 
 
 def read_queries(gallery: Path, queries: Path, truth: Path) -> Benchmark:
-    """Read a benchmark of one's own.
+    """Read a benchmark of your own.
 
     Args:
         gallery: the folder to search in.
@@ -34,44 +34,44 @@ def read_queries(gallery: Path, queries: Path, truth: Path) -> Benchmark:
         truth: the CSV file.
 
     Raises:
-        UsageError: the file is malformed or contradicts itself, names a photo that is not there, or
-            does not mention a query photo.
+        UsageError: the file is malformed or contradicts itself, names a photo that does not exist,
+            or does not mention a query photo.
     """
     gallery, queries, truth = Path(gallery), Path(queries), Path(truth)
-    # Resolved, so that a query's path tells whether it is in the gallery.
+    # Resolved, so that paths tell whether a query is in the gallery.
     gallery_photos = list_photos(gallery.resolve())
     if not gallery_photos:
         raise UsageError(f"{gallery}: holds no photos")
     query_photos = {photo.id: photo.path for photo in list_photos(queries.resolve())}
     own_ids = {photo.path: photo.id for photo in gallery_photos}
-    known = set(own_ids.values())
+    gallery_ids = set(own_ids.values())
 
     relevant: dict[str, set[str]] = {}
-    without: set[str] = set()
+    unmatched: set[str] = set()
     boxes: dict[str, Box | None] = {}
-    for line, (query, answer, *numbers) in read_rows(truth, _COLUMNS, _BOX_COLUMNS):
+    for line, (query, image, *numbers) in read_rows(truth, _COLUMNS, _BOX_COLUMNS):
         where = f"{truth}, line {line}"
         if query not in query_photos:
             raise UsageError(f"{where}: {queries} holds no query {query!r}")
-        if answer and answer not in known:
-            raise UsageError(f"{where}: {gallery} holds no photo {answer!r}")
-        if answer and answer == own_ids.get(query_photos[query]):
-            raise UsageError(f"{where}: {answer!r} is the query itself")
-        answers = relevant.setdefault(query, set())
-        if answer in answers or query in without or (answers and not answer):
-            said = f"{answer!r} again" if answer in answers else "both with and without an answer"
-            raise UsageError(f"{where}: query {query!r} stands there {said}")
-        answers.update([answer] if answer else [])
-        without.update([] if answer else [query])
+        if image and image not in gallery_ids:
+            raise UsageError(f"{where}: {gallery} holds no photo {image!r}")
+        if image and image == own_ids.get(query_photos[query]):
+            raise UsageError(f"{where}: {image!r} is the query itself")
+        images = relevant.setdefault(query, set())
+        if image in images or query in unmatched or (images and not image):
+            repeat = f"{image!r} again" if image in images else "with and without a relevant one"
+            raise UsageError(f"{where}: query {query!r} is listed {repeat}")
+        images.update([image] if image else [])
+        unmatched.update([] if image else [query])
         box = _box(numbers, where)
         if boxes.setdefault(query, box) != box:
             raise UsageError(f"{where}: query {query!r} has another box on an earlier line")
 
-    unasked = [query for query in query_photos if query not in relevant]
-    if unasked:
+    unmentioned = [query for query in query_photos if query not in relevant]
+    if unmentioned:
         raise UsageError(
-            f"{truth}: does not mention {len(unasked):,} of the {len(query_photos):,} photos in "
-            f"{queries}: {name_some(unasked)}; a query that matches nothing needs a line too"
+            f"{truth}: does not mention {len(unmentioned):,} of the {len(query_photos):,} photos "
+            f"in {queries}: {name_some(unmentioned)}; a query that matches nothing needs a line too"
         )
     if not relevant:
         raise UsageError(f"{truth}: names no query")

@@ -6,17 +6,17 @@ robots.ox.ac.uk/~vgg/data/oxbuildings and …/parisbuildings. The pickle is a di
 
 - ``imlist``, ``qimlist``: names of database and query photos, without suffix;
 - ``gnd``: for each query ``bbx`` (x1, y1, x2, y2) and the database indices ``easy``, ``hard``,
-  ``junk``.
+  ``junk``; all of it in lists, numbers and text.
 
 The photos may lie flat in the folder, below ``jpg/``, or in sub-folders, as Paris has them.
 
 The original ground truth (Philbin et al., CVPR 2007 and 2008; 55 queries each) is a folder of four
-text files a query: ``<query>_query.txt`` (name, perhaps after ``oxc1_``, x1, y1, x2, y2),
-``_good.txt``, ``_ok.txt`` and ``_junk.txt`` (one name a line). It knows one protocol: good and ok
-are right, junk is ignored. So good and ok become "easy", junk stays junk and "hard" is empty: easy
-and medium both give the classical measure, hard gives none. As is the custom there, the query
-itself is in the database and counts as right. The database is every photo in the folder; the twenty
-photos of Paris that are known to be damaged cannot be found and disturb nothing.
+text files per query: ``<query>_query.txt`` (name, perhaps after ``oxc1_``, x1, y1, x2, y2),
+``_good.txt``, ``_ok.txt`` and ``_junk.txt`` (one name per line). It has one protocol: good and ok
+are relevant, junk is ignored. So good and ok become "easy", junk stays junk and "hard" is empty:
+easy and medium both give the classical measure, hard gives none. By convention, the query itself is
+in the database and counts as relevant. The database is every photo in the folder; the twenty
+damaged photos of Paris are never retrieved and do no harm.
 """
 
 from __future__ import annotations
@@ -62,28 +62,28 @@ def _read_pickle(gnd: Path, images: Path) -> Benchmark:
     if not isinstance(data, dict) or not {"imlist", "qimlist", "gnd"} <= set(data):
         raise UsageError(f"{gnd}: no ground truth: it needs imlist, qimlist and gnd")
     gallery_names, query_names = as_names(gnd, data, "imlist"), as_names(gnd, data, "qimlist")
-    answers = data["gnd"]
-    if not isinstance(answers, Sequence) or len(answers) != len(query_names):
+    entries = data["gnd"]
+    if not isinstance(entries, Sequence) or len(entries) != len(query_names):
         raise UsageError(f"{gnd}: gnd must be a list with an entry for each of qimlist")
     boxes, truth = {}, {}
-    for name, answer in zip(query_names, answers, strict=True):
+    for name, entry in zip(query_names, entries, strict=True):
         where = f"{gnd}, query {name!r}"
-        if not isinstance(answer, dict) or not {"bbx", *_LISTS} <= set(answer):
+        if not isinstance(entry, dict) or not {"bbx", *_LISTS} <= set(entry):
             raise UsageError(f"{where}: needs bbx, easy, hard and junk")
-        boxes[name] = as_corner_box(answer["bbx"], where)
+        boxes[name] = as_corner_box(entry["bbx"], where)
         lists = {
-            key: as_indices(answer[key], len(gallery_names), f"{where}, {key}") for key in _LISTS
+            key: as_indices(entry[key], len(gallery_names), f"{where}, {key}") for key in _LISTS
         }
         truth[name] = _truth(
-            {key: [gallery_names[place] for place in lists[key]] for key in _LISTS}, where
+            {key: [gallery_names[index] for index in lists[key]] for key in _LISTS}, where
         )
-    found = _Found(images)
-    gallery = found.look_up(gallery_names + query_names)[: len(gallery_names)]
+    photos = _PhotosByName(images)
+    gallery = photos.look_up(gallery_names + query_names)[: len(gallery_names)]
     return Benchmark(
         name=gnd.stem.removeprefix("gnd_"),
         protocol="revisited",
         gallery=tuple(gallery),
-        queries=tuple(QueryPhoto(name, found.path(name), boxes[name]) for name in query_names),
+        queries=tuple(QueryPhoto(name, photos.path(name), boxes[name]) for name in query_names),
         truth=truth,
         depth=None,
     )
@@ -103,17 +103,15 @@ def _read_texts(folder: Path, images: Path) -> Benchmark:
         truth[name] = _truth(
             {"easy": easy, "hard": [], "junk": lists["junk"]}, f"{folder}, query {name!r}"
         )
-    found = _Found(images)
-    found.look_up(
-        sorted(
-            {*photo_of.values(), *(id_ for one in truth.values() for id_ in one.easy | one.junk)}
-        )
+    photos = _PhotosByName(images)
+    photos.look_up(
+        sorted({*photo_of.values(), *(id_ for t in truth.values() for id_ in t.easy | t.junk)})
     )
     return Benchmark(
         name=f"{folder.name} (good and ok as easy)",
         protocol="revisited",
-        gallery=found.all(),
-        queries=tuple(QueryPhoto(name, found.path(photo_of[name]), boxes[name]) for name in names),
+        gallery=photos.all(),
+        queries=tuple(QueryPhoto(name, photos.path(photo_of[name]), boxes[name]) for name in names),
         truth=truth,
         depth=None,
     )
@@ -123,7 +121,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise UsageError(f"{path}: missing; a query has four text files") from None
+        raise UsageError(f"{path}: missing; there must be four text files per query") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -207,11 +205,11 @@ def _truth(lists: Mapping[str, Sequence[str]], where: str) -> RevisitedTruth:
     for first, second in (("easy", "hard"), ("easy", "junk"), ("hard", "junk")):
         shared = sorted(sets[first] & sets[second])
         if shared:
-            raise UsageError(f"{where}: {name_some(shared)} stand in both {first} and {second}")
+            raise UsageError(f"{where}: {name_some(shared)} are in both {first} and {second}")
     return RevisitedTruth(**sets)
 
 
-class _Found:
+class _PhotosByName:
     """The photos below a folder by name without suffix."""
 
     def __init__(self, folder: Path) -> None:
@@ -227,7 +225,7 @@ class _Found:
         return paths[0]
 
     def look_up(self, names: Sequence[str]) -> list[Photo]:
-        """Photos in the order of ``names``; a UsageError if any is missing or there twice."""
+        """Photos in the order of ``names``; a UsageError if any is missing or ambiguous."""
         reject_missing([name for name in names if name not in self._paths], names, self._folder)
         return self._photos(names)
 

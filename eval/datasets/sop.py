@@ -6,7 +6,7 @@ From cvgl.stanford.edu/projects/lifted_struct. Layout of the folder Stanford_Onl
     bicycle_final/  cabinet_final/ …   the photos, such as bicycle_final/111085122871_0.JPG
 
 The test part has 60,502 photos of 11,316 products that are not in Ebay_train.txt. Every photo is a
-query against all others of the part, the other photos of its product are right; the measure is
+query against all others of the part; relevant are the other photos of its product. The measure is
 recall@1, 10, 100 and 1000.
 """
 

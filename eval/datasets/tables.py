@@ -1,4 +1,4 @@
-"""Strict CSV: known columns only, and errors that name file and line."""
+"""Strict CSV: only known columns, and errors that name file and line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from delg.errors import UsageError
 
-# All images of a landmark stand in one field of GLDv2's files: more than the default of 128 KB.
+# GLDv2's files hold all images of a landmark in one field: more than the default of 128 KB.
 csv.field_size_limit(1 << 26)
 
 
 def read_rows(
     path: Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV file with a header, columns in any order; empty lines are passed over.
+    """Read a CSV file with a header, columns in any order; empty lines are skipped.
 
     Yields:
         The line number and the fields of ``columns``, then of ``optional`` ("" where the file has
@@ -31,7 +31,7 @@ def read_rows(
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             _check_header(path, header, columns, optional)
-            places = [
+            positions = [
                 header.index(name) if name in header else -1 for name in (*columns, *optional)
             ]
             for row in reader:
@@ -42,7 +42,7 @@ def read_rows(
                     raise UsageError(
                         f"{path}, line {line}: has more or fewer fields than the header"
                     )
-                yield line, [row[place] if place >= 0 else "" for place in places]
+                yield line, [row[position] if position >= 0 else "" for position in positions]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:
@@ -59,4 +59,4 @@ def _check_header(
     if unknown:
         raise UsageError(f"{path}: unknown column {unknown[0]!r}")
     if len(set(header)) < len(header):
-        raise UsageError(f"{path}: a column stands there twice")
+        raise UsageError(f"{path}: a column appears twice")

@@ -314,7 +314,7 @@ def test_a_wrong_folder_says_what_is_missing(root, tmp_path):
         (tmp_path / "empty" / part).mkdir(parents=True)
     with pytest.raises(UsageError, match="2 of 2 photos are missing"):
         read_gldv2_retrieval(tmp_path / "empty", solution)
-    with pytest.raises(UsageError, match="none of the photos is there"):
+    with pytest.raises(UsageError, match="none of the photos exists"):
         read_gldv2_retrieval(tmp_path / "empty", solution, partial=True)
 
 

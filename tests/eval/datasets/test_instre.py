@@ -124,7 +124,7 @@ def test_a_contradiction_says_what_is_wrong(write, images, right, boxes, said):
 
 
 def test_indices_of_a_matlab_file_are_whole_numbers(write_mat, images):
-    with pytest.raises(UsageError, match="query 0: its right photos must be whole numbers"):
+    with pytest.raises(UsageError, match="query 0: its relevant photos must be whole numbers"):
         read_instre(write_mat([[1.5], [3]], CORNERS), images)
 
 
@@ -136,7 +136,10 @@ def test_indices_of_a_matlab_file_are_whole_numbers(write_mat, images):
             {"imlist": [1], "qimlist": cells(["a"]), "gnd": struct([[1]], [[1]])},
             "imlist must be a list of names",
         ),
-        ({"imlist": [1], "qimlist": [1], "gnd": cells(["a"])}, "query 0: needs the right photos"),
+        (
+            {"imlist": [1], "qimlist": [1], "gnd": cells(["a"])},
+            "query 0: needs the relevant photos",
+        ),
     ],
 )
 def test_a_matlab_file_of_something_else_is_an_error(tmp_path, images, variables, said):

@@ -103,7 +103,7 @@ def test_missing_photos_are_named(root):
         ('[{"path": "MET/34/0.jpg", "id": "a"}]', "entry 0: id 'a' is no number"),
         ('[{"path": "MET/34/0.jpg", "id": 3.5}]', "entry 0: id '3.5' is no number"),
         ('[{"path": "../x.jpg", "id": 3}]', "no path inside the dataset"),
-        ('[{"path": "a", "id": 3}, {"path": "a", "id": 4}]', "entry 1: 'a' is there already"),
+        ('[{"path": "a", "id": 3}, {"path": "a", "id": 4}]', "entry 1: 'a' has an entry already"),
     ],
 )
 def test_a_malformed_file_says_what_is_wrong(root, text, said):

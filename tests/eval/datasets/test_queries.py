@@ -70,12 +70,12 @@ def test_a_query_in_the_gallery_must_not_find_itself(read, tmp_path):
         ("query,relevant,weight\n", "unknown column 'weight'"),
         ("query,relevant\nq9.jpg,塔.jpg\n", "line 2: .*queries holds no query 'q9.jpg'"),
         ("query,relevant\nq1.jpg,x.jpg\n", "line 2: .*gallery holds no photo 'x.jpg'"),
-        (TRUTH + "q1.jpg,a/tower 1.jpg\n", "line 6: query 'q1.jpg' stands there 'a/tower 1.jpg' a"),
-        (TRUTH + "q1.jpg,\n", "line 6: query 'q1.jpg' stands there both with and without"),
-        (TRUTH + "none.webp,塔.jpg\n", "line 6: .*both with and without"),
+        (TRUTH + "q1.jpg,a/tower 1.jpg\n", "line 6: query 'q1.jpg' is listed 'a/tower 1.jpg' a"),
+        (TRUTH + "q1.jpg,\n", "line 6: query 'q1.jpg' is listed with and without"),
+        (TRUTH + "none.webp,塔.jpg\n", "line 6: .*with and without"),
         (
             TRUTH + "none.webp,\n",
-            "line 6: query 'none.webp' stands there both",
+            "line 6: query 'none.webp' is listed with and without",
         ),
         (
             "query,relevant\nq1.jpg,塔.jpg\n",

@@ -112,9 +112,9 @@ def test_two_photos_of_one_name_are_an_error(write, truth, images):
         ("easy", None, "whole numbers"),
         ("easy", 3, "whole numbers"),
         ("easy", {"a": 1}, "whole numbers"),
-        ("junk", [0], "'all_souls_000000' stand in both easy and junk"),
-        ("junk", [1], "'all_souls_000001' stand in both hard and junk"),
-        ("hard", [3], "'all_souls_000003' stand in both easy and hard"),
+        ("junk", [0], "'all_souls_000000' are in both easy and junk"),
+        ("junk", [1], "'all_souls_000001' are in both hard and junk"),
+        ("hard", [3], "'all_souls_000003' are in both easy and hard"),
         ("bbx", [1, 2, 3], "not four numbers"),
         ("bbx", None, "not four numbers"),
         ("bbx", "abcd", "not four numbers"),
@@ -215,7 +215,7 @@ def test_the_original_text_files_are_read(texts, images):
         ("all_souls_1_query", "nowhere_000001 1 2 3 4", "1 of .* missing: 'nowhere_000001'"),
         ("all_souls_1_junk", "all_souls_000001", "'all_souls_1': .* both easy and junk"),
         ("all_souls_1_ok", "nowhere_000002", "1 of .* missing: 'nowhere_000002'"),
-        ("all_souls_1_ok", None, "all_souls_1_ok.txt: missing; a query has four"),
+        ("all_souls_1_ok", None, "all_souls_1_ok.txt: missing; there must be four"),
     ],
 )
 def test_a_malformed_text_file_says_what_is_wrong(texts, images, name, text, said):
