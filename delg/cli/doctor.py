@@ -1,4 +1,4 @@
-"""What is installed, on what machine, and where each package comes from."""
+"""Diagnostics: installed packages and where they come from, hardware, the default model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from delg.errors import DelgError
 from delg.network.tensorflow_import import load_tensorflow
 from delg.zoo.registry import DEFAULT_MODEL, find_model, load_model
 
-# Import name -> distribution, where the two differ or not.
+# Import name -> distribution.
 _PACKAGES = {
     "delg": "delg-retrieval",
     "index": "delg-retrieval",
@@ -39,13 +39,14 @@ _OPTIONAL = {"pillow_heif": "pillow-heif"}
 
 def _package(module: str, distribution: str) -> dict[str, str]:
     try:
-        found = importlib.import_module(module)
-        origin = Path(found.__file__).parent if found.__file__ else "?"
-        return {"version": metadata.version(distribution), "from": str(origin)}
-    except metadata.PackageNotFoundError:
-        return {"version": "?", "from": str(origin)}
-    except Exception as error:  # A broken install may raise anything on import.
+        file = importlib.import_module(module).__file__
+        folder = str(Path(file).parent) if file else "?"
+    except Exception as error:  # A broken installation may raise anything on import.
         return {"error": f"{type(error).__name__}: {error}"}
+    try:
+        return {"version": metadata.version(distribution), "from": folder}
+    except metadata.PackageNotFoundError:
+        return {"version": "?", "from": folder}
 
 
 def _cpu() -> str:
@@ -84,13 +85,13 @@ def _gpus() -> list[str]:
 
 
 def examine() -> dict[str, Any]:
-    """Versions, hardware, packages and whether the default model loads.
+    """Versions, hardware, packages, and whether the default model loads.
 
     Returns:
-        Plain values; a package or model that does not work has an ``error``.
+        Plain values; a package or a model that does not work has the key ``error``.
     """
     with contextlib.suppress(Exception):
-        load_tensorflow()  # What keeps it from loading is said below.
+        load_tensorflow()  # If it fails, the package's entry below says why.
     packages = {module: _package(module, name) for module, name in _PACKAGES.items()}
     optional = {module: _package(module, name) for module, name in _OPTIONAL.items()}
     return {
@@ -106,11 +107,14 @@ def examine() -> dict[str, Any]:
     }
 
 
-def problems(found: dict[str, Any]) -> list[str]:
-    """What :func:`examine` found broken."""
-    broken = [
-        f"{name}: {facts['error']}" for name, facts in found["packages"].items() if "error" in facts
+def problems(report: dict[str, Any]) -> list[str]:
+    """The errors in a report of :func:`examine`."""
+    errors = [
+        f"{name}: {package['error']}"
+        for name, package in report["packages"].items()
+        if "error" in package
     ]
-    if "error" in found["model"]:
-        broken.append(f"model {found['model']['name']}: {found['model']['error']}")
-    return broken
+    model = report["model"]
+    if "error" in model:
+        errors.append(f"model {model['name']}: {model['error']}")
+    return errors

@@ -29,14 +29,16 @@ def demo(
     started = time.monotonic()
     with progress("gallery") as report:
         images, queries = build_demo_index(out, report)
-    with progress("queries") as report:
-        results = query_demo_index(images, queries, report)
+    with images:
+        count = len(images)
+        with progress("queries") as report:
+            results = query_demo_index(images, queries, report)
     table(["query", "variant", "first hit", "inliers", "score", ""], map(_row, results))
     page = write_demo_page(out, results)
     right = sum(result.is_right for result in results)
     print_result(
         f"{right} of {len(results)} queries right, "
-        f"{plural(len(images), 'photo')} indexed, {time.monotonic() - started:.0f} s"
+        f"{plural(count, 'photo')} indexed, {time.monotonic() - started:.0f} s"
     )
     log.info("open %s to see the matches", page.absolute())
     if right < len(results):

@@ -32,10 +32,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder (delg, colmap) or file to write.")],
 ) -> None:
     """Export an index's stored features for other tools."""
-    images = open_index(index)
-    with progress("photos") as report:
+    with open_index(index) as images, progress("photos") as report:
         count = images.export(out, kind, report)
-    codec = images.settings.store.local_codec
+        codec = images.settings.store.local_codec
     if codec != "float32":
         log.info(
             "note: %s stores local descriptors rounded (store.local_codec: %s), and so they are "
@@ -61,12 +60,13 @@ def index_import(
     as_json: AsJson = False,
 ) -> None:
     """Import features made by other tools into an index."""
-    images = _open_or_create(index, sources, kind, model, config)
-    with progress("photos") as report:
-        summary = images.import_from(sources, kind, photos or (), report)
+    with _open_or_create(index, sources, kind, model, config) as images:
+        with progress("photos") as report:
+            summary = images.import_from(sources, kind, photos or (), report)
+        count, model_name = len(images), images.feature_spec.model
     if as_json:
         failed = [{"id": failure.path, "reason": failure.reason} for failure in summary.failed]
-        print_result(json.dumps({**vars(summary), "failed": failed, "images": len(images)}))
+        print_result(json.dumps({**vars(summary), "failed": failed, "images": count}))
     else:
         report_failures(summary.failed)
         if summary.guessed:
@@ -77,7 +77,7 @@ def index_import(
             )
         print_result(
             f"{plural(summary.added, 'photo')} added, {len(summary.failed):,} failed; "
-            f"{plural(len(images), 'photo')} in {index}, features of {images.feature_spec.model}"
+            f"{plural(count, 'photo')} in {index}, features of {model_name}"
         )
     if summary.failed:
         raise typer.Exit(PARTLY if summary.added else FAILED)

@@ -44,15 +44,16 @@ def index_build(
     missing = [str(source) for source in sources if not source.exists()]
     if missing:
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
-    if ImageIndex.exists(index):
-        images = ImageIndex.open(index)
+    if not ImageIndex.exists(index):
+        settings = parse(IndexSettings, overrides, str(config))
+        with ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings) as images:
+            _add(images, sources, labels, prefix, as_json)
+        return
+    with ImageIndex.open(index) as images:
         images.check_model(model)
         if overrides:
             images.configure(overrides, str(config), record=True)
-    else:
-        settings = parse(IndexSettings, overrides, str(config))
-        images = ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings)
-    _add(images, sources, labels, prefix, as_json)
+        _add(images, sources, labels, prefix, as_json)
 
 
 @app.command("add")
@@ -64,7 +65,8 @@ def index_add(
     as_json: AsJson = False,
 ) -> None:
     """Add new and changed photos to an index."""
-    _add(open_index(index), sources, labels, prefix, as_json)
+    with open_index(index) as images:
+        _add(images, sources, labels, prefix, as_json)
 
 
 def _add(
@@ -106,14 +108,12 @@ def index_remove(
     ] = False,
 ) -> None:
     """Remove images from an index."""
-    images = open_index(index)
-    selected = [*(ids or []), *(images.vanished() if vanished else [])]
-    if not selected and not vanished:
-        raise UsageError("name the ids to remove, or use --vanished")
-    count = images.remove(selected)
-    print_result(
-        f"{plural(count, 'image')} removed; {plural(len(images), 'photo')} left in {index}"
-    )
+    with open_index(index) as images:
+        selected = [*(ids or []), *(images.vanished() if vanished else [])]
+        if not selected and not vanished:
+            raise UsageError("name the ids to remove, or use --vanished")
+        count, left = images.remove(selected), len(images)
+    print_result(f"{plural(count, 'image')} removed; {plural(left, 'photo')} left in {index}")
 
 
 @app.command("info")
@@ -125,10 +125,10 @@ def index_info(
     ] = False,
 ) -> None:
     """Show the size, model and settings of an index."""
-    images = open_index(index)
-    info = images.info()
-    if failures:
-        info["failures"] = images.failures()
+    with open_index(index) as images:
+        info = images.info()
+        if failures:
+            info["failures"] = images.failures()
     if as_json:
         print_result(json.dumps(info))
         return
@@ -181,7 +181,8 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
 @app.command("check")
 def index_check(index: IndexDir, as_json: AsJson = False) -> None:
     """Read everything in an index and report what is damaged."""
-    report = open_index(index).check()
+    with open_index(index) as images:
+        report = images.check()
     if as_json:
         print_result(json.dumps(vars(report)))
     else:
@@ -199,10 +200,10 @@ def index_check(index: IndexDir, as_json: AsJson = False) -> None:
 def index_compact(index: IndexDir, config: Config = None) -> None:
     """Free the space of removed images, and rebuild the search index as the settings say."""
     overrides = read_config(config)
-    images = open_index(index)
-    if config is not None:
-        images.configure(overrides, str(config), record=True)
+    with open_index(index) as images:
+        if config is not None:
+            images.configure(overrides, str(config), record=True)
+        freed, kind = images.compact(), images.info()["shortlist"]
     from index.storage.ann_index import KIND_DESCRIPTIONS
 
-    freed, kind = images.compact(), images.info()["shortlist"]
     print_result(f"{freed:,} bytes freed; search index: {KIND_DESCRIPTIONS[kind]}")

@@ -79,28 +79,29 @@ def query(
     from delg.images.decode import ImageError
     from delg.types import Failure
 
-    images = open_index(index, config)
     if features:
         if box or draw or html:
             raise UsageError("--box, --draw and --html need photos; leave --features out")
-        _query_features(images, photos, index, k, rerank, as_json)
+        with open_index(index, config) as images:
+            _query_features(images, photos, index, k, rerank, as_json)
         return
     region = _parse_box(box)
     names = _UniqueNames()
     results: list[tuple[Path, QueryResult]] = []
     failed: list[Failure] = []
-    for photo in photos:
-        try:
-            result = images.query(photo, k, rerank, region, orientations.value)
-        except ImageError as error:
-            failed.append(Failure(str(photo), str(error)))
-            if as_json:
-                print_result(json.dumps({"query": str(photo), "error": str(error), "hits": []}))
-            continue
-        results.append((photo, result))
-        _print_hits(photo, index, result, as_json)
-        if draw is not None:
-            _draw_hits(draw, names.of(photo), photo, result)
+    with open_index(index, config) as images:
+        for photo in photos:
+            try:
+                result = images.query(photo, k, rerank, region, orientations.value)
+            except ImageError as error:
+                failed.append(Failure(str(photo), str(error)))
+                if as_json:
+                    print_result(json.dumps({"query": str(photo), "error": str(error), "hits": []}))
+                continue
+            results.append((photo, result))
+            _print_hits(photo, index, result, as_json)
+            if draw is not None:
+                _draw_hits(draw, names.of(photo), photo, result)
     if html is not None and results:
         _write_page(html, results)
     report_failures(failed)

@@ -31,8 +31,8 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def _cut(kind: str) -> bytes:
-    whole = encoded(np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8), kind)
-    return whole[: len(whole) // 2]
+    intact = encoded(np.random.default_rng(0).integers(0, 255, (60, 80, 3)).astype(np.uint8), kind)
+    return intact[: len(intact) // 2]
 
 
 # Name -> bytes, status of the answer, a part of the reason.

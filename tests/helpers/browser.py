@@ -22,13 +22,13 @@ _FLAGS = (
 
 def find_chromium() -> str:
     """Its path; without one the tests are skipped, or fail where they must run."""
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
-        said = "no Chromium on this machine (apt-get install chromium): the pages are not tried"
+    path = next(filter(None, map(shutil.which, _NAMES)), None)
+    if path is None:
+        reason = "no Chromium on this machine (apt-get install chromium): the pages are not tried"
         if os.environ.get(REQUIRED):
-            pytest.fail(said)
-        pytest.skip(said)
-    return found
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
 
 
 @contextmanager

@@ -25,15 +25,15 @@ MOVES = {
 }
 
 
-def photo(folder: Path, name: str, seen: Dots) -> Photo:
+def photo(folder: Path, name: str, content: Dots) -> Photo:
     """Write a photo; its id is its name."""
-    return Photo(name, seen.save(folder / name))
+    return Photo(name, content.save(folder / name))
 
 
 def thing(number: int, move: str = "a", keep: int = 40) -> Dots:
     """A thing as one of its photos shows it, perhaps only a part."""
-    whole = dots(number)
-    return Dots(whole.points[:keep], whole.colours[:keep]).moved(MOVES[move], SIZE)
+    source = dots(number)
+    return Dots(source.points[:keep], source.colours[:keep]).moved(MOVES[move], SIZE)
 
 
 def gallery(folder: Path, things: int = 3) -> tuple[Photo, ...]:
@@ -48,17 +48,17 @@ def gallery(folder: Path, things: int = 3) -> tuple[Photo, ...]:
 def folders(folder: Path, things: int = 3) -> Benchmark:
     """Each photo a query against the others."""
     photos = gallery(folder, things)
-    labels = {one.id: one.id[0] for one in photos}
+    labels = {image.id: image.id[0] for image in photos}
     return Benchmark(
         name="things",
         protocol="retrieval",
         gallery=photos,
-        queries=tuple(QueryPhoto(one.id, one.path, gallery_id=one.id) for one in photos),
+        queries=tuple(QueryPhoto(image.id, image.path, gallery_id=image.id) for image in photos),
         truth={
-            one.id: RetrievalTruth(
-                frozenset(x for x in labels if labels[x] == labels[one.id] and x != one.id)
+            image.id: RetrievalTruth(
+                frozenset(x for x in labels if labels[x] == labels[image.id] and x != image.id)
             )
-            for one in photos
+            for image in photos
         },
         labels=labels,
     )
@@ -67,18 +67,20 @@ def folders(folder: Path, things: int = 3) -> Benchmark:
 def recognition(folder: Path) -> Benchmark:
     """Three known things, each asked for once, and a query that shows another."""
     photos = gallery(folder / "gallery")
-    asked = [photo(folder / "queries", f"q{number}.png", thing(number, "c")) for number in range(3)]
-    asked.append(photo(folder / "queries", "other.png", thing(77)))
+    query_photos = [
+        photo(folder / "queries", f"q{number}.png", thing(number, "c")) for number in range(3)
+    ]
+    query_photos.append(photo(folder / "queries", "other.png", thing(77)))
     return Benchmark(
         name="names",
         protocol="recognition",
         gallery=photos,
-        queries=tuple(QueryPhoto(one.id, one.path) for one in asked),
+        queries=tuple(QueryPhoto(image.id, image.path) for image in query_photos),
         truth={
             **{f"q{number}.png": RecognitionTruth(frozenset(str(number))) for number in range(3)},
             "other.png": RecognitionTruth(frozenset()),
         },
-        labels={one.id: one.id[0] for one in photos},
+        labels={image.id: image.id[0] for image in photos},
     )
 
 
@@ -91,13 +93,13 @@ def revisited(folder: Path) -> Benchmark:
         "x.png": thing(1),
         "y.png": thing(2),
     }
-    photos = tuple(photo(folder / "gallery", name, seen) for name, seen in shown.items())
-    asked = photo(folder / "queries", "q.png", thing(0))
+    photos = tuple(photo(folder / "gallery", name, content) for name, content in shown.items())
+    query_photos = photo(folder / "queries", "q.png", thing(0))
     return Benchmark(
         name="revisited things",
         protocol="revisited",
         gallery=photos,
-        queries=(QueryPhoto("q", asked.path),),
+        queries=(QueryPhoto("q", query_photos.path),),
         truth={
             "q": RevisitedTruth(
                 frozenset({"easy.png"}), frozenset({"hard.png"}), frozenset({"junk.png"})

@@ -108,9 +108,9 @@ class DotModel:
     """
 
     def __init__(self, folder: Path, pause: float = 0) -> None:
-        found = find_model(str(folder))
+        files = find_model(str(folder))
         self.folder = folder
-        self.settings, self.fingerprint = found.settings, found.fingerprint
+        self.settings, self.fingerprint = files.settings, files.fingerprint
         self.name = self.settings.name
         self.images = ImageSettings()
         self.global_dim = self.settings.global_head.dim
@@ -127,10 +127,10 @@ class DotModel:
         length = self.global_dim + self.local_dim
         words = [_word(tuple(colour), length) for colour in crop[y, x].tolist()]
         words = np.array(words).reshape(len(x), length)
-        whole = words[:, : self.global_dim].sum(axis=0) + 1e-6
+        global_descriptor = words[:, : self.global_dim].sum(axis=0) + 1e-6
         local = words[:, self.global_dim :]
         return ImageFeatures(
-            (whole / np.linalg.norm(whole)).astype(np.float32),
+            (global_descriptor / np.linalg.norm(global_descriptor)).astype(np.float32),
             LocalFeatures(
                 (np.stack([x, y], axis=1) + origin).astype(np.float32),
                 (local / np.linalg.norm(local, axis=1, keepdims=True)).astype(np.float32),
@@ -157,14 +157,19 @@ class DotModel:
 def contents(folder: Path) -> dict[str, tuple]:
     """All that an index knows of its images, without row numbers and places: id -> facts."""
     store = Store(folder)
-    found = {}
+    images = {}
     for image in store.catalog.images():
-        facts = (image.state, image.label, tuple(image.metadata.items()), image.sha256)
+        values = (image.state, image.label, tuple(image.metadata.items()), image.sha256)
         if image.state == "ok":
-            one = store.features(image)
-            parts = (one.local.descriptors, one.local.keypoints, one.local.scales, one.local.scores)
-            arrays = (one.global_descriptor, *parts)
-            facts += (one.width, one.height, *(array.tobytes() for array in arrays))
-        found[image.id] = facts
+            features = store.features(image)
+            parts = (
+                features.local.descriptors,
+                features.local.keypoints,
+                features.local.scales,
+                features.local.scores,
+            )
+            arrays = (features.global_descriptor, *parts)
+            values += (features.width, features.height, *(array.tobytes() for array in arrays))
+        images[image.id] = values
     store.close()
-    return found
+    return images

@@ -37,18 +37,18 @@ class Element:
         return " ".join("".join(self.texts).split())
 
     def all(self, tag: str, kind: str = "") -> list[Element]:
-        found = []
+        matches = []
         for child in self.children:
             if child.tag == tag and (not kind or kind in child.attrs.get("class", "").split()):
-                found.append(child)
-            found += child.all(tag, kind)
-        return found
+                matches.append(child)
+            matches += child.all(tag, kind)
+        return matches
 
     def section(self, title: str) -> Element:
         """The section whose heading starts so."""
-        for one in self.all("section"):
-            if any(h.words.startswith(title) for h in one.all("h2")):
-                return one
+        for candidate in self.all("section"):
+            if any(h.words.startswith(title) for h in candidate.all("h2")):
+                return candidate
         raise AssertionError(f"no section {title!r}")
 
     def has_section(self, title: str) -> bool:
@@ -89,12 +89,17 @@ def parse(text: str) -> Element:
 def reject_outside(text: str) -> None:
     """Fail if anything on the page comes from outside of it, or could run."""
     root = parse(text)
-    ids = [one.attrs["id"] for tag in TAGS(root) for one in root.all(tag) if "id" in one.attrs]
+    ids = [
+        element.attrs["id"]
+        for tag in TAGS(root)
+        for element in root.all(tag)
+        if "id" in element.attrs
+    ]
     assert len(ids) == len(set(ids))
     for tag in TAGS(root):
         assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
-        for one in root.all(tag):
-            for key, value in one.attrs.items():
+        for element in root.all(tag):
+            for key, value in element.attrs.items():
                 assert not key.startswith("on")
                 if key in {"src", "href", "xlink:href", "srcset", "action", "poster"}:
                     inside = value.startswith("#") and value[1:] in ids
@@ -117,11 +122,11 @@ def ranking(*ids: str, top: float = 0.9) -> Ranking:
 
 def photos(folder: Path, *names: str) -> dict[str, Path]:
     folder.mkdir(exist_ok=True)
-    made = {}
+    paths = {}
     for number, name in enumerate(names):
-        made[name] = folder / f"{number}.png"
-        Image.new("RGB", (80, 60), (number * 20 % 255, 90, 120)).save(made[name])
-    return made
+        paths[name] = folder / f"{number}.png"
+        Image.new("RGB", (80, 60), (number * 20 % 255, 90, 120)).save(paths[name])
+    return paths
 
 
 def run(

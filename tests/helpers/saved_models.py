@@ -46,9 +46,9 @@ def new_style(model: Delg, folder: Path) -> Path:
 def _frozen(model: Delg) -> tuple[Any, dict[str, Any]]:
     """The whole extraction as one graph without variables, and its outputs by name."""
     serving = Serving(model)
-    whole = serving.extract.get_concrete_function()
-    frozen = convert_variables_to_constants_v2(whole)
-    return frozen, dict(zip(sorted(whole.structured_outputs), frozen.outputs, strict=True))
+    concrete = serving.extract.get_concrete_function()
+    frozen = convert_variables_to_constants_v2(concrete)
+    return frozen, dict(zip(sorted(concrete.structured_outputs), frozen.outputs, strict=True))
 
 
 def old_style(model: Delg, folder: Path, where: str, with_global: bool) -> None:
@@ -56,20 +56,22 @@ def old_style(model: Delg, folder: Path, where: str, with_global: bool) -> None:
     frozen, outputs = _frozen(model)
     with tf.compat.v1.Graph().as_default() as graph:
         inputs = {
-            one.op.name: tf.compat.v1.placeholder(one.dtype, one.shape, name=one.op.name)
-            for one in frozen.inputs
-            if with_global or one.op.name != GLOBAL_INPUT
+            tensor.op.name: tf.compat.v1.placeholder(
+                tensor.dtype, tensor.shape, name=tensor.op.name
+            )
+            for tensor in frozen.inputs
+            if with_global or tensor.op.name != GLOBAL_INPUT
         }
-        fed = {f"{name}:0": one for name, one in inputs.items()}
+        fed = {f"{name}:0": tensor for name, tensor in inputs.items()}
         if not with_global:
             fed[f"{GLOBAL_INPUT}:0"] = tf.zeros([0], tf.int32)
         wanted = [name for name in outputs if with_global or name != GLOBAL_OUTPUT]
         names = [outputs[name].name for name in wanted]
-        found = tf.import_graph_def(
+        outputs = tf.import_graph_def(
             frozen.graph.as_graph_def(), input_map=fed, return_elements=names, name="inside"
         )
-        for name, one in zip(wanted, found, strict=True):
-            tf.identity(one, name=name)
+        for name, tensor in zip(wanted, outputs, strict=True):
+            tf.identity(tensor, name=name)
         with tf.compat.v1.Session(graph=graph) as session:
             builder = tf.compat.v1.saved_model.Builder(str(folder / where))
             builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING])

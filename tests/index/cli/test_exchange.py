@@ -21,8 +21,8 @@ def test_features_go_out_and_come_in_as_an_index_that_features_search(
     done = run("query", out, "--features", "--index", "j", "--json", "-k", 1, cwd=place)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == 3
-    assert all(one["hits"][0]["id"] == one["query"] for one in answers)
-    assert all(one["hits"][0]["verified"] for one in answers)
+    assert all(answer["hits"][0]["id"] == answer["query"] for answer in answers)
+    assert all(answer["hits"][0]["verified"] for answer in answers)
     assert answers[0]["model"] == "theirs"
 
 
@@ -40,16 +40,16 @@ def test_features_that_name_a_model_that_is_here_make_its_index(run, place, shop
     done = run("index", "import", "f.h5", "--index", "j", "--photos", shop[0] / "photos", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "3 photos added, 0 failed; 3 photos in j, features of delg-lite" in done.stdout
-    facts = [
-        json.loads(run("index", "info", "--index", one, "--json", cwd=place).stdout)
-        for one in ("i", "j")
+    infos = [
+        json.loads(run("index", "info", "--index", index, "--json", cwd=place).stdout)
+        for index in ("i", "j")
     ]
-    assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
+    assert infos[0]["fingerprint"] == infos[1]["fingerprint"]
 
 
 def test_mistakes_end_in_one_line(run, place) -> None:
     run("export", "--index", "i", "--format", "delg", "--out", "out", cwd=place)
-    for words, told in (
+    for words, message in (
         (("export", "--index", "i", "--format", "xml", "--out", "x"), "no format is called 'xml'"),
         (("index", "import", "out", "--index", "j"), "give --model NAME"),
         (("index", "import", "gone", "--index", "j"), "gone: no such file or folder"),
@@ -58,4 +58,4 @@ def test_mistakes_end_in_one_line(run, place) -> None:
     ):
         done = run(*words, cwd=place)
         assert done.returncode == 2, words
-        assert told in done.stderr
+        assert message in done.stderr

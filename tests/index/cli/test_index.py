@@ -26,7 +26,7 @@ def test_building_prints_one_object_and_talks_on_the_side(shop):
     ]
     assert (report["added"], report["updated"], report["unchanged"]) == (3, 0, 0)
     assert report["images"] == 3 and report["unknown_labels"] == ["x.jpg"]
-    assert [one.keys() for one in report["failed"]] == [{"path", "reason"}]
+    assert [failure.keys() for failure in report["failed"]] == [{"path", "reason"}]
     assert Path(report["failed"][0]["path"]) == folder / "photos" / "broken.jpg"
     assert "4 of 4" in done.stderr and "left" in done.stderr
 

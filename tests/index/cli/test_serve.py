@@ -51,8 +51,8 @@ def test_a_query_over_http_is_what_the_command_line_prints(shop, run):
     assert process.returncode == 0 and "stopped" in talk and "Traceback" not in talk
     words = ("query", "query.jpg", "--index", "i", "-k", "2", "--json", "--rerank", "2")
     printed = json.loads(run(*words, "--box", "20,10,300,200", cwd=folder).stdout)
-    for one in (answer, printed):
-        one["timing_ms"] = list(one["timing_ms"])
+    for result in (answer, printed):
+        result["timing_ms"] = list(result["timing_ms"])
     assert answer == printed and answer["hits"][0]["id"] == "pets/chelsea.jpg"
 
 
@@ -72,8 +72,8 @@ def test_wrong_use_is_told_before_anything_is_loaded(shop, run, words, said):
 
 
 def test_how_fast_it_answers_can_be_measured(shop):
-    found = measure(shop[0] / "i", shop[0] / "query.jpg", seconds=0.4, clients=2, runs=2)
-    assert len(found.alone_ms) == 2 and min(found.alone_ms) > 0
-    assert found.errors == 0 and found.per_second >= 0 and found.engine_per_second >= 0
+    speed = measure(shop[0] / "i", shop[0] / "query.jpg", seconds=0.4, clients=2, runs=2)
+    assert len(speed.alone_ms) == 2 and min(speed.alone_ms) > 0
+    assert speed.errors == 0 and speed.per_second >= 0 and speed.engine_per_second >= 0
     if sys.platform == "linux":
-        assert found.memory_mib is not None and min(found.memory_mib) > 50
+        assert speed.memory_mib is not None and min(speed.memory_mib) > 50

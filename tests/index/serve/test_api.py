@@ -119,8 +119,8 @@ def test_no_photo_and_other_bodies_are_refused(client):
 
 
 def test_a_photo_of_the_index_is_looked_for_by_id_and_not_found_itself(client):
-    found = ids(client.post("/api/query", params={"id": "plain/003.png", "k": 3}))
-    assert found[0] == "räume/again.png" and "plain/003.png" not in found
+    found_ids = ids(client.post("/api/query", params={"id": "plain/003.png", "k": 3}))
+    assert found_ids[0] == "räume/again.png" and "plain/003.png" not in found_ids
     assert client.post("/api/query?id=nothing").status_code == 404
 
 
@@ -138,8 +138,8 @@ def test_without_its_file_an_image_is_looked_for_by_its_features(serve, tmp_path
 
 @pytest.mark.parametrize("image_id", [STRANGE, "räume/ü.png", "thumb.png", "plain/000.png"])
 def test_any_id_leads_to_its_image(client, image_id):
-    facts = client.get(address(image_id))
-    assert facts.status_code == 200 and facts.json()["id"] == image_id
+    info = client.get(address(image_id))
+    assert info.status_code == 200 and info.json()["id"] == image_id
     for ending, side in (("thumb", 360), ("photo", 1600)):
         picture = client.get(f"{address(image_id)}/{ending}")
         assert picture.headers["content-type"] == "image/jpeg"
@@ -191,11 +191,11 @@ def test_a_photo_is_added_found_and_removed(serve, place):
     client = serve(writable=True)
     new = encoded(dots(500).pixels(), "PNG")
     fields = {"id": "neu/ü 1.png", "label": "new", "metadata": '{"room": "7"}'}
-    made = client.post("/api/images", files={"image": ("x.png", new)}, data=fields)
-    assert made.status_code == 201, made.text
-    facts = made.json()
-    assert (facts["id"], facts["label"], facts["metadata"]) == ("neu/ü 1.png", "new", {"room": "7"})
-    assert facts["sha256"] == hashlib.sha256(new).hexdigest()
+    added = client.post("/api/images", files={"image": ("x.png", new)}, data=fields)
+    assert added.status_code == 201, added.text
+    info = added.json()
+    assert (info["id"], info["label"], info["metadata"]) == ("neu/ü 1.png", "new", {"room": "7"})
+    assert info["sha256"] == hashlib.sha256(new).hexdigest()
     kept = list((place / "photos").iterdir())
     assert len(kept) == 1 and kept[0].read_bytes() == new
     assert ids(client.post("/api/query?k=1", content=new)) == ["neu/ü 1.png"]
@@ -239,9 +239,9 @@ def test_an_id_or_metadata_that_make_no_sense_are_refused(serve, fields):
 def test_ids_are_never_taken_for_paths(serve, place, tmp_path):
     client = serve(writable=True)
     for image_id in ("../../evil.png", "/etc/evil.png", "a/../../b.png"):
-        made = client.post("/api/images", params={"id": image_id}, content=photo(600))
-        assert made.status_code == 201 and made.json()["id"] == image_id
-    assert {one.parent for one in (place / "photos").iterdir()} == {place / "photos"}
+        added = client.post("/api/images", params={"id": image_id}, content=photo(600))
+        assert added.status_code == 201 and added.json()["id"] == image_id
+    assert {path.parent for path in (place / "photos").iterdir()} == {place / "photos"}
     assert not list(tmp_path.rglob("*evil*"))
 
 

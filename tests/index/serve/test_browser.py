@@ -25,7 +25,7 @@ pytestmark = pytest.mark.browser
 TOKEN = "a-token-of-some-length"
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True}
 DROP = """([data, name]) => {
-  const bytes = Uint8Array.from(atob(data), (one) => one.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(data), (char) => char.charCodeAt(0));
   const transfer = new DataTransfer();
   transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
   return transfer;
@@ -45,14 +45,16 @@ def page(browser, request) -> Iterator[Any]:
     context = browser.new_context(**settings)
     context.set_default_timeout(20_000)
     page = context.new_page()
-    troubles: list[str] = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
     yield page
     context.close()
-    # A refused upload and a missing picture are told by the page, too.
-    told = re.compile(r"status of (4|503)|Status Error Code|ERR_CONNECTION_REFUSED|^htmx:")
-    assert [one for one in troubles if not told.search(one)] == []
+    # The page itself reports a refused upload or a missing photo.
+    expected = re.compile(r"status of (4|503)|Status Error Code|ERR_CONNECTION_REFUSED|^htmx:")
+    assert [error for error in errors if not expected.search(error)] == []
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +105,8 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     assert "Verified" in first.inner_text() and "cat.jpg" in first.inner_text()
     assert "my cat.jpg" in page.locator("#results header").inner_text()
     image = first.locator("img")
-    image.evaluate("one => one.decode()")
-    assert image.evaluate("one => one.naturalWidth") > 100
+    image.evaluate("image => image.decode()")
+    assert image.evaluate("image => image.naturalWidth") > 100
     first.locator("button.open").click()
     view = page.locator("#match-view")
     inliers = int(first.locator("dd").nth(2).inner_text())
@@ -112,16 +114,16 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     assert view.locator("image").count() == 2
     assert f"{inliers} matching points, verified" in page.locator("#match-note").inner_text()
     # Zoomed by the wheel and by keys, and back.
-    whole = view.get_attribute("viewBox")
+    fitted = view.get_attribute("viewBox")
     view.hover()
     page.mouse.wheel(0, -300)
-    page.locator(f"#match-view:not([viewBox='{whole}'])").wait_for()
+    page.locator(f"#match-view:not([viewBox='{fitted}'])").wait_for()
     view.press("0")
-    assert view.get_attribute("viewBox") == whole
+    assert view.get_attribute("viewBox") == fitted
     view.press("+")
     view.press("ArrowRight")
     x, _, width, _ = map(float, view.get_attribute("viewBox").split())
-    assert width < float(whole.split()[2]) and x > float(whole.split()[0])
+    assert width < float(fitted.split()[2]) and x > float(fitted.split()[0])
     page.check("#show-outliers")
     page.locator("#match-note", has_text="outlier").filter(has_not_text="Finding").wait_for()
     count = view.locator(".outliers g").count()
@@ -177,13 +179,16 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
     page.set_input_files("#image", cat)
     page.locator(".error", has_text="does not answer").wait_for()
     page.unroute("**/search")
-    # The guard answers in words alone, a proxy with a page of its own.
-    told = {"text/plain": ("too many requests", "too many"), "text/html": ("<h1>x", "status 503")}
-    for kind, (body, said) in told.items():
+    # The security middleware answers in plain text, a proxy with a page of its own.
+    responses = {
+        "text/plain": ("too many requests", "too many"),
+        "text/html": ("<h1>x", "status 503"),
+    }
+    for kind, (body, message) in responses.items():
         fulfil = functools.partial(_fulfil, status=503, content_type=kind, body=body)
         page.route("**/search", fulfil)
         page.click("#go")
-        page.locator("#results .error", has_text=said).wait_for()
+        page.locator("#results .error", has_text=message).wait_for()
         assert not page.locator("#results h1").count()
         page.unroute("**/search")
     with bad.open("wb") as file:
@@ -200,7 +205,7 @@ def test_search_with_one_of_the_index(page, real):
     page.locator(".card", has_text="coins.jpg").get_by_text("Search with this photo").click()
     settled(page)
     assert "coins.jpg" not in page.locator(".hits").inner_text()
-    page.locator("#photo").evaluate("one => one.decode()")
+    page.locator("#photo").evaluate("image => image.decode()")
     page.locator(".hit").first.get_by_text("Search with this photo").click()
     settled(page)
     assert "id=" in page.url

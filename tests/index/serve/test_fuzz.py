@@ -38,8 +38,8 @@ LEFT_OUT = ("positive_data_acceptance", "negative_data_rejection", "missing_requ
 
 
 def test_every_operation_is_tried(described):
-    found = {one.ok() for one in described.get_all_operations()}
-    assert {(one.path, one.method.upper()) for one in found} == OPERATIONS
+    operations = {operation.ok() for operation in described.get_all_operations()}
+    assert {(operation.path, operation.method.upper()) for operation in operations} == OPERATIONS
 
 
 @pytest.mark.parametrize(("path", "method"), sorted(OPERATIONS))

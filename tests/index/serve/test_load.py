@@ -56,9 +56,9 @@ def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: ask(address), range(8)))
         assert CLIENT.get(f"{address}/health").status_code == 200
-    counts = [one.status_code for one in answers]
+    counts = [answer.status_code for answer in answers]
     assert counts.count(200) == 3 and counts.count(503) == 5
-    refused = next(one for one in answers if one.status_code == 503)
+    refused = next(answer for answer in answers if answer.status_code == 503)
     assert refused.headers["retry-after"] and "again" in refused.json()["error"]
     assert ask(address).status_code == 200
     assert service.jobs.active == 0
@@ -94,11 +94,11 @@ def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
     port = int(address.rpartition(":")[2])
     head = f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
-    for one in clients:
-        one.sendall(head.encode() + PHOTO)
+    for client in clients:
+        client.sendall(head.encode() + PHOTO)
         time.sleep(0.05)
-    for one in clients:
-        one.close()
+    for client in clients:
+        client.close()
     until = time.monotonic() + 5
     while service.jobs.active and time.monotonic() < until:
         time.sleep(0.05)
@@ -112,105 +112,107 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
     address, service, _ = site()
     port = int(address.rpartition(":")[2])
     for _ in range(20):
-        with socket.create_connection(("127.0.0.1", port)) as one:
-            one.sendall(HEAD.encode())
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(HEAD.encode())
             if sent == "half":
-                one.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
+                connection.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
     time.sleep(0.3)
     assert service.receiver._active == 0 and service.jobs.active == 0
     assert ask(address).status_code == 200
 
 
 def connect(address: str) -> socket.socket:
-    one = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
-    one.settimeout(5)
-    return one
+    connection = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+    connection.settimeout(5)
+    return connection
 
 
-def trickle(one: socket.socket, seconds: float = 4.0) -> tuple[float, bytes]:
+def trickle(connection: socket.socket, seconds: float = 4.0) -> tuple[float, bytes]:
     """Send a byte now and then until nobody listens: seconds that took, and what was said."""
-    began, said = time.monotonic(), b""
-    one.settimeout(0.05)
-    while time.monotonic() < began + seconds:
+    started, received = time.monotonic(), b""
+    connection.settimeout(0.05)
+    while time.monotonic() < started + seconds:
         with contextlib.suppress(TimeoutError):
             try:
-                one.sendall(b"x")
-                part = one.recv(4000)
+                connection.sendall(b"x")
+                part = connection.recv(4000)
             except ConnectionError:
                 part = b""
             if not part:
                 break
-            said += part
-    return time.monotonic() - began, said
+            received += part
+    return time.monotonic() - started, received
 
 
 @pytest.mark.parametrize("sent", ["", "GET", "GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nx: "])
 def test_a_head_that_trickles_is_cut_off(site, sent):
     address, _, _ = site(head_seconds=0.4)
-    with connect(address) as one:
-        one.sendall(sent.encode())
-        took, said = trickle(one)
-    assert 0.3 < took < 2 and said == b""
+    with connect(address) as connection:
+        connection.sendall(sent.encode())
+        took, received = trickle(connection)
+    assert 0.3 < took < 2 and received == b""
 
 
 def test_a_connection_that_asks_nothing_or_no_second_time_is_cut_off(site):
     address, _, _ = site(head_seconds=0.4)
     with connect(address) as idle:
         assert idle.recv(10) == b""
-    with connect(address) as one:
+    with connect(address) as connection:
         for _ in range(3):
             # Longer in all than the limit, which counts for each request.
             time.sleep(0.2)
-            one.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-            said = b""
-            while not said.endswith(b"}"):
-                said += one.recv(4000)
-        one.sendall(b"GET /hea")
-        assert trickle(one)[0] < 2
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            received = b""
+            while not received.endswith(b"}"):
+                received += connection.recv(4000)
+        connection.sendall(b"GET /hea")
+        assert trickle(connection)[0] < 2
 
 
 @pytest.mark.parametrize("head", ["POST /api/query", "POST /login", "GET /health"])
 def test_a_body_that_trickles_is_cut_off(site, head):
     address, service, _ = site(upload_seconds=0.4, head_seconds=0.4)
-    with connect(address) as one:
-        one.sendall(f"{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n".encode())
-        took, said = trickle(one)
+    with connect(address) as connection:
+        connection.sendall(
+            f"{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n".encode()
+        )
+        took, received = trickle(connection)
     assert took < 3
     if head.startswith("POST"):
-        assert b" 503 " in said and b"too slow" in said
+        assert b" 503 " in received and b"too slow" in received
     assert service.receiver._active == 0
 
 
 def test_a_slow_upload_that_goes_on_is_received(site):
     address, _, _ = site(upload_seconds=0.2, upload_pace_kib=0.01, head_seconds=0.2)
     step = len(PHOTO) // 6 + 1
-    with connect(address) as one:
+    with connect(address) as connection:
         head = (
             f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
         )
-        one.sendall(head.encode())
+        connection.sendall(head.encode())
         for start in range(0, len(PHOTO), step):
-            one.sendall(PHOTO[start : start + step])
+            connection.sendall(PHOTO[start : start + step])
             time.sleep(0.1)
-        assert b" 200 " in one.recv(4000)
+        assert b" 200 " in connection.recv(4000)
 
 
 def test_an_answer_that_nobody_takes_is_cut_off(site):
     address, _, _ = site(answer_seconds=0.4)
     ask_on = b"GET /static/htmx.min.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
-    with connect(address) as one:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with connect(address) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         until = time.monotonic() + 4
         with pytest.raises(ConnectionError):
             while time.monotonic() < until:
-                one.sendall(ask_on)
+                connection.sendall(ask_on)
                 time.sleep(0.01)
     assert CLIENT.get(f"{address}/health").status_code == 200
 
 
 @pytest.mark.parametrize("form", [False, True])
-@pytest.mark.parametrize("told", [False, True])
-def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
+@pytest.mark.parametrize("declared", [False, True])
+def test_too_many_bytes_are_refused_whether_declared_or_not(site, form, declared):
     address, service, model = site(max_upload_mib=1)
     body = b"x" * 1_300_000
     headers = {}
@@ -222,7 +224,7 @@ def test_too_many_bytes_are_refused_whether_told_or_not(site, form, told):
         headers["content-type"] = "multipart/form-data; boundary=b"
     chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
     answer = CLIENT.post(
-        f"{address}/api/query", content=body if told else chunks, headers=headers, timeout=10
+        f"{address}/api/query", content=body if declared else chunks, headers=headers, timeout=10
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
     assert model.extracted == 0 and service.receiver._active == 0
@@ -251,9 +253,9 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     images.close()
     shutil.rmtree(place)
     gallery(tmp_path / "other", 3, first=800)
-    with ImageIndex.create(place, str(dot_model_folder)) as made:
-        made.use(DotModel(dot_model_folder))
-        made.add(tmp_path / "other")
+    with ImageIndex.create(place, str(dot_model_folder)) as renewed:
+        renewed.use(DotModel(dot_model_folder))
+        renewed.add(tmp_path / "other")
     assert CLIENT.get(f"{address}/api/stats").json()["images"] == 3
 
 
@@ -262,12 +264,12 @@ def test_an_index_that_breaks_leaves_the_last_state_readable(site, place):
     catalog = place / "catalog.sqlite"
     for log in place.glob("catalog.sqlite-*"):
         log.unlink()
-    whole = catalog.read_bytes()
+    intact = catalog.read_bytes()
     catalog.unlink()
     catalog.write_bytes(b"damaged" * 1000)
     assert ask(address, k=1).status_code == 200
     catalog.unlink()
-    catalog.write_bytes(whole)
+    catalog.write_bytes(intact)
     assert ask(address, k=1).status_code == 200
 
 
@@ -282,43 +284,43 @@ def test_many_clients_at_once_get_what_one_gets(site):
         return answer.json()["hits"][0]["id"]
 
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(first, seeds))
+        first_ids = list(pool.map(first, seeds))
     same = {"plain/003.png", "räume/again.png"}
-    for one, seed in zip(found, seeds, strict=True):
-        assert one == f"plain/{seed:03d}.png" or one in same
+    for image_id, seed in zip(first_ids, seeds, strict=True):
+        assert image_id == f"plain/{seed:03d}.png" or image_id in same
     assert service.jobs.active == 0
 
 
 def test_workers_refuse_drop_and_pass_errors_on():
     async def story() -> None:
-        workers = JobQueue(1, 1, 5.0)
+        jobs = JobQueue(1, 1, 5.0)
         release = threading.Event()
-        first = asyncio.create_task(workers.run(release.wait, never))
+        first = asyncio.create_task(jobs.run(release.wait, never))
         await asyncio.sleep(0.05)
-        begun: list[int] = []
+        runs: list[int] = []
 
         async def hang_up() -> None:
             await asyncio.sleep(0.1)
 
-        second = asyncio.create_task(workers.run(lambda: begun.append(1), hang_up))
+        second = asyncio.create_task(jobs.run(lambda: runs.append(1), hang_up))
         await asyncio.sleep(0.02)
         with pytest.raises(TooBusyError):
-            await workers.run(lambda: None, never)
+            await jobs.run(lambda: None, never)
         with pytest.raises(GoneError):
             await second
         release.set()
         assert await first is True
         with pytest.raises(ZeroDivisionError):
-            await workers.run(lambda: 1 / 0, never)
-        assert begun == [] and workers.active == 0
-        workers.close()
+            await jobs.run(lambda: 1 / 0, never)
+        assert runs == [] and jobs.active == 0
+        jobs.close()
 
     asyncio.run(story())
 
 
 def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
     async def story() -> None:
-        workers = JobQueue(1, 4, 5.0)
+        jobs = JobQueue(1, 4, 5.0)
         begun, release = threading.Event(), threading.Event()
 
         def work() -> str:
@@ -326,16 +328,16 @@ def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
             release.wait(5)
             return "done"
 
-        first = asyncio.create_task(workers.run(work, never))
-        waiting = [asyncio.create_task(workers.run(work, never)) for _ in range(3)]
+        first = asyncio.create_task(jobs.run(work, never))
+        waiting = [asyncio.create_task(jobs.run(work, never)) for _ in range(3)]
         await asyncio.to_thread(begun.wait, 5)
-        workers.close()
-        for one in waiting:
+        jobs.close()
+        for task in waiting:
             with pytest.raises(TooBusyError, match="stopping"):
-                await one
+                await task
         with pytest.raises(TooBusyError, match="stopping"):
-            await workers.run(work, never)
+            await jobs.run(work, never)
         release.set()
-        assert await first == "done" and workers.active == 0
+        assert await first == "done" and jobs.active == 0
 
     asyncio.run(story())

@@ -62,8 +62,10 @@ def test_texts_of_the_index_are_only_text(serve, tmp_path):
         images.add(tmp_path / "odd")
     for page in (client.get("/browse?q=onerror"), client.get("/image", params={"id": name})):
         assert page.status_code == 200 and "<img src=x" not in page.text
-    found = client.post("/search", files={"image": encoded(dots(900).pixels(), "PNG")}, headers=HX)
-    assert "&lt;img src=x" in found.text and "<img src=x" not in found.text
+    results = client.post(
+        "/search", files={"image": encoded(dots(900).pixels(), "PNG")}, headers=HX
+    )
+    assert "&lt;img src=x" in results.text and "<img src=x" not in results.text
     assert "<img" not in client.get("/browse", params={"q": '"><img src=y>'}).text.split("<ul")[0]
 
 
@@ -118,8 +120,8 @@ def test_a_photo_of_the_index_starts_a_search(client):
 def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
     with client.service.shared.reading() as images:
         images.export(tmp_path / "out.npz", "npz")
-        with ImageIndex.create_for_features(tmp_path / "f", images.feature_spec) as made:
-            made.import_from([tmp_path / "out.npz"])
+        with ImageIndex.create_for_features(tmp_path / "f", images.feature_spec) as imported:
+            imported.import_from([tmp_path / "out.npz"])
     service = Service(SharedIndex(tmp_path / "f"), ServeSettings())
     service.shared.warm()
     with TestClient(make_app(service), base_url="http://127.0.0.1") as alone:
@@ -127,8 +129,8 @@ def test_an_index_of_features_alone_is_searched_from_its_own(client, tmp_path):
         photo = encoded(dots(3).pixels(), "PNG")
         refused = alone.post("/api/query", content=photo)
         assert refused.status_code == 409 and "made elsewhere" in refused.json()["error"]
-        found = alone.post("/api/query?id=plain/003.png&k=1").json()["hits"]
-        assert found[0]["id"] == "räume/again.png" and found[0]["verified"]
+        hits = alone.post("/api/query?id=plain/003.png&k=1").json()["hits"]
+        assert hits[0]["id"] == "räume/again.png" and hits[0]["verified"]
         for path in ("/browse", "/?id=plain/003.png", "/image?id=plain/003.png"):
             assert alone.get(path).status_code == 200
         assert alone.get("/api/images/plain%2F003.png/thumb").status_code == 404

@@ -134,7 +134,7 @@ def test_nothing_outside_is_named_and_the_policy_forbids_it(photo):
 
 
 def test_texts_from_outside_stay_texts(photo):
-    found = hit(
+    match = hit(
         photo,
         points=20,
         id=HOSTILE,
@@ -142,11 +142,11 @@ def test_texts_from_outside_stay_texts(photo):
         path=f"/no/{HOSTILE}",
         metadata={HOSTILE: HOSTILE},
     )
-    shown = replace(found, path=str(photo))
+    shown = replace(match, path=str(photo))
     plain = render(hit(photo, points=20, label="x", metadata={"a": "b"}), name="q", title="t")
-    for one in (found, shown):
+    for variant in (match, shown):
         tree = Tree(
-            render(one, name=HOSTILE, title=HOSTILE, model=HOSTILE, timing_ms={HOSTILE: 1.0})
+            render(variant, name=HOSTILE, title=HOSTILE, model=HOSTILE, timing_ms={HOSTILE: 1.0})
         )
         assert not tree.all("script") and not tree.all("b")
         assert not [attrs for _, attrs in tree.elements if "onload" in attrs]
@@ -166,11 +166,11 @@ def test_names_that_are_no_text_can_be_written(photo, tmp_path):
 def test_lines_lie_where_the_points_are(photo):
     query_points = np.array([(-0.5, -0.5), (79.5, 59.5), (9.5, 29.5)], np.float32)
     points = np.array([(119.5, 89.5), (-0.5, -0.5), (59.5, 44.5)], np.float32)
-    found = hit(photo, points=3, query_points=query_points)
-    found = replace(found, points=points)
+    match = hit(photo, points=3, query_points=query_points)
+    match = replace(match, points=points)
     layout = side_by_side((80, 60), (120, 90), page.PHOTO_SIDE)
     right, width, height = layout.hit.x, layout.width, layout.height
-    assert line_ends(render(found)) == [
+    assert line_ends(render(match)) == [
         [0, 0, width, height],
         [layout.query.width, height, right, 0],
         [layout.query.width / 8, height / 2, right + layout.hit.width / 2, height / 2],
@@ -178,10 +178,10 @@ def test_lines_lie_where_the_points_are(photo):
 
 
 def test_points_follow_the_photo_as_it_was_indexed(tmp_path, photo):
-    found = hit(photo, points=12)
-    before = line_ends(render(found))
+    match = hit(photo, points=12)
+    before = line_ends(render(match))
     Image.fromarray(pixels(240, 180, 1)).save(photo)
-    assert line_ends(render(found)) == before
+    assert line_ends(render(match)) == before
 
 
 def test_too_many_matches_are_sampled_evenly_and_said_so(photo):
@@ -222,8 +222,8 @@ def test_a_photo_that_has_gone_or_is_damaged_gives_the_reason(photo, tmp_path):
 
 
 def test_box_orientation_and_metadata_are_shown(photo):
-    found = hit(photo, points=20, metadata={"painter": "Vermeer"})
-    text = render(found, box=(8.0, 6.0, 40.0, 30.0), orientation=90)
+    match = hit(photo, points=20, metadata={"painter": "Vermeer"})
+    text = render(match, box=(8.0, 6.0, 40.0, 30.0), orientation=90)
     tree = Tree(text)
     assert "40 × 30 px at 8, 6" in tree.words
     assert "90° counter-clockwise" in tree.words
@@ -232,7 +232,7 @@ def test_box_orientation_and_metadata_are_shown(photo):
     assert [float(own[key] or 0) for key in ("x", "y", "width", "height")] == [8, 6, 40, 30]
     scale = page.PHOTO_SIDE / 80
     assert float(view["x"] or 0) == pytest.approx(8 * scale, abs=0.1)
-    assert not Tree(render(found)).all("rect", "frame-light")
+    assert not Tree(render(match)).all("rect", "frame-light")
 
 
 def test_every_picture_has_words(photo):
