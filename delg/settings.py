@@ -184,6 +184,7 @@ class ExportSettings(Settings):
     has_global: bool = True
     # Whether ``extraction.border_cells`` is built into it.
     crops_border: bool = False
+    # Projects its local descriptors.
     pca: PcaSettings | None = None
 
     @model_validator(mode="after")

@@ -20,7 +20,9 @@ Range = tuple[float, float]
 class Gldv2Settings(Settings):
     """Google Landmarks v2: ``train.csv`` or ``train_clean.csv`` and the tree of its images."""
 
+    # The CSV file.
     csv: Path
+    # The tree of images: `a/b/c/<id>.jpg`.
     images: Path
 
 
@@ -31,8 +33,11 @@ class CleaningSettings(Settings):
     photos carry it, by the descriptors of the model that training starts from.
     """
 
+    # Nearest other labelled photos that vote.
     neighbours: int = Field(10, ge=1)
+    # Share of them that must carry the label.
     agreement: Share = 0.3
+    # Longest side of the photos for this, in pixels.
     side: int = Field(256, ge=32)
 
 
@@ -43,6 +48,7 @@ class DataSettings(Settings):
 
     # Folders of folders; the name of the inner folder is the label.
     folders: tuple[Path, ...] = ()
+    # Google Landmarks v2.
     gldv2: Gldv2Settings | None = None
     # TFRecord files or patterns, in the schema of the published DELG code.
     tfrecords: tuple[str, ...] = ()
@@ -53,6 +59,7 @@ class DataSettings(Settings):
     category_labels: tuple[str, ...] = ()
     # Labels (patterns allowed) never trained on; retrieval among their photos is the validation.
     held_out: tuple[str, ...] = ()
+    # Photos of each held-out label that validation uses, at most.
     held_out_photos: int = Field(80, ge=2)
     # Unlabelled photos kept out; finding them by strongly augmented copies is the other half of
     # validation.
@@ -67,28 +74,38 @@ class DataSettings(Settings):
     cache_side: int = Field(384, ge=32)
     # Cut plain borders (letterboxes) off before anything else.
     trim_borders: bool = True
+    # Drop labels that look wrong.
     cleaning: CleaningSettings | None = None
 
 
 class AugmentSettings(Settings):
     """How a photo becomes views. Shares are probabilities, ranges are inclusive."""
 
+    # Side of the square views, in pixels.
     side: int = Field(321, ge=32)
     # 1: plain classification. 2: pairs of views with a known warp between them.
     views: Literal[1, 2] = 1
+    # Share of the photo that a random crop covers.
     area: Range = (0.08, 1.0)
+    # Aspect ratio of the crop.
     aspect: Range = (0.75, 4 / 3)
-    # Rotation by up to this many degrees, and corners moved by up to this share of the side.
+    # Rotation by up to this many degrees.
     rotation: float = Field(0.0, ge=0, le=180)
+    # Corners move by up to this share of the side.
     perspective: float = Field(0.0, ge=0, le=0.4)
     # Show the complete photo, smaller, on top of another one, as a cover lies on a desk.
     on_background: Share = 0.0
+    # Cover a rectangle with another photo or a plain colour.
     occlusion: Share = 0.0
     # Brightness, contrast and saturation by up to this share; 0 leaves colours alone.
     colour: float = Field(0.0, ge=0, le=1)
+    # A shadow that falls across, a reflection, or both.
     lighting: Share = 0.0
+    # Blur, or lower the resolution.
     blur: Share = 0.0
+    # Add the noise of a sensor.
     noise: Share = 0.0
+    # Compress as JPEG.
     jpeg: Share = 0.0
 
 
@@ -96,9 +113,13 @@ class ArcFaceSettings(Settings):
     """ArcFace on the global descriptor (arXiv 1801.07698); more than one centre per class makes it
     sub-centre ArcFace (Deng et al., ECCV 2020), which tolerates noisy labels."""
 
+    # Weight in the sum; 0 switches it off.
     weight: float = Field(1.0, ge=0)
+    # Angular margin, in radians.
     margin: float = Field(0.1, ge=0, lt=1.5)
+    # Scale of the logits.
     scale: float = Field(45.25, gt=0)
+    # Centres per class.
     centres: int = Field(1, ge=1)
 
 
@@ -108,7 +129,9 @@ class InfoNceSettings(Settings):
 
     deprecated_keys: ClassVar[dict[str, str]] = {"memory": "cross_batch_memory"}
 
+    # Weight in the sum; 0 switches it off.
     weight: float = Field(0.0, ge=0)
+    # Temperature of the softmax.
     temperature: float = Field(0.1, gt=0)
     # Descriptors of earlier steps that serve as further negatives (arXiv 1912.06798).
     cross_batch_memory: int = Field(4096, ge=0)
@@ -118,18 +141,21 @@ class DescriptorSettings(Settings):
     """Cross-entropy of the plain mean of the mid-level features, whose gradient reaches the
     backbone: the first stage of DELF (arXiv 1612.06321)."""
 
+    # Weight in the sum; 0 switches it off.
     weight: float = Field(0.0, ge=0)
 
 
 class AttentionSettings(Settings):
     """Cross-entropy of the attention-weighted mean feature (DELG, arXiv 2001.05027)."""
 
+    # Weight in the sum; 0 switches it off.
     weight: float = Field(1.0, ge=0)
 
 
 class ReconstructionSettings(Settings):
     """Mean squared error of the autoencoder against the mid-level map."""
 
+    # Weight in the sum; 0 switches it off.
     weight: float = Field(10.0, ge=0)
 
 
@@ -137,8 +163,11 @@ class CorrespondenceSettings(Settings):
     """Two views of a photo have known correspondences: local descriptors learn to match, attention
     learns where they will."""
 
+    # Weight of the descriptors' part in the sum; 0 switches it off.
     descriptor_weight: float = Field(0.0, ge=0)
+    # Weight of the attention's part in the sum; 0 switches it off.
     attention_weight: float = Field(0.0, ge=0)
+    # Temperature of the softmax over cells.
     temperature: float = Field(0.07, gt=0)
     # A match within this many cells is correct; cells nearer than this are no negatives.
     tolerance: float = Field(1.5, gt=0)
@@ -165,6 +194,7 @@ class TrainableSettings(Settings):
 
     # Layers of the backbone from this block on (``block11``, ``conv4_block1``); "all" or "none".
     backbone_from: str = "all"
+    # "trained" updates batch normalisation too.
     batch_norm: Literal["frozen", "trained"] = "frozen"
 
 
@@ -173,14 +203,21 @@ class OptimiserSettings(Settings):
 
     deprecated_keys: ClassVar[dict[str, str]] = {"average": "ema_decay"}
 
+    # SGD with momentum, or AdamW.
     kind: Literal["sgd", "adamw"] = "sgd"
+    # Learning rate after warm-up.
     learning_rate: float = Field(0.01, gt=0)
     # The backbone learns at this multiple of the rate of the heads.
     backbone_factor: float = Field(1.0, ge=0)
+    # Momentum of SGD.
     momentum: float = Field(0.9, ge=0, lt=1)
+    # Decoupled weight decay.
     weight_decay: float = Field(0.0, ge=0)
+    # Gradients are clipped to this global norm.
     clip_norm: float | None = Field(10.0, gt=0)
+    # Steps over which the learning rate rises from 0.
     warmup_steps: int = Field(0, ge=0)
+    # How the learning rate falls to the last step.
     decay: Literal["linear", "cosine", "constant"] = "linear"
     # Decay per step of the exponential moving average of the weights, which validation and the
     # final model use.
@@ -190,6 +227,7 @@ class OptimiserSettings(Settings):
 class ScheduleSettings(Settings):
     """Steps, batches, and how often what is done."""
 
+    # Steps of training.
     steps: int = Field(500_000, ge=1)
     # Photos per step; each gives ``augment.views`` images.
     batch: int = Field(32, ge=1)
@@ -198,12 +236,17 @@ class ScheduleSettings(Settings):
     balanced: Share = 0.0
     # Parts of a batch whose gradients are accumulated, to save memory.
     accumulate: int = Field(1, ge=1)
+    # Precision of the computation; weights stay float32.
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     # Distribute each batch over all GPUs of this machine.
     mirrored: bool = False
+    # Threads that decode and augment photos.
     threads: int = Field(2, ge=1)
+    # Steps between lines of the log.
     log_every: int = Field(20, ge=1)
+    # Steps between checkpoints.
     checkpoint_every: int = Field(500, ge=1)
+    # Steps between validations.
     validate_every: int = Field(500, ge=1)
     # Also keep the checkpoint of every n-th step for good; 0 keeps only the last and the best one.
     keep_every: int = Field(0, ge=0)
@@ -238,6 +281,7 @@ class TrainSettings(Settings):
     # Weights to start from: a shipped model's name, a model's folder, a weight file of ours, or an
     # ImageNet file of ``keras.applications`` for the ResNets; heads that do not fit start fresh.
     start: str | None = None
+    # Seed of everything random.
     seed: int = Field(0, ge=0)
     data: DataSettings
     augment: AugmentSettings = AugmentSettings()
