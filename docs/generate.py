@@ -111,7 +111,8 @@ def _section(model: type[BaseModel], prefix: str = "", skip: tuple[str, ...] = (
         inner = _model_in(field.annotation)
         key = f"{prefix}{name}"
         if name not in skip and inner is not None:
-            nested.append((key, inner, comments.get(name, "")))
+            # An optional section has a row, which shows its comment.
+            nested.append((key, inner, "" if field.default is None else comments.get(name, "")))
         if inner is None or field.default is None:
             about = field.description or comments.get(name, "")
             about = re.sub(r"\bNone\b", "null", about)
@@ -214,12 +215,12 @@ def _default(field: FieldInfo) -> str:
 
 
 def _yaml(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
-    if isinstance(plain, float) and plain.is_integer() and abs(plain) < 1e15:
-        plain = int(plain)
-    if isinstance(plain, float):
-        return f"{plain:.6g}"
-    text = yaml.safe_dump(plain, default_flow_style=True, width=1000)
+    """A value as one line of YAML, floats to six digits."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
     return text.removesuffix("...\n").strip()
 
 
