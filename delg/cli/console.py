@@ -99,14 +99,6 @@ def log_to_stderr(propagate: bool = True) -> None:
         logger.propagate = propagate
 
 
-def say(text: str) -> None:
-    """A line of talk, to stderr."""
-    log.info("%s", text)
-
-
-put = print_result
-
-
 @contextmanager
 def progress(description: str) -> Iterator[Report]:
     """A progress bar with rate and time left; plain lines where stderr is no terminal.

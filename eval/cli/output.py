@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delg.cli.console import put, say, table
+from delg.cli.console import print_result, table
 
 if TYPE_CHECKING:
     from eval.reports.compare import Comparison
     from eval.reports.report import MatchPicture
     from eval.run import Run
 
+log = logging.getLogger(__name__)
 # Queries named per comparison, of those that gained and of those that lost.
 _NAMED = 5
 
@@ -22,9 +24,9 @@ def print_runs(runs: Sequence[Run], as_json: bool) -> None:
     """A run and its baselines: one table, or one line of JSON per run."""
     if as_json:
         for run in runs:
-            put(json.dumps(run.as_json()))
+            print_result(json.dumps(run.as_json()))
         return
-    put(f"{runs[0].benchmark.name}, {len(runs[0].benchmark.queries):,} queries")
+    print_result(f"{runs[0].benchmark.name}, {len(runs[0].benchmark.queries):,} queries")
     names = list(dict.fromkeys(n for r in runs for m in r.scores.metrics.values() for n in m))
     rows = []
     for run in runs:
@@ -32,7 +34,7 @@ def print_runs(runs: Sequence[Run], as_json: bool) -> None:
             cells = [_run_cell(run, part, name) if name in values else "" for name in names]
             rows.append([run.title, part, *cells])
     table(["", "", *names], rows)
-    put(
+    print_result(
         "in brackets: 95 % intervals over queries (bootstrap)"
         if rows
         else "no query has a relevant photo, so there is nothing to score"
@@ -52,14 +54,14 @@ def print_comparison(comparison: Comparison) -> None:
     from eval.reports.compare import sentence
     from eval.reports.run_metadata import ABSENT
 
-    put(comparison.runs[0].benchmark.name)
+    print_result(comparison.runs[0].benchmark.name)
     for note in comparison.notes:
-        put(f"note: {note}")
+        print_result(f"note: {note}")
     if comparison.settings:
-        put("\nwhat differs")
+        print_result("\nwhat differs")
         rows = [[setting.name, *setting.values] for setting in comparison.settings]
         table(["", *comparison.titles], rows)
-    put("\nmetrics, in brackets their 95 % intervals over queries (bootstrap)")
+    print_result("\nmetrics, in brackets their 95 % intervals over queries (bootstrap)")
     rows = [
         [
             metric.part,
@@ -71,8 +73,8 @@ def print_comparison(comparison: Comparison) -> None:
     table(["", "", *comparison.titles], rows)
     for difference in comparison.differences:
         title = comparison.titles[difference.run]
-        put(f"\n{title} against {comparison.titles[0]}, {difference.part}")
-        put(sentence(difference))
+        print_result(f"\n{title} against {comparison.titles[0]}, {difference.part}")
+        print_result(sentence(difference))
         changes = [*difference.better[:_NAMED], *reversed(difference.worse[:_NAMED])]
         if changes:
             table(
@@ -92,4 +94,4 @@ def write_report_of(
     from eval.run import REPORT_FILE
 
     write_report(folder / REPORT_FILE, runs, matches)
-    say(f"report written: {folder / REPORT_FILE}")
+    log.info("report written: %s", folder / REPORT_FILE)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from delg.cli.console import put, say
+from delg.cli.console import print_result
 from delg.cli.options import AsJson
 from delg.errors import UsageError
 from eval.cli.output import print_comparison, print_runs, write_report_of
+
+log = logging.getLogger(__name__)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -52,8 +55,8 @@ def compare(
     comparison = compare_runs([load_run(run) for run in runs])
     if html is not None:
         write_comparison(html, comparison)
-        say(f"page written: {html}")
+        log.info("page written: %s", html)
     if as_json:
-        put(json.dumps(comparison_json(comparison)))
+        print_result(json.dumps(comparison_json(comparison)))
     else:
         print_comparison(comparison)

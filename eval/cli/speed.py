@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from delg.cli.console import put, say, table
+from delg.cli.console import print_result, table
 from delg.cli.options import AsJson
+
+log = logging.getLogger(__name__)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -41,13 +44,13 @@ def speed(
 
     extras = ("serve",) if serve else ()
     measurements = measure(
-        baseline, quick, only or (), runs, extras, lambda row: say("  ".join(cells(row)))
+        baseline, quick, only or (), runs, extras, lambda row: log.info("%s", "  ".join(cells(row)))
     )
     if html is not None:
         write_page(html, measurements)
-        say(f"page written: {html}")
+        log.info("page written: %s", html)
     if as_json:
-        put(json.dumps(measurements.as_json()))
+        print_result(json.dumps(measurements.as_json()))
         return
-    put(machine_line(measurements.machine))
+    print_result(machine_line(measurements.machine))
     table(COLUMNS, [cells(row) for row in measurements.rows])
