@@ -12,7 +12,6 @@ import typer
 
 from delg.cli.console import progress, report_failures
 from delg.cli.options import PARTLY, AsJson, Config
-from delg.types import Failure
 from eval.cli.output import print_runs, write_report_of
 from index.cli.options import Orientations, read_config
 
@@ -85,6 +84,8 @@ def engine_command(function: Callable[..., None]) -> Callable[..., None]:
         if "common" in parameters:
             values["common"] = common
         function(evaluate, **values)
+        from delg.types import Failure
+
         report_failures(Failure(query, reason) for query, reason in failed.items())
         if failed:
             raise typer.Exit(PARTLY)

@@ -1,4 +1,9 @@
-"""SavedModels of both kinds that the published models come in, made of the default model."""
+"""SavedModels of both kinds that the published models come in, made of the default model.
+
+They follow the published convention, whatever this package writes: each level is resized to
+round(size * scale); a box is the receptive field of 291 pixels around its cell, divided by the
+scale, in pixels of the input image; ``scales`` are 1 / the level's scale.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +17,20 @@ import yaml
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from delg.delf_files import write_datum
-from delg.inference.saved_model import GLOBAL_INPUT, GLOBAL_OUTPUT
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights
-from delg.zoo.published_signature import Serving, save_serving
 from delg.zoo.registry import find_model
 
 PCA_DIM = 24
+RECEPTIVE_FIELD, STRIDE, PADDING = 291.0, 16.0, 145.0
+INPUTS = {
+    "input_image": ([None, None, 3], tf.uint8),
+    "input_scales": ([None], tf.float32),
+    "input_max_feature_num": ([], tf.int32),
+    "input_abs_thres": ([], tf.float32),
+    "input_global_scales_ind": ([None], tf.int32),
+}
+GLOBAL_INPUT, GLOBAL_OUTPUT = "input_global_scales_ind", "global_descriptors"
 
 
 def lite_network() -> Delg:
@@ -29,26 +41,81 @@ def lite_network() -> Delg:
 
 
 def describe(folder: Path, name: str, **values: object) -> None:
-    """Write a settings.yaml like that of delg-lite but for some sections."""
+    """Write a settings.yaml like that of delg-lite, with photos only ever reduced, as published."""
     settings = find_model("delg-lite").settings.model_dump(mode="json")
-    settings["extraction"]["border_cells"] = 1
+    settings["extraction"] |= {"border_cells": 0, "enlarge": False}
     (folder / "settings.yaml").write_text(yaml.safe_dump({**settings, "name": name, **values}))
 
 
-def new_style(model: Delg, folder: Path) -> Path:
-    """A SavedModel with the signature ``serving_default``."""
-    save_serving(model, folder)
-    describe(folder, "new-style", export={"crops_border": True})
-    return folder
+def _level_features(model: Delg, image: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Boxes, descriptors, scales, scores and the global descriptor of one level."""
+    size = tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * scale)
+    mid = model.mid_level(tf.image.resize(image[None], tf.cast(size, tf.int32)))
+    descriptors, scores = model.local_head(mid)
+    rows, columns = tf.shape(scores)[1], tf.shape(scores)[2]
+    cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
+    # The published network's cells lie at multiples of the stride, this one's off by its offset.
+    corners = tf.reshape(tf.cast(cells, tf.float32), [-1, 2]) * STRIDE + model.offset - PADDING
+    boxes = tf.concat([corners, corners + RECEPTIVE_FIELD - 1], axis=1) / scale
+    scores = tf.reshape(scores, [-1])
+    descriptors = tf.reshape(descriptors, [-1, model.settings.local_head.dim])
+    return boxes, descriptors, tf.ones_like(scores) / scale, scores, model.global_head(mid)
 
 
 @cache
 def _frozen(model: Delg) -> tuple[Any, dict[str, Any]]:
-    """The whole extraction as one graph without variables, and its outputs by name."""
-    serving = Serving(model)
-    concrete = serving.extract.get_concrete_function()
+    """The extraction as one graph without variables, and its outputs by name."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec(*spec, name=name) for name, spec in INPUTS.items()],
+        autograph=False,
+    )
+    def extract(image, scales, max_features, threshold, global_indices):
+        def add_level(i, *collected):
+            found = _level_features(model, image, scales[i])
+            return i + 1, *(tf.concat(pair, 0) for pair in zip(collected, found, strict=True))
+
+        dim, local_dim = (h.dim for h in (model.settings.global_head, model.settings.local_head))
+        shapes = [[None, 4], [None, local_dim], [None], [None], [None, dim]]
+        empty = [tf.zeros([0 if side is None else side for side in shape]) for shape in shapes]
+        _, boxes, features, feature_scales, scores, descriptors = tf.while_loop(
+            lambda i, *_: i < tf.size(scales),
+            add_level,
+            [tf.constant(0), *empty],
+            [tf.TensorShape([]), *map(tf.TensorShape, shapes)],
+        )
+        passed = tf.where(scores >= threshold)[:, 0]
+        kept = tf.minimum(max_features, tf.size(passed))
+        best = tf.gather(passed, tf.math.top_k(tf.gather(scores, passed), kept).indices)
+        return {
+            "boxes": tf.gather(boxes, best),
+            "features": tf.gather(features, best),
+            "scales": tf.gather(feature_scales, best),
+            "scores": tf.gather(scores, best)[:, None],
+            GLOBAL_OUTPUT: tf.gather(descriptors, global_indices),
+        }
+
+    concrete = extract.get_concrete_function()
     frozen = convert_variables_to_constants_v2(concrete)
     return frozen, dict(zip(sorted(concrete.structured_outputs), frozen.outputs, strict=True))
+
+
+def new_style(model: Delg, folder: Path, name: str = "new-style") -> Path:
+    """A SavedModel with the signature ``serving_default``."""
+    frozen, outputs = _frozen(model)
+    module = tf.Module()
+
+    @tf.function(
+        input_signature=[tf.TensorSpec(*spec, name=name) for name, spec in INPUTS.items()],
+        autograph=False,
+    )
+    def extract(*inputs):
+        return dict(zip(outputs, frozen(*inputs), strict=True))
+
+    module.extract = extract
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": extract})
+    describe(folder, name, export={})
+    return folder
 
 
 def old_style(model: Delg, folder: Path, where: str, with_global: bool) -> None:
@@ -81,7 +148,7 @@ def old_style(model: Delg, folder: Path, where: str, with_global: bool) -> None:
 def old_delg(model: Delg, folder: Path) -> Path:
     """Global and local features, by the names of tensors."""
     old_style(model, folder, ".", True)
-    describe(folder, "old-style", export={"crops_border": True})
+    describe(folder, "old-style", export={})
     return folder
 
 
@@ -102,7 +169,6 @@ def old_delf(model: Delg, folder: Path) -> Path:
         export={
             "folder": "model",
             "has_global": False,
-            "crops_border": True,
             "pca": {"mean": "pca/mean.datum", "matrix": "pca/pca_proj_mat.datum", "dim": PCA_DIM},
         },
     )

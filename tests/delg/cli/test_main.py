@@ -27,7 +27,7 @@ for words in walk(get_command(app), []):
     shown = CliRunner().invoke(app, [*words, "--help"])
     assert shown.exit_code == 0 and "Usage" in shown.output, words
     print(" ".join(words))
-heavy = {"tensorflow", "keras", "faiss", "cv2", "h5py", "numba", "skimage"}
+heavy = {"tensorflow", "keras", "faiss", "cv2", "h5py", "numba", "numpy", "skimage"}
 print(sorted(heavy & set(sys.modules)))
 """
 
