@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -19,58 +17,35 @@ import skimage.data
 from PIL import Image
 
 Done = subprocess.CompletedProcess
-Run = Callable[..., Done[str]]
 
 
 @pytest.fixture(scope="session")
-def run() -> Run:
+def run() -> Callable[..., Done[str]]:
     """Words of a command line -> exit code and output. It runs in the tests' own process.
 
     A process would do the same, and load all libraries anew each time. An exception that the
     command line lets through, which would be a traceback, fails the test.
     """
-    return functools.partial(_run, _in_this_process)
-
-
-@pytest.fixture(scope="session")
-def run_process() -> Run:
-    """The same in a process of its own, for what only that shows."""
-    return functools.partial(_run, _in_a_process)
-
-
-def _run(how: Run, *words: object, cwd: Path | None = None) -> Done[str]:
-    done = how([str(word) for word in words], cwd)
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done
-
-
-def _in_a_process(words: list[str], cwd: Path | None) -> Done[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "delg", *words],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-
-
-def _in_this_process(words: list[str], cwd: Path | None) -> Done[str]:
     from delg.cli.main import main
 
-    out, err = io.StringIO(), io.StringIO()
-    code: object = 0
-    with _state_restored(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["delg", *words])
-        if cwd is not None:
-            patch.chdir(cwd)
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                main()
-            except SystemExit as end:
-                code = end.code
-    assert code is None or isinstance(code, int), code
-    return Done(words, code or 0, out.getvalue(), err.getvalue())
+    def run(*words: object, cwd: Path | None = None) -> Done[str]:
+        out, err = io.StringIO(), io.StringIO()
+        code: object = 0
+        with _state_restored(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["delg", *map(str, words)])
+            if cwd is not None:
+                patch.chdir(cwd)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                except SystemExit as end:
+                    code = end.code
+        assert code is None or isinstance(code, int), code
+        done = Done(words, code or 0, out.getvalue(), err.getvalue())
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        return done
+
+    return run
 
 
 @contextlib.contextmanager
