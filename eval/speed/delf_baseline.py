@@ -1,7 +1,7 @@
-"""The published way, to be measured against: cKDTree neighbours and scikit-image's affine RANSAC.
+"""Reference implementation of re-ranking: cKDTree neighbours and scikit-image's affine RANSAC.
 
-As the public DELG code re-ranks (Cao et al., arXiv 2001.05027): float64, one file a photo, each
-query feature's nearest neighbour if it is near enough, 1000 trials of three matches.
+As the public DELG code re-ranks (Cao et al., arXiv 2001.05027): float64, one file per photo, each
+query feature's nearest neighbour within a distance, 1000 RANSAC trials of three matches.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from delg.delf_files import read_local, write_datum, write_local
 from delg.types import ImageFeatures, LocalFeatures
 
 _MAX_DISTANCE = 1.0
-_RESIDUAL = 20.0
-_TRIALS = 1000
-_SAMPLES = 3
+_RESIDUAL_THRESHOLD = 20.0
+_MAX_TRIALS = 1000
+_MIN_SAMPLES = 3
 
 
-def inliers(query: LocalFeatures, other: LocalFeatures, seed: int = 0) -> NDArray[np.int64]:
-    """The matches that agree on an affine transform.
+def match_inliers(query: LocalFeatures, other: LocalFeatures, seed: int = 0) -> NDArray[np.int64]:
+    """Match two photos and keep the inliers of an affine transform.
 
     Returns:
         int64 (K, 2), indices into ``query`` and ``other``.
     """
-    none = np.zeros((0, 2), np.int64)
+    no_matches = np.zeros((0, 2), np.int64)
     if not len(query) or not len(other):
-        return none
+        return no_matches
     tree = cKDTree(other.descriptors.astype(np.float64))
     _, nearest = tree.query(
         query.descriptors.astype(np.float64), distance_upper_bound=_MAX_DISTANCE
     )
-    found = np.flatnonzero(nearest < len(other))
-    if len(found) <= _SAMPLES:
-        return none
-    matches = np.stack([found, nearest[found]], axis=1)
+    matched = np.flatnonzero(nearest < len(other))
+    if len(matched) <= _MIN_SAMPLES:
+        return no_matches
+    matches = np.stack([matched, nearest[matched]], axis=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # It warns when nothing agrees; that is an answer here.
+        warnings.simplefilter("ignore")  # It warns without inliers, which is a valid result here.
         _, mask = ransac(
             (
                 other.keypoints[matches[:, 1]].astype(np.float64),
                 query.keypoints[matches[:, 0]].astype(np.float64),
             ),
             AffineTransform,
-            min_samples=_SAMPLES,
-            residual_threshold=_RESIDUAL,
-            max_trials=_TRIALS,
+            min_samples=_MIN_SAMPLES,
+            residual_threshold=_RESIDUAL_THRESHOLD,
+            max_trials=_MAX_TRIALS,
             rng=np.random.default_rng(seed),
         )
-    return none if mask is None else matches[mask]
+    return no_matches if mask is None else matches[mask]
 
 
-def write_files(folder: Path, photos: Sequence[ImageFeatures]) -> int:
-    """A ``.delg_local`` and a ``.delg_global`` file for each photo; returns their bytes in all."""
+def write_features(folder: Path, photos: Sequence[ImageFeatures]) -> int:
+    """Write a ``.delg_local`` and a ``.delg_global`` file per photo; their total size in bytes."""
     for number, photo in enumerate(photos):
         write_local(folder / f"{number}.delg_local", photo.local)
         write_datum(folder / f"{number}.delg_global", photo.global_descriptor)
@@ -67,8 +67,9 @@ def write_files(folder: Path, photos: Sequence[ImageFeatures]) -> int:
 
 
 def rerank(folder: Path, query: LocalFeatures, count: int) -> list[int]:
-    """The photos whose files lie in the folder, most inliers first."""
-    found = [
-        len(inliers(query, read_local(folder / f"{number}.delg_local"))) for number in range(count)
+    """The numbers of the photos in the folder, most inliers first."""
+    inliers = [
+        len(match_inliers(query, read_local(folder / f"{number}.delg_local")))
+        for number in range(count)
     ]
-    return sorted(range(count), key=lambda number: (-found[number], number))
+    return sorted(range(count), key=lambda number: (-inliers[number], number))

@@ -1,4 +1,4 @@
-"""The measuring itself: stages, rows, timing in turns, and the facts about the machine."""
+"""The harness: stages, rows, timing in turns, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ class Row:
     Attributes:
         name: of the row, unique among all.
         median, fastest, slowest: in ``unit``, over ``runs`` runs.
-        unit: "ms", or what else was measured ("bytes", "images/s" …).
-        baseline: the published way's median, in the same unit; None if it was not run.
-        note: what a reader should know.
+        unit: "ms", or another ("bytes", "images/s" …).
+        baseline: median of the reference implementation, in the same unit; None if it did not run.
+        note: conditions, for the reader.
+        more_is_better: as for rates.
     """
 
     name: str
@@ -59,10 +60,10 @@ class Row:
         note: str = "",
         more_is_better: bool = False,
     ) -> Row:
-        """The row of several measured values."""
-        middle = float(np.median(values))
+        """The row that summarises measured values."""
+        median = float(np.median(values))
         return cls(
-            name, middle, min(values), max(values), len(values), unit, baseline, note,
+            name, median, min(values), max(values), len(values), unit, baseline, note,
             more_is_better,
         )  # fmt: skip
 
@@ -75,18 +76,18 @@ class Row:
         return 1 / ratio if self.more_is_better else ratio
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; what is no time has its numbers under its unit and no milliseconds."""
+        """Plain values; only rows in milliseconds fill the keys that end in ``_ms``."""
         numbers = {
             "median": self.median,
             "fastest": self.fastest,
             "slowest": self.slowest,
             "baseline": self.baseline,
         }
-        timed = self.unit == "ms"
+        is_time = self.unit == "ms"
         values: dict[str, Any] = {
-            f"{key}_ms": _rounded(value) if timed else None for key, value in numbers.items()
+            f"{key}_ms": _rounded(value) if is_time else None for key, value in numbers.items()
         }
-        if not timed:
+        if not is_time:
             values |= {key: _rounded(value) for key, value in numbers.items()}
         return {
             "name": self.name,
@@ -104,7 +105,7 @@ def _rounded(value: float | None) -> float | None:
 
 @dataclass(frozen=True)
 class Growth:
-    """A chart of how something grows; its points are :class:`Point`.
+    """A chart of how a number grows with a size; its points are :class:`Point`.
 
     Attributes:
         x_name, y_name: of the axes, with units; both axes are logarithmic.
@@ -130,13 +131,13 @@ Result = Row | Point
 
 @dataclass(frozen=True)
 class Bench:
-    """What a stage gets: how to measure, and a folder that is gone afterwards.
+    """What a stage gets: how to measure, and a temporary folder.
 
     Attributes:
-        folder: for files; it may hold what other stages left.
-        baseline: whether to run the published way too.
-        quick: fewer runs, smaller sizes, no growth.
-        runs: of each stage.
+        folder: for files; deleted after the stage.
+        baseline: whether to run reference implementations too.
+        quick: fewer runs, smaller sizes, no charts of growth.
+        runs: per stage.
     """
 
     folder: Path
@@ -154,41 +155,45 @@ class Bench:
         note: str = "",
         in_a_row: int = 1,
     ) -> Row:
-        """Time our way and, if asked for, the published way, taking turns after a warm-up.
+        """Time our work and, with ``self.baseline``, the reference, in turns after a warm-up.
 
         Args:
+            name: of the row.
+            ours, baseline: the work to time.
             runs, baseline_runs: in place of ``self.runs``.
-            in_a_row: a run of ours is the mean of so many calls, for what is short and never done
-                once: after something else it would mostly measure cold caches.
+            note: of the row.
+            in_a_row: calls per run of ours, whose mean counts; for short work that is never done
+                just once, where a single call would mostly measure cold caches.
         """
         runs = runs or self.runs
-        other = baseline if self.baseline else None
-        other_runs = min(runs, baseline_runs or runs) if other else 0
-        ours_ms, other_ms = _warm_up(ours), _warm_up(other)
+        reference = baseline if self.baseline else None
+        reference_runs = min(runs, baseline_runs or runs) if reference else 0
+        ours_ms, reference_ms = _warm_up(ours), _warm_up(reference)
 
-        def several() -> None:
+        def repeat_ours() -> None:
             for _ in range(in_a_row):
                 ours()
 
-        for turn in range(max(runs, other_runs)):
+        for turn in range(max(runs, reference_runs)):
             if len(ours_ms) < runs:
-                ours_ms.append(milliseconds(several) / in_a_row)
-            # The few baseline runs are spread over all of ours.
-            if other and len(other_ms) < other_runs and turn * other_runs >= len(other_ms) * runs:
-                other_ms.append(milliseconds(other))
-        median = float(np.median(other_ms)) if other_ms else None
+                ours_ms.append(milliseconds(repeat_ours) / in_a_row)
+            # The few runs of the reference are spread over all of ours.
+            is_due = turn * reference_runs >= len(reference_ms) * runs
+            if reference and len(reference_ms) < reference_runs and is_due:
+                reference_ms.append(milliseconds(reference))
+        median = float(np.median(reference_ms)) if reference_ms else None
         return Row.of(name, ours_ms, baseline=median, note=note)
 
 
 def milliseconds(work: Work) -> float:
-    """Run once, and say how long it took."""
+    """Run once; the duration in milliseconds."""
     started = time.perf_counter()
     work()
     return (time.perf_counter() - started) * 1000
 
 
 def median_ms(work: Work, runs: int) -> float:
-    """Median of several runs after one that does not count."""
+    """Median duration of several runs after a warm-up, in milliseconds."""
     work()
     return float(np.median([milliseconds(work) for _ in range(runs)]))
 
@@ -202,10 +207,12 @@ def _warm_up(work: Work | None) -> list[float]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A function that measures, and the names of the rows it gives.
+    """A function that measures.
 
     Attributes:
-        extra: run only if this is asked for; empty for a stage that always is.
+        names: of the rows that it yields.
+        run: yields the rows and points.
+        extra: run only with this extra; empty for a stage that always runs.
     """
 
     names: tuple[str, ...]
@@ -219,7 +226,7 @@ _STAGES: list[Stage] = []
 def stage(
     *names: str, extra: str = ""
 ) -> Callable[[Callable[[Bench], Iterator[Result]]], Callable[[Bench], Iterator[Result]]]:
-    """Mark a function as a stage that gives rows of these names (and points of charts)."""
+    """Mark a function as a stage that yields rows of these names (and points of charts)."""
 
     def mark(run: Callable[[Bench], Iterator[Result]]) -> Callable[[Bench], Iterator[Result]]:
         _STAGES.append(Stage(names, run, extra))
@@ -229,50 +236,52 @@ def stage(
 
 
 def stages(only: Sequence[str] = (), extras: Collection[str] = ()) -> list[Stage]:
-    """The stages of the package's modules, or those that give one of the named rows.
+    """The stages of the package's modules, or those that yield one of the named rows.
 
     Args:
-        extras: what is asked for besides, e.g. "serve" for stages of a running server.
+        only: names of rows; empty for all but extras.
+        extras: additional stages, e.g. "serve" for those of a running server.
 
     Raises:
-        UsageError: no stage gives a row of that name.
+        UsageError: no stage yields a row of that name.
     """
-    for module in sorted(one.name for one in pkgutil.iter_modules([str(Path(__file__).parent)])):
-        importlib.import_module(f"{__package__}.{module}")
-    known = [name for one in _STAGES for name in one.names]
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    for name in sorted(module.name for module in modules):
+        importlib.import_module(f"{__package__}.{name}")
+    row_names = [name for stage_ in _STAGES for name in stage_.names]
     for name in only:
-        if name not in known:
-            raise UsageError(f"--only {name}: no such row; there are {', '.join(known)}")
+        if name not in row_names:
+            raise UsageError(f"--only {name}: no such row; there are {', '.join(row_names)}")
     if only:
-        return [one for one in _STAGES if set(only) & set(one.names)]
-    return [one for one in _STAGES if not one.extra or one.extra in extras]
+        return [stage_ for stage_ in _STAGES if set(only) & set(stage_.names)]
+    return [stage_ for stage_ in _STAGES if not stage_.extra or stage_.extra in extras]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All that was measured, and on what."""
+class Measurements:
+    """All rows and points, and the machine they were measured on."""
 
     rows: list[Row] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values: ``rows``, ``machine`` and, if it was measured, ``growth``."""
-        found: dict[str, Any] = {"rows": [row.as_json() for row in self.rows]}
+        """Plain values: ``rows``, ``machine`` and, if there are points, ``growth``."""
+        values: dict[str, Any] = {"rows": [row.as_json() for row in self.rows]}
         if self.points:
-            found["growth"] = [
+            values["growth"] = [
                 {"chart": p.growth.title, "series": p.series, "x": p.x, "y": _rounded(p.y)}
                 for p in self.points
             ]
-        return found | {"machine": self.machine}
+        return values | {"machine": self.machine}
 
     @cached_property
     def charts(self) -> dict[Growth, dict[str, list[Point]]]:
         """Chart -> line -> its points, by x."""
-        found: dict[Growth, dict[str, list[Point]]] = {}
-        for point in sorted(self.points, key=lambda one: one.x):
-            found.setdefault(point.growth, {}).setdefault(point.series, []).append(point)
-        return found
+        charts: dict[Growth, dict[str, list[Point]]] = {}
+        for point in sorted(self.points, key=lambda point: point.x):
+            charts.setdefault(point.growth, {}).setdefault(point.series, []).append(point)
+        return charts
 
 
 def measure(
@@ -281,52 +290,53 @@ def measure(
     only: Sequence[str] = (),
     runs: int = 9,
     extras: Collection[str] = (),
-    seen: Callable[[Row], None] = lambda row: None,
-) -> Measured:
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Measurements:
     """Run the stages.
 
     Args:
-        baseline: run the published way too, in turns with ours.
+        baseline: run reference implementations too, in turns with ours.
         quick: everything in less than two minutes.
         only: names of rows; empty for all.
-        runs: of each stage.
+        runs: per stage.
         extras: see :func:`stages`.
-        seen: called with each row as it comes.
+        on_row: called with each row when it is complete.
 
     Raises:
         UsageError: an unknown name in ``only``.
     """
-    chosen, found = stages(only, extras), Measured(machine=machine())
-    for one in chosen:
+    measurements = Measurements(machine=machine_info())
+    for stage_ in stages(only, extras):
         with TemporaryDirectory() as folder:
             bench = Bench(Path(folder), baseline, quick, min(runs, 5) if quick else runs)
-            for result in one.run(bench):
+            for result in stage_.run(bench):
                 if isinstance(result, Point):
-                    found.points.append(result)
+                    measurements.points.append(result)
                 elif not only or result.name in only:
-                    found.rows.append(result)
-                    seen(result)
-    return found
+                    measurements.rows.append(result)
+                    on_row(result)
+    return measurements
 
 
-def machine() -> dict[str, Any]:
-    """Facts about the machine that times depend on."""
+def machine_info() -> dict[str, Any]:
+    """What times depend on: processor, cores, memory, BLAS, load."""
+    memory_kib = int((_proc_entry(_MEMORY_INFO, "MemTotal") or "0").split()[0])
     return {
         "platform": platform.platform(),
-        "cpu": _fact(_CPU_INFO, "model name") or platform.processor(),
+        "cpu": _proc_entry(_CPU_INFO, "model name") or platform.processor(),
         "cores": os.cpu_count(),
-        "memory_gib": round(int((_fact(_MEMORY_INFO, "MemTotal") or "0").split()[0]) / _KIB**2, 1),
+        "memory_gib": round(memory_kib / _KIB**2, 1),
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "blas": [
-            f"{one['internal_api']} {one.get('version') or ''}, {one['num_threads']} threads"
-            for one in threadpool_info()
+            f"{pool['internal_api']} {pool.get('version') or ''}, {pool['num_threads']} threads"
+            for pool in threadpool_info()
         ],
     }
 
 
-def _fact(path: Path, key: str) -> str:
-    """The value after ``key`` in one of Linux's lists of facts; empty where there is none."""
+def _proc_entry(path: Path, key: str) -> str:
+    """The value after ``key`` in one of the files below /proc; empty without one."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from delg.errors import DelgError
 from eval.speed.harness import Bench, Result, stage
-from eval.speed.photos import many_photos
+from eval.speed.warm_query import many_photos
 from index.demo.photos import make_gallery
 from index.image_index import ImageIndex
 

@@ -1,4 +1,4 @@
-"""What was measured, as a table and as a page with charts of growth."""
+"""Measurements as a table and as a page with charts of growth."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from delg.files import write_bytes
 from eval.reports.charts import Chart, growth_chart
-from eval.speed.harness import Measured, Row
+from eval.speed.harness import Measurements, Row
 from index.visualize.html import load_template
 
 COLUMNS = ("stage", "median", "fastest", "slowest", "runs", "baseline", "ratio", "note")
 
 
 def cells(row: Row) -> list[str]:
-    """A row of the table, below :data:`COLUMNS`."""
+    """A row of the table with the columns :data:`COLUMNS`."""
     numbers = [_number(value, row.unit) for value in (row.median, row.fastest, row.slowest)]
     baseline = "" if row.baseline is None else _number(row.baseline, row.unit)
     ratio = "" if row.ratio is None else f"{row.ratio:.1f}×"
@@ -27,14 +27,14 @@ def _number(value: float, unit: str) -> str:
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    """The machine in a few words."""
+    """The machine in one line."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
         f"{machine['platform']}, Python {machine['python']}, load {machine['load']} at the start"
     )
 
 
-def write_page(path: Path, measured: Measured) -> None:
+def write_page(path: Path, measurements: Measurements) -> None:
     """Write the table and the charts as one self-contained HTML file.
 
     Raises:
@@ -42,9 +42,9 @@ def write_page(path: Path, measured: Measured) -> None:
     """
     page = load_template("eval.reports", "speed.html").render(
         columns=COLUMNS,
-        rows=[cells(row) for row in measured.rows],
-        machine=[(key, _text(value)) for key, value in measured.machine.items()],
-        charts=_charts(measured),
+        rows=[cells(row) for row in measurements.rows],
+        machine=[(key, _text(value)) for key, value in measurements.machine.items()],
+        charts=_charts(measurements),
     )
     write_bytes(path, page.encode("utf-8", "replace"))
 
@@ -53,8 +53,8 @@ def _text(value: Any) -> str:
     return "; ".join(value) if isinstance(value, list) else str(value)
 
 
-def _charts(measured: Measured) -> list[tuple[Chart, list[str]]]:
-    """Each chart and the names of its lines."""
+def _charts(measurements: Measurements) -> list[tuple[Chart, list[str]]]:
+    """Each chart with the names of its lines."""
     return [
         (
             growth_chart(
@@ -65,5 +65,5 @@ def _charts(measured: Measured) -> list[tuple[Chart, list[str]]]:
             ),
             list(lines),
         )
-        for growth, lines in measured.charts.items()
+        for growth, lines in measurements.charts.items()
     ]

@@ -1,4 +1,4 @@
-"""Photos on disk: re-ranking candidates that are read from there, and the bytes a photo takes."""
+"""Features on disk: re-ranking candidates that are read from there, and bytes per photo."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from index.settings import IndexSettings
 
 _CANDIDATES = 100
 _COUNTS = (10, 25, 50, 100, 200, 400)
-# The published way takes seconds for so many.
-_MOST_PUBLISHED = 25
+# The reference implementation takes seconds for this many candidates.
+_MAX_REFERENCE = 25
 _IMAGES = 200
 _GROWTH = Growth("Re-ranking", "candidates", "ms")
 _BYTES = Growth("An index on disk", "photos", "MiB")
 _MIB = 1 << 20
-# As many as are published, for what is compared with that.
+# As many features as the published model has, for the comparison with it.
 ALL_FEATURES = parse(IndexSettings, {"store": {"max_features": 1000}, **SCALES}, "speed")
 
 
 def _candidates(count: int) -> list[ImageFeatures]:
-    """Photos of which every tenth shows what the query shows."""
+    """Photos of which every tenth shows the same as the query."""
     return [
         scene(0.3 if number % 10 == 0 else 0.0, alike=0.5, other=number).other
         for number in range(count)
@@ -35,11 +35,11 @@ def _candidates(count: int) -> list[ImageFeatures]:
 
 @stage("rerank_100")
 def rerank(bench: Bench) -> Iterator[Result]:
-    """A query of 1000 features against 100 photos on disk, from the shortlist to the ranking."""
+    """A query of 1000 features against 100 photos on disk, from candidates to ranking."""
     query, photos = scene(0.0).query, _candidates(_CANDIDATES)
     files = bench.folder / "files"
     files.mkdir()
-    delf_baseline.write_files(files, photos)
+    delf_baseline.write_features(files, photos)
     with make_index(bench.folder / "index", photos, ALL_FEATURES) as images:
         yield bench.time(
             "rerank_100",
@@ -55,31 +55,31 @@ def rerank(bench: Bench) -> Iterator[Result]:
         for count in _COUNTS:
             ours = median_ms(partial(images.query_features, query, rerank=count), 5)
             yield Point(_GROWTH, "ours", count, ours)
-            if bench.baseline and count <= _MOST_PUBLISHED:
+            if bench.baseline and count <= _MAX_REFERENCE:
                 work = partial(delf_baseline.rerank, files, query.local, count)
-                yield Point(_GROWTH, "published", count, milliseconds(work))
+                yield Point(_GROWTH, "reference", count, milliseconds(work))
 
 
 @stage("bytes_an_image", "bytes_an_image_default")
 def size(bench: Bench) -> Iterator[Result]:
-    """Everything an index keeps on disk, divided by its photos; and one file a photo."""
+    """Everything an index stores, per photo; the reference stores one file per photo."""
     photos = [photo(seed=number) for number in range(_IMAGES)]
     files = bench.folder / "files"
     files.mkdir()
-    theirs = delf_baseline.write_files(files, photos) / _IMAGES if bench.baseline else None
+    reference = delf_baseline.write_features(files, photos) / _IMAGES if bench.baseline else None
     for name, settings, note in (
         ("bytes_an_image", ALL_FEATURES, "1000 local features of 128 numbers + 512 global"),
-        ("bytes_an_image_default", IndexSettings(), "as many features as are kept by default"),
+        ("bytes_an_image_default", IndexSettings(), "the default number of features"),
     ):
         with make_index(bench.folder / name, photos, settings):
             ours = _bytes(bench.folder / name) / _IMAGES
-        yield Row.of(name, [ours], "bytes", theirs, note)
+        yield Row.of(name, [ours], "bytes", reference, note)
     for count in () if bench.quick else (100, 200, 400, 800):
-        some = [photo(seed=number) for number in range(count)]
-        with make_index(bench.folder / f"{count}", some):
+        photos = [photo(seed=number) for number in range(count)]
+        with make_index(bench.folder / f"{count}", photos):
             yield Point(_BYTES, "ours", count, _bytes(bench.folder / f"{count}") / _MIB)
-        if theirs is not None:
-            yield Point(_BYTES, "published", count, theirs * count / _MIB)
+        if reference is not None:
+            yield Point(_BYTES, "reference", count, reference * count / _MIB)
 
 
 def _bytes(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Made-up photos of one scene: features of which a known part corresponds; and indexes of them."""
+"""Synthetic photos of one scene: features with known correspondences; and indexes of them."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 
 SIZE = (1024, 768)
-# As with a model that sees all photos at one size.
+# As with a model that resizes all photos to one size.
 SCALES = {"verification": {"scales": "enlarged"}}
 _SCALES = np.array([0.5, 0.7071, 1.0, 1.4142], np.float32)
 # Variance of descriptors along their n-th principal direction: n + 2 to this power, as measured on
 # real photos.
 _DECAY = -0.75
-# A feature's place is known to about this many pixels.
+# Standard deviation of a keypoint's position, in pixels.
 _JITTER = 2.0
-# A photo of a wall seen from the right, from further off.
+# A wall photographed from the right and from further away.
 _AFFINE = np.array([[0.82, -0.18, 120.0], [0.15, 0.79, 40.0], [0.0, 0.0, 1.0]])
 _PERSPECTIVE = np.array([[0.82, -0.18, 120.0], [0.15, 0.79, 40.0], [1.2e-4, 6e-5, 1.0]])
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Two photos and the truth about them.
+    """Two photos with their true correspondences.
 
     Attributes:
         pairs: int64 (K, 2), indices of the same points in ``query`` and ``other``.
@@ -43,7 +43,7 @@ class Scene:
     pairs: NDArray[np.int64]
 
     def correct(self, matches: NDArray) -> int:
-        """How many of the matches, (N, 2), are among the true pairs."""
+        """Number of the matches, (N, 2), that are true pairs."""
         return len(set(map(tuple, matches.tolist())) & set(map(tuple, self.pairs.tolist())))
 
 
@@ -57,17 +57,18 @@ def scene(
     seed: int = 0,
     other: int = 0,
 ) -> Scene:
-    """Two photos with features that look alike, a part of them truly in the same places.
+    """Two photos with similar features, some of which truly correspond.
 
     Args:
-        rate: the part of the features whose places agree; the others' are anywhere, though their
-            descriptors resemble each other as much.
-        count: features of each photo.
-        alike: the part of the features that resemble one of the other photo at all.
-        noise: length of what is added to a descriptor before it is made a unit vector again.
+        rate: share of the features that are inliers; the positions of the others are random,
+            though their descriptors are as similar.
+        count: features per photo.
+        noise: length of the vector that is added to a descriptor before normalisation.
+        alike: share of the features whose descriptor resembles one of the other photo.
+        perspective: relate the photos by a homography, not by an affine transform.
         dim: of the descriptors.
-        seed: of the query's places and descriptors.
-        other: which of its many counterparts.
+        seed: of the query's keypoints and descriptors.
+        other: seed of the second photo.
     """
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform((0, 0), SIZE, (count, 2))
@@ -75,31 +76,31 @@ def scene(
     first = _photo(keypoints, descriptors, rng)
     rng = np.random.default_rng((seed, other))
     moved = np.c_[keypoints, np.ones(count)] @ (_PERSPECTIVE if perspective else _AFFINE).T
-    places = moved[:, :2] / moved[:, 2:] + rng.normal(0, _JITTER, (count, 2))
-    true, false = np.split(rng.permutation(count), [round(rate * count)])
-    places[false] = rng.uniform((0, 0), SIZE, (len(false), 2))
+    positions = moved[:, :2] / moved[:, 2:] + rng.normal(0, _JITTER, (count, 2))
+    inliers, outliers = np.split(rng.permutation(count), [round(rate * count)])
+    positions[outliers] = rng.uniform((0, 0), SIZE, (len(outliers), 2))
     changed = _unit(descriptors + noise * _unit(rng.normal(size=(count, dim))))
-    strange = false[: round((1 - alike) * count)]
-    changed[strange] = _descriptors(rng, len(strange), dim)
+    unlike = outliers[: round((1 - alike) * count)]
+    changed[unlike] = _descriptors(rng, len(unlike), dim)
     order = rng.permutation(count)
-    place_in_other = np.argsort(order)
+    row_in_other = np.argsort(order)
     scales = rng.choice(_SCALES, count)
-    scales[true] = _seen_from(first.local.scales, moved)[true]
+    scales[inliers] = _scales_in_other(first.local.scales, moved)[inliers]
     return Scene(
         first,
-        _photo(places[order], changed[order], rng, scales=scales[order]),
-        np.stack([true, place_in_other[true]], axis=1),
+        _photo(positions[order], changed[order], rng, scales=scales[order]),
+        np.stack([inliers, row_in_other[inliers]], axis=1),
     )
 
 
-def _seen_from(scales: FloatArray, moved: NDArray) -> FloatArray:
-    """The levels of the pyramid at which features are found again in the other photo.
+def _scales_in_other(scales: FloatArray, moved: NDArray) -> FloatArray:
+    """The pyramid scales at which features appear in the other photo.
 
     Args:
         scales: of the features in the query.
-        moved: (N, 3), their homogeneous places in the other photo.
+        moved: (N, 3), their homogeneous keypoints in the other photo.
     """
-    # What lies deeper is seen smaller; all of it by the affine part's zoom.
+    # What is further away appears smaller, in addition to the affine part's scale ratio.
     zooms = np.sqrt(abs(np.linalg.det(_AFFINE))) / moved[:, 2] ** 1.5
     octaves = np.log2(scales / zooms)
     nearest = np.abs(octaves[:, None] - np.log2(_SCALES)).argmin(axis=1)
@@ -107,7 +108,7 @@ def _seen_from(scales: FloatArray, moved: NDArray) -> FloatArray:
 
 
 def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 0) -> ImageFeatures:
-    """A photo of nothing in particular."""
+    """A photo with random features."""
     rng = np.random.default_rng(seed)
     keypoints = rng.uniform((0, 0), SIZE, (count, 2))
     return _photo(keypoints, _descriptors(rng, count, dim), rng, global_dim)
@@ -116,7 +117,7 @@ def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 
 def make_index(
     folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
 ) -> ImageIndex:
-    """An index of made-up photos."""
+    """An index of synthetic photos."""
     global_dim, local_dim = len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1]
     spec = FeatureSpec("made-up", global_dim, local_dim, aggregated=False)
     ImageIndex.create_for_features(folder, spec, settings).close()
@@ -124,12 +125,12 @@ def make_index(
     with store.lock():
         size = store.settings.store.segment_images
         for start in range(0, len(photos), size):
-            some = photos[start : start + size]
+            batch = photos[start : start + size]
             rows = [
-                ImageRow(f"{start + number}", "", 0, 0, "", width=one.width, height=one.height)
-                for number, one in enumerate(some)
+                ImageRow(f"{start + number}", "", 0, 0, "", width=photo.width, height=photo.height)
+                for number, photo in enumerate(batch)
             ]
-            store.commit(rows, some)
+            store.commit(rows, batch)
         store.save_ann_index()
     store.close()
     return ImageIndex.open(folder)
@@ -150,13 +151,13 @@ def _photo(
         scales.astype(np.float32),
         np.sort(rng.uniform(1, 30, count))[::-1].astype(np.float32),
     )
-    whole: FloatArray = _unit(rng.normal(size=(1, global_dim)))[0].astype(np.float32)
-    return ImageFeatures(whole, local, *SIZE)
+    vector: FloatArray = _unit(rng.normal(size=(1, global_dim)))[0].astype(np.float32)
+    return ImageFeatures(vector, local, *SIZE)
 
 
 def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray:
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
-    return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ turn)
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
+    return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ rotation)
 
 
 def _unit(vectors: NDArray) -> NDArray:

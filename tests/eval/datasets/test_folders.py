@@ -67,6 +67,6 @@ def test_what_cannot_be_a_benchmark_is_an_error(tmp_path, root):
 
 def test_more_right_answers_than_memory_holds_ask_for_a_sample(root, monkeypatch):
     monkeypatch.setattr("eval.datasets.folders._MAX_RELEVANT", 5)
-    with pytest.raises(UsageError, match="use a sample"):
+    with pytest.raises(UsageError, match="use --sample"):
         read_folders(root)
     assert len(read_folders(root, sample=1).queries) == 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.speed import opening, shortlist
+from eval.speed import ann_search, open_index
 from eval.speed.harness import Bench, Row
 
 
@@ -17,17 +17,17 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path, baseline=True, quick=True, runs=2)
 
 
-def test_the_shortlist_is_measured_beside_raw_faiss(bench, monkeypatch):
-    monkeypatch.setattr(shortlist, "_QUICK_COUNT", 3000)
-    found = rows([*shortlist.exact(bench), *shortlist.million(bench)])
+def test_the_ann_index_is_compared_with_raw_faiss(bench, monkeypatch):
+    monkeypatch.setattr(ann_search, "_QUICK_COUNT", 3000)
+    found = rows([*ann_search.search_exact(bench), *ann_search.search_million(bench)])
     assert found["search_exact"].baseline and found["search_million"].baseline
     assert found["search_million_recall"].median > 0.9
     assert found["search_million_bytes"].median < 300  # Most of it the centres of the lists.
 
 
 def test_opening_is_measured_in_another_process(bench, monkeypatch):
-    monkeypatch.setattr(opening, "_QUICK_COUNT", 600)
-    monkeypatch.setattr(opening, "_RUNS", 1)
-    found = rows(opening.opening(bench))
+    monkeypatch.setattr(open_index, "_QUICK_COUNT", 600)
+    monkeypatch.setattr(open_index, "_RUNS", 1)
+    found = rows(open_index.open_million(bench))
     assert found["open_million"].median > 0
     assert found["open_million_memory"].unit == "MiB"

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from eval.speed.serve_speed import measure
+from eval.speed.server_load import measure_server
 
 
 @contextlib.contextmanager
@@ -72,8 +72,8 @@ def test_wrong_use_is_told_before_anything_is_loaded(shop, run, words, said):
 
 
 def test_how_fast_it_answers_can_be_measured(shop):
-    speed = measure(shop[0] / "i", shop[0] / "query.jpg", seconds=0.4, clients=2, runs=2)
-    assert len(speed.alone_ms) == 2 and min(speed.alone_ms) > 0
+    speed = measure_server(shop[0] / "i", shop[0] / "query.jpg", seconds=0.4, clients=2, runs=2)
+    assert len(speed.single_client_ms) == 2 and min(speed.single_client_ms) > 0
     assert speed.errors == 0 and speed.per_second >= 0 and speed.engine_per_second >= 0
     if sys.platform == "linux":
         assert speed.memory_mib is not None and min(speed.memory_mib) > 50

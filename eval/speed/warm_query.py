@@ -1,4 +1,4 @@
-"""Stages that need the network: on packaged photos, with the default model."""
+"""A warm query and its steps: on packaged photos, with the default model."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from index.image_index import ImageIndex
 from index.storage.catalog_tables import ImageRow, insert_segment, put_images
 from index.storage.store import Store
 
-# Photos that differ, how often all but one are there, and which is there once; no other of these
-# shows what that one shows.
+# Different photos, copies of all but one in the large index, and the position of that one, which no
+# other photo resembles.
 _PHOTOS, _COPIES, _QUICK_COPIES, _ONCE = 20, 527, 20, 10
 _AT_ONCE = 12
 
 
 @contextmanager
 def demo_index() -> Iterator[tuple[ImageIndex, Path]]:
-    """An index of the packaged photos and one of its queries."""
+    """An index of the packaged photos, and one of their queries."""
     with TemporaryDirectory() as folder:
         queries = make_gallery(folder)
-        chosen = next((one for one in queries if one.expected), None)
-        if chosen is None:
+        query = next((query for query in queries if query.expected), None)
+        if query is None:
             raise DelgError("scikit-image's photos are missing; reinstall scikit-image")
         with ImageIndex.create(Path(folder) / "index") as images:
             images.add(Path(folder) / "gallery")
-            yield images, chosen.path
+            yield images, query.path
 
 
 def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
-    """An index of thousands of real photos, in ``folder / "index"``: few, extracted once, and their
-    features over and over under other ids.
+    """An index of thousands of real photos in ``folder / "index"``: a few are extracted, and their
+    features are stored many times under other ids.
 
     Returns:
-        A photo that is in it once, and how many there are.
+        A photo that is in the index once, and the number of images.
     """
     copies = _QUICK_COPIES if quick else _COPIES
     write_photos(folder / "photos", _PHOTOS)
@@ -60,11 +60,11 @@ def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
 
 
 def _copy(store: Store, images: list[ImageRow]) -> None:
-    """Images under other ids, with the features that they name as they are stored."""
+    """Store images under other ids, with the features that their rows name."""
     segment = store.rewrite_segment(store.catalog.next_segment(), images)
     placed = [
-        replace(one, segment=segment.number, position=position)
-        for position, one in enumerate(images)
+        replace(image, segment=segment.number, position=position)
+        for position, image in enumerate(images)
     ]
     with store.catalog.write() as db:
         insert_segment(db, segment)
@@ -73,7 +73,7 @@ def _copy(store: Store, images: list[ImageRow]) -> None:
 
 @stage("decode", "extract", "query")
 def query(bench: Bench) -> Iterator[Result]:
-    """A warm query, and its first steps."""
+    """A warm query, and its first steps by themselves."""
     with demo_index() as (images, photo):
         pixels = decode(photo)
         yield bench.time("decode", lambda: decode(photo))

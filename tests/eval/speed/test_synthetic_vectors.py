@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.speed import vectors as made_up
-from eval.speed.vectors import DIM, Vectors
+from eval.speed import synthetic_vectors
+from eval.speed.synthetic_vectors import DIM, Vectors
 
 
 def test_any_part_can_be_made_again(monkeypatch):
-    monkeypatch.setattr(made_up, "CHUNK", 400)
+    monkeypatch.setattr(synthetic_vectors, "CHUNK", 400)
     one, other = Vectors(1000), Vectors(1000)
     chunks = dict(one.chunks())
     assert [(start, len(some)) for start, some in chunks.items()] == [
@@ -20,7 +20,7 @@ def test_any_part_can_be_made_again(monkeypatch):
 
 
 def test_the_nearest_are_found_over_all_parts(monkeypatch):
-    monkeypatch.setattr(made_up, "CHUNK", 300)
+    monkeypatch.setattr(synthetic_vectors, "CHUNK", 300)
     made = Vectors(1000)
     whole = np.concatenate([some for _, some in made.chunks()])
     queries = made.queries(5)
@@ -40,7 +40,7 @@ def test_photos_of_the_same_thing_are_alike():
 
 
 def test_a_sample_comes_from_all_over(monkeypatch):
-    monkeypatch.setattr(made_up, "CHUNK", 300)
+    monkeypatch.setattr(synthetic_vectors, "CHUNK", 300)
     made = Vectors(1000)
     sample = made.sample(40)
     assert len(sample) == 40
