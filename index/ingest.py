@@ -99,7 +99,7 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan
 
 
 def _taken(photo: Photo, row: ImageRow) -> Failure:
-    reason = f"its id {photo.id!r} belongs to {row.path}; add it apart with --prefix"
+    reason = f"its id {photo.id!r} belongs to {row.path}; add it with a --prefix"
     return Failure(str(photo.path), reason)
 
 

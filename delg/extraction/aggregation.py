@@ -1,7 +1,7 @@
-"""One descriptor for a photo out of its local ones, where no global head gives any.
+"""A global descriptor aggregated from local ones, for models without a global head.
 
 The local descriptors are summed in their second-order form, x xᵀ, so that the inner product of two
-photos is the sum of (x · y)² over all pairs of their features: near pairs count, the many far ones
+photos is the sum of (x · y)² over all pairs of their features: similar pairs count, the many others
 hardly do. This is the order-two match kernel (Tolias, Avrithis, Jégou, arXiv 1304.1378;
 Carreira et al., ECCV 2012), with the signed square root of VLAD and Fisher vectors against bursts
 of repeated structure. There is no codebook to learn, so two indexes always agree.
@@ -15,7 +15,7 @@ import numpy as np
 
 from delg.types import FloatArray
 
-# Wider descriptors are turned at random and cut to this, lest d² grow beyond all use.
+# Wider descriptors are rotated at random and cut to this width, as the aggregate grows with d².
 MAX_WIDTH = 64
 
 

@@ -18,8 +18,8 @@ def extract_sift(
 
     Args:
         pixels: uint8 (H, W, 3), RGB.
-        longest_side: larger photos are shrunk to it first.
-        max_features: keep the strongest so many.
+        longest_side: larger photos are resized to it first.
+        max_features: how many are kept, the strongest first.
 
     Returns:
         Features with keypoints in the photo's own pixels; scales are diameters in those pixels.
@@ -30,18 +30,18 @@ def extract_sift(
     if ratio < 1:
         size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-    found, descriptors = cv2.SIFT.create(nfeatures=max_features).detectAndCompute(grey, None)
-    if descriptors is None or not len(found) or max_features == 0:
+    detected, descriptors = cv2.SIFT.create(nfeatures=max_features).detectAndCompute(grey, None)
+    if descriptors is None or not len(detected) or max_features == 0:
         return LocalFeatures.empty(DIM)
-    # SIFT may return a few more than asked for, when responses tie.
-    order = np.argsort([-k.response for k in found], kind="stable")[:max_features]
-    points = np.array([found[i].pt for i in order], np.float32)
-    back = np.array([width / grey.shape[1], height / grey.shape[0]], np.float32)
+    # SIFT may return a few more than requested when responses tie.
+    order = np.argsort([-keypoint.response for keypoint in detected], kind="stable")[:max_features]
+    points = np.array([detected[i].pt for i in order], np.float32)
+    ratios = np.array([width / grey.shape[1], height / grey.shape[0]], np.float32)
     values = descriptors[order].astype(np.float32)
     values /= np.maximum(values.sum(axis=1, keepdims=True), 1e-12)
     return LocalFeatures(
-        keypoints=(points + 0.5) * back - 0.5,
+        keypoints=(points + 0.5) * ratios - 0.5,
         descriptors=np.sqrt(values),
-        scales=np.array([found[i].size for i in order], np.float32) * back[0],
-        scores=np.array([found[i].response for i in order], np.float32),
+        scales=np.array([detected[i].size for i in order], np.float32) * ratios[0],
+        scores=np.array([detected[i].response for i in order], np.float32),
     )

@@ -1,10 +1,11 @@
-"""Bytes to upright RGB pixels, whatever the file holds; what cannot be read says why."""
+"""Bytes of image files to upright RGB pixels; what cannot be read says why."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import stat
+import threading
 import warnings
 from pathlib import Path
 
@@ -24,8 +25,8 @@ HEIC_SUFFIXES = (".heic", ".heif")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC_SUFFIXES)
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
-# Our own limit is checked against the header, before any pixel is decoded.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Filters of warnings are global: one thread at a time may change them and put them back.
+_FILTERING = threading.Lock()
 
 
 class ImageError(DelgError):
@@ -45,10 +46,20 @@ def _open_heic(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=("HEIF",))
 
 
+def _open(data: bytes) -> Image.Image:
+    """The image, of which only the header is read yet."""
+    with _FILTERING, warnings.catch_warnings():
+        # Our own limit is checked against the header, before any pixel is decoded.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+            return _open_heic(data)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """Any Pillow mode to RGB; 16-bit values keep their high byte, transparency lies on white."""
     if image.mode.startswith("I"):
-        # Some decoders hand 16-bit values over as 32-bit ones.
+        # Some decoders return 16-bit values as 32-bit ones.
         return _array_to_rgb(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.mode == "F":
         return _array_to_rgb(np.asarray(image))
@@ -108,6 +119,8 @@ def decode_bytes(
     """Decode the bytes of an image file; see :func:`decode`.
 
     Args:
+        data: the bytes.
+        settings: limits.
         at_least: a JPEG may come at a half, quarter or eighth of its size, which is faster, while
             no side gets shorter than this.
     """
@@ -115,8 +128,7 @@ def decode_bytes(
     if not data:
         raise ImageError("the file is empty")
     try:
-        heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
-        image = _open_heic(data) if heic else Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
         with image:
             _check_size(*image.size, settings)
             if at_least is not None:
@@ -126,14 +138,12 @@ def decode_bytes(
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise OversizedError(
-            "oversized: the header promises more pixels than can be read"
-        ) from None
+        raise OversizedError("oversized: its header names more pixels than can be read") from None
     except UnidentifiedImageError:
         raise ImageError("not an image of a known format, or its header is damaged") from None
     except MemoryError:
         raise ImageError("not enough memory to decode it") from None
-    except Exception as error:  # Decoders raise all sorts on hostile or damaged bytes.
+    except Exception as error:  # Decoders raise anything on hostile or damaged bytes.
         raise ImageError(f"truncated or damaged: {error}") from None
 
 
@@ -161,12 +171,12 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
     """Upright RGB pixels of a photo.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit become 8-bit RGB; transparent
-    parts lie on white; of an animation the first frame counts. The content decides the format,
+    parts become white; of an animation the first frame is decoded. The content decides the format,
     not the file's name.
 
     Args:
         source: a path, the bytes of an image file, or pixels (see ``Source``; float pixels are
-            taken as 0 to 1). Pixels are used as they stand.
+            taken as 0 to 1). Pixels are not rotated.
         settings: limits.
 
     Returns:

@@ -21,17 +21,17 @@ class Photo:
 
 
 def _walk(folder: Path, failures: list[Failure]) -> Iterable[Path]:
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
 
     def unreadable(error: OSError) -> None:
         failures.append(Failure(str(error.filename), f"cannot be listed: {error.strerror}"))
 
     for here, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         stat = Path(here).stat()
-        if (stat.st_dev, stat.st_ino) in seen:
+        if (stat.st_dev, stat.st_ino) in visited:
             folders.clear()  # A link back up the tree.
             continue
-        seen.add((stat.st_dev, stat.st_ino))
+        visited.add((stat.st_dev, stat.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
@@ -39,13 +39,13 @@ def _walk(folder: Path, failures: list[Failure]) -> Iterable[Path]:
 
 
 def _below(source: Path, failures: list[Failure]) -> Iterator[Photo]:
-    """The photos in a folder, or the one in a file, called by their path relative to it."""
-    # Unlike Path's, this says no in place of raising on names that no file can have.
+    """The photos in a folder, or the photo in a file, named by the path relative to the folder."""
+    # Unlike Path's, this returns False instead of raising on names that no file can have.
     if not os.path.exists(source):  # noqa: PTH110
         raise UsageError(f"{source}: no such folder or file")
-    whole = source.is_dir()
-    base = source if whole else source.parent
-    for path in _walk(source, failures) if whole else [source]:
+    is_folder = source.is_dir()
+    base = source if is_folder else source.parent
+    for path in _walk(source, failures) if is_folder else [source]:
         if _is_text(path):
             yield Photo(path.relative_to(base).as_posix(), path)
         else:
@@ -70,7 +70,7 @@ def scan(
 
     Args:
         sources: folders and files, or photos that have an id already.
-        prefix: put before every id, to keep sources apart that share relative paths.
+        prefix: put before every id, to distinguish sources that share relative paths.
 
     Returns:
         The photos sorted by id, without repeats, and what could not be listed. When two sources
@@ -79,17 +79,18 @@ def scan(
     Raises:
         UsageError: a source does not exist.
     """
-    found: dict[str, Photo] = {}
+    photos: dict[str, Photo] = {}
     failures: list[Failure] = []
     for source in sources:
-        for known in [source] if isinstance(source, Photo) else _below(Path(source), failures):
-            photo = Photo(prefix + known.id, known.path.absolute())
-            first = found.setdefault(photo.id, photo)
+        below = [source] if isinstance(source, Photo) else _below(Path(source), failures)
+        for listed in below:
+            photo = Photo(prefix + listed.id, listed.path.absolute())
+            first = photos.setdefault(photo.id, photo)
             if first is not photo and first.path.resolve() != photo.path.resolve():
                 failures.append(
                     Failure(
-                        str(known.path),
-                        f"its id {photo.id!r} belongs to {first.path}; add it apart with --prefix",
+                        str(listed.path),
+                        f"its id {photo.id!r} belongs to {first.path}; add it with a --prefix",
                     )
                 )
-    return sorted(found.values(), key=lambda photo: photo.id), failures
+    return sorted(photos.values(), key=lambda photo: photo.id), failures

@@ -1,4 +1,4 @@
-"""The DELG network: one backbone, a global head on its deep map, a local head on its middle."""
+"""The DELG network: a backbone, a global head on its deep map, a local head on its middle one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from delg.settings import ModelSettings
 class Delg(keras.Model):
     """DEep Local and Global features (Cao, Araujo, Sim; arXiv 2001.05027).
 
-    The local head reads the mid-level map behind a stop-gradient, so that its losses leave the
-    backbone alone.
+    The local head reads the mid-level map behind a stop-gradient, so that its losses do not reach
+    the backbone.
 
     Args:
         settings: architecture; extraction settings are not used here.
@@ -94,7 +94,7 @@ class Delg(keras.Model):
         """
         mid = self.mid_level(images, training)
         descriptors, scores = self.local_head(ops.stop_gradient(mid), training)
-        found = {"local_descriptors": descriptors, "attention": scores, "mid_level": mid}
+        outputs = {"local_descriptors": descriptors, "attention": scores, "mid_level": mid}
         if self.deep is None:
-            return found
-        return {"global_descriptor": self.global_head(mid, training), **found}
+            return outputs
+        return {"global_descriptor": self.global_head(mid, training), **outputs}

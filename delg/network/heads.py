@@ -53,8 +53,8 @@ class GeM(layers.Layer):
         return peak[:, 0, 0] * ops.power(ops.mean(powered, axis=(1, 2)), 1.0 / self.p)
 
     def get_config(self) -> dict[str, Any]:
-        own = {"p": self.initial_p, "p_trainable": self.p_trainable, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
+        settings = {"p": self.initial_p, "p_trainable": self.p_trainable, "epsilon": self.epsilon}
+        return {**super().get_config(), **settings}
 
 
 @keras.saving.register_keras_serializable("delg")
@@ -82,8 +82,8 @@ class Whitening(layers.Layer):
         return l2_normalize(self.projection(pooled))
 
     def get_config(self) -> dict[str, Any]:
-        own = {"dim": self.dim, "normalize_input": self.normalize_input}
-        return {**super().get_config(), **own}
+        settings = {"dim": self.dim, "normalize_input": self.normalize_input}
+        return {**super().get_config(), **settings}
 
 
 @keras.saving.register_keras_serializable("delg")
@@ -123,7 +123,7 @@ class Autoencoder(layers.Layer):
 
 @keras.saving.register_keras_serializable("delg")
 class Attention(layers.Layer):
-    """How much each cell matters: 1×1 convolution, batch norm, ReLU, 1×1 convolution, softplus.
+    """The weight of each cell: 1×1 convolution, batch norm, ReLU, 1×1 convolution, softplus.
 
     Shapes:
         (B, H, W, C) -> (B, H, W, 1), positive.

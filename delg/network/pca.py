@@ -19,7 +19,7 @@ def fit_pca(
         power: each component is divided by its variance to this power; 0.5 whitens fully, 0.25
             halves the effect, 0 only rotates.
         shrinkage: 0 to 1, how far the variances are pulled towards their mean before scaling, so
-            that faint components are not blown up.
+            that components of small variance are not amplified.
 
     Returns:
         kernel float32 (C, dim) and bias float32 (dim,).

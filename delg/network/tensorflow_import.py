@@ -1,4 +1,4 @@
-"""Loading TensorFlow without the notes on CPUs and GPUs with which it greets everybody."""
+"""Importing TensorFlow without the notes on CPUs and GPUs that it prints."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from tempfile import TemporaryFile
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow; what its libraries say meanwhile is heard only if that fails.
+    """Import TensorFlow; what its libraries print meanwhile is shown only if that fails.
 
-    They write to the process's own stderr, past Python, before they read how much is wanted.
+    They write to the process's own stderr, past Python, before they read the log level.
     """
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
-    with TemporaryFile() as said:
+    with TemporaryFile() as output:
         stderr = os.dup(2)
-        os.dup2(said.fileno(), 2)
+        os.dup2(output.fileno(), 2)
         try:
             import_module("tensorflow")
         except BaseException:
-            said.seek(0)
-            os.write(stderr, said.read())
+            output.seek(0)
+            os.write(stderr, output.read())
             raise
         finally:
             os.dup2(stderr, 2)

@@ -1,4 +1,4 @@
-"""Weights on disk: one HDF5 file, one dataset a variable, read strictly."""
+"""Weights on disk: an HDF5 file with one dataset per variable, read strictly."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def save_weights(model: Delg, path: str | Path, dtype: str = "float16") -> None:
     with atomic_write(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         for name, variable in named_variables(model):
             exact = np.asarray(variable.value, np.float32)
-            small = exact.astype(dtype).astype(np.float32)
-            faithful = np.allclose(small, exact, rtol=2e-3, atol=1e-6)
+            rounded = exact.astype(dtype).astype(np.float32)
+            faithful = np.allclose(rounded, exact, rtol=2e-3, atol=1e-6)
             file.create_dataset(name, data=exact.astype(dtype) if faithful else exact)
 
 
@@ -67,7 +67,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     def visit(name: str, item: object) -> None:
         if isinstance(item, h5py.Dataset):
             if item.dtype.kind not in "fiu":
-                raise ModelError(f"{path}: {name} does not hold numbers")
+                raise ModelError(f"{path}: {name} does not contain numbers")
             values[name] = item[()]
 
     try:
@@ -76,7 +76,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise ModelError(f"{path}: no such weight file") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        # What HDF5 raises depends on which of its bytes are damaged.
+        # Which error HDF5 raises depends on which of its bytes are damaged.
         raise ModelError(f"{path}: not a readable weight file ({error})") from None
     return values
 
@@ -91,8 +91,7 @@ def load_weights(model: Delg, values: dict[str, np.ndarray], origin: str) -> Non
     missing, extra = variables.keys() - values.keys(), values.keys() - variables.keys()
     if missing or extra:
         raise ModelError(
-            f"{origin}: does not fit the settings: "
-            f"missing {some(missing)}; not wanted {some(extra)}"
+            f"{origin}: does not fit the settings: missing {some(missing)}; unknown {some(extra)}"
         )
     for name, variable in variables.items():
         if tuple(variable.shape) != values[name].shape:

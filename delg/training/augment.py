@@ -1,4 +1,4 @@
-"""Views of a photo: random crops as published, and beyond them warps, light and dirt.
+"""Views of a photo: random crops as published, and beyond them warps, lighting and degradation.
 
 Every view comes with the homography that made it, so that two views of a photo tell where each
 point of one lies in the other.
@@ -39,8 +39,8 @@ def _crop_quad(
 ) -> FloatArray:
     """Corners (4, 2) of a random crop of the given share of area and aspect, in photo pixels.
 
-    The crop never leaves the photo: when ten draws do not fit, the largest central crop that has
-    a permitted aspect is taken.
+    The crop lies inside the photo: when ten draws do not fit, it is the largest central crop of a
+    permitted aspect.
     """
     low, high = np.log(settings.aspect)
     for _ in range(10):
@@ -58,15 +58,15 @@ def _crop_quad(
     return np.array(corners, np.float32) - 0.5
 
 
-def _turned(quad: FloatArray, settings: AugmentSettings, rng: np.random.Generator) -> FloatArray:
-    """The quad rotated about its centre and its corners pulled about."""
+def _distort(quad: FloatArray, settings: AugmentSettings, rng: np.random.Generator) -> FloatArray:
+    """The quad rotated about its centre and its corners moved."""
     centre = quad.mean(axis=0)
     angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    turned = (quad - centre) @ turn.T + centre
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    rotated = (quad - centre) @ rotation.T + centre
     sides = np.linalg.norm(quad[1] - quad[0]), np.linalg.norm(quad[3] - quad[0])
-    pull = rng.uniform(-settings.perspective, settings.perspective, (4, 2)) * sides
-    return (turned + pull).astype(np.float32)
+    shift = rng.uniform(-settings.perspective, settings.perspective, (4, 2)) * sides
+    return (rotated + shift).astype(np.float32)
 
 
 def view(
@@ -78,45 +78,45 @@ def view(
         photo: uint8 (H, W, 3).
         settings: what may happen.
         rng: the only source of chance.
-        background: another photo, to lie behind this one; None leaves that out.
+        background: another photo, to show this one on; None never does.
     """
     height, width = photo.shape[:2]
     side = settings.side
     frame = np.array([[0, 0], [side, 0], [side, side], [0, side]], np.float32) - 0.5
-    behind = None
+    canvas = None
     if background is not None and rng.random() < settings.on_background:
-        # The photo's own corners land inside the view, keeping its aspect.
-        whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
-        reach = side * rng.uniform(0.55, 0.95) / max(width, height)
-        shown = np.array([width, height]) * reach
-        x, y = rng.uniform(0, side - shown[0]), rng.uniform(0, side - shown[1])
-        place = (whole + 0.5) * reach + (x, y) - 0.5
+        # The photo's corners lie inside the view, keeping its aspect.
+        corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32) - 0.5
+        scale = side * rng.uniform(0.55, 0.95) / max(width, height)
+        size = np.array([width, height]) * scale
+        x, y = rng.uniform(0, side - size[0]), rng.uniform(0, side - size[1])
+        quad = (corners + 0.5) * scale + (x, y) - 0.5
         homography = cv2.getPerspectiveTransform(
-            whole, _turned(place.astype(np.float32), settings, rng)
+            corners, _distort(quad.astype(np.float32), settings, rng)
         )
-        behind = cv2.resize(background, (side, side), interpolation=cv2.INTER_AREA)
+        canvas = cv2.resize(background, (side, side), interpolation=cv2.INTER_AREA)
     else:
-        quad = _turned(_crop_quad(width, height, settings, rng), settings, rng)
+        quad = _distort(_crop_quad(width, height, settings, rng), settings, rng)
         homography = cv2.getPerspectiveTransform(quad, frame)
     pixels = _warp(photo, homography, side)
-    if behind is not None:
+    if canvas is not None:
         inside = cv2.warpPerspective(
             np.full((height, width), 255, np.uint8), homography, (side, side)
         )
-        pixels = np.where(inside[..., None] > 127, pixels, behind)
-    pixels = _light_and_dirt(np.ascontiguousarray(pixels), settings, rng, background)
+        pixels = np.where(inside[..., None] > 127, pixels, canvas)
+    pixels = _degrade(np.ascontiguousarray(pixels), settings, rng, background)
     return View(pixels, homography.astype(np.float32), (width, height))
 
 
 def _warp(photo: Pixels, homography: np.ndarray, side: int) -> Pixels:
-    """Warp with the photo shrunk first where the warp shrinks it, against aliasing."""
+    """Warp; where that makes the photo smaller, it is resized first, against aliasing."""
     height, width = photo.shape[:2]
     centre = homography @ (width / 2, height / 2, 1.0)
     scale = math.sqrt(abs(np.linalg.det(homography)) / max(abs(centre[2]) ** 3, 1e-12))
     if scale < 0.75:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         ratio = np.diag([width / size[0], height / size[1], 1.0])
-        # Pixel centres lie at whole numbers: half a pixel goes before and after the scaling.
+        # Pixel centres lie at integers: half a pixel is added before the scaling and taken after.
         half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         homography = homography @ np.linalg.inv(half) @ ratio @ half
         photo = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -126,7 +126,7 @@ def _warp(photo: Pixels, homography: np.ndarray, side: int) -> Pixels:
     return np.asarray(warped, np.uint8)
 
 
-def _light_and_dirt(
+def _degrade(
     pixels: Pixels, settings: AugmentSettings, rng: np.random.Generator, other: Pixels | None
 ) -> Pixels:
     side = len(pixels)
@@ -134,20 +134,20 @@ def _light_and_dirt(
         pixels = _occlude(pixels, rng, other)
     image: np.ndarray = pixels.astype(np.float32)
     if settings.colour:
-        reach = settings.colour
-        contrast, saturation = rng.uniform(1 - reach, 1 + reach, 2)
+        low, high, tint = 1 - settings.colour, 1 + settings.colour, settings.colour / 4
+        contrast, saturation = rng.uniform(low, high, 2)
         image = (image - image.mean()) * contrast + image.mean()
         grey = image.mean(axis=2, keepdims=True)
         image = grey + (image - grey) * saturation
-        image *= rng.uniform(1 - reach, 1 + reach) * rng.uniform(1 - reach / 4, 1 + reach / 4, 3)
+        image *= rng.uniform(low, high) * rng.uniform(1 - tint, 1 + tint, 3)
     if rng.random() < settings.lighting:
         image = _relight(image, rng)
     if rng.random() < settings.blur:
         if rng.random() < 0.5:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.0))
         else:
-            small = max(8, round(side * rng.uniform(0.35, 0.8)))
-            image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+            smaller = max(8, round(side * rng.uniform(0.35, 0.8)))
+            image = cv2.resize(image, (smaller, smaller), interpolation=cv2.INTER_AREA)
             image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     if rng.random() < settings.noise:
         image = image + rng.normal(0, rng.uniform(2, 12), image.shape).astype(np.float32)
@@ -173,7 +173,7 @@ def _occlude(pixels: Pixels, rng: np.random.Generator, other: Pixels | None) -> 
 
 
 def _relight(image: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """A shadow that falls across, a reflection, or both."""
+    """A shadow across the view, a reflection, or both."""
     side = len(image)
     y, x = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
     if rng.random() < 0.6:

@@ -1,4 +1,4 @@
-"""Where SavedModels lie: the published exports in this machine's cache, and folders anywhere."""
+"""Where SavedModels lie: the published exports in the cache of this machine, and other folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MODEL_FILE = "saved_model.pb"
 
 def home() -> Path:
     """The cache folder: ``$DELG_HOME``, or ``~/.cache/delg``."""
-    said = os.environ.get(HOME_VARIABLE)
-    return Path(said) if said else Path.home() / ".cache" / "delg"
+    folder = os.environ.get(HOME_VARIABLE)
+    return Path(folder) if folder else Path.home() / ".cache" / "delg"
 
 
 def pulled(settings: ExportSettings) -> Path:
@@ -30,14 +30,14 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def export_files(folder: Path, settings: ExportSettings) -> list[Path]:
-    """The files that decide what an export gives, in an order that repeats."""
+    """The files that decide the outputs of an export, in an order that repeats."""
     model = folder / settings.folder
     pca = settings.pca
-    named = [pca.mean, pca.matrix, pca.variances] if pca else []
+    pca_files = [pca.mean, pca.matrix, pca.variances] if pca else []
     return [
         model / MODEL_FILE,
         *sorted(path for path in (model / "variables").glob("*") if path.is_file()),
-        *(folder / name for name in named if name is not None),
+        *(folder / name for name in pca_files if name is not None),
     ]
 
 

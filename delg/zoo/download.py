@@ -1,4 +1,4 @@
-"""A file from the web onto the disk, continued where it was cut off."""
+"""Download a file; an interrupted download is continued."""
 
 from __future__ import annotations
 
@@ -21,19 +21,24 @@ _HINT = "on a machine without a network, give the file with --from FILE"
 
 
 class _CutOffError(Exception):
-    """The connection ended too soon; what came is kept."""
+    """The connection ended too soon; what arrived is kept."""
 
 
 def download(url: str, path: Path, progress: Progress | None = None) -> None:
     """Fetch a file; it appears under its name when it is complete.
 
-    What has come of it lies beside it as ``.part``, and the next call asks for the rest. The
-    server's mark of the version (ETag or date) keeps two versions from being mixed. A connection
-    that breaks is tried again a few times as long as something comes.
+    What has arrived is kept in the same folder as ``.part``, and the next call requests the rest.
+    The server's validator (ETag or date) keeps two versions from being mixed. A connection that
+    breaks is tried again a few times.
+
+    Args:
+        url: of the file.
+        path: where to put it.
+        progress: called as ``progress(done, total)`` in bytes.
 
     Raises:
-        DelgError: the server cannot be reached, has no such file or says nonsense, the connection
-            keeps breaking, or the disk is full; the message says what to do.
+        DelgError: the server cannot be reached, has no such file or answers nonsense, the
+            connection keeps breaking, or the disk is full; the message says what to do.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -45,50 +50,50 @@ def download(url: str, path: Path, progress: Progress | None = None) -> None:
             except _CutOffError as error:
                 if tries == _TRIES:
                     raise DelgError(
-                        f"{url}: the connection broke ({error}); what came is kept, the same "
+                        f"{url}: the connection broke ({error}); what arrived is kept, the same "
                         "command continues"
                     ) from None
         part.replace(path)
-        _mark_file(part).unlink(missing_ok=True)
+        _validator_file(part).unlink(missing_ok=True)
     except OSError as error:
         raise DelgError(
-            f"{path}: cannot be written: {error.strerror or error}; what came is kept, make room "
-            "and run the same command again"
+            f"{path}: cannot be written: {error.strerror or error}; what arrived is kept, make "
+            "room and run the same command again"
         ) from None
 
 
-def _mark_file(part: Path) -> Path:
+def _validator_file(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Ask for what is missing of the file, once."""
-    have = part.stat().st_size if part.exists() else 0
-    mark = _read_mark(part, url)
-    if not mark:
-        have = 0
+    """Request what is missing of the file, once."""
+    size = part.stat().st_size if part.exists() else 0
+    validator = _read_validator(part, url)
+    if not validator:
+        size = 0
     try:
         request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
     except ValueError as error:
         raise DelgError(f"{url}: not an address ({error})") from None
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        request.add_header("If-Range", mark)
+    if size:
+        request.add_header("Range", f"bytes={size}-")
+        request.add_header("If-Range", validator)
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         if error.code == 416:
-            # The rest is empty or the file has changed; only its beginning can tell.
+            # The rest is empty or the file has changed: start again.
             part.unlink(missing_ok=True)
             raise _CutOffError("the server has no such range") from None
-        what = "there is no such file" if error.code == 404 else f"the server says {error.reason}"
-        raise DelgError(f"{url}: {what} ({error.code})") from None
+        reason = "there is no such file" if error.code == 404 else f"the server says {error.reason}"
+        raise DelgError(f"{url}: {reason} ({error.code})") from None
     except urllib.error.URLError as error:
         raise DelgError(f"{url}: cannot be reached: {error.reason}; {_HINT}") from None
     except (TimeoutError, ConnectionError, HTTPException) as error:
         raise _CutOffError(str(error) or type(error).__name__) from None
     with response:
-        _receive(url, response, part, have if response.status == 206 else 0, progress)
+        _receive(url, response, part, size if response.status == 206 else 0, progress)
 
 
 def _receive(
@@ -98,8 +103,9 @@ def _receive(
     total = start + int(length) if length.isdigit() else 0
     if start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         part.unlink(missing_ok=True)
-        raise _CutOffError("the server sent another part than asked for")
-    _write_mark(part, url, response.headers.get("ETag") or response.headers.get("Last-Modified"))
+        raise _CutOffError("the server sent another part than requested")
+    validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    _write_validator(part, url, validator)
     done = start
     with part.open("ab" if start else "wb") as file:
         while True:
@@ -116,19 +122,19 @@ def _receive(
             if progress:
                 progress(done, total)
     if total and done < total:
-        raise _CutOffError(f"{done:,} of {total:,} bytes came")
+        raise _CutOffError(f"{done:,} of {total:,} bytes arrived")
 
 
-def _read_mark(part: Path, url: str) -> str:
-    """The server's mark of the version of which the part is; empty if there is none to trust."""
+def _read_validator(part: Path, url: str) -> str:
+    """The server's validator of the version of which the part is; empty without a reliable one."""
     try:
-        said = json.loads(_mark_file(part).read_text("utf-8"))
-        return str(said["mark"]) if said["url"] == url else ""
+        record = json.loads(_validator_file(part).read_text("utf-8"))
+        return str(record["mark"]) if record["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _write_mark(part: Path, url: str, mark: str | None) -> None:
-    # A weak mark does not promise the same bytes.
-    good = "" if mark is None or mark.startswith("W/") else mark
-    _mark_file(part).write_text(json.dumps({"url": url, "mark": good}), "utf-8")
+def _write_validator(part: Path, url: str, validator: str | None) -> None:
+    # A weak validator does not promise the same bytes.
+    strong = "" if validator is None or validator.startswith("W/") else validator
+    _validator_file(part).write_text(json.dumps({"url": url, "mark": strong}), "utf-8")

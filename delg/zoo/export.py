@@ -1,9 +1,8 @@
 """A model of ours for other runtimes: SavedModel, ONNX, LiteRT; each checked against Keras.
 
 A SavedModel does all that extraction does, with the signature of the published exports
-(:mod:`delg.zoo.published_signature`), and a ``settings.yaml`` beside it lets this engine use it
-by its path. ONNX
-and LiteRT hold the network for one level of the pyramid:
+(:mod:`delg.zoo.published_signature`), and a ``settings.yaml`` in its folder lets this engine use it
+by its path. ONNX and LiteRT hold the network for one level of the pyramid:
 
     image              float32 (1, H, W, 3), RGB, 0 to 255, H and W multiples of 32
     global_descriptor  (1, D), unit length
@@ -48,11 +47,11 @@ Outputs = Mapping[str, np.ndarray]
 
 
 def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
-    """Write a model for another runtime, after its outputs there were found to be Keras' own.
+    """Write a model for another runtime, after its outputs there were compared with Keras'.
 
     Args:
         files: of a model with weights here.
-        out: folder (savedmodel) or file to make; it must not exist.
+        out: folder (savedmodel) or file to write; it must not exist.
         kind: of ``FORMATS``.
 
     Returns:
@@ -60,7 +59,7 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
         largest value).
 
     Raises:
-        UsageError: there is no such format, or the place is taken.
+        UsageError: there is no such format, or ``out`` exists.
         ModelError: the model cannot be exported.
         DelgError: a package is missing, the outputs differ, or nothing can be written.
     """
@@ -87,19 +86,19 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.absolute().parent) as temporary:
-            made = Path(temporary) / out.name
-            found = write(model, made)(probe)
-            deviations = _compare(expected, found, settings.name, kind)
-            shutil.move(made, out)
+            written = Path(temporary) / out.name
+            outputs = write(model, written)(probe)
+            deviations = _compare(expected, outputs, settings.name, kind)
+            shutil.move(written, out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None
     return deviations
 
 
-def _compare(expected: Outputs, found: Outputs, name: str, kind: str) -> dict[str, float]:
+def _compare(expected: Outputs, outputs: Outputs, name: str, kind: str) -> dict[str, float]:
     deviations = {}
     for output, values in expected.items():
-        difference = float(np.abs(values - found[output]).max())
+        difference = float(np.abs(values - outputs[output]).max())
         scale = float(np.abs(values).max()) if output == "attention" else 1.0
         deviations[output] = difference / max(scale, 1e-12)
         if not deviations[output] <= _TOLERANCE:
@@ -132,28 +131,28 @@ def _saved_model(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
     loaded = tf.saved_model.load(str(out))
 
     def run(image: np.ndarray) -> Outputs:
-        found = loaded.signatures["serving_default"](
+        features = loaded.signatures["serving_default"](
             input_image=tf.constant(image[0], tf.uint8),
             input_scales=tf.constant([1.0]),
             input_max_feature_num=tf.constant(1 << 30),
             input_abs_thres=tf.constant(-np.inf, tf.float32),
             input_global_scales_ind=tf.constant([0]),
         )
-        return _as_maps(model, {name: value.numpy() for name, value in found.items()}, image)
+        return _on_grid(model, {name: value.numpy() for name, value in features.items()}, image)
 
     return run
 
 
-def _as_maps(model: Delg, found: Outputs, image: np.ndarray) -> Outputs:
-    """A list of features put back on the grid; cells of the border, which are left out, as Keras
-    gives them."""
+def _on_grid(model: Delg, features: Outputs, image: np.ndarray) -> Outputs:
+    """A list of features on the grid of cells; cells of the border, which it leaves out, have the
+    values of Keras."""
     expected = {name: np.array(value) for name, value in model(image).items() if name in OUTPUTS}
-    centres = found["boxes"].reshape(-1, 2, 2).mean(axis=1)
+    centres = features["boxes"].reshape(-1, 2, 2).mean(axis=1)
     cells = np.rint((centres - model.offset) / model.stride).astype(int)
     rows, columns = cells.T
-    expected["local_descriptors"][0, rows, columns] = found["features"]
-    expected["attention"][0, rows, columns] = found["scores"][:, 0]
-    return {**expected, "global_descriptor": found["global_descriptors"]}
+    expected["local_descriptors"][0, rows, columns] = features["features"]
+    expected["attention"][0, rows, columns] = features["scores"][:, 0]
+    return {**expected, "global_descriptor": features["global_descriptors"]}
 
 
 def _onnx(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
@@ -164,19 +163,19 @@ def _onnx(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
         raise DelgError(f"{error}: pip install 'delg-retrieval[onnx]'") from None
     level = _level(model)
     with _quiet():
-        made, _ = tf2onnx.convert.from_function(level, level.input_signature, opset=_OPSET)
-    out.write_bytes(made.SerializeToString())
+        converted, _ = tf2onnx.convert.from_function(level, level.input_signature, opset=_OPSET)
+    out.write_bytes(converted.SerializeToString())
     session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda image: dict(zip(names, session.run(None, {"image": image}), strict=True))
 
 
 def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
-    whole = _level(model).get_concrete_function()
+    concrete = _level(model).get_concrete_function()
     # Variables left in the graph would find no home in LiteRT.
-    frozen, names = convert_variables_to_constants_v2(whole), sorted(whole.structured_outputs)
+    frozen, names = convert_variables_to_constants_v2(concrete), sorted(concrete.structured_outputs)
 
-    @tf.function(input_signature=whole.structured_input_signature[0], autograph=False)
+    @tf.function(input_signature=concrete.structured_input_signature[0], autograph=False)
     def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(names, frozen(image), strict=True))
 
@@ -197,10 +196,10 @@ def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Converters talk past Python to the process's own stderr."""
+    """Converters write past Python to the process's own stderr."""
     saved = os.dup(2)
-    with Path(os.devnull).open("w") as nothing:
-        os.dup2(nothing.fileno(), 2)
+    with Path(os.devnull).open("w") as devnull:
+        os.dup2(devnull.fileno(), 2)
         try:
             yield
         finally:

@@ -1,6 +1,6 @@
-"""The model card: facts a program can read, at the head of a page a person can read.
+"""The model card: metadata for programs at the head of a page for people.
 
-``MODEL_CARD.md`` lies beside a model's weights; the facts are YAML between two lines of ``---``.
+``MODEL_CARD.md`` lies in a model's folder; the metadata is YAML between two lines of ``---``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _FENCE = "---\n"
 
 
 def read_card(folder: Path) -> dict[str, Any] | None:
-    """The facts on a model's card, or None where there is no card.
+    """The metadata of a model's card, or None where there is no card.
 
     Raises:
-        ModelError: there is a card without readable facts.
+        ModelError: there is a card without readable metadata.
     """
     path = folder / CARD_FILE
     if not path.exists():
@@ -29,20 +29,20 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
         if not text.startswith(_FENCE):
-            raise ModelError(f"{path}: does not begin with its facts between lines of ---")
-        facts = yaml.safe_load(text[len(_FENCE) :].split("\n" + _FENCE, 1)[0])
+            raise ModelError(f"{path}: does not begin with metadata between lines of ---")
+        metadata = yaml.safe_load(text[len(_FENCE) :].split("\n" + _FENCE, 1)[0])
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(facts, dict):
-        raise ModelError(f"{path}: its facts are no list of keys and values")
-    return facts
+    if not isinstance(metadata, dict):
+        raise ModelError(f"{path}: its metadata is no mapping of keys to values")
+    return metadata
 
 
-def write_card(folder: Path, facts: dict[str, Any], text: str) -> None:
+def write_card(folder: Path, metadata: dict[str, Any], text: str) -> None:
     """Write the card.
 
     Raises:
         DelgError: it cannot be written.
     """
-    head = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)
+    head = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=100)
     write_text(folder / CARD_FILE, f"{_FENCE}{head}{_FENCE}\n{text.strip()}\n")

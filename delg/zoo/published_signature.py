@@ -1,9 +1,8 @@
 """A DELG network as a SavedModel with the signature of the published exports.
 
-The pyramid, the choice of the best cells over all scales and their boxes become part of the graph,
-so that pipelines made for the published models run it unchanged;
-:mod:`delg.inference.saved_model` says what
-goes in and out.
+The pyramid, the selection of the best cells over all scales and their boxes become part of the
+graph, so that pipelines made for the published models run it unchanged;
+:mod:`delg.inference.saved_model` describes inputs and outputs.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from delg.errors import ModelError
 from delg.images.pyramid import ALIGNMENT
 from delg.network.delg_model import Delg
 
-# Half the receptive field of ResNet's conv4_x; others are said to see their own cell. Whoever reads
-# the boxes wants their middle.
+# Half the receptive field of ResNet's conv4_x; other networks get boxes of their own cell. Readers
+# of the boxes use only their centre.
 _HALF_FIELD = 145.0
 
 
@@ -59,8 +58,10 @@ class Serving(tf.Module):
             mid = model.mid_level(pixels)
             descriptors, scores = model.local_head(mid)
             dim = self._dim
-            whole = tf.cond(with_global, lambda: model.global_head(mid), lambda: tf.zeros([1, dim]))
-            return descriptors[0], scores[0], whole[0]
+            global_descriptor = tf.cond(
+                with_global, lambda: model.global_head(mid), lambda: tf.zeros([1, dim])
+            )
+            return descriptors[0], scores[0], global_descriptor[0]
 
         # Frozen, the graph has no variables to lose and the batch norms are folded.
         self._network = convert_variables_to_constants_v2(network.get_concrete_function())
@@ -89,58 +90,58 @@ class Serving(tf.Module):
         def array(shape: list[int | None]) -> tf.TensorArray:
             return tf.TensorArray(tf.float32, count, infer_shape=False, element_shape=shape)
 
-        def one_scale(i: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
-            wanted = tf.reduce_any(input_global_scales_ind == i)
-            found = self._level(input_image, input_scales[i], wanted, input_abs_thres)
-            return i + 1, *(one.write(i, value) for one, value in zip(arrays, found, strict=True))
+        def add_level(i: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
+            with_global = tf.reduce_any(input_global_scales_ind == i)
+            outputs = self._level(input_image, input_scales[i], with_global, input_abs_thres)
+            return i + 1, *(a.write(i, value) for a, value in zip(arrays, outputs, strict=True))
 
         shapes: list[list[int | None]] = [
             [None, 4], [None, self._local_dim], [None], [None], [self._dim],
         ]  # fmt: skip
         _, *arrays = tf.while_loop(
-            lambda i, *_: i < count, one_scale, [tf.constant(0), *map(array, shapes)]
+            lambda i, *_: i < count, add_level, [tf.constant(0), *map(array, shapes)]
         )
-        boxes, features, scales, scores = (one.concat() for one in arrays[:-1])
-        wholes = arrays[-1].stack()
+        boxes, features, scales, scores = (parts.concat() for parts in arrays[:-1])
+        global_descriptors = arrays[-1].stack()
         keep = tf.minimum(input_max_feature_num, tf.size(scores))
-        scores, best = tf.math.top_k(scores, keep)
+        scores, top_k = tf.math.top_k(scores, keep)
         return {
-            "boxes": tf.gather(boxes, best),
-            "features": tf.gather(features, best),
-            "scales": tf.gather(scales, best),
+            "boxes": tf.gather(boxes, top_k),
+            "features": tf.gather(features, top_k),
+            "scales": tf.gather(scales, top_k),
             "scores": scores[:, None],
-            "global_descriptors": tf.gather(wholes, input_global_scales_ind),
+            "global_descriptors": tf.gather(global_descriptors, input_global_scales_ind),
         }
 
     def _level(
-        self, image: tf.Tensor, scale: tf.Tensor, wanted: tf.Tensor, threshold: tf.Tensor
+        self, image: tf.Tensor, scale: tf.Tensor, with_global: tf.Tensor, threshold: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
-        """Boxes, descriptors, scales and scores of one level's good cells, and the global
-        descriptor if it is wanted."""
+        """Boxes, descriptors, scales and scores of the cells of a level that reach the threshold,
+        and the global descriptor ``with_global``, else zeros."""
         size = tf.cast(tf.shape(image)[:2], tf.float32)
         cells = tf.maximum(tf.round(size * scale / ALIGNMENT), 1.0)
-        new = tf.cast(cells, tf.int32) * ALIGNMENT
-        pixels = tf.image.resize(image[None], new, antialias=True)
-        # As uint8 the network has seen them in training.
+        resized = tf.cast(cells, tf.int32) * ALIGNMENT
+        pixels = tf.image.resize(image[None], resized, antialias=True)
+        # In training the network gets uint8 pixels.
         pixels = tf.clip_by_value(tf.round(pixels), 0.0, 255.0)
-        descriptors, scores, whole = self._network(pixels, wanted)
+        descriptors, scores, global_descriptor = self._network(pixels, with_global)
         rows, columns = tf.shape(scores)[0], tf.shape(scores)[1]
         y = tf.minimum(self._border, (rows - 1) // 4)
         x = tf.minimum(self._border, (columns - 1) // 4)
         grid = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
         grid, descriptors, scores = (
-            one[y : rows - y, x : columns - x] for one in (grid, descriptors, scores)
+            values[y : rows - y, x : columns - x] for values in (grid, descriptors, scores)
         )
-        good = tf.where(tf.reshape(scores, [-1]) >= threshold)[:, 0]
-        scores = tf.gather(tf.reshape(scores, [-1]), good)
-        descriptors = tf.gather(tf.reshape(descriptors, [-1, self._local_dim]), good)
-        grid = tf.gather(tf.reshape(grid, [-1, 2]), good)
+        kept = tf.where(tf.reshape(scores, [-1]) >= threshold)[:, 0]
+        scores = tf.gather(tf.reshape(scores, [-1]), kept)
+        descriptors = tf.gather(tf.reshape(descriptors, [-1, self._local_dim]), kept)
+        grid = tf.gather(tf.reshape(grid, [-1, 2]), kept)
         centres = tf.cast(grid, tf.float32) * self._stride + self._offset
-        ratio = size / tf.cast(new, tf.float32)
+        ratio = size / tf.cast(resized, tf.float32)
         centres = (centres + 0.5) * ratio - 0.5
         half = self._half_field * ratio
         boxes = tf.concat([centres - half, centres + half], axis=1)
-        return boxes, descriptors, tf.fill(tf.shape(scores), scale), scores, whole
+        return boxes, descriptors, tf.fill(tf.shape(scores), scale), scores, global_descriptor
 
 
 def save_serving(model: Delg, folder: Path) -> None:

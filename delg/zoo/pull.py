@@ -1,8 +1,8 @@
-"""The published exports onto this machine: fetched or given as a file, checked, unpacked.
+"""Get the published exports: downloaded or given as a file, checked, unpacked.
 
-    $DELG_HOME/downloads/<archive>.tar.gz   while it is fetched
+    $DELG_HOME/downloads/<archive>.tar.gz   while it is downloaded
     $DELG_HOME/models/<archive>/            unpacked
-    $DELG_HOME/checksums.json               SHA-256 of every archive ever pulled
+    $DELG_HOME/checksums.json               SHA-256 of every archive that was ever pulled
 
 No checksums are published for the exports. The one of the first pull is recorded, and an archive of
 that name with another one is refused from then on.
@@ -30,11 +30,11 @@ CHECKSUMS_FILE = "checksums.json"
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """The outcome of a pull.
 
     Attributes:
         folder: of the model.
-        sha256: of its archive; empty where the model was here already.
+        sha256: of its archive; empty if the model was there already.
         first: there was no checksum to compare with.
     """
 
@@ -45,8 +45,8 @@ class Pulled:
 
 def pullable() -> list[str]:
     """Names of the models that can be pulled."""
-    found = (find_model(name) for name in shipped_models())
-    return [f.settings.name for f in found if f.settings.export and f.settings.export.archive]
+    exports = {name: find_model(name).settings.export for name in shipped_models()}
+    return [name for name, export in exports.items() if export and export.archive]
 
 
 def pull(
@@ -55,17 +55,18 @@ def pull(
     url: str | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Put a published export where :func:`delg.load_model` finds it.
+    """Install a published export where :func:`delg.load_model` finds it.
 
     Args:
-        name: of :func:`pullable`.
+        name: one of :func:`pullable`.
         from_file: the archive, for machines without a network.
-        url: another place of the archive.
-        progress: of the download.
+        url: of the archive, if it is not the published one.
+        progress: called during the download.
 
     Raises:
         UsageError: no model of that name can be pulled.
-        DelgError: it cannot be fetched, is broken, is not what it was, or there is no room.
+        DelgError: it cannot be downloaded, is broken, differs from an earlier pull, or the disk is
+            full.
     """
     if name not in pullable():
         raise UsageError(f"{name!r} cannot be pulled; there are {', '.join(pullable())}")
@@ -103,11 +104,11 @@ def _pull(
         unpack(place, files.weights)
         missing = [path for path in files.files() if not path.exists()]
         if missing:
-            lacking = missing[0].relative_to(files.weights)
+            name = missing[0].relative_to(files.weights)
             shutil.rmtree(files.weights)
-            raise BadArchiveError(f"{place}: not {files.settings.name}, it lacks {lacking}")
+            raise BadArchiveError(f"{place}: not {files.settings.name}, it lacks {name}")
     except BadArchiveError:
-        # A broken download would only be found broken again.
+        # Kept, a broken download would fail the next pull as well.
         if from_file is None:
             place.unlink()
         raise
@@ -120,27 +121,27 @@ def _pull(
 def _checksums() -> dict[str, str]:
     path = home() / CHECKSUMS_FILE
     try:
-        known = json.loads(path.read_text("utf-8"))
+        checksums = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise DelgError(f"{path}: cannot be read ({error}); mend or remove it") from None
-    if not isinstance(known, dict):
-        raise DelgError(f"{path}: must hold an object; mend or remove it")
-    return known
+        raise DelgError(f"{path}: cannot be read ({error}); repair or remove it") from None
+    if not isinstance(checksums, dict):
+        raise DelgError(f"{path}: must hold an object; repair or remove it")
+    return checksums
 
 
 def _check(archive: str, digest: str, place: Path) -> bool:
-    """Whether the archive was never seen before; one that has changed is refused."""
-    known = _checksums().get(archive)
-    if known not in (None, digest):
+    """Whether there was no checksum of the archive; one that has changed is refused."""
+    recorded = _checksums().get(archive)
+    if recorded not in (None, digest):
         raise BadArchiveError(
-            f"{place}: its SHA-256 is {digest}, but {archive} had {known} when it was first "
+            f"{place}: its SHA-256 is {digest}, but {archive} had {recorded} when it was first "
             f"pulled; if you trust the new one, remove {archive} from {home() / CHECKSUMS_FILE}"
         )
-    return known is None
+    return recorded is None
 
 
 def _record(archive: str, digest: str) -> None:
-    known = {**_checksums(), archive: digest}
-    write_text(home() / CHECKSUMS_FILE, json.dumps(known, indent=1) + "\n")
+    checksums = {**_checksums(), archive: digest}
+    write_text(home() / CHECKSUMS_FILE, json.dumps(checksums, indent=1) + "\n")

@@ -36,12 +36,12 @@ _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model's settings and where its weights lie; nothing of TensorFlow is needed for it.
+    """A model's settings and where its weights lie; TensorFlow is not needed for it.
 
     Attributes:
         settings: with any override of extraction applied.
-        weights: path of the weight file, or of the folder of an export; it may not exist for
-            models that ship without.
+        weights: path of the weight file, or of the folder of an export; it need not exist for
+            models that ship without weights.
     """
 
     settings: ModelSettings
@@ -49,6 +49,7 @@ class ModelFiles:
 
     @property
     def has_weights(self) -> bool:
+        """Whether all files of the weights are there."""
         return all(path.exists() for path in self.files())
 
     def files(self) -> list[Path]:
@@ -57,16 +58,16 @@ class ModelFiles:
         return [self.weights] if export is None else export_files(self.weights, export)
 
     def missing(self) -> str:
-        """What to tell those who ask for a model without weights."""
+        """The message for a model without weights: what is missing and how to get it."""
         name, export = self.settings.name, self.settings.export
         if export is None:
             return (
                 f"{name} has no weights at {self.weights}; give a weight file that fits it "
                 "(weights=…), or train it"
             )
-        gone = next(path for path in self.files() if not path.exists())
-        how = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
-        return f"{name} is not on this machine ({gone} is missing): {how}"
+        missing = next(path for path in self.files() if not path.exists())
+        remedy = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
+        return f"{name} is not on this machine ({missing} is missing): {remedy}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,9 +79,9 @@ class ModelFiles:
         return self.fingerprint_of(None if self.settings.export else read_weights(self.weights))
 
     def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
-        """The same, with the variables in the weight file if they have been read already."""
+        """The fingerprint, given the variables of the weight file if they were read already."""
         definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
-        # Models of before there was a choice keep their fingerprints.
+        # Models from before these keys existed keep their fingerprints.
         if not self.settings.local_only:
             del definition["local_only"]
         if self.settings.export is None:
@@ -108,7 +109,7 @@ def find_model(
             ``settings.yaml`` beside a ``weights.h5``, or a SavedModel.
         weights: another weight file for the same architecture, or the folder of a published
             export.
-        extraction: replaces the model's own extraction settings.
+        extraction: replaces the extraction settings of the model.
 
     Raises:
         ModelError: no such model.
@@ -137,11 +138,11 @@ def find_model(
 
 
 def _settings_of_export(folder: Path) -> ModelSettings:
-    """Those of the published export that lies in a folder of its own name, or of any export."""
+    """Of the published export if the folder has the name of its archive, else of any export."""
     for name in shipped_models():
-        known = read_settings(ModelSettings, _SHIPPED / name / SETTINGS_FILE)
-        if known.export is not None and known.export.archive == folder.resolve().name:
-            return known
+        settings = read_settings(ModelSettings, _SHIPPED / name / SETTINGS_FILE)
+        if settings.export is not None and settings.export.archive == folder.resolve().name:
+            return settings
     return ModelSettings(name=folder.resolve().name, export=ExportSettings())
 
 

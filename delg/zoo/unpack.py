@@ -1,4 +1,4 @@
-"""A ``.tar.gz`` archive of a stranger, unpacked without trusting it."""
+"""Unpack a ``.tar.gz`` archive without trusting it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _extract(archive: Path, folder: Path) -> None:
                 tar.extract(member, folder, set_attrs=False, filter="data")
             except tarfile.FilterError as error:
                 raise BadArchiveError(f"{archive}: {error}") from None
-        # The checksum of the stream stands at its end, behind what tar looks at.
+        # The checksum of the stream is at its end, after what tar reads.
         while block := stream.read(_BLOCK):
             size += len(block)
             if size > MAX_BYTES:

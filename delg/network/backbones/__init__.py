@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network cut in two, and where its mid-level cells look.
+    """A network cut in two, and where its mid-level cells lie.
 
     Attributes:
         shallow: image -> mid-level map; deep: mid-level map -> deep map.

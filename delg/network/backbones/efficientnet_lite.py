@@ -1,4 +1,4 @@
-"""EfficientNet-Lite 0/1/2 in Keras; what it is made of says ``lite_stages``."""
+"""EfficientNet-Lite 0/1/2 in Keras; ``lite_stages`` has the numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EfficientNet-Lite 0/1/2 are made of, in numbers.
+"""The structure of EfficientNet-Lite 0/1/2 in numbers.
 
 Structure and scaling rules: Tan & Le, EfficientNet (arXiv 1905.11946), and the "Lite" variant
 published with it (stem, head, first and last stage are not scaled; ReLU6; no squeeze-excite).
@@ -26,8 +26,8 @@ HEAD_CHANNELS = 1280
 MID_STAGE = 4
 BN_EPSILON = 1e-3
 # Cells of the mid-level map. Padding after the last pixel only puts the centre of the theoretical
-# receptive field at 15, but matches of photos with their mirrored, turned and zoomed twins agree
-# best on the middle of the cell: with 15 each is off by a cell, with 7.5 there is no bias.
+# receptive field at 15, but matches of photos with mirrored, rotated and scaled copies agree best
+# on the middle of the cell: with 15 each is off by a cell, with 7.5 there is no bias.
 STRIDE, OFFSET = 16, 7.5
 
 

@@ -1,4 +1,4 @@
-"""What ResNet-50/101 v1 (He et al., arXiv 1512.03385) are made of, in numbers."""
+"""The structure of ResNet-50/101 v1 (He et al., arXiv 1512.03385) in numbers."""
 
 from __future__ import annotations
 

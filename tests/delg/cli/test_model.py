@@ -79,7 +79,7 @@ def test_a_model_with_a_card_shows_what_it_says(run, tmp_path):
     assert yaml.safe_load(shown)["card"] == facts
     (folder / "MODEL_CARD.md").write_text("# no facts\n")
     done = run("model", "info", folder)
-    assert done.returncode == 1 and "MODEL_CARD.md: does not begin with its facts" in done.stderr
+    assert done.returncode == 1 and "MODEL_CARD.md: does not begin with metadata" in done.stderr
 
 
 def test_models_and_the_doctor_agree_on_what_is_shipped(run):

@@ -197,7 +197,9 @@ def test_a_full_disk_keeps_what_came(server, tmp_path, monkeypatch) -> None:
     with pytest.raises(DelgError):
         download(server.url, tmp_path / "f")
     monkeypatch.setattr(Path, "open", opened)
-    with pytest.raises(DelgError, match=r"No space left on device; what came is kept, make room"):
+    with pytest.raises(
+        DelgError, match=r"No space left on device; what arrived is kept, make room"
+    ):
         download(server.url, tmp_path / "f")
     monkeypatch.undo()
     download(server.url, tmp_path / "f")
@@ -362,5 +364,5 @@ def test_what_cannot_be_pulled_is_told_what_can(home, tmp_path) -> None:
 def test_a_damaged_list_of_checksums_is_not_passed_over(home, tmp_path) -> None:
     home.mkdir()
     (home / "checksums.json").write_text("{")
-    with pytest.raises(DelgError, match=r"checksums\.json: cannot be read.*mend or remove"):
+    with pytest.raises(DelgError, match=r"checksums\.json: cannot be read.*repair or remove"):
         pull(NAME, from_file=model_archive(tmp_path / "a.tar.gz"))

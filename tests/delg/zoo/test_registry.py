@@ -104,7 +104,7 @@ def test_missing_weights_are_named_by_their_path(tmp_path: Path) -> None:
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     path = weight_file(tmp_path / "other.h5")
-    with pytest.raises(ModelError, match=r"other\.h5.*not wanted layer/kernel"):
+    with pytest.raises(ModelError, match=r"other\.h5.* layer/kernel"):
         load_model("delg-lite", weights=path)
 
 
