@@ -274,7 +274,7 @@ def _revisited_scores(
     return scores
 
 
-def _reject_overlap(*lists: Collection) -> None:
+def _reject_overlap(*lists: Collection[Any]) -> None:
     if len(set().union(*lists)) < sum(map(len, lists)):
         raise ValueError("An image stands in two of a query's lists (easy, hard, junk).")
 

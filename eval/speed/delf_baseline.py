@@ -44,7 +44,7 @@ def match_inliers(query: LocalFeatures, other: LocalFeatures, seed: int = 0) -> 
     matches = np.stack([matched, nearest[matched]], axis=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # It warns without inliers, which is a valid result here.
-        _, mask = ransac(
+        _, mask = ransac(  # type: ignore[no-untyped-call, unused-ignore]
             (
                 other.keypoints[matches[:, 1]].astype(np.float64),
                 query.keypoints[matches[:, 0]].astype(np.float64),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Scene:
     other: ImageFeatures
     pairs: NDArray[np.int64]
 
-    def correct(self, matches: NDArray) -> int:
+    def correct(self, matches: NDArray[Any]) -> int:
         """Number of the matches, (N, 2), that are true pairs."""
         return len(set(map(tuple, matches.tolist())) & set(map(tuple, self.pairs.tolist())))
 
@@ -93,7 +94,7 @@ def scene(
     )
 
 
-def _scales_in_other(scales: FloatArray, moved: NDArray) -> FloatArray:
+def _scales_in_other(scales: FloatArray, moved: NDArray[Any]) -> FloatArray:
     """The pyramid scales at which features appear in the other photo.
 
     Args:
@@ -137,11 +138,11 @@ def make_index(
 
 
 def _photo(
-    keypoints: NDArray,
-    descriptors: NDArray,
+    keypoints: NDArray[Any],
+    descriptors: NDArray[Any],
     rng: np.random.Generator,
     global_dim: int = 512,
-    scales: NDArray | None = None,
+    scales: NDArray[Any] | None = None,
 ) -> ImageFeatures:
     count = len(keypoints)
     scales = rng.choice(_SCALES, count) if scales is None else scales
@@ -155,10 +156,10 @@ def _photo(
     return ImageFeatures(vector, local, *SIZE)
 
 
-def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray:
+def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray[Any]:
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
     return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ rotation)
 
 
-def _unit(vectors: NDArray) -> NDArray:
+def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

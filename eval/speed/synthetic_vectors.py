@@ -25,7 +25,7 @@ _DEVIATION, _NOISE = 0.7, 0.25
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 class Vectors:
@@ -51,7 +51,8 @@ class Vectors:
         self._deviations = self._in_subspace(rng, _DEVIATIONS) * np.float32(_DEVIATION) + noise
 
     def _in_subspace(self, rng: np.random.Generator, count: int) -> FloatArray:
-        return rng.standard_normal((count, _INTRINSIC), dtype=np.float32) @ self._basis
+        factors = rng.standard_normal((count, _INTRINSIC), dtype=np.float32)
+        return np.asarray(factors @ self._basis)
 
     def _sample(self, seed: tuple[int, int], count: int) -> FloatArray:
         rng = np.random.default_rng(seed)

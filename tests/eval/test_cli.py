@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,39 +13,7 @@ import skimage.data
 from PIL import Image
 
 Done = subprocess.CompletedProcess
-Light = Callable[..., Done[str]]
-ROOT = Path(__file__).parents[2]
 THINGS = ("chelsea", "coffee", "rocket")
-# The command line, and at the end whether a network was needed for it.
-WATCHED = """
-import atexit, sys
-heavy = {"tensorflow", "keras"}
-atexit.register(lambda: print("loaded:", *sorted(heavy & set(sys.modules)), file=sys.stderr))
-from delg.cli.main import main
-main()
-"""
-
-
-@pytest.fixture(scope="session")
-def light() -> Light:
-    """Words of a command line -> the finished process, which must not have needed a model."""
-
-    def run(*words: object, cwd: Path | None = None) -> Done[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", WATCHED, *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert "Traceback" not in done.stdout + done.stderr, done.stderr
-        *said, loaded = done.stderr.splitlines(keepends=True)
-        assert loaded == "loaded:\n"
-        done.stderr = "".join(said)
-        return done
-
-    return run
 
 
 def write_photos(folder: Path) -> None:
@@ -152,42 +118,42 @@ def test_an_own_benchmark_with_a_query_that_cannot_be_read(measured, run, tmp_pa
 # --- Runs, later ---
 
 
-def test_a_run_is_scored_again_without_a_model(measured, place, light):
+def test_a_run_is_scored_again_without_a_model(measured, place, run):
     before = json.loads((place / "run" / "metrics.json").read_text())
     tampered = {**before, "metrics": {"all": {"mAP@100": 0.123}}, "per_query": {}}
     (place / "run" / "metrics.json").write_text(json.dumps(tampered))
     (place / "run" / "report.html").unlink()
-    done = light("eval", "rescore", "run", "--json", cwd=place)
+    done = run("eval", "rescore", "run", "--json", cwd=place)
     assert done.returncode == 0
     assert lines(done) == lines(measured[1])
     assert json.loads((place / "run" / "metrics.json").read_text()) == before
     assert "delg-lite, global only" in (place / "run" / "report.html").read_text()
 
 
-def test_two_runs_are_compared_without_a_model(place, light):
+def test_two_runs_are_compared_without_a_model(place, run):
     runs = ("run", "run/baselines/global")
-    done = light("eval", "compare", *runs, "--html", "c.html", cwd=place)
+    done = run("eval", "compare", *runs, "--html", "c.html", cwd=place)
     assert done.returncode == 0
     for said in ("delg-lite, all re-ranked", "delg-lite, global only", "engine.rerank", "mAP@100"):
         assert said in done.stdout
     assert "0 better, 0 worse, 6 equal" in done.stdout
     assert "page written: c.html" in done.stderr
     assert "delg-lite, global only" in (place / "c.html").read_text()
-    as_json = light("eval", "compare", *runs, "--json", cwd=place)
+    as_json = run("eval", "compare", *runs, "--json", cwd=place)
     assert len(lines(as_json)) == 1
 
 
-def test_one_run_is_nothing_to_compare(place, light):
-    done = light("eval", "compare", "run", cwd=place)
+def test_one_run_is_nothing_to_compare(place, run):
+    done = run("eval", "compare", "run", cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: compare needs two runs or more\n"
 
 
 @pytest.mark.parametrize("name", ["metrics.json", "benchmark.json", "predictions.npz"])
 @pytest.mark.parametrize("command", [("rescore", "run"), ("compare", "run", "run")])
-def test_a_damaged_run_is_named(place, light, name, command):
+def test_a_damaged_run_is_named(place, run, name, command):
     (place / "run" / name).write_bytes(b"{")
-    done = light("eval", *command, cwd=place)
+    done = run("eval", *command, cwd=place)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: run/{name}: ") and done.stderr.count("\n") == 1
 
@@ -223,9 +189,9 @@ def landmarks(tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_retrieval_submission_is_scored(landmarks, light):
+def test_a_retrieval_submission_is_scored(landmarks, run):
     words = ("--solution", "retrieval.csv", "--submission", "ranked.csv", "--out", "o", "--json")
-    done = light("eval", "gldv2-retrieval", *words, cwd=landmarks)
+    done = run("eval", "gldv2-retrieval", *words, cwd=landmarks)
     assert done.returncode == 0
     (found,) = lines(done)
     # q1: (1/1 + 2/3) / 2; q2: 1/2.
@@ -235,18 +201,18 @@ def test_a_retrieval_submission_is_scored(landmarks, light):
     )
     assert json.loads((landmarks / "o" / "metrics.json").read_text()) == found
     assert (landmarks / "o" / "report.html").exists()
-    assert lines(light("eval", "rescore", "o", "--json", cwd=landmarks)) == [found]
+    assert lines(run("eval", "rescore", "o", "--json", cwd=landmarks)) == [found]
 
 
-def test_a_recognition_submission_is_scored(landmarks, light):
+def test_a_recognition_submission_is_scored(landmarks, run):
     words = ("--solution", "recognition.csv", "--submission", "named.csv")
-    done = light("eval", "gldv2-recognition", *words, "--json", cwd=landmarks)
+    done = run("eval", "gldv2-recognition", *words, "--json", cwd=landmarks)
     assert done.returncode == 0
     (found,) = lines(done)
     # By score: q2 wrong (it shows nothing), q1 right, q3 right.
     expected = {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
     assert {part: one["GAP"] for part, one in found["metrics"].items()} == pytest.approx(expected)
-    in_words = light("eval", "gldv2-recognition", *words, cwd=landmarks)
+    in_words = run("eval", "gldv2-recognition", *words, cwd=landmarks)
     assert "GLDv2 recognition, 3 queries" in in_words.stdout and "0.583" in in_words.stdout
 
 
@@ -285,7 +251,7 @@ RECOGNITION = ("gldv2-recognition", "--solution", "recognition.csv")
     ],
     ids=lambda one: " ".join(one)[:40] if isinstance(one, tuple) else "",
 )
-def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, light, words, said):
+def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, run, words, said):
     (landmarks / "empty").mkdir()
     for name in ("a.jpg", "b.jpg"):
         (landmarks / "photos" / "x").mkdir(parents=True, exist_ok=True)
@@ -293,7 +259,7 @@ def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, light, words
     (landmarks / "odd.yaml").write_text("rnking: {rerank: 3}\n")
     write(landmarks / "stray.csv", ("id", "images"), ("q9", "a"))
     write(landmarks / "odd.csv", ("id", "landmarks"), ("q1", "7 0.5"), ("q2", "7 high"))
-    done = light("eval", *words, cwd=landmarks)
+    done = run("eval", *words, cwd=landmarks)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     if done.stderr.startswith("error:"):
@@ -301,26 +267,49 @@ def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, light, words
     assert not (landmarks / "w.csv").exists()
 
 
-def test_a_mistake_in_the_settings_is_told_before_faiss_is_loaded(tmp_path) -> None:
-    config = tmp_path / "wrong.yaml"
-    config.write_text("matching: {ration: 0.9}\n")
-    code = """
+# --- What is loaded ---
+
+
+def run_and_list_modules(folder: Path, *commands: list[str]) -> tuple[set[str], str]:
+    """Run commands in one new process; the large libraries it loaded, and its stderr."""
+    code = f"""
 import sys
 from delg.cli.main import main
-try:
-    main()
-except SystemExit as end:
-    assert end.code == 2, end.code
-assert not {"faiss", "cv2", "tensorflow", "onnxruntime"} & set(sys.modules)
+for words in {commands!r}:
+    sys.argv = ["delg", *words]
+    try:
+        main()
+    except SystemExit as end:
+        print("exit code", end.code, file=sys.stderr)
+large = {{"tensorflow", "keras", "onnxruntime", "faiss", "cv2", "scipy", "matplotlib"}}
+print(*sorted(large & set(sys.modules)))
 """
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()), done.stderr
+
+
+def test_runs_and_submissions_are_handled_without_a_network(place, landmarks):
+    loaded, _ = run_and_list_modules(
+        place,
+        ["eval", "rescore", "run"],
+        ["eval", "compare", "run", "run/baselines/global", "--html", "c.html"],
+        ["eval", "gldv2-retrieval", *RETRIEVAL[1:], "--submission", "ranked.csv"],
+    )
+    assert "matplotlib" in loaded and not loaded & {"tensorflow", "keras", "onnxruntime"}
+
+
+def test_a_mistake_in_the_settings_is_told_before_libraries_are_loaded(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("matching: {ration: 0.9}\n")
     (tmp_path / "photos" / "thing").mkdir(parents=True)
     for name in ("one.jpg", "other.jpg"):
         (tmp_path / "photos" / "thing" / name).touch()
-    for words in (
-        ["eval", "folders", str(tmp_path / "photos"), "--config", str(config)],
-        ["query", "q.jpg", "--index", str(tmp_path / "i"), "--config", str(config)],
-        ["index", "build", str(tmp_path / "photos"), "--index", "i", "--config", str(config)],
-    ):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert f"{config}: matching.ration" in done.stderr
+    commands = [
+        ["eval", "folders", "photos", "--config", "wrong.yaml"],
+        ["query", "q.jpg", "--index", "i", "--config", "wrong.yaml"],
+        ["index", "build", "photos", "--index", "i", "--config", "wrong.yaml"],
+    ]
+    loaded, stderr = run_and_list_modules(tmp_path, *commands)
+    assert stderr.count("wrong.yaml: matching.ration") == stderr.count("exit code 2") == 3
+    assert not loaded
