@@ -12,8 +12,8 @@ Their schema, in protobuf's words (field numbers after the names):
 
 A ``.delg_global`` file is one Datum, also the form of DELF's PCA files; the other two hold
 DelfFeatures. Where the published tools keep arrays of (y, x), :class:`LocalFeatures` has (x, y);
-the files name both. Sizes are limited before anything is parsed, and numbers that are not finite
-are refused.
+the files name both. Their scale is 1 / pyramid scale. Sizes are limited before anything is parsed,
+and numbers that are not finite are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from delg.errors import DelgError
 from delg.files import write_bytes
-from delg.types import FloatArray, LocalFeatures
+from delg.types import FloatArray, LocalFeatures, invert_scales
 
 # A thousand features of 128 numbers take 0.6 MB; a matrix for PCA of 1024 by 1024 takes 4 MB.
 # Parsed, hostile bytes take up to 28 times their size.
@@ -106,7 +106,11 @@ def encode_local(features: LocalFeatures) -> bytes:
     """Local features as DelfFeatures, in their order, with orientation 0."""
     message = _message_classes()["DelfFeatures"]()
     for (x, y), descriptor, scale, score in zip(
-        features.keypoints, features.descriptors, features.scales, features.scores, strict=True
+        features.keypoints,
+        features.descriptors,
+        invert_scales(features.scales),
+        features.scores,
+        strict=True,
     ):
         feature = message.feature.add(x=x, y=y, scale=scale, orientation=0, strength=score)
         _fill_datum(feature.descriptor, descriptor)
@@ -137,11 +141,10 @@ def decode_local(data: bytes) -> LocalFeatures:
         if len(descriptor) != dim:
             raise ValueError(f"feature {number} has {len(descriptor)} numbers, the first has {dim}")
     table = np.array([(f.x, f.y, f.scale, f.strength) for f in message.feature], np.float32)
-    if not np.isfinite(table).all():
+    scales = invert_scales(table[:, 2])
+    if not (np.isfinite(table).all() and np.isfinite(scales).all()):
         raise ValueError("a place, scale or strength is not finite")
-    return LocalFeatures(
-        table[:, :2].copy(), np.stack(descriptors), table[:, 2].copy(), table[:, 3].copy()
-    )
+    return LocalFeatures(table[:, :2].copy(), np.stack(descriptors), scales, table[:, 3].copy())
 
 
 def _fill_datum(datum: Any, values: FloatArray) -> None:

@@ -19,8 +19,8 @@ class LocalFeatures:
         keypoints: float32 (N, 2), order (x, y), pixels of the upright original image; the centre
             of the top-left pixel is (0, 0).
         descriptors: float32 (N, d), unit length.
-        scales: float32 (N,), the pyramid scale at which each feature was found (for SIFT, the
-            keypoint diameter in pixels).
+        scales: float32 (N,), the pyramid scale at which each feature was found: 1 is the resized
+            photo, .5 half of it; 0: unknown. (For SIFT, the keypoint diameter in pixels.)
         scores: float32 (N,), attention (for SIFT, the contrast response).
     """
 
@@ -47,6 +47,16 @@ class LocalFeatures:
         """No features, with descriptors of width ``dim``."""
         none = np.zeros(0, np.float32)
         return cls(np.zeros((0, 2), np.float32), np.zeros((0, dim), np.float32), none, none)
+
+
+def invert_scales(scales: NDArray[np.floating]) -> FloatArray:
+    """Pyramid scales (N,) as the published tools store them, 1 / scale, and back; float32.
+
+    0, an unknown scale, stays 0.
+    """
+    exact = np.asarray(scales, np.float64)
+    with np.errstate(over="ignore"):
+        return np.divide(1, exact, out=np.zeros_like(exact), where=exact != 0).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)

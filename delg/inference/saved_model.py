@@ -9,8 +9,9 @@ and 2020 are graphs of TensorFlow 1, of which the part between named tensors is 
     input_global_scales_ind  int32 (G,), which of the scales give global descriptors
 
 and give ``boxes`` (N, 4), (y0, x0, y1, x1) around the keypoints in pixels of that image,
-``features`` (N, d), ``scales`` (N,), ``scores`` (N, 1) and ``global_descriptors`` (G, D). DELF has
-no global ones; its local ones are projected by a PCA that comes in files beside it.
+``features`` (N, d), ``scales`` (N,), 1 / that of the level, ``scores`` (N, 1) and
+``global_descriptors`` (G, D). DELF has no global ones; its local ones are projected by a PCA that
+comes in files beside it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from delg.extraction.extractor import Extractor, Prepared, aggregate_or_refuse, 
 from delg.images.decode import ImageError
 from delg.images.pyramid import Level
 from delg.settings import ExportSettings, ImageSettings, ModelSettings, PcaSettings
-from delg.types import FloatArray, LocalFeatures
+from delg.types import FloatArray, LocalFeatures, invert_scales
 
 SIGNATURE = "serving_default"
 LOCAL_INPUTS = ("input_max_feature_num", "input_abs_thres")
@@ -37,6 +38,8 @@ LOCAL_OUTPUTS = ("boxes", "features", "scales", "scores")
 GLOBAL_INPUT, GLOBAL_OUTPUT = "input_global_scales_ind", "global_descriptors"
 # As published, a photo with a side shorter than this after shrinking has no features.
 _MIN_SIDE = 10
+# Side, in pixels, and scale of the level by which a model shows what its scales mean.
+_PROBE_SIDE, _PROBE_SCALE = 256, 0.5
 _TINY = 1e-12
 _DTYPES = {
     "input_image": tf.uint8,
@@ -204,6 +207,21 @@ class ExportedExtractor(Extractor):
         pca = self._export.pca
         self._project = Projection(pca, folder) if pca else unit
         self._call = load_export(folder / self._export.folder, self._export)
+        self._inverse_scales = self._export.has_local and self._gives_inverse_scales()
+
+    def _gives_inverse_scales(self) -> bool:
+        """Whether the model gives 1 / pyramid scale, as published; SavedModels that this package
+        wrote before version 0.2 give the pyramid scale."""
+        inputs: dict[str, object] = {
+            "input_image": np.full((_PROBE_SIDE, _PROBE_SIDE, 3), 128, np.uint8),
+            "input_scales": [_PROBE_SCALE],
+            "input_max_feature_num": 1,
+            "input_abs_thres": -np.inf,
+        }
+        if self._export.has_global:
+            inputs[GLOBAL_INPUT] = [0]
+        scales = np.ravel(self._call(inputs)["scales"])
+        return not len(scales) or bool(scales[0] > 1)
 
     def _levels(self, crop: NDArray[np.uint8], side: float) -> list[Level]:
         height, width = crop.shape[:2]
@@ -246,6 +264,8 @@ class ExportedExtractor(Extractor):
         self._expect("local_head.dim", descriptors.shape[1], self.local_dim)
         keep = best(scores, self.settings.extraction.max_features)
         scales = np.asarray(found["scales"], np.float32).reshape(-1)
+        if self._inverse_scales:
+            scales = invert_scales(scales)
         return LocalFeatures(
             points[keep].astype(np.float32),
             descriptors[keep].astype(np.float32),

@@ -2,7 +2,9 @@
 
 The pyramid, the selection of the best cells over all scales and their boxes become part of the
 graph, so that pipelines made for the published models run it unchanged;
-:mod:`delg.inference.saved_model` describes inputs and outputs.
+:mod:`delg.inference.saved_model` describes inputs and outputs. Versions before 0.2 wrote the
+pyramid scale where the published exports give 1 / scale: for one level at half size such a
+SavedModel gives 0.5, not 2.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ class Serving(tf.Module):
         centres = (centres + 0.5) * ratio - 0.5
         half = self._half_field * ratio
         boxes = tf.concat([centres - half, centres + half], axis=1)
-        return boxes, descriptors, tf.fill(tf.shape(scores), scale), scores, global_descriptor
+        return boxes, descriptors, tf.fill(tf.shape(scores), 1 / scale), scores, global_descriptor
 
 
 def save_serving(model: Delg, folder: Path) -> None:

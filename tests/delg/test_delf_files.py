@@ -120,7 +120,7 @@ def test_local_features_have_the_bytes_that_protobuf_writes(official, count, dim
         one = expected.feature.add()
         one.descriptor.CopyFrom(official_datum(official, features.descriptors[i]))
         one.x, one.y = features.keypoints[i].tolist()
-        one.s, one.o, one.a = features.scales[i], 0, features.scores[i]
+        one.s, one.o, one.a = 1 / features.scales[i], 0, features.scores[i]
     assert encode_local(features) == expected.SerializeToString()
 
 
@@ -157,13 +157,23 @@ def test_unknown_fields_of_a_datum_are_passed_over() -> None:
 @given(
     hnp.arrays(np.float32, (5, 2), elements=finite),
     hnp.arrays(np.float32, (5, 3), elements=finite),
-    hnp.arrays(np.float32, (2, 5), elements=finite),
+    hnp.arrays(np.float32, 5, elements=st.just(0) | st.floats(2**-10, 2**10, width=32)),
+    hnp.arrays(np.float32, 5, elements=finite),
 )
-def test_local_features_come_back_as_they_were(points, descriptors, numbers) -> None:
-    before = LocalFeatures(points, descriptors, numbers[0], numbers[1])
+def test_local_features_come_back_as_they_were(points, descriptors, scales, scores) -> None:
+    before = LocalFeatures(points, descriptors, scales, scores)
     after = decode_local(encode_local(before))
-    for name in ("keypoints", "descriptors", "scales", "scores"):
+    for name in ("keypoints", "descriptors", "scores"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    np.testing.assert_allclose(after.scales, before.scales, rtol=2e-7)
+
+
+def test_files_hold_the_inverse_of_the_pyramid_scale(official) -> None:
+    message = official["Features"]()
+    for scale in (4, 2, 1, 0.5):
+        one = message.feature.add(x=1, y=2, s=scale, a=3)
+        one.descriptor.CopyFrom(official_datum(official, np.ones(2, np.float32)))
+    assert decode_local(message.SerializeToString()).scales.tolist() == [0.25, 0.5, 1, 2]
 
 
 def test_files_come_back_as_they_were(tmp_path: Path) -> None:
@@ -228,6 +238,7 @@ DESCRIPTOR = length_delimited(1, GOOD)
         (feature(DESCRIPTOR, b"\x10\x05"), "its x is of another type"),
         (feature(DESCRIPTOR, b"\x11" + bytes(8)), "its x is of another type"),
         (feature(DESCRIPTOR, b"\x25\x00\x00\xc0\x7f"), "not finite"),
+        (feature(DESCRIPTOR, b"\x25\x01\x00\x00\x00"), "not finite"),
         (length_delimited(2, b""), "field 2"),
         (feature(DESCRIPTOR)[:-2], "cut short"),
     ],

@@ -1,8 +1,9 @@
 """SavedModels of both kinds that the published models come in, made of the default model.
 
-They follow the published convention, whatever this package writes: each level is resized to
-round(size * scale); a box is the receptive field of 291 pixels around its cell, divided by the
-scale, in pixels of the input image; ``scales`` are 1 / the level's scale.
+They follow the published convention, whatever this package writes: a box is the receptive field of
+291 pixels around its cell, mapped back to pixels of the input image without half-pixel centres;
+``scales`` are 1 / the level's scale. Only the sides of levels are multiples of 32, as this network
+needs to have its cells in the right places.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import tensorflow as tf
 import yaml
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from delg.delf_files import write_datum
+from delg.delf_files import _message_classes, write_datum
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights
 from delg.zoo.registry import find_model
@@ -49,14 +50,16 @@ def describe(folder: Path, name: str, **values: object) -> None:
 
 def _level_features(model: Delg, image: tf.Tensor, scale: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Boxes, descriptors, scales, scores and the global descriptor of one level."""
-    size = tf.round(tf.cast(tf.shape(image)[:2], tf.float32) * scale)
-    mid = model.mid_level(tf.image.resize(image[None], tf.cast(size, tf.int32)))
+    size = tf.cast(tf.shape(image)[:2], tf.float32)
+    level_size = tf.maximum(tf.round(size * scale / 32), 1) * 32
+    mid = model.mid_level(tf.image.resize(image[None], tf.cast(level_size, tf.int32)))
     descriptors, scores = model.local_head(mid)
     rows, columns = tf.shape(scores)[1], tf.shape(scores)[2]
     cells = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
     # The published network's cells lie at multiples of the stride, this one's off by its offset.
     corners = tf.reshape(tf.cast(cells, tf.float32), [-1, 2]) * STRIDE + model.offset - PADDING
-    boxes = tf.concat([corners, corners + RECEPTIVE_FIELD - 1], axis=1) / scale
+    boxes = tf.concat([corners, corners + RECEPTIVE_FIELD - 1], axis=1)
+    boxes *= tf.tile(size / level_size, [2])
     scores = tf.reshape(scores, [-1])
     descriptors = tf.reshape(descriptors, [-1, model.settings.local_head.dim])
     return boxes, descriptors, tf.ones_like(scores) / scale, scores, model.global_head(mid)
@@ -173,3 +176,29 @@ def old_delf(model: Delg, folder: Path) -> Path:
         },
     )
     return folder
+
+
+def published_files(folder: Path, photo: np.ndarray, name: Path) -> None:
+    """Write ``name`` + .delg_global and .delg_local of a photo that the model sees as it is, as the
+    published tools do: places are the middles of boxes, scales those that the SavedModel gives."""
+    spec = find_model(str(folder)).settings.extraction
+    found = tf.saved_model.load(str(folder)).signatures["serving_default"](
+        input_image=tf.constant(photo),
+        input_scales=tf.constant(spec.scales),
+        input_max_feature_num=tf.constant(spec.max_features),
+        input_abs_thres=tf.constant(0.0),
+        input_global_scales_ind=tf.constant([spec.scales.index(s) for s in spec.global_scales]),
+    )
+    values = {key: tensor.numpy() for key, tensor in found.items()}
+    descriptor = values[GLOBAL_OUTPUT].sum(axis=0)
+    write_datum(name.with_suffix(".delg_global"), descriptor / np.linalg.norm(descriptor))
+    message = _message_classes()["DelfFeatures"]()
+    for box, vector, scale, score in zip(
+        *(values[key] for key in ("boxes", "features", "scales", "scores")), strict=True
+    ):
+        feature = message.feature.add(
+            y=(box[0] + box[2]) / 2, x=(box[1] + box[3]) / 2, scale=scale, strength=score[0]
+        )
+        feature.descriptor.shape.dim.append(len(vector))
+        feature.descriptor.float_list.value.extend(vector)
+    name.with_suffix(".delg_local").write_bytes(message.SerializeToString())

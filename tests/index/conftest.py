@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from dots import DotModel, gallery, model_folder
 
+from delg import Extractor, load_model
 from delg.settings import parse
 from index import ImageIndex, IndexSettings
 from index.visualize.draw_matches import encode_image
@@ -84,6 +85,22 @@ def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
         return process.returncode, json.loads(printed) if printed else {}
 
     return run
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """A model's folder of each kind of published SavedModel: ``new``, ``old`` and ``delf``."""
+    from saved_models import lite_network, new_style, old_delf, old_delg
+
+    base, network = tmp_path_factory.mktemp("exports"), lite_network()
+    makers = {"new": new_style, "old": old_delg, "delf": old_delf}
+    return {kind: make(network, base / kind) for kind, make in makers.items()}
+
+
+@pytest.fixture(scope="session")
+def models(folders) -> dict[str, Extractor]:
+    """The same, loaded."""
+    return {kind: load_model(str(folder)) for kind, folder in folders.items()}
 
 
 @pytest.fixture(scope="session")
