@@ -21,10 +21,10 @@ def model(dot_folder, monkeypatch) -> str:
     """A model's folder; every index made here sees dots, whatever its model, "sift" too."""
 
     def load(name: str, *_: object) -> DotModel:
-        found = DotModel(Path(name))
+        dots = DotModel(Path(name))
         if name == "sift":
-            found.local_dim = SIFT_DIM
-        return found
+            dots.local_dim = SIFT_DIM
+        return dots
 
     monkeypatch.setattr("index.image_index.load_model", load)
     return str(dot_folder)

@@ -31,12 +31,12 @@ def test_the_interval_of_many_values_is_the_normal_one():
 
 def test_the_interval_holds_the_true_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(2)
-    held = 0
+    covered = 0
     for trial in range(200):
         low, high = mean_interval(rng.uniform(size=60), draws=500, seed=trial)
-        held += low <= 0.5 <= high
+        covered += low <= 0.5 <= high
     # 190 of 200 are expected, give or take 3.
-    assert 178 <= held <= 199
+    assert 178 <= covered <= 199
 
 
 def test_a_single_value_and_equal_values_have_no_width():
@@ -175,13 +175,13 @@ def test_a_paired_difference_worked_by_hand():
     a = {"q1": 0.5, "q2": 0.2, "q3": 0.4, "q4": 1.0, "only a": 0.0}
     b = {"q1": 0.7, "q2": 0.3, "q3": 0.3, "q4": 1.0, "only b": 1.0}
     # b − a = 0.2, 0.1, −0.1, 0; mean 0.05.
-    found = paired_difference(a, b)
-    assert found.mean == pytest.approx(0.05)
-    assert (found.better, found.worse, found.equal) == (2, 1, 1)
-    assert found.low < 0.05 < found.high
+    difference = paired_difference(a, b)
+    assert difference.mean == pytest.approx(0.05)
+    assert (difference.better, difference.worse, difference.equal) == (2, 1, 1)
+    assert difference.low < 0.05 < difference.high
     # Of the eight signs of 0.2, 0.1, 0.1 the sums are ±0.4, ±0.2 twice each, ±0 once each:
     # six of eight are at least 0.2 in size.
-    assert found.p_value == 6 / 8
+    assert difference.p_value == 6 / 8
 
 
 def test_only_one_way_out_of_many_has_the_smallest_p():
@@ -193,9 +193,9 @@ def test_only_one_way_out_of_many_has_the_smallest_p():
 
 def test_equal_runs_do_not_differ():
     run = {f"q{number}": number / 7 for number in range(7)}
-    found = paired_difference(run, run)
-    assert (found.mean, found.low, found.high, found.p_value) == (0, 0, 0, 1)
-    assert (found.better, found.worse, found.equal) == (0, 0, 7)
+    difference = paired_difference(run, run)
+    assert (difference.mean, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+    assert (difference.better, difference.worse, difference.equal) == (0, 0, 7)
 
 
 def test_drawn_signs_agree_with_the_normal_approximation():
@@ -215,10 +215,10 @@ def test_a_large_difference_has_a_small_p_that_is_never_zero():
 
 
 def test_queries_without_a_value_are_left_out():
-    found = paired_difference(
+    difference = paired_difference(
         {"q": math.nan, "r": 0.5, "s": 0.1}, {"q": 1, "r": 0.6, "s": math.nan}
     )
-    assert (found.better, found.worse, found.equal) == (1, 0, 0)
+    assert (difference.better, difference.worse, difference.equal) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("b", [{}, {"r": 1.0}, {"q": math.nan}])

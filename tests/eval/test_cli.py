@@ -59,14 +59,17 @@ def test_folders_are_evaluated_with_a_baseline(measured):
     assert (main["title"], bare["title"]) == ("delg-lite, all re-ranked", "delg-lite, global only")
     assert (main["benchmark"], main["protocol"]) == ("photos", "retrieval")
     assert (main["queries"], main["gallery"]) == (6, 7)
-    for one in (main, bare):
+    for metrics in (main, bare):
         # Each photo's only partner is found at once by a model worth its name.
-        assert one["metrics"]["all"]["mAP@100"] == one["metrics"]["all"]["recall@1"] == 1
-        assert one["metrics"]["all"]["precision@5"] == pytest.approx(1 / 5)
-        assert set(one["per_query"]["all"]) == {
+        assert metrics["metrics"]["all"]["mAP@100"] == metrics["metrics"]["all"]["recall@1"] == 1
+        assert metrics["metrics"]["all"]["precision@5"] == pytest.approx(1 / 5)
+        assert set(metrics["per_query"]["all"]) == {
             f"{name}/{part}.jpg" for name in THINGS for part in ("whole", "part")
         }
-        assert one["engine"]["model"] == "delg-lite" and len(one["engine"]["fingerprint"]) == 16
+        assert (
+            metrics["engine"]["model"] == "delg-lite"
+            and len(metrics["engine"]["fingerprint"]) == 16
+        )
     assert (main["engine"]["rerank"], bare["engine"]["rerank"]) == (100, 0)
     assert main["command"] == "delg eval folders photos --out run --baseline global --json"
 
@@ -193,25 +196,27 @@ def test_a_retrieval_submission_is_scored(landmarks, run):
     words = ("--solution", "retrieval.csv", "--submission", "ranked.csv", "--out", "o", "--json")
     done = run("eval", "gldv2-retrieval", *words, cwd=landmarks)
     assert done.returncode == 0
-    (found,) = lines(done)
+    (scored,) = lines(done)
     # q1: (1/1 + 2/3) / 2; q2: 1/2.
     expected = {"Public": 5 / 6, "Private": 1 / 2, "all": (5 / 6 + 1 / 2) / 2}
-    assert {part: one["mAP@100"] for part, one in found["metrics"].items()} == pytest.approx(
+    assert {part: values["mAP@100"] for part, values in scored["metrics"].items()} == pytest.approx(
         expected
     )
-    assert json.loads((landmarks / "o" / "metrics.json").read_text()) == found
+    assert json.loads((landmarks / "o" / "metrics.json").read_text()) == scored
     assert (landmarks / "o" / "report.html").exists()
-    assert lines(run("eval", "rescore", "o", "--json", cwd=landmarks)) == [found]
+    assert lines(run("eval", "rescore", "o", "--json", cwd=landmarks)) == [scored]
 
 
 def test_a_recognition_submission_is_scored(landmarks, run):
     words = ("--solution", "recognition.csv", "--submission", "named.csv")
     done = run("eval", "gldv2-recognition", *words, "--json", cwd=landmarks)
     assert done.returncode == 0
-    (found,) = lines(done)
+    (scored,) = lines(done)
     # By score: q2 wrong (it shows nothing), q1 right, q3 right.
     expected = {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
-    assert {part: one["GAP"] for part, one in found["metrics"].items()} == pytest.approx(expected)
+    assert {part: values["GAP"] for part, values in scored["metrics"].items()} == pytest.approx(
+        expected
+    )
     in_words = run("eval", "gldv2-recognition", *words, cwd=landmarks)
     assert "GLDv2 recognition, 3 queries" in in_words.stdout and "0.583" in in_words.stdout
 
@@ -249,7 +254,7 @@ RECOGNITION = ("gldv2-recognition", "--solution", "recognition.csv")
         (RECOGNITION, "--train-csv"),
         (("gldv2-retrieval", "--submission", "ranked.csv"), "--solution"),
     ],
-    ids=lambda one: " ".join(one)[:40] if isinstance(one, tuple) else "",
+    ids=lambda words: " ".join(words)[:40] if isinstance(words, tuple) else "",
 )
 def test_wrong_use_ends_in_a_clear_line_and_does_no_work(landmarks, run, words, said):
     (landmarks / "empty").mkdir()

@@ -37,11 +37,11 @@ def test_an_evaluation_runs_through_a_saved_model(kind, name, dim, exports, run,
     words = ("--model", exports / kind, "--out", tmp_path / "run", "--json")
     done = run("eval", "folders", exports / "photos", *words)
     assert done.returncode == 0, done.stderr
-    [found] = map(json.loads, done.stdout.splitlines())
-    assert (found["queries"], found["gallery"]) == (4, 5)
-    assert found["metrics"]["all"]["mAP@100"] == found["metrics"]["all"]["recall@1"] == 1
-    assert found["engine"]["model"] == name
-    assert found == json.loads((tmp_path / "run" / "metrics.json").read_text())
+    [metrics] = map(json.loads, done.stdout.splitlines())
+    assert (metrics["queries"], metrics["gallery"]) == (4, 5)
+    assert metrics["metrics"]["all"]["mAP@100"] == metrics["metrics"]["all"]["recall@1"] == 1
+    assert metrics["engine"]["model"] == name
+    assert metrics == json.loads((tmp_path / "run" / "metrics.json").read_text())
     info = json.loads(run("model", "info", exports / kind, "--json").stdout)
-    assert found["engine"]["fingerprint"] == info["fingerprint"]
+    assert metrics["engine"]["fingerprint"] == info["fingerprint"]
     assert info["settings"]["global_head"]["dim"] == dim

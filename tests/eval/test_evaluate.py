@@ -20,8 +20,8 @@ def quiet(what: str) -> Iterator[Progress]:
 
 
 def run(benchmark: Benchmark, model: str | None = None, **config: object) -> list[EvalResult]:
-    with evaluate(benchmark, EvalConfig(model=model, **config), quiet) as found:
-        return found
+    with evaluate(benchmark, EvalConfig(model=model, **config), quiet) as results:
+        return results
 
 
 def main(benchmark: Benchmark, model: str | None = None, **config: object) -> Run:
@@ -29,17 +29,17 @@ def main(benchmark: Benchmark, model: str | None = None, **config: object) -> Ru
 
 
 def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
-    found = main(folders(tmp_path / "f"), model)
-    assert found.title == "dots, all re-ranked"
-    assert found.scores.metrics["all"]["mAP@100"] == 1
-    assert found.scores.intervals["all"]["mAP@100"] == (1, 1)
-    assert found.paths["0/a.png"] == str(tmp_path / "f" / "0" / "a.png")
+    result = main(folders(tmp_path / "f"), model)
+    assert result.title == "dots, all re-ranked"
+    assert result.scores.metrics["all"]["mAP@100"] == 1
+    assert result.scores.intervals["all"]["mAP@100"] == (1, 1)
+    assert result.paths["0/a.png"] == str(tmp_path / "f" / "0" / "a.png")
 
 
 def test_the_facts_say_what_was_measured_and_how(tmp_path, model):
     images = ImageIndex.create(tmp_path / "i", model)
-    found = main(folders(tmp_path / "f"), index=tmp_path / "i", rerank=4, orientations="1")
-    metadata = found.metadata
+    result = main(folders(tmp_path / "f"), index=tmp_path / "i", rerank=4, orientations="1")
+    metadata = result.metadata
     assert (metadata["queries"], metadata["gallery"], metadata["failed_queries"]) == (9, 9, {})
     engine = metadata["engine"]
     assert (engine["model"], engine["fingerprint"]) == ("dots", images.fingerprint)
@@ -48,16 +48,16 @@ def test_the_facts_say_what_was_measured_and_how(tmp_path, model):
     assert set(metadata["query_ms"]) == {"median", "fastest", "slowest"}
     assert metadata["seconds"] >= 0
     assert {"versions", "machine", "git", "command", "finished"} < set(metadata)
-    assert found.title == "dots, 4 re-ranked"
+    assert result.title == "dots, 4 re-ranked"
 
 
 def test_a_run_is_saved_and_scored_again_without_model_and_photos(tmp_path, model):
     for benchmark in (folders(tmp_path / "f"), recognition(tmp_path), revisited(tmp_path / "v")):
-        found = main(benchmark, model)
-        save_run(tmp_path / "run", found)
+        result = main(benchmark, model)
+        save_run(tmp_path / "run", result)
         again = rescore(load_run(tmp_path / "run"))
-        assert again.scores == found.scores
-        assert again.metadata == found.metadata
+        assert again.scores == result.scores
+        assert again.metadata == result.metadata
 
 
 def test_repeated_evaluations_agree_in_every_number(tmp_path, model):
@@ -105,18 +105,18 @@ def test_a_broken_photo_of_the_gallery_is_an_error(tmp_path, model):
 def test_queries_that_fail_are_facts_of_the_run(tmp_path, model):
     benchmark = recognition(tmp_path)
     benchmark.queries[0].path.write_bytes(b"no photo")
-    found = main(benchmark, model)
-    assert list(found.metadata["failed_queries"]) == ["q0.png"]
-    assert found.scores.metrics["all"]["accuracy"] == pytest.approx(2 / 3)
+    result = main(benchmark, model)
+    assert list(result.metadata["failed_queries"]) == ["q0.png"]
+    assert result.scores.metrics["all"]["accuracy"] == pytest.approx(2 / 3)
 
 
 def test_a_run_in_which_every_query_fails_is_a_run(tmp_path, model):
     benchmark = recognition(tmp_path)
     for query in benchmark.queries:
         query.path.unlink()
-    found = main(benchmark, model)
-    assert found.scores.metrics["all"] == {"GAP": 0, "GAP-": 0, "accuracy": 0}
-    assert found.metadata["query_ms"] == {}
+    result = main(benchmark, model)
+    assert result.scores.metrics["all"] == {"GAP": 0, "GAP-": 0, "accuracy": 0}
+    assert result.metadata["query_ms"] == {}
 
 
 # --- Distractors ---
@@ -125,24 +125,24 @@ def test_a_run_in_which_every_query_fails_is_a_run(tmp_path, model):
 def test_distractors_are_a_folder_of_photos(tmp_path, model):
     gallery(tmp_path / "far", things=1)
     benchmark = folders(tmp_path / "f")
-    found = main(benchmark, model, distractors=tmp_path / "far", out=tmp_path / "out")
-    assert found.metadata["engine"]["distractors"] == 3
-    assert found.metadata["gallery"] == 9
-    place = found.paths["distractors/0/a.png"]
+    result = main(benchmark, model, distractors=tmp_path / "far", out=tmp_path / "out")
+    assert result.metadata["engine"]["distractors"] == 3
+    assert result.metadata["gallery"] == 9
+    place = result.paths["distractors/0/a.png"]
     assert place == str(tmp_path / "far" / "0" / "a.png")
     # They are extracted once.
     again = run(benchmark, model, distractors=tmp_path / "far", out=tmp_path / "out")
     assert again[0].engine.images.extractor.extracted == 9
-    assert again[0].run.scores == found.scores
+    assert again[0].run.scores == result.scores
 
 
 def test_distractors_are_an_index(tmp_path, model):
     gallery(tmp_path / "far", things=1)
     far = ImageIndex.create(tmp_path / "far.index", model)
     far.add(tmp_path / "far", prefix="far/")
-    found = main(folders(tmp_path / "f"), model, distractors=tmp_path / "far.index")
-    assert found.metadata["engine"]["distractors"] == 3
-    assert "far/0/a.png" in found.predictions.rankings["all"]["0/a.png"].ids
+    result = main(folders(tmp_path / "f"), model, distractors=tmp_path / "far.index")
+    assert result.metadata["engine"]["distractors"] == 3
+    assert "far/0/a.png" in result.predictions.rankings["all"]["0/a.png"].ids
 
 
 def test_distractors_of_another_model_are_an_error(tmp_path, model):
@@ -169,24 +169,24 @@ def test_distractors_that_do_not_exist_are_an_error(tmp_path, model):
 
 def test_baselines_are_runs_of_their_own_on_the_same_questions(tmp_path, model):
     benchmark = folders(tmp_path / "f")
-    found = run(benchmark, model, baselines=BASELINES, rerank=2)
-    assert [(one.run.title, one.subfolder) for one in found] == [
+    results = run(benchmark, model, baselines=BASELINES, rerank=2)
+    assert [(result.run.title, result.subfolder) for result in results] == [
         ("dots, 2 re-ranked", ""),
         ("dots, global only", "baselines/global"),
         ("sift, 2 re-ranked", "baselines/sift"),
         ("sift, all re-ranked", "baselines/sift-brute-force"),
     ]
-    for one in found:
-        assert one.run.benchmark.truth == benchmark.truth
-        assert set(one.run.scores.queries["all"]) == set(benchmark.truth)
-    bare = found[1].run.predictions.rankings["all"].values()
+    for result in results:
+        assert result.run.benchmark.truth == benchmark.truth
+        assert set(result.run.scores.queries["all"]) == set(benchmark.truth)
+    bare = results[1].run.predictions.rankings["all"].values()
     assert not any(ranking.inliers.any() for ranking in bare)
 
 
 def test_a_gallery_too_large_for_brute_force_goes_without(tmp_path, model, monkeypatch):
     monkeypatch.setattr("eval.evaluate.BRUTE_FORCE_LIMIT", 8)
-    found = run(folders(tmp_path / "f"), model, baselines=["sift"])
-    assert [one.subfolder for one in found] == ["", "baselines/sift"]
+    results = run(folders(tmp_path / "f"), model, baselines=["sift"])
+    assert [result.subfolder for result in results] == ["", "baselines/sift"]
 
 
 def test_an_unknown_baseline_is_an_error_before_any_work(tmp_path, model):

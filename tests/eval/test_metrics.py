@@ -92,9 +92,9 @@ def test_k_below_one_is_an_error(metric):
 
 def test_mean_average_precision_is_over_the_queries_of_the_truth():
     relevant = {"one": ["a"], "two": ["a", "b"], "no ranking": ["a"], "nothing right": []}
-    found = {"one": ["x", "a"], "two": ["b", "a"], "nothing right": ["a", "b"]}
+    rankings = {"one": ["x", "a"], "two": ["b", "a"], "nothing right": ["a", "b"]}
     # AP 1/2, 1 and 0 for the query without a ranking; the one with nothing right is dropped.
-    assert mean_average_precision(found, relevant) == pytest.approx((1 / 2 + 1 + 0) / 3)
+    assert mean_average_precision(rankings, relevant) == pytest.approx((1 / 2 + 1 + 0) / 3)
 
 
 def test_a_ranking_of_an_unknown_query_is_an_error_that_names_it():
@@ -138,13 +138,13 @@ def test_appending_irrelevant_ids_changes_no_average_precision(ranking, relevant
 
 
 @given(st.dictionaries(ids, rankings), st.dictionaries(ids, relevants, min_size=1), st.randoms())
-def test_the_order_of_queries_changes_no_mean(found, relevant, random):
-    found = {query: ranking for query, ranking in found.items() if query in relevant}
+def test_the_order_of_queries_changes_no_mean(rankings, relevant, random):
+    rankings = {query: ranking for query, ranking in rankings.items() if query in relevant}
     shuffled = list(relevant)
     random.shuffle(shuffled)
     other = {query: relevant[query] for query in shuffled}
-    turned = dict(reversed(found.items()))
-    assert mean_average_precision(found, relevant) == mean_average_precision(turned, other)
+    turned = dict(reversed(rankings.items()))
+    assert mean_average_precision(rankings, relevant) == mean_average_precision(turned, other)
 
 
 # --- Recall, precision and their curves ---
@@ -171,8 +171,8 @@ def test_the_precision_recall_curve_worked_by_hand():
     # Right at ranks 1 and 4 of two relevant: precision 1 up to recall 1/2, then 2/4 up to 1.
     # The other query finds one of two at rank 2: precision 1/2 up to recall 1/2, then 0.
     relevant = {"q": ["a", "b"], "r": ["a", "b"], "none": []}
-    found = {"q": ["a", "x", "y", "b"], "r": ["x", "a"]}
-    recall, precision = precision_recall_curve(found, relevant)
+    rankings = {"q": ["a", "x", "y", "b"], "r": ["x", "a"]}
+    recall, precision = precision_recall_curve(rankings, relevant)
     np.testing.assert_allclose(recall, np.linspace(0, 1, 101))
     np.testing.assert_allclose(precision[:51], (1 + 1 / 2) / 2)
     np.testing.assert_allclose(precision[51:], (2 / 4 + 0) / 2)
@@ -188,24 +188,24 @@ def test_interpolated_precision_is_the_best_at_any_higher_recall():
 def test_the_precision_recall_curve_agrees_with_its_definition(ranking, relevant):
     points = []
     for place in range(1, len(ranking) + 1):
-        found = len(set(ranking[:place]) & relevant)
-        points.append((found, found / place))
+        hits = len(set(ranking[:place]) & relevant)
+        points.append((hits, hits / place))
     recall, precision = precision_recall_curve({"q": ranking}, {"q": relevant})
     for step in range(101):
-        reached = [p for found, p in points if 100 * found >= step * len(relevant)]
+        reached = [p for hits, p in points if 100 * hits >= step * len(relevant)]
         assert recall[step] == step / 100
         assert precision[step] == pytest.approx(max(reached, default=0))
 
 
 @given(st.dictionaries(ids, relevants, min_size=1), rankings, st.lists(st.integers(1, 25)))
 def test_the_recall_curve_is_the_mean_recall_at_each_k(relevant, ranking, ks):
-    found = {query: ranking[number:] for number, query in enumerate(relevant) if number != 1}
+    rankings = {query: ranking[number:] for number, query in enumerate(relevant) if number != 1}
     expected = [
-        sum(recall_at(found.get(query, []), right, k) for query, right in relevant.items())
+        sum(recall_at(rankings.get(query, []), right, k) for query, right in relevant.items())
         / len(relevant)
         for k in ks
     ]
-    np.testing.assert_allclose(recall_curve(found, relevant, ks), expected)
+    np.testing.assert_allclose(recall_curve(rankings, relevant, ks), expected)
 
 
 @pytest.mark.parametrize("curve", [precision_recall_curve, lambda *a: recall_curve(*a, [1])])
@@ -469,17 +469,17 @@ def naive_revisited(ranking, easy, hard, junk, level, kappas):
     right, ignored = set(right), set(ignored)
     marks = [image in right for image in ranking if image not in ignored]
     # The points (recall, precision) before and with each positive, and the area between them.
-    area, found = 0.0, 0
+    area, hits = 0.0, 0
     for place, is_right in enumerate(marks):
         if is_right:
-            before = found / place if place else 1.0
-            found += 1
-            area += (before + found / (place + 1)) / 2 * (1 / len(right))
+            before = hits / place if place else 1.0
+            hits += 1
+            area += (before + hits / (place + 1)) / 2 * (1 / len(right))
     scores = {"AP": area}
     for k in kappas:
         # Shorten the ranking to what could still hold a positive.
         depth = k
-        while found == len(right) and not any(marks[depth - 1 :]):
+        while hits == len(right) and not any(marks[depth - 1 :]):
             depth -= 1
         scores[f"P@{k}"] = sum(marks[:depth]) / depth
     return scores

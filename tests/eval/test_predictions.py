@@ -52,19 +52,22 @@ predictions = st.builds(
 )
 
 
-def plain(found: Predictions) -> tuple[dict, dict]:
+def plain(predictions: Predictions) -> tuple[dict, dict]:
     """Values that can be compared, with their types."""
     lists = {
         name: {
             query: (
-                one.ids,
-                *((part.dtype, part.tolist()) for part in (one.scores, one.inliers, one.verified)),
+                ranking.ids,
+                *(
+                    (part.dtype, part.tolist())
+                    for part in (ranking.scores, ranking.inliers, ranking.verified)
+                ),
             )
-            for query, one in by_query.items()
+            for query, ranking in by_query.items()
         }
-        for name, by_query in found.rankings.items()
+        for name, by_query in predictions.rankings.items()
     }
-    return lists, dict(found.labels)
+    return lists, dict(predictions.labels)
 
 
 def some() -> Predictions:
@@ -84,23 +87,25 @@ def test_answers_come_back_as_they_were_written(tmp_path, written):
 
 
 def test_answers_keep_the_order_of_lists_queries_and_hits(tmp_path):
-    one, two = plain_ranking(("z", "a", "m")), plain_ranking(("a", "z"))
-    save_predictions(tmp_path, Predictions({"hard": {"q2": one, "q1": two}, "easy": {"q2": two}}))
-    found = load_predictions(tmp_path).rankings
-    assert [(name, list(by_query)) for name, by_query in found.items()] == [
+    first, second = plain_ranking(("z", "a", "m")), plain_ranking(("a", "z"))
+    save_predictions(
+        tmp_path, Predictions({"hard": {"q2": first, "q1": second}, "easy": {"q2": second}})
+    )
+    loaded = load_predictions(tmp_path).rankings
+    assert [(name, list(by_query)) for name, by_query in loaded.items()] == [
         ("hard", ["q2", "q1"]),
         ("easy", ["q2"]),
     ]
-    assert found["hard"]["q2"].ids == ("z", "a", "m")
-    assert found["hard"]["q1"].ids == found["easy"]["q2"].ids == ("a", "z")
+    assert loaded["hard"]["q2"].ids == ("z", "a", "m")
+    assert loaded["hard"]["q1"].ids == loaded["easy"]["q2"].ids == ("a", "z")
 
 
 def test_ids_are_plain_texts_again(tmp_path):
     save_predictions(tmp_path, some())
-    found = load_predictions(tmp_path)
-    ranking = found.rankings["all"]["q"]
-    (query, (label, score)), *_ = found.labels.items()
-    assert {type(one) for one in (*ranking.ids, *found.rankings["all"], query, label)} == {str}
+    loaded = load_predictions(tmp_path)
+    ranking = loaded.rankings["all"]["q"]
+    (query, (label, score)), *_ = loaded.labels.items()
+    assert {type(text) for text in (*ranking.ids, *loaded.rankings["all"], query, label)} == {str}
     assert type(score) is float
 
 
@@ -181,26 +186,26 @@ def test_a_foreign_file_is_named(tmp_path, contents):
 
 def test_a_truncated_file_is_named(tmp_path):
     save_predictions(tmp_path, some())
-    whole = (tmp_path / FILE).read_bytes()
-    for length in range(0, len(whole), 37):
-        (tmp_path / FILE).write_bytes(whole[:length])
+    content = (tmp_path / FILE).read_bytes()
+    for length in range(0, len(content), 37):
+        (tmp_path / FILE).write_bytes(content[:length])
         reject(tmp_path)
 
 
 def test_a_damaged_byte_is_named_or_does_no_harm(tmp_path):
     save_predictions(tmp_path, some())
-    whole = (tmp_path / FILE).read_bytes()
-    for place in range(0, len(whole), 3):
+    content = (tmp_path / FILE).read_bytes()
+    for place in range(0, len(content), 3):
         for flip in (0x01, 0xFF):
-            changed = bytearray(whole)
+            changed = bytearray(content)
             changed[place] ^= flip
             (tmp_path / FILE).write_bytes(changed)
             try:
-                found = load_predictions(tmp_path)
+                loaded = load_predictions(tmp_path)
             except UsageError as error:
                 assert str(tmp_path / FILE) in str(error)
             else:
-                assert isinstance(found, Predictions)
+                assert isinstance(loaded, Predictions)
 
 
 class Trap:
@@ -246,10 +251,10 @@ GOOD = {
 
 def test_arrays_that_fit_are_read(tmp_path):
     np.savez(tmp_path / FILE, **GOOD)
-    found = load_predictions(tmp_path)
-    assert found.rankings["all"]["q"].ids == ("a", "b")
-    assert found.rankings["all"]["r"].ids == ("a",)
-    assert found.labels == {"q": ("tower", 1.0)}
+    loaded = load_predictions(tmp_path)
+    assert loaded.rankings["all"]["q"].ids == ("a", "b")
+    assert loaded.rankings["all"]["r"].ids == ("a",)
+    assert loaded.labels == {"q": ("tower", 1.0)}
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -15,40 +15,40 @@ def ranking(*hits: tuple[str, float, bool]) -> Ranking:
 
 
 def test_summed_evidence_beats_a_single_better_hit():
-    found = ranking(("b1", 1.75, True), ("a1", 1.5, True), ("a2", 1.375, True))
+    hits = ranking(("b1", 1.75, True), ("a1", 1.5, True), ("a2", 1.375, True))
     # B 0.75; A 0.5 + 0.375.
-    assert recognise(found, LABELS) == ("A", 1.875)
+    assert recognise(hits, LABELS) == ("A", 1.875)
 
 
 def test_one_strong_hit_beats_several_weak_ones():
-    found = ranking(("b1", 2.5, True), ("a1", 1.25, True), ("a2", 1.25, True))
-    assert recognise(found, LABELS) == ("B", 2.5)
+    hits = ranking(("b1", 2.5, True), ("a1", 1.25, True), ("a2", 1.25, True))
+    assert recognise(hits, LABELS) == ("B", 2.5)
 
 
 def test_hits_without_proof_add_nothing_to_proven_ones():
-    found = ranking(("b1", 1.5, True), ("a1", 0.99, False), ("a2", 0.99, False))
-    assert recognise(found, LABELS) == ("B", 1.5)
+    hits = ranking(("b1", 1.5, True), ("a1", 0.99, False), ("a2", 0.99, False))
+    assert recognise(hits, LABELS) == ("B", 1.5)
     more = ranking(("b1", 1.5, True), ("b2", 0.9, False))
     assert recognise(more, LABELS) == ("B", 1.5)
 
 
 def test_without_proof_the_likest_hit_decides_and_likeness_is_not_summed():
-    found = ranking(("b1", 0.75, False), ("a1", 0.625, False), ("a2", 0.625, False))
-    assert recognise(found, LABELS) == ("B", 0.75)
+    hits = ranking(("b1", 0.75, False), ("a1", 0.625, False), ("a2", 0.625, False))
+    assert recognise(hits, LABELS) == ("B", 0.75)
     # The best of the label's hits counts, wherever it stands.
     assert recognise(ranking(("a1", -0.5, False), ("a2", -0.25, False)), LABELS) == ("A", -0.25)
 
 
 def test_what_is_not_proven_scores_below_1_and_below_all_that_is():
-    alike = recognise(ranking(*((one, 0.999, False) for one in LABELS)), LABELS)
+    alike = recognise(ranking(*((image, 0.999, False) for image in LABELS)), LABELS)
     proven = recognise(ranking(("a1", 1.01, True)), LABELS)
     assert alike is not None and proven is not None
     assert alike[1] < 1 < proven[1]
 
 
 def test_hits_without_a_label_say_nothing():
-    found = ranking(("stranger", 2.9, True), ("other", 0.9, False), ("a1", 0.5, False))
-    assert recognise(found, LABELS) == ("A", 0.5)
+    hits = ranking(("stranger", 2.9, True), ("other", 0.9, False), ("a1", 0.5, False))
+    assert recognise(hits, LABELS) == ("A", 0.5)
 
 
 @pytest.mark.parametrize("hits", [(), (("stranger", 2.0, True),)])

@@ -51,12 +51,12 @@ def make(protocol: str, depth: int | None = 100) -> Run:
         depth=depth,
     )
     lists = ("easy", "medium", "hard") if protocol == "revisited" else ("all",)
-    found = {
+    rankings = {
         name: {"q": plain_ranking(("x", "a", "b")), "ü/r.jpg": plain_ranking(("a",))}
         for name in lists
     }
     labels = {"q": ("1", 1.25), "ü/r.jpg": ("7", 0.5)} if protocol == "recognition" else {}
-    predictions = Predictions(found, labels)
+    predictions = Predictions(rankings, labels)
     facts = {"engine": {"rerank": 100}, "seconds": 1.5, "failed_queries": {}}
     scores = score(benchmark, predictions)
     return Run("delg-lite", benchmark, predictions, scores, {"a": "/photos/a.jpg"}, facts)
@@ -72,14 +72,14 @@ def saved(request, tmp_path) -> tuple[Run, Path]:
 
 def test_a_run_comes_back_as_it_was_saved(saved):
     run, folder = saved
-    found = load_run(folder)
-    assert found.benchmark == run.benchmark
-    assert (found.title, found.paths, found.metadata) == (run.title, run.paths, run.metadata)
-    assert found.scores == run.scores
-    assert found.predictions.labels == run.predictions.labels
+    loaded = load_run(folder)
+    assert loaded.benchmark == run.benchmark
+    assert (loaded.title, loaded.paths, loaded.metadata) == (run.title, run.paths, run.metadata)
+    assert loaded.scores == run.scores
+    assert loaded.predictions.labels == run.predictions.labels
     for name, by_query in run.predictions.rankings.items():
-        assert {q: one.ids for q, one in found.predictions.rankings[name].items()} == {
-            q: one.ids for q, one in by_query.items()
+        assert {q: ranking.ids for q, ranking in loaded.predictions.rankings[name].items()} == {
+            q: ranking.ids for q, ranking in by_query.items()
         }
 
 
@@ -91,16 +91,16 @@ def test_the_depth_that_was_asked_for_is_kept(tmp_path, depth):
 
 def test_a_benchmark_is_kept_without_its_gallery(tmp_path):
     run = make("retrieval")
-    asked = run.benchmark
+    benchmark = run.benchmark
     benchmark = Benchmark(
-        **{name: getattr(asked, name) for name in ("name", "protocol", "queries", "truth")},
+        **{name: getattr(benchmark, name) for name in ("name", "protocol", "queries", "truth")},
         gallery=(),
         labels={"a": "1"},
     )
     save_run(tmp_path, replace(run, benchmark=benchmark))
-    found = load_run(tmp_path).benchmark
-    assert type(found) is BenchmarkSpec
-    assert found.truth == asked.truth and found.queries == asked.queries
+    loaded = load_run(tmp_path).benchmark
+    assert type(loaded) is BenchmarkSpec
+    assert loaded.truth == benchmark.truth and loaded.queries == benchmark.queries
 
 
 def test_numbers_that_were_tampered_with_are_made_right_again(saved):
@@ -124,9 +124,9 @@ def test_answers_that_do_not_belong_to_the_benchmark_are_an_error(tmp_path):
     run = make("retrieval")
     save_run(tmp_path, run)
     path = tmp_path / "benchmark.json"
-    asked = json.loads(path.read_text())
-    del asked["truth"]["q"]
-    path.write_text(json.dumps(asked))
+    values = json.loads(path.read_text())
+    del values["truth"]["q"]
+    path.write_text(json.dumps(values))
     with pytest.raises(UsageError, match="'q'"):
         rescore(load_run(tmp_path))
 
@@ -144,14 +144,14 @@ def test_metrics_json_has_the_numbers_and_where_they_come_from(saved):
 
 def test_the_circumstances_are_versions_machine_command_time_and_code(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/cli.py", "eval", "folders", "photos"])
-    found = environment_info()
-    assert found["command"] == "delg eval folders photos"
-    assert found["versions"]["numpy"] == np.__version__
-    assert {"python", "tensorflow", "faiss-cpu"} < set(found["versions"])
-    assert "cores" in found["machine"]
-    assert found["finished"].endswith("+00:00")
-    assert found["git"] is None or len(found["git"]["commit"]) == 40
-    json.dumps(found)
+    info = environment_info()
+    assert info["command"] == "delg eval folders photos"
+    assert info["versions"]["numpy"] == np.__version__
+    assert {"python", "tensorflow", "faiss-cpu"} < set(info["versions"])
+    assert "cores" in info["machine"]
+    assert info["finished"].endswith("+00:00")
+    assert info["git"] is None or len(info["git"]["commit"]) == 40
+    json.dumps(info)
 
 
 def test_without_git_there_is_no_state_of_it(monkeypatch):
@@ -200,7 +200,11 @@ def test_a_damaged_file_is_named(saved, name, contents):
 def keys(values: object, path: tuple = ()) -> list[tuple]:
     """The path of every value in plain values."""
     inner = values.items() if isinstance(values, dict) else ()
-    return [found for key, one in inner for found in ((*path, key), *keys(one, (*path, key)))]
+    return [
+        keys_below
+        for key, value in inner
+        for keys_below in ((*path, key), *keys(value, (*path, key)))
+    ]
 
 
 @pytest.mark.parametrize("name", FILES[:2])
@@ -208,21 +212,21 @@ def keys(values: object, path: tuple = ()) -> list[tuple]:
 def test_values_of_another_kind_are_damage_or_do_no_harm(saved, name, wrong):
     _, folder = saved
     path = folder / name
-    whole = path.read_text()
-    for *outer, last in keys(json.loads(whole)):
-        values = inner = json.loads(whole)
+    text = path.read_text()
+    for *outer, last in keys(json.loads(text)):
+        values = inner = json.loads(text)
         for key in outer:
             inner = inner[key]
         inner[last] = wrong
         path.write_text(json.dumps(values))
         try:
-            found = load_run(folder)
+            loaded = load_run(folder)
         except UsageError as error:
             assert str(folder) in str(error) and "\n" not in str(error)
             continue
         if name == "benchmark.json":
             with suppress(UsageError):
-                rescore(found)
+                rescore(loaded)
 
 
 def test_a_run_of_a_newer_version_says_so(saved):

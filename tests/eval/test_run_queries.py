@@ -28,8 +28,13 @@ def ids(results: QueryResults, query: str, name: str = "all") -> tuple[str, ...]
 def plain(predictions: Predictions) -> dict:
     return {
         name: {
-            query: (one.ids, one.scores.tolist(), one.inliers.tolist(), one.verified.tolist())
-            for query, one in by_query.items()
+            query: (
+                ranking.ids,
+                ranking.scores.tolist(),
+                ranking.inliers.tolist(),
+                ranking.verified.tolist(),
+            )
+            for query, ranking in by_query.items()
         }
         for name, by_query in predictions.rankings.items()
     }
@@ -39,15 +44,15 @@ def test_a_benchmark_that_the_engine_masters_scores_1(tmp_path, model):
     for benchmark in (folders(tmp_path / "f"), recognition(tmp_path / "r")):
         images = prepare(benchmark, tmp_path / benchmark.name, model)
         scores = score(benchmark, run_queries(benchmark, Engine(images)).predictions)
-        found = scores.metrics["all"]
-        main = {"mAP@100", "recall@1", "GAP", "GAP-", "accuracy"} & set(found)
-        assert {found[name] for name in main} == {1}
+        values = scores.metrics["all"]
+        main = {"mAP@100", "recall@1", "GAP", "GAP-", "accuracy"} & set(values)
+        assert {values[name] for name in main} == {1}
 
 
 def test_the_photo_of_a_query_is_never_found_by_itself(tmp_path, model):
     benchmark = folders(tmp_path / "f")
     results = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model)))
-    everything = {one.id for one in benchmark.gallery}
+    everything = {photo.id for photo in benchmark.gallery}
     for query in everything:
         assert set(ids(results, query)) == everything - {query}
 
@@ -55,7 +60,7 @@ def test_the_photo_of_a_query_is_never_found_by_itself(tmp_path, model):
 def test_a_query_without_a_place_in_the_gallery_finds_everything(tmp_path, model):
     benchmark = recognition(tmp_path / "r")
     results = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model)))
-    assert set(ids(results, "q0.png")) == {one.id for one in benchmark.gallery}
+    assert set(ids(results, "q0.png")) == {photo.id for photo in benchmark.gallery}
 
 
 def test_photos_of_the_index_that_are_not_of_the_gallery_never_appear(tmp_path, model):
@@ -64,7 +69,7 @@ def test_photos_of_the_index_that_are_not_of_the_gallery_never_appear(tmp_path, 
     # The very photos of the queries under other ids: they would come first.
     images.add(tmp_path / "f", prefix="stranger/")
     results = run_queries(small, Engine(images, rerank=1))
-    own = {one.id for one in small.gallery}
+    own = {photo.id for photo in small.gallery}
     for query in own:
         assert set(ids(results, query)) == own - {query}
         # Nor do they use up the one candidate that is verified.
@@ -82,12 +87,12 @@ def test_only_the_box_of_a_query_is_looked_at(tmp_path, model):
     )
     path = photo(tmp_path, "both.png", both).path
     query = QueryPhoto("q1.png", path, box=(210, 0, 200, 160))
-    asked = replace(benchmark, queries=(query,))
-    results = run_queries(asked, Engine(prepare(benchmark, tmp_path, model)))
+    narrowed = replace(benchmark, queries=(query,))
+    results = run_queries(narrowed, Engine(prepare(benchmark, tmp_path, model)))
     ranking = results.predictions.rankings["all"]["q1.png"]
-    assert {one[0] for one, sure in zip(ranking.ids, ranking.verified, strict=True) if sure} == {
-        "1"
-    }
+    assert {
+        image[0] for image, sure in zip(ranking.ids, ranking.verified, strict=True) if sure
+    } == {"1"}
 
 
 # --- Ignored images of revisited Oxford and Paris ---
@@ -99,19 +104,21 @@ def test_ignored_images_leave_before_reranking_at_each_difficulty(tmp_path, mode
     # By likeness alone the junk comes first, then what is easy, then what is hard.
     order = [hit.id for hit in images.query(benchmark.queries[0].path, rerank=0)]
     assert order[:3] == ["junk.png", "easy.png", "hard.png"]
-    found = run_queries(benchmark, Engine(images, rerank=1)).predictions.rankings
+    rankings = run_queries(benchmark, Engine(images, rerank=1)).predictions.rankings
     # The one candidate that is verified must be the first that counts.
     proven = {
         name: [
-            one for one, sure in zip(by_query["q"].ids, by_query["q"].verified, strict=True) if sure
+            image
+            for image, sure in zip(by_query["q"].ids, by_query["q"].verified, strict=True)
+            if sure
         ]
-        for name, by_query in found.items()
+        for name, by_query in rankings.items()
     }
     assert proven == {"easy": ["easy.png"], "medium": ["easy.png"], "hard": ["hard.png"]}
     others = {"x.png", "y.png"}
-    assert set(found["easy"]["q"].ids) == {"easy.png"} | others
-    assert set(found["medium"]["q"].ids) == {"easy.png", "hard.png"} | others
-    assert set(found["hard"]["q"].ids) == {"hard.png"} | others
+    assert set(rankings["easy"]["q"].ids) == {"easy.png"} | others
+    assert set(rankings["medium"]["q"].ids) == {"easy.png", "hard.png"} | others
+    assert set(rankings["hard"]["q"].ids) == {"hard.png"} | others
 
 
 def test_a_difficulty_at_which_nothing_is_right_is_not_asked(tmp_path, model):
@@ -141,7 +148,7 @@ def test_distractors_are_searched_too(tmp_path, model):
     results = run_queries(benchmark, Engine(images, (other,)))
     assert len(ids(results, "q0.png")) == 12
     own = {f"0/{move}.png" for move in "abc"}
-    assert set(ids(results, "q0.png")[:6]) == own | {f"far/{one}" for one in own}
+    assert set(ids(results, "q0.png")[:6]) == own | {f"far/{image}" for image in own}
     # They have no label, and so change nothing but ranks.
     assert results.predictions.labels["q0.png"][0] == "0"
 
@@ -166,15 +173,15 @@ def test_a_query_that_cannot_be_read_fails_alone_and_scores_0(tmp_path, model):
         replace(second, path=tmp_path / "nowhere.png"),
         *others,
     )
-    asked = replace(benchmark, queries=queries)
+    changed = replace(benchmark, queries=queries)
     reports = []
-    results = run_queries(asked, Engine(images), lambda *numbers: reports.append(numbers))
+    results = run_queries(changed, Engine(images), lambda *numbers: reports.append(numbers))
     assert set(results.failed) == {first.id, second.id}
     assert "not an image" in results.failed[first.id]
     assert "no such file" in results.failed[second.id]
     assert len(results.milliseconds) == 7
     assert reports[0] == (1, 9, 1) and reports[-1] == (9, 9, 2)
-    scores = score(asked, results.predictions)
+    scores = score(changed, results.predictions)
     assert scores.queries["all"][first.id]["AP@100"] == 0
     assert scores.metrics["all"]["mAP@100"] == pytest.approx(7 / 9)
 
@@ -185,8 +192,8 @@ def test_a_revisited_query_that_cannot_be_read_counts_at_every_difficulty(tmp_pa
     benchmark.queries[0].path.write_bytes(b"no photo")
     results = run_queries(benchmark, Engine(images))
     assert set(results.failed) == {"q"}
-    found = score(benchmark, results.predictions).metrics
-    assert {level: one["mAP"] for level, one in found.items()} == dict.fromkeys(
+    metrics = score(benchmark, results.predictions).metrics
+    assert {level: values["mAP"] for level, values in metrics.items()} == dict.fromkeys(
         ("easy", "medium", "hard"), 0
     )
 
@@ -195,10 +202,10 @@ def test_a_revisited_query_that_cannot_be_read_counts_at_every_difficulty(tmp_pa
 def test_a_box_outside_the_photo_is_that_querys_failure(tmp_path, model, box):
     benchmark = recognition(tmp_path / "r")
     first, *others = benchmark.queries
-    asked = replace(benchmark, queries=(replace(first, box=box), *others))
-    results = run_queries(asked, Engine(prepare(benchmark, tmp_path, model)))
+    changed = replace(benchmark, queries=(replace(first, box=box), *others))
+    results = run_queries(changed, Engine(prepare(benchmark, tmp_path, model)))
     assert set(results.failed) == {first.id} and "the box" in results.failed[first.id]
-    assert set(results.predictions.labels) == {one.id for one in others}
+    assert set(results.predictions.labels) == {query.id for query in others}
 
 
 def test_a_broken_photo_of_the_gallery_stops_it_and_is_named(tmp_path, model):
@@ -288,7 +295,7 @@ def test_the_order_of_the_queries_changes_no_answer(tmp_path, model):
     benchmark = folders(tmp_path / "f")
     images = prepare(benchmark, tmp_path, model)
     turned = replace(benchmark, queries=benchmark.queries[::-1])
-    first, again = (run_queries(one, Engine(images)).predictions for one in (benchmark, turned))
+    first, again = (run_queries(order, Engine(images)).predictions for order in (benchmark, turned))
     assert plain(first) == plain(again)
 
 
@@ -308,6 +315,6 @@ def test_a_benchmark_may_have_queries_without_a_match(tmp_path, model):
         "other.png": RetrievalTruth(frozenset()),
     }
     benchmark = replace(known, protocol="retrieval", truth=truth, labels={})
-    found = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
-    assert found.labels == {}
-    assert score(benchmark, found).metrics["all"]["GAP"] == 1
+    predictions = run_queries(benchmark, Engine(prepare(benchmark, tmp_path, model))).predictions
+    assert predictions.labels == {}
+    assert score(benchmark, predictions).metrics["all"]["GAP"] == 1

@@ -25,8 +25,8 @@ def benchmark(protocol: str, truth: Truth, **more: object) -> BenchmarkSpec:
 
 def ranking(words: str, first: float = 0.0) -> Ranking:
     """Ids, best first; the first has that score."""
-    found = plain_ranking(tuple(words.split()))
-    return Ranking(found.ids, found.scores + np.float32(first), found.inliers, found.verified)
+    order = plain_ranking(tuple(words.split()))
+    return Ranking(order.ids, order.scores + np.float32(first), order.inliers, order.verified)
 
 
 def rankings(**answers: str) -> Predictions:
@@ -44,11 +44,11 @@ def revisited(**lists: dict[str, str]) -> Scores:
         "q": RevisitedTruth(frozenset("e"), frozenset(), frozenset("h")),
         "junk": RevisitedTruth(frozenset(), frozenset(), frozenset("e")),
     }
-    found = {
+    lists = {
         level: {query: ranking(words) for query, words in by_query.items()}
         for level, by_query in lists.items()
     }
-    return score(benchmark("revisited", truth), Predictions(found))
+    return score(benchmark("revisited", truth), Predictions(lists))
 
 
 def test_each_difficulty_is_scored_by_its_own_list():
@@ -146,28 +146,28 @@ def test_retrieval_by_parts_and_without_what_is_ignored():
         "ignored": RetrievalTruth(frozenset("a"), "Ignored"),
         "void": RetrievalTruth(frozenset(), "Ignored"),
     }
-    found = rankings(pub="x a", priv="a", ignored="x y z a", void="a")
-    scores = score(benchmark("retrieval", truth), found)
-    assert {part: one["mAP@100"] for part, one in scores.metrics.items()} == {
+    predictions = rankings(pub="x a", priv="a", ignored="x y z a", void="a")
+    scores = score(benchmark("retrieval", truth), predictions)
+    assert {part: values["mAP@100"] for part, values in scores.metrics.items()} == {
         "Public": 1 / 2,
         "Private": (1 + 0) / 2,
         "all": (1 / 2 + 1 + 0) / 3,
     }
     assert set(scores.queries["all"]) == {"pub", "priv", "other"}
     # Ignored queries do not make it a benchmark with unanswerable ones.
-    assert not any("GAP" in one for one in scores.metrics.values())
+    assert not any("GAP" in values for values in scores.metrics.values())
 
 
 def test_retrieval_looks_as_deep_as_the_question_says():
     truth = {"q": RetrievalTruth(frozenset({"a", "b", "c"}))}
-    found = rankings(q="a x b c")
-    short = score(benchmark("retrieval", truth, depth=2, recalls=(1, 2, 4)), found)
+    predictions = rankings(q="a x b c")
+    short = score(benchmark("retrieval", truth, depth=2, recalls=(1, 2, 4)), predictions)
     # One of the first two is right, of at most two: (1/1) / 2.
     assert short.metrics["all"]["mAP@2"] == 1 / 2
     assert {"recall@1", "recall@2", "recall@4"} < set(short.metrics["all"])
-    whole = score(benchmark("retrieval", truth, depth=None), found)
+    full = score(benchmark("retrieval", truth, depth=None), predictions)
     # (1/1 + 2/3 + 3/4) / 3.
-    assert whole.metrics["all"]["mAP"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert full.metrics["all"]["mAP"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
 
 
 def test_gap_is_told_where_some_queries_have_no_match():
@@ -177,19 +177,19 @@ def test_gap_is_told_where_some_queries_have_no_match():
         "s": RetrievalTruth(frozenset("d")),
         "no match": RetrievalTruth(frozenset()),
     }
-    found = {
+    hits = {
         "q": ranking("b x", 3.0),
         "no match": ranking("a", 2.0),
         "r": ranking("c", 1.0),
         "s": ranking("x d", 0.5),
     }
-    scores = score(benchmark("retrieval", truth), Predictions({"all": found}))
+    scores = score(benchmark("retrieval", truth), Predictions({"all": hits}))
     # First hits by score: right, wrong (nothing matches), right, wrong: (1/1 + 2/3) / 3.
     assert scores.metrics["all"]["GAP"] == pytest.approx((1 + 2 / 3) / 3)
     # The others are means over those that have a match: 1/1 of "q" counts half, as two are right.
     assert scores.metrics["all"]["mAP@100"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
     assert "no match" not in scores.queries["all"]
-    sunk = {**found, "no match": ranking("a", -1.0)}
+    sunk = {**hits, "no match": ranking("a", -1.0)}
     better = score(benchmark("retrieval", truth), Predictions({"all": sunk}))
     assert better.metrics["all"]["GAP"] == pytest.approx((1 + 1) / 3)
 
@@ -202,10 +202,10 @@ def test_gap_by_part_has_only_that_parts_queries():
         "ignored": RetrievalTruth(frozenset(), "Ignored"),
     }
     high = {"ignored": ranking("a", 9.0), "no match": ranking("a", 5.0)}
-    found = {**high, "q": ranking("a", 3.0), "r": ranking("a", 1.0)}
-    scores = score(benchmark("retrieval", truth), Predictions({"all": found}))
+    hits = {**high, "q": ranking("a", 3.0), "r": ranking("a", 1.0)}
+    scores = score(benchmark("retrieval", truth), Predictions({"all": hits}))
     # Public: wrong, right: 1/2. Private: right: 1. All: wrong, right, right: (1/2 + 2/3) / 2.
-    assert {part: one["GAP"] for part, one in scores.metrics.items()} == pytest.approx(
+    assert {part: values["GAP"] for part, values in scores.metrics.items()} == pytest.approx(
         {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
     )
 
@@ -265,7 +265,7 @@ def test_recognition_by_parts_and_without_what_is_ignored():
     }
     scores = score(benchmark("recognition", truth), Predictions({}, labels))
     # Public: wrong, right. Private: right. All: wrong, right, right.
-    assert {part: one["GAP"] for part, one in scores.metrics.items()} == pytest.approx(
+    assert {part: values["GAP"] for part, values in scores.metrics.items()} == pytest.approx(
         {"Public": 1 / 2, "Private": 1, "all": (1 / 2 + 2 / 3) / 2}
     )
     assert set(scores.queries["all"]) == {"pub", "priv"}
@@ -282,31 +282,31 @@ def test_a_part_in_which_nothing_is_shown_is_left_out():
 
 # --- All protocols ---
 
-QUESTIONS = [
+BENCHMARKS = [
     benchmark("revisited", {"q": RevisitedTruth(frozenset("a"), frozenset("b"), frozenset())}),
     benchmark("retrieval", {"q": RetrievalTruth(frozenset("a"))}),
     benchmark("recognition", {"q": RecognitionTruth(frozenset("1"))}),
 ]
 
 
-@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda one: one.protocol)
-def test_an_answer_to_an_unknown_query_is_an_error_that_names_it(asked):
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda spec: spec.protocol)
+def test_an_answer_to_an_unknown_query_is_an_error_that_names_it(benchmark):
     lists = {"all": {"stray": ranking("a")}, "hard": {"stray": ranking("a")}}
     with pytest.raises(ValueError, match="'stray'"):
-        score(asked, Predictions(lists, {"stray": ("1", 1.0)}))
+        score(benchmark, Predictions(lists, {"stray": ("1", 1.0)}))
 
 
-@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda one: one.protocol)
-def test_no_answers_at_all_score_0(asked):
-    scores = score(asked, Predictions({}))
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda spec: spec.protocol)
+def test_no_answers_at_all_score_0(benchmark):
+    scores = score(benchmark, Predictions({}))
     assert scores.metrics
-    assert {value for one in scores.metrics.values() for value in one.values()} == {0}
+    assert {value for values in scores.metrics.values() for value in values.values()} == {0}
 
 
-@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda one: one.protocol)
-def test_every_number_has_an_interval_around_it(asked):
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda spec: spec.protocol)
+def test_every_number_has_an_interval_around_it(benchmark):
     lists = {name: {"q": ranking("x a b")} for name in ("all", "easy", "medium", "hard")}
-    scores = score(asked, Predictions(lists, {"q": ("1", 1.0)}))
+    scores = score(benchmark, Predictions(lists, {"q": ("1", 1.0)}))
     for part, values in scores.metrics.items():
         assert set(scores.intervals[part]) == set(values)
         for name, value in values.items():
@@ -314,8 +314,8 @@ def test_every_number_has_an_interval_around_it(asked):
             assert low - 1e-12 <= value <= high + 1e-12
 
 
-@pytest.mark.parametrize("asked", QUESTIONS, ids=lambda one: one.protocol)
-def test_the_main_metric_is_among_the_metrics_and_its_part_among_each_querys(asked):
-    scores = score(asked, Predictions({}))
-    assert all(main_metric(asked) in values for values in scores.metrics.values())
-    assert all(query_metric(asked) in one["q"] for one in scores.queries.values())
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda spec: spec.protocol)
+def test_the_main_metric_is_among_the_metrics_and_its_part_among_each_querys(benchmark):
+    scores = score(benchmark, Predictions({}))
+    assert all(main_metric(benchmark) in values for values in scores.metrics.values())
+    assert all(query_metric(benchmark) in values["q"] for values in scores.queries.values())

@@ -241,9 +241,9 @@ def test_retrieval_searches_the_index_tree_for_the_test_photos(root):
     assert (benchmark.name, benchmark.protocol, benchmark.depth) == (
         "GLDv2 retrieval", "retrieval", 100,
     )  # fmt: skip
-    assert [one.id for one in benchmark.gallery] == sorted(INDEX)
+    assert [photo.id for photo in benchmark.gallery] == sorted(INDEX)
     assert benchmark.gallery[0].path == photo(root, "index", sorted(INDEX)[0])
-    assert [one.id for one in benchmark.queries] == TEST
+    assert [photo.id for photo in benchmark.queries] == TEST
     assert benchmark.queries[1].path == photo(root, "test", TEST[1])
     assert benchmark.truth == read_retrieval_solution(root / "test" / "retrieval.csv")
 
@@ -266,16 +266,16 @@ def test_recognition_searches_the_train_tree_and_knows_its_landmarks(root):
         root, root / "test" / "recognition.csv", root / "train" / "train.csv"
     )
     assert (benchmark.name, benchmark.protocol) == ("GLDv2 recognition", "recognition")
-    assert [one.id for one in benchmark.gallery] == sorted(TRAIN)
+    assert [photo.id for photo in benchmark.gallery] == sorted(TRAIN)
     assert benchmark.labels == TRAIN
-    assert [one.id for one in benchmark.queries] == TEST
+    assert [photo.id for photo in benchmark.queries] == TEST
     assert benchmark.truth[TEST[0]].labels == {"142820", "12"}
 
 
 def test_the_clean_list_leaves_out_the_other_photos(root, write):
     clean = write("landmark_id,images\n104169,202cd79556f30760\n")
     benchmark = read_gldv2_recognition(root, root / "test" / "recognition.csv", clean)
-    assert [one.id for one in benchmark.gallery] == ["202cd79556f30760"]
+    assert [photo.id for photo in benchmark.gallery] == ["202cd79556f30760"]
 
 
 def test_a_partial_download_is_an_error_unless_asked_for(root):
@@ -300,7 +300,7 @@ def test_a_partial_recognition_has_the_photos_that_are_there(root):
     with pytest.raises(UsageError, match="train: 1 of 3 photos are missing: '202cd79556f30760'"):
         read_gldv2_recognition(*arguments)
     benchmark = read_gldv2_recognition(*arguments, partial=True)
-    assert set(benchmark.labels) == {one.id for one in benchmark.gallery} == {
+    assert set(benchmark.labels) == {photo.id for photo in benchmark.gallery} == {
         "6e158a47eb2ca3f6", "3ad87684c99c06e1",
     }  # fmt: skip
     assert set(benchmark.truth) == set(TEST[:3])
@@ -323,4 +323,4 @@ def test_trees_may_be_links_to_other_disks_even_in_circles(root, tmp_path):
     (root / "index" / "f").symlink_to(tmp_path / "disk")
     (tmp_path / "disk" / "loop").symlink_to(root)
     benchmark = read_gldv2_retrieval(root, root / "test" / "retrieval.csv")
-    assert [one.id for one in benchmark.gallery] == sorted(INDEX)
+    assert [photo.id for photo in benchmark.gallery] == sorted(INDEX)

@@ -36,15 +36,15 @@ VARIABLES = {
 def test_cells_structs_text_and_numbers_are_read(tmp_path, compressed):
     path = tmp_path / "data.mat"
     scipy.io.savemat(path, VARIABLES, do_compression=compressed)
-    found = read_mat(path, ("names", "gnd", "deep", "matrix", "bytes", "missing"))
-    assert found == {
+    variables = read_mat(path, ("names", "gnd", "deep", "matrix", "bytes", "missing"))
+    assert variables == {
         "names": ["INSTRE-S1/01a/013.jpg", "ab", "é塔", ""],
         "gnd": [{"ok": [1, 2, 3], "bbx": [1.5, 2, 3, 4]}, {"ok": [], "bbx": "text"}],
         "deep": [["a", [3]], []],
         "matrix": [0, 3, 1, 4, 2, 5],
         "bytes": [0, 255],
     }
-    assert list(found["gnd"][0]) == ["ok", "bbx"]
+    assert list(variables["gnd"][0]) == ["ok", "bbx"]
 
 
 def element(kind: int, data: bytes) -> bytes:

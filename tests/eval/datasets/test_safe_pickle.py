@@ -51,9 +51,9 @@ def test_plain_data_come_back_as_they_were_in_every_protocol(load, protocol):
         "gnd": [{"bbx": (136.5, 34.1, 648.5, 955.7), "easy": [1, 2], "hard": [], "junk": [70000]}],
         "more": [None, True, -(2**40), 2**63, float("inf"), "", (), {(1, "c"): 3}, {}],
     }
-    found = load(pickle.dumps(truth, protocol))
-    assert found == truth
-    assert type(found["gnd"][0]["bbx"]) is tuple
+    value = load(pickle.dumps(truth, protocol))
+    assert value == truth
+    assert type(value["gnd"][0]["bbx"]) is tuple
 
 
 @pytest.mark.parametrize("protocol", [4, 5])
@@ -265,8 +265,8 @@ def test_deep_nesting_does_not_overflow_the_stack(load, refused):
 
 
 def test_lists_that_hold_themselves_are_read(load):
-    found = load(b"\x80\x04]\x94h\x00a.")
-    assert found[0] is found
+    value = load(b"\x80\x04]\x94h\x00a.")
+    assert value[0] is value
 
 
 def test_numbers_of_too_many_digits_are_refused(refused):

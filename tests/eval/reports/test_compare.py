@@ -48,37 +48,40 @@ def second(title: str = "two", **changes) -> Run:
 
 
 def test_better_and_worse_queries_are_listed_by_how_much():
-    (found,) = compare([first(), second()]).differences
-    assert [(c.query, c.before, c.after, c.change) for c in found.better] == [
+    (difference,) = compare([first(), second()]).differences
+    assert [(c.query, c.before, c.after, c.change) for c in difference.better] == [
         ("q3", 0.25, 1.0, 0.75),
         ("q1", 0.5, 1.0, 0.5),
     ]
-    assert [(c.query, c.change) for c in found.worse] == [("q2", -0.5)]
-    assert (found.part, found.metric, found.run) == ("all", "AP@100", 1)
-    assert (found.total.better, found.total.worse, found.total.equal) == (2, 1, 1)
+    assert [(c.query, c.change) for c in difference.worse] == [("q2", -0.5)]
+    assert (difference.part, difference.metric, difference.run) == ("all", "AP@100", 1)
+    assert (difference.total.better, difference.total.worse, difference.total.equal) == (2, 1, 1)
 
 
 def test_the_difference_is_the_paired_one():
-    one, two = first(), second()
+    before_run, after_run = first(), second()
     before, after = (
-        {q: v["AP@100"] for q, v in r.scores.queries["all"].items()} for r in (one, two)
+        {q: v["AP@100"] for q, v in r.scores.queries["all"].items()}
+        for r in (before_run, after_run)
     )
-    assert compare([one, two]).differences[0].total == paired_difference(before, after)
+    assert compare([before_run, after_run]).differences[0].total == paired_difference(before, after)
 
 
 def test_every_later_run_is_compared_with_the_first():
-    found = compare([first(), second(), first(title="three")])
-    assert [one.run for one in found.differences] == [1, 2]
-    assert found.differences[1].better == found.differences[1].worse == ()
+    comparison = compare([first(), second(), first(title="three")])
+    assert [before_run.run for before_run in comparison.differences] == [1, 2]
+    assert comparison.differences[1].better == comparison.differences[1].worse == ()
 
 
 def test_metrics_stand_side_by_side_with_their_intervals():
-    one, two = first(), second()
-    metrics = compare([one, two]).metrics
+    before_run, after_run = first(), second()
+    metrics = compare([before_run, after_run]).metrics
     assert metrics[0].name == "mAP@100"
-    assert {(m.part, m.name) for m in metrics} == {("all", n) for n in one.scores.metrics["all"]}
+    assert {(m.part, m.name) for m in metrics} == {
+        ("all", n) for n in before_run.scores.metrics["all"]
+    }
     for metric in metrics:
-        for number, of in zip(metric.numbers, (one, two), strict=True):
+        for number, of in zip(metric.numbers, (before_run, after_run), strict=True):
             assert number is not None
             assert number.value == of.scores.metrics[metric.part][metric.name]
             assert (number.low, number.high) == of.scores.intervals[metric.part][metric.name]
@@ -98,8 +101,8 @@ def test_only_settings_that_differ_are_listed_and_no_times():
         "query_ms": {"median": 2.0},
         "git": {"changed": True},
     }
-    found = compare([first(metadata=facts), second(metadata=other)])
-    assert {one.name: one.values for one in found.settings} == {
+    comparison = compare([first(metadata=facts), second(metadata=other)])
+    assert {setting.name: setting.values for setting in comparison.settings} == {
         "engine.rerank": ("100", "0"),
         "engine.settings.a.b": ("1, 2", "1, 3"),
         "git.changed": ("–", "yes"),
@@ -107,18 +110,18 @@ def test_only_settings_that_differ_are_listed_and_no_times():
 
 
 def test_runs_of_different_questions_are_refused_by_name():
-    one = first()
+    shelf_run = first()
     renamed = second()
     renamed = replace(renamed, benchmark=replace(renamed.benchmark, name="drawers"))
     with pytest.raises(UsageError, match="benchmark of 'one' is shelves, that of 'two' is drawers"):
-        compare([one, renamed])
+        compare([shelf_run, renamed])
     labels = recognition({"q1": {"x"}})
     other = run(replace(labels, name="shelves"), Predictions({}, {"q1": ("x", 1.0)}), "labels")
     with pytest.raises(UsageError, match=r"protocol of 'one' is retrieval, .*recognition"):
-        compare([one, other])
+        compare([shelf_run, other])
     shallow = run(retrieval(TRUTH, depth=10), Predictions({"all": {}}), "shallow")
     with pytest.raises(UsageError, match=r"metric of 'one' is mAP@100, .*'shallow' is mAP@10"):
-        compare([one, shallow])
+        compare([shelf_run, shallow])
 
 
 def test_runs_without_a_common_query_are_refused_by_name():
@@ -144,41 +147,41 @@ def test_each_difficulty_is_compared_and_the_hardest_has_pictures():
     benchmark = revisited({"o1": ({"e"}, {"h"}, set()), "o2": ({"e"}, set(), set())})
     parts = ("easy", "medium", "hard")
     rankings = [{"o1": ranking(*ids), "o2": ranking("e")} for ids in (("n", "h"), ("h", "n"))]
-    one, two = (
+    left, right = (
         run(benchmark, Predictions(dict.fromkeys(parts, by_query)), title)
         for title, by_query in zip(("one", "two"), rankings, strict=True)
     )
-    found = compare([one, two])
-    assert [difference.part for difference in found.differences] == list(parts)
-    root = parse(render_comparison(found))
+    comparison = compare([left, right])
+    assert [difference.part for difference in comparison.differences] == list(parts)
+    root = parse(render_comparison(comparison))
     pictured = [bool(part.all("article")) for part in root.all("section", "change")]
     assert pictured == [False, False, True]
 
 
 def test_recognition_is_compared_by_accuracy():
     benchmark = recognition({"r1": {"x"}, "r2": {"y"}})
-    one = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("x", 0.5)}), "one")
-    two = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("y", 0.5)}), "two")
-    (found,) = compare([one, two]).differences
-    assert found.metric == "accuracy" and [c.query for c in found.better] == ["r2"]
-    words = parse(render_comparison(compare([one, two]))).words
+    left = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("x", 0.5)}), "one")
+    right = run(benchmark, Predictions({}, {"r1": ("x", 1.0), "r2": ("y", 0.5)}), "two")
+    (difference,) = compare([left, right]).differences
+    assert difference.metric == "accuracy" and [c.query for c in difference.better] == ["r2"]
+    words = parse(render_comparison(compare([left, right]))).words
     assert "Predicted: x, score 0.500" in words and "Predicted: y, score 0.500" in words
 
 
 def test_the_json_holds_the_numbers_and_is_json():
-    found = compare([first(), second(metadata={"engine": {"rerank": 5}})])
-    plain = json.loads(json.dumps(comparison_json(found)))
+    comparison = compare([first(), second(metadata={"engine": {"rerank": 5}})])
+    plain = json.loads(json.dumps(comparison_json(comparison)))
     assert plain["runs"] == ["one", "two"] and plain["benchmark"] == "shelves"
     assert plain["settings"] == {"engine.rerank": ["–", "5"]}
     (difference,) = plain["differences"]
-    assert difference["mean"] == found.differences[0].total.mean
+    assert difference["mean"] == comparison.differences[0].total.mean
     assert difference["worse"] == [{"query": "q2", "before": 1.0, "after": 0.5, "change": -0.5}]
-    assert plain["metrics"][0]["values"] == [n.value for n in found.metrics[0].numbers if n]
+    assert plain["metrics"][0]["values"] == [n.value for n in comparison.metrics[0].numbers if n]
 
 
 def test_the_terminal_gets_settings_metrics_and_changes(capsys):
-    found = compare([first(), second(metadata={"engine": {"rerank": 5}})])
-    print_comparison(found)
+    comparison = compare([first(), second(metadata={"engine": {"rerank": 5}})])
+    print_comparison(comparison)
     said = capsys.readouterr()
     assert said.err == ""
     for text in ("shelves", "engine.rerank", "two against one", "+0.188", "2 better, 1 worse",
@@ -188,13 +191,13 @@ def test_the_terminal_gets_settings_metrics_and_changes(capsys):
 
 
 def test_the_page_shows_the_largest_changes_before_and_after(tmp_path):
-    made = {name: str(path) for name, path in photos(tmp_path, "a", "b", "x").items()}
-    text = render_comparison(compare([first(paths=made), second(paths=made)]))
+    paths = {name: str(path) for name, path in photos(tmp_path, "a", "b", "x").items()}
+    text = render_comparison(compare([first(paths=paths), second(paths=paths)]))
     reject_outside(text)
     root = parse(text)
     section = root.section("two against one")
     articles = section.all("article")
-    assert [one.all("p", "name")[0].words for one in articles] == ["q3", "q1", "q2"]
+    assert [article.all("p", "name")[0].words for article in articles] == ["q3", "q1", "q2"]
     assert "AP@100 0.500 → 1.000 (+0.500)" in articles[1].words
     before, after = articles[1].all("ol", "hits")
     assert [h.all("span", "verdict")[0].words for h in before.all("li")] == ["Wrong", "Right"]
@@ -217,9 +220,9 @@ def test_runs_that_do_not_differ_have_a_page_that_says_so():
 
 def test_texts_from_outside_stay_texts():
     truth = {HOSTILE: {HOSTILE}}
-    one = shelves(HOSTILE, truth, metadata={HOSTILE: HOSTILE}, **{HOSTILE: ("x", HOSTILE)})
+    hostile_run = shelves(HOSTILE, truth, metadata={HOSTILE: HOSTILE}, **{HOSTILE: ("x", HOSTILE)})
     two = shelves(HOSTILE, truth, metadata={HOSTILE: 1}, **{HOSTILE: (HOSTILE,)})
-    text = render_comparison(compare([one, two, one]))
+    text = render_comparison(compare([hostile_run, two, hostile_run]))
     reject_outside(text)
     assert HOSTILE in parse(text).words
 

@@ -81,19 +81,19 @@ def examples(root: Element, title: str) -> list[Element]:
 
 
 def names(examples: list[Element]) -> list[str]:
-    return [one.all("p", "name")[0].words for one in examples]
+    return [example.all("p", "name")[0].words for example in examples]
 
 
 def marks(example: Element) -> list[tuple[str, str, str]]:
     """Rank, id and verdict of each hit; the word, the tick's class and the hit's must agree."""
-    found = []
+    hits = []
     for hit in example.all("li", "hit"):
         words = [v.words for v in hit.all("span", "verdict")]
         word = words[0].lower() if words else ""
         assert not word or word in hit.attrs["class"].split()
         assert not word or hit.all("span", "verdict")[0].all("svg")
-        found.append((hit.all("span", "rank")[0].words, hit.all("bdi", "id")[0].words, word))
-    return found
+        hits.append((hit.all("span", "rank")[0].words, hit.all("bdi", "id")[0].words, word))
+    return hits
 
 
 def cells(table: Element) -> list[list[str]]:
@@ -104,27 +104,27 @@ def cells(table: Element) -> list[list[str]]:
     ]
 
 
-@pytest.mark.parametrize("made", [shelves, oxford, landmarks])
-def test_every_metric_and_interval_of_the_scores_is_in_the_table(made):
-    one = made()
-    table = page(one).all("table", "metrics")[0]
+@pytest.mark.parametrize("make_run", [shelves, oxford, landmarks])
+def test_every_metric_and_interval_of_the_scores_is_in_the_table(make_run):
+    shown = make_run()
+    table = page(shown).all("table", "metrics")[0]
     columns = [cell.words for cell in table.all("thead")[0].all("th")][1:]
-    part, seen = "all", []
+    part, listed = "all", []
     for row in cells(table):
         if len(row) == 1:
             part = row[0]
             continue
         for name, cell in zip(columns, row[1:], strict=True):
-            value = one.scores.metrics[part][name]
-            low, high = one.scores.intervals[part][name]
+            value = shown.scores.metrics[part][name]
+            low, high = shown.scores.intervals[part][name]
             assert cell == f"{value:.3f} {low:.3f} – {high:.3f}"
-            seen.append((part, name))
-    assert sorted(seen) == sorted((p, n) for p, m in one.scores.metrics.items() for n in m)
+            listed.append((part, name))
+    assert sorted(listed) == sorted((p, n) for p, m in shown.scores.metrics.items() for n in m)
 
 
 def test_the_main_metric_stands_first():
-    for one, name in ((shelves(), "mAP@100"), (oxford(), "mAP"), (landmarks(), "GAP")):
-        assert page(one).all("table", "metrics")[0].all("th")[1].words == name
+    for shown, name in ((shelves(), "mAP@100"), (oxford(), "mAP"), (landmarks(), "GAP")):
+        assert page(shown).all("table", "metrics")[0].all("th")[1].words == name
 
 
 def test_baselines_are_rows_of_the_table_and_lines_of_the_curves():
@@ -135,7 +135,7 @@ def test_baselines_are_rows_of_the_table_and_lines_of_the_curves():
         "global only",
     ]
     key = root.all("ul", "key")[0]
-    assert [one.words for one in key.all("li")] == ["delg-lite", "global only"]
+    assert [item.words for item in key.all("li")] == ["delg-lite", "global only"]
     for chart in root.all("svg", "chart"):
         used = {c for path in chart.all("path") for c in (1, 2, 3)
                 if f"--line-{c})" in path.attrs.get("style", "")}  # fmt: skip
@@ -160,8 +160,8 @@ def test_ignored_hits_are_marked_and_take_no_rank():
 
 def test_the_hardest_part_that_has_queries_is_shown():
     benchmark = revisited({"o1": ({"e"}, set(), {"j"})})
-    one = run(benchmark, Predictions({"easy": {"o1": ranking("e")}, "medium": {}}))
-    root = page(one)
+    shown = run(benchmark, Predictions({"easy": {"o1": ranking("e")}, "medium": {}}))
+    root = page(shown)
     assert "medium" in root.section("The worst").all("h2")[0].words
     assert [h.words for h in root.section("Curves").all("h3")] == ["easy", "medium"]
 
@@ -186,10 +186,10 @@ def test_no_query_is_among_the_worst_and_the_best():
 
 
 def test_values_scores_and_inliers_are_those_of_the_run():
-    one = shelves()
-    root = page(one)
+    shown = shelves()
+    root = page(shown)
     assert {row[0]: row[1] for row in cells(root.all("table", "queries")[0])} == {
-        query: f"{values['AP@100']:.3f}" for query, values in one.scores.queries["all"].items()
+        query: f"{values['AP@100']:.3f}" for query, values in shown.scores.queries["all"].items()
     }
     example = examples(root, "The worst")[1]
     assert "AP@100 0.500" in example.words
@@ -210,11 +210,11 @@ def test_where_only_the_order_is_known_no_scores_are_shown():
 
 
 def test_photos_are_shown_and_the_box_is_drawn_where_it_lies(tmp_path):
-    made = photos(tmp_path, "q1", "a", "b", "c")
-    one = shelves(paths={name: str(path) for name, path in made.items()})
-    query = QueryPhoto("q1", made["q1"], box=(20.0, 15.0, 40.0, 30.0))
-    benchmark = replace(one.benchmark, queries=(query, *one.benchmark.queries[1:]))
-    (example,) = examples(page(replace(one, benchmark=benchmark)), "The best")
+    files = photos(tmp_path, "q1", "a", "b", "c")
+    shown = shelves(paths={name: str(path) for name, path in files.items()})
+    query = QueryPhoto("q1", files["q1"], box=(20.0, 15.0, 40.0, 30.0))
+    benchmark = replace(shown.benchmark, queries=(query, *shown.benchmark.queries[1:]))
+    (example,) = examples(page(replace(shown, benchmark=benchmark)), "The best")
     assert len(example.all("image")) == 1 and len(example.all("img")) == 3
     (box, *_) = example.all("rect", "frame-light")
     assert [box.attrs[k] for k in ("x", "y", "width", "height")] == ["20.0", "15.0", "40.0", "30.0"]
@@ -223,8 +223,8 @@ def test_photos_are_shown_and_the_box_is_drawn_where_it_lies(tmp_path):
 def test_a_photo_that_cannot_be_read_leaves_its_id_and_the_reason(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no photo")
-    one = shelves(tmp_path, paths={"a": "/gone/a.jpg", "b": str(broken)})
-    (example,) = examples(page(one), "The best")
+    shown = shelves(tmp_path, paths={"a": "/gone/a.jpg", "b": str(broken)})
+    (example,) = examples(page(shown), "The best")
     reasons = [p.words for p in example.all("p", "missing")]
     assert len(reasons) == 4 and all(reason.startswith("No picture: ") for reason in reasons)
     assert "no such file" in reasons[0] and "no such file" in reasons[1]
@@ -241,10 +241,10 @@ def test_queries_with_nothing_to_find_are_shown_by_their_surest_hit():
         "n3": ranking(),
     }
     root = page(run(benchmark, Predictions({"all": rankings})))
-    found = examples(root, "Queries without a match")
-    assert names(found) == ["n2", "n1"]
-    assert marks(found[0]) == [("1", "c", "wrong")]
-    assert "No photo is relevant" in found[0].words
+    shown_queries = examples(root, "Queries without a match")
+    assert names(shown_queries) == ["n2", "n1"]
+    assert marks(shown_queries[0]) == [("1", "c", "wrong")]
+    assert "No photo is relevant" in shown_queries[0].words
 
 
 @pytest.mark.parametrize(
@@ -279,18 +279,18 @@ def test_recognition_shows_answer_and_right_labels_the_surest_mistake_first():
 
 
 def test_hits_of_recognition_are_marked_where_the_gallery_has_labels():
-    one = landmarks()
+    shown = landmarks()
     benchmark = Benchmark(
         name="landmarks",
         protocol="recognition",
-        queries=one.benchmark.queries,
-        truth=one.benchmark.truth,
+        queries=shown.benchmark.queries,
+        truth=shown.benchmark.truth,
         gallery=(),
         labels={"a": "Louvre", "b": "Dome"},
     )
-    (best,) = examples(page(replace(one, benchmark=benchmark)), "The best")
+    (best,) = examples(page(replace(shown, benchmark=benchmark)), "The best")
     assert [word for _, _, word in marks(best)] == ["right", "wrong"]
-    (unknown,) = examples(page(one), "The best")
+    (unknown,) = examples(page(shown), "The best")
     assert [word for _, _, word in marks(unknown)] == ["", ""]
 
 
@@ -346,8 +346,8 @@ def test_matches_are_placed_with_their_query_hit_and_verdict():
         MatchPicture("q3", "c", 0, None, b"damaged"),
     ]
     figures = page(shelves(), matches=matches).section("Matches").all("figure")
-    assert [len(one.all("img")) for one in figures] == [1, 1, 0]
-    captions = [one.all("figcaption")[0].words for one in figures]
+    assert [len(figure.all("img")) for figure in figures] == [1, 1, 0]
+    captions = [figure.all("figcaption")[0].words for figure in figures]
     assert captions == ["Right q1 → a 31 inliers", "Wrong q2 → b 1 inlier", "q3 → c 0 inliers"]
 
 
@@ -367,10 +367,10 @@ def test_texts_from_outside_stay_texts(tmp_path):
     predictions = Predictions({"all": dict.fromkeys(benchmark.truth, ranking(HOSTILE, "b"))})
     facts = {**FACTS, "command": HOSTILE, HOSTILE: {HOSTILE: HOSTILE},
              "failed_queries": {HOSTILE: HOSTILE}}  # fmt: skip
-    one = run(replace(benchmark, name=HOSTILE), predictions, HOSTILE, metadata=facts,
+    shown = run(replace(benchmark, name=HOSTILE), predictions, HOSTILE, metadata=facts,
               paths={HOSTILE: f"/gone/{HOSTILE}"})  # fmt: skip
     match = MatchPicture(HOSTILE, HOSTILE, 3, True, b"")
-    root = page(one, one, matches=[match])
+    root = page(shown, shown, matches=[match])
     assert HOSTILE in root.words and not root.all("script") and not root.all("b", "x")
 
 
@@ -385,9 +385,9 @@ def test_runs_of_one_title_are_told_apart():
 
 
 def test_a_run_read_from_disk_has_the_same_report(tmp_path):
-    one = shelves(metadata=FACTS)
-    save_run(tmp_path, one)
-    assert render_report([load_run(tmp_path)]) == render_report([one])
+    shown = shelves(metadata=FACTS)
+    save_run(tmp_path, shown)
+    assert render_report([load_run(tmp_path)]) == render_report([shown])
 
 
 def test_the_file_is_written_and_a_folder_that_is_missing_is_named(tmp_path):
@@ -411,7 +411,7 @@ def test_a_photo_shown_often_is_decoded_once(tmp_path, monkeypatch):
     read = []
     from eval.reports import query_examples as module
 
-    whole = module.decode
-    monkeypatch.setattr(module, "decode", lambda p: (read.append(str(p)), whole(p))[1])
+    decode = module.decode
+    monkeypatch.setattr(module, "decode", lambda p: (read.append(str(p)), decode(p))[1])
     page(shelves(paths={"a": str(path)}))
     assert read.count(str(path)) == 1

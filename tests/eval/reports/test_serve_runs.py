@@ -105,8 +105,8 @@ def test_only_runs_that_are_listed_can_be_asked_for(client, page, name):
 
 def test_a_recognition_run_and_an_unknown_part(client, folder, tmp_path):
     answers = {"q1": ("A", 0.9), "q2": ("B", 0.5)}
-    asked = recognition({"q1": {"A"}, "q2": {"A"}, "q3": set()})
-    save_run(folder / "landmarks", run(asked, Predictions({}, answers), "landmarks"))
+    benchmark = recognition({"q1": {"A"}, "q2": {"A"}, "q3": set()})
+    save_run(folder / "landmarks", run(benchmark, Predictions({}, answers), "landmarks"))
     text = client.get("/runs/view?run=landmarks").text
     assert "GAP" in text and "That did not work" not in text
     assert client.get("/runs/view?run=one&part=hard").status_code == 404
@@ -114,6 +114,8 @@ def test_a_recognition_run_and_an_unknown_part(client, folder, tmp_path):
 
 def test_photos_that_runs_name_are_pictured(client, folder, tmp_path):
     paths = {name: str(path) for name, path in photos(tmp_path, "a0", "x").items()}
-    one = shelves("pictured", 2)
-    save_run(folder / "pictured", run(one.benchmark, one.predictions, "pictured", paths=paths))
+    pictured = shelves("pictured", 2)
+    save_run(
+        folder / "pictured", run(pictured.benchmark, pictured.predictions, "pictured", paths=paths)
+    )
     assert "data:image/jpeg;base64," in client.get("/runs/view?run=pictured").text

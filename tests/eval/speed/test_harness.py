@@ -64,18 +64,18 @@ def test_an_unknown_row_is_named():
 
 
 def test_row_names_are_unique():
-    names = [name for one in stages(extras=("serve",)) for name in one.names]
+    names = [name for stage in stages(extras=("serve",)) for name in stage.names]
     assert len(names) == len(set(names))
 
 
 def test_a_page_shows_rows_and_growth(tmp_path):
     growth = Growth("Time", "photos", "ms")
     points = [Point(growth, line, x, x * 2) for line in ("ours", "<b>theirs") for x in (1, 10)]
-    found = Measurements([Row.of("a_row", [1.0, 2.0, 9.0])], points, machine_info())
-    write_page(tmp_path / "page.html", found)
+    measurements = Measurements([Row.of("a_row", [1.0, 2.0, 9.0])], points, machine_info())
+    write_page(tmp_path / "page.html", measurements)
     page = (tmp_path / "page.html").read_text()
     assert "a_row" in page and page.count("<svg") >= 1 and "&lt;b&gt;theirs" in page
-    assert json.loads(json.dumps(found.as_json()))["growth"][0]["chart"] == "Time"
+    assert json.loads(json.dumps(measurements.as_json()))["growth"][0]["chart"] == "Time"
 
 
 def test_the_table_has_units():
@@ -85,11 +85,11 @@ def test_the_table_has_units():
 
 
 def test_pairs_and_disk_are_measured():
-    found = measure(quick=True, runs=1, only=["verify_pair", "bytes_an_image_default"])
-    rows = {row.name: row for row in found.rows}
+    measurements = measure(quick=True, runs=1, only=["verify_pair", "bytes_an_image_default"])
+    rows = {row.name: row for row in measurements.rows}
     assert set(rows) == {"verify_pair", "bytes_an_image_default"}
     assert "500 of 500 true matches found" in rows["verify_pair"].note
-    assert all(row.median > 0 for row in found.rows)
+    assert all(row.median > 0 for row in measurements.rows)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from eval.speed import ann_search, open_index
 from eval.speed.harness import Bench, Row
 
 
-def rows(found) -> dict[str, Row]:
-    return {one.name: one for one in found if isinstance(one, Row)}
+def rows(results) -> dict[str, Row]:
+    return {result.name: result for result in results if isinstance(result, Row)}
 
 
 @pytest.fixture
@@ -19,15 +19,15 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_the_ann_index_is_compared_with_raw_faiss(bench, monkeypatch):
     monkeypatch.setattr(ann_search, "_QUICK_COUNT", 3000)
-    found = rows([*ann_search.search_exact(bench), *ann_search.search_million(bench)])
-    assert found["search_exact"].baseline and found["search_million"].baseline
-    assert found["search_million_recall"].median > 0.9
-    assert found["search_million_bytes"].median < 300  # Most of it the centres of the lists.
+    results = rows([*ann_search.search_exact(bench), *ann_search.search_million(bench)])
+    assert results["search_exact"].baseline and results["search_million"].baseline
+    assert results["search_million_recall"].median > 0.9
+    assert results["search_million_bytes"].median < 300  # Most of it the centres of the lists.
 
 
 def test_opening_is_measured_in_another_process(bench, monkeypatch):
     monkeypatch.setattr(open_index, "_QUICK_COUNT", 600)
     monkeypatch.setattr(open_index, "_RUNS", 1)
-    found = rows(open_index.open_million(bench))
-    assert found["open_million"].median > 0
-    assert found["open_million_memory"].unit == "MiB"
+    results = rows(open_index.open_million(bench))
+    assert results["open_million"].median > 0
+    assert results["open_million_memory"].unit == "MiB"
