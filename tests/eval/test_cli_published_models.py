@@ -1,4 +1,4 @@
-"""``delg eval`` through SavedModels of both published kinds, by their path."""
+"""``delg eval`` through published SavedModels, by their path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THINGS = ("chelsea", "coffee")
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
     """A folder with ``photos`` and a model's folder of each kind."""
-    from saved_models import lite_network, new_style, old_delf, old_delg
+    from saved_models import lite_network, new_style, old_delf
 
     folder, network = tmp_path_factory.mktemp("exports"), lite_network()
     for name in THINGS:
@@ -24,14 +24,13 @@ def exports(tmp_path_factory):
         part = (30, 20, photo.width - 20, photo.height - 10)
         photo.crop(part).save(folder / "photos" / name / "part.jpg", quality=85)
     Image.fromarray(skimage.data.astronaut()).save(folder / "photos" / "lone.jpg")
-    for kind, make in (("signature", new_style), ("tensors", old_delg), ("delf", old_delf)):
+    for kind, make in (("signature", new_style), ("delf", old_delf)):
         make(network, folder / kind)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "dim"),
-    [("signature", "new-style", 768), ("tensors", "old-style", 768), ("delf", "delf", 300)],
+    ("kind", "name", "dim"), [("signature", "new-style", 768), ("delf", "delf", 300)]
 )
 def test_an_evaluation_runs_through_a_saved_model(kind, name, dim, exports, run, tmp_path) -> None:
     words = ("--model", exports / kind, "--out", tmp_path / "run", "--json")
