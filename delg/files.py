@@ -55,8 +55,9 @@ def write_bytes(path: str | Path, data: bytes, durable: bool = True) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file in UTF-8 at once; see :func:`write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write a text file in UTF-8 at once; see :func:`write_bytes`. Bytes of a file's name that are
+    not UTF-8 are escaped as JSON would."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def file_sha256(path: str | Path) -> str:

@@ -282,7 +282,7 @@ def read_yaml(path: str | Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path}: not valid YAML: {error}") from None
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return {} if values is None else values
 
 

@@ -5,12 +5,15 @@ Only command lines import this; library code logs.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from delg.cli.streams import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +29,18 @@ log = logging.getLogger(__name__)
 _PACKAGES = ("delg", "index", "eval")
 # Seconds between progress lines where the output is no terminal.
 _INTERVAL = 5.0
+# Columns of a line that need not end.
+_UNLIMITED = 100_000
 
 
 def print_result(text: str) -> None:
-    """A line of result, to stdout."""
-    print(text)  # noqa: T201
+    """A line of result, to stdout; control characters, as names may have them, are escaped."""
+    print(printable(text), flush=True)  # noqa: T201
+
+
+def print_json(value: Any) -> None:
+    """A value as one line of JSON, to stdout."""
+    print_result(json.dumps(value))
 
 
 def plural(count: int, noun: str) -> str:
@@ -38,18 +48,34 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """A table to stdout."""
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]], fold_last: bool = False) -> None:
+    """A table to stdout. Nothing is cut: what is wider than the terminal goes on in its next line.
+
+    Args:
+        fold_last: fold the last column, of prose, at the width of the terminal instead.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    content = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    folds = fold_last and sys.stdout.isatty()
+    content = Table(box=None, pad_edge=False, header_style="none")
+    names = list(columns)
+    for number, name in enumerate(names, 1):
+        is_folded = folds and number == len(names)
+        header = Text(name, style="bold")
+        content.add_column(
+            header, no_wrap=not is_folded, overflow="fold" if is_folded else "ignore"
+        )
     for row in rows:
-        content.add_row(*(Text(cell) for cell in row))
-    # A pipe has no width: nothing is cut off there.
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(content)
+        content.add_row(*(Text(printable(cell)) for cell in row))
+    console = Console() if folds else Console(width=_UNLIMITED)
+    with console.capture() as capture:
+        console.print(content)
+    # Blanks up to the widest row would take lines of their own on a narrow terminal.
+    for line in capture.get().splitlines():
+        print(line.rstrip())  # noqa: T201
+    sys.stdout.flush()
 
 
 def report_failures(failures: Iterable[Failure]) -> None:
@@ -67,7 +93,7 @@ class _StderrHandler(logging.Handler):
     terminal: Console | None = None
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = printable(super().format(record))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -7,7 +7,6 @@ that only look into an index do not load TensorFlow.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import signal
 import sys
@@ -20,8 +19,9 @@ import typer
 from typer.core import TyperGroup
 
 from delg.cli import model, train
-from delg.cli.console import log_to_stderr, print_result, table
-from delg.cli.options import FAILED, WRONG_USE, AsJson
+from delg.cli.console import log_to_stderr, print_json, print_result, table
+from delg.cli.options import FAILED, PARTLY, WRONG_USE, AsJson
+from delg.cli.streams import tolerant_streams
 from delg.errors import DelgError, UsageError
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     report = examine()
     if as_json:
-        print_result(json.dumps(report))
+        print_json(report)
     else:
         for key in ("system", "cpu", "cores", "memory_gib", "gpus"):
             print_result(f"{key.replace('_', ' ')}: {report[key]}")
@@ -144,23 +144,33 @@ def main() -> None:
     """Run the command line; people's mistakes end in one clear line and an exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-    log_to_stderr(propagate=False)
+    with tolerant_streams() as streams:
+        log_to_stderr(propagate=False)
+        code = _run()
+        if streams.failure is not None and code in (0, PARTLY):
+            reason = streams.failure.strerror
+            log.error("the answer could not be written to standard output: %s", reason)
+            code = FAILED
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command and return its exit code."""
     try:
         add_commands_of_other_packages()
         app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except UsageError as error:
         log.error("%s", error)
-        sys.exit(WRONG_USE)
+        return WRONG_USE
     except DelgError as error:
         log.error("%s", error)
-        sys.exit(FAILED)
+        return FAILED
     except _Interrupted:
         log.info("interrupted; what was committed is kept, and the same command continues")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        sys.stderr.close()
-        sys.exit(FAILED)
+        return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":

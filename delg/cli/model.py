@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delg.cli.console import print_result, progress, table
+from delg.cli.console import print_json, print_result, progress, table
 from delg.cli.options import DEFAULT_MODEL, AsJson, group
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def model_list(as_json: AsJson = False) -> None:
     models = [find_model(name) for name in shipped_models()]
     if not as_json:
         rows = [(m.settings.name, _state(m), m.settings.description) for m in models]
-        table(["name", "", ""], rows)
+        table(["name", "", ""], rows, fold_last=True)
         return
     for model in models:
         settings = model.settings
@@ -36,7 +36,7 @@ def model_list(as_json: AsJson = False) -> None:
             "description": settings.description,
             "weights": model.has_weights,
         }
-        print_result(json.dumps(values))
+        print_json(values)
 
 
 def _state(model: ModelFiles) -> str:
@@ -119,8 +119,9 @@ def model_info(
             **info,
         }
     if as_json:
-        print_result(json.dumps(info))
+        print_json(info)
         return
     import yaml
 
-    print_result(yaml.safe_dump(info, sort_keys=False, allow_unicode=True).rstrip())
+    for line in yaml.safe_dump(info, sort_keys=False, allow_unicode=True).splitlines():
+        print_result(line)

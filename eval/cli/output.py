@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from delg.cli.console import print_result, table
+from delg.cli.console import print_json, print_result, table
 
 if TYPE_CHECKING:
     from eval.reports.compare import Comparison
@@ -24,7 +23,7 @@ def print_runs(runs: Sequence[Run], as_json: bool) -> None:
     """A run and its baselines: one table, or one line of JSON per run."""
     if as_json:
         for run in runs:
-            print_result(json.dumps(run.as_json()))
+            print_json(run.as_json())
         return
     print_result(f"{runs[0].benchmark.name}, {len(runs[0].benchmark.queries):,} queries")
     names = list(dict.fromkeys(n for r in runs for m in r.scores.metrics.values() for n in m))
@@ -58,10 +57,12 @@ def print_comparison(comparison: Comparison) -> None:
     for note in comparison.notes:
         print_result(f"note: {note}")
     if comparison.settings:
-        print_result("\nwhat differs")
+        print_result("")
+        print_result("what differs")
         rows = [[setting.name, *setting.values] for setting in comparison.settings]
         table(["", *comparison.titles], rows)
-    print_result("\nmetrics, in brackets their 95 % intervals over queries (bootstrap)")
+    print_result("")
+    print_result("metrics, in brackets their 95 % intervals over queries (bootstrap)")
     rows = [
         [
             metric.part,
@@ -73,7 +74,8 @@ def print_comparison(comparison: Comparison) -> None:
     table(["", "", *comparison.titles], rows)
     for difference in comparison.differences:
         title = comparison.titles[difference.run]
-        print_result(f"\n{title} against {comparison.titles[0]}, {difference.part}")
+        print_result("")
+        print_result(f"{title} against {comparison.titles[0]}, {difference.part}")
         print_result(sentence(difference))
         changes = [*difference.better[:_NAMED], *reversed(difference.worse[:_NAMED])]
         if changes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from delg.cli.console import print_result
+from delg.cli.console import print_json
 from delg.cli.options import AsJson
 from delg.errors import UsageError
 from eval.cli.output import print_comparison, print_runs, write_report_of
@@ -57,6 +56,6 @@ def compare(
         write_comparison(html, comparison)
         log.info("page written: %s", html)
     if as_json:
-        print_result(json.dumps(comparison_json(comparison)))
+        print_json(comparison_json(comparison))
     else:
         print_comparison(comparison)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from delg.cli.console import print_result, table
+from delg.cli.console import print_json, print_result, table
 from delg.cli.options import AsJson
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,7 @@ def speed(
         write_page(html, measurements)
         log.info("page written: %s", html)
     if as_json:
-        print_result(json.dumps(measurements.as_json()))
+        print_json(measurements.as_json())
         return
     print_result(machine_line(measurements.machine))
     table(COLUMNS, [cells(row) for row in measurements.rows])

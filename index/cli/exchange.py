@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, print_result, progress, report_failures
+from delg.cli.console import plural, print_json, print_result, progress, report_failures
 from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.errors import ModelError, UsageError
 from index.cli.options import IndexDir, open_index
@@ -66,7 +65,7 @@ def index_import(
         count, model_name = len(images), images.feature_spec.model
     if as_json:
         failed = [{"id": failure.path, "reason": failure.reason} for failure in summary.failed]
-        print_result(json.dumps({**vars(summary), "failed": failed, "images": count}))
+        print_json({**vars(summary), "failed": failed, "images": count})
     else:
         report_failures(summary.failed)
         if summary.guessed:

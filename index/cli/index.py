@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from delg.cli.console import plural, print_result, progress, report_failures, table
+from delg.cli.console import plural, print_json, print_result, progress, report_failures, table
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
 from index.cli.options import IndexDir, Labels, Prefix, open_index, read_config
@@ -82,7 +82,7 @@ def _add(
 def _print_summary(images: ImageIndex, summary: AddReport, as_json: bool) -> None:
     if as_json:
         failed = [{"path": failure.path, "reason": failure.reason} for failure in summary.failed]
-        print_result(json.dumps({**vars(summary), "failed": failed, "images": len(images)}))
+        print_json({**vars(summary), "failed": failed, "images": len(images)})
         return
     report_failures(summary.failed)
     for image_id in summary.vanished:
@@ -130,7 +130,7 @@ def index_info(
         if failures:
             info["failures"] = images.failures()
     if as_json:
-        print_result(json.dumps(info))
+        print_json(info)
         return
     from index.storage.ann_index import KIND_DESCRIPTIONS
 
@@ -184,7 +184,7 @@ def index_check(index: IndexDir, as_json: AsJson = False) -> None:
     with open_index(index) as images:
         report = images.check()
     if as_json:
-        print_result(json.dumps(vars(report)))
+        print_json(vars(report))
     else:
         for note in report.notes:
             log.info("note: %s", note)

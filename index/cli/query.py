@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterable
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, print_result, report_failures, table
+from delg.cli.console import plural, print_json, print_result, report_failures, table
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Model
+from delg.cli.streams import answer_is_lost
 from delg.errors import DelgError, UsageError
 from index.cli.options import IndexDir, Orientations, open_index
 
@@ -91,12 +91,14 @@ def query(
     failed: list[Failure] = []
     with open_index(index, config) as images:
         for photo in photos:
+            if answer_is_lost() and draw is None and html is None:
+                break
             try:
                 result = images.query(photo, k, rerank, region, orientations.value)
             except ImageError as error:
                 failed.append(Failure(str(photo), str(error)))
                 if as_json:
-                    print_result(json.dumps({"query": str(photo), "error": str(error), "hits": []}))
+                    print_json({"query": str(photo), "error": str(error), "hits": []})
                 continue
             results.append((photo, result))
             _print_hits(photo, index, result, as_json)
@@ -120,6 +122,8 @@ def _query_features(
 
     failed, answered = [], 0
     for parsed in read(files)[1]:
+        if answer_is_lost():
+            break
         if isinstance(parsed, Failure):
             failed.append(parsed)
             continue
@@ -138,7 +142,7 @@ def _query_features(
 
 def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) -> None:
     if as_json:
-        print_result(json.dumps(result.as_json(str(photo), str(index))))
+        print_json(result.as_json(str(photo), str(index)))
         return
     rotation = f", rotated by {result.orientation}°" if result.orientation else ""
     total = sum(result.timing_ms.values())
@@ -254,7 +258,7 @@ def match(
                 for a_point, b_point in zip(points_a.tolist(), points_b.tolist(), strict=True)
             ],
         }  # fmt: skip
-        print_result(json.dumps(values))
+        print_json(values)
         return
     verdict = "the same thing, verified" if verification.verified else "not verified"
     print_result(

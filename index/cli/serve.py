@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +115,6 @@ def _run(app: Any, service: Service, description: str) -> None:
             port = self.servers[0].sockets[0].getsockname()[1]
             name = f"[{settings.host}]" if ":" in settings.host else settings.host
             print_result(f"http://{name}:{port}")
-            sys.stdout.flush()
             log.info("%s; open the address above, stop with Ctrl-C", description)
 
     server = Server(server_config(app, settings))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from delg.files import write_bytes
+from delg.files import write_text
 from delg.images.decode import ImageError, decode
 from index.results import Hit, QueryResult
 from index.visualize.draw_matches import (
@@ -129,7 +129,7 @@ def write_html_report(
     """
     text = render_html_report(results, title)
     # File names on Linux may contain bytes that are not text.
-    write_bytes(path, text.encode("utf-8", "replace"))
+    write_text(path, text)
 
 
 def render_html_report(
