@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 Box = tuple[float, float, float, float]
+# Called as progress(done, total, failed) after every item of long work.
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from delg.errors import UsageError
+from delg.types import Progress
 from eval.benchmark import Benchmark
 from eval.run import BASELINES_FOLDER, Run, environment_info
 from eval.run_queries import (
@@ -23,7 +24,6 @@ from eval.run_queries import (
 )
 from eval.scoring import score
 from index.image_index import ImageIndex
-from index.ingest import Progress
 from index.search.orientation import Orientations
 
 BASELINES = ("global", "sift")

@@ -13,13 +13,13 @@ import numpy as np
 from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError
 from delg.settings import parse
+from delg.types import Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from eval.benchmark import ALL_QUERIES, Benchmark, QueryPhoto, RevisitedTruth
 from eval.metrics import DIFFICULTIES, revisited_split
 from eval.predictions import Predictions, truncate
 from eval.recognition import recognise
 from index.image_index import ImageIndex
-from index.ingest import Progress
 from index.results import Ranking
 from index.search.orientation import Orientations
 from index.search.search import Search

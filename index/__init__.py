@@ -1,7 +1,7 @@
 """Index photos and find them again by photo.
 
 from index import ImageIndex
-images = ImageIndex.create("my.index")
+images = ImageIndex.open_or_create("my.index")
 images.add("photos/")
 for hit in images.query("q.jpg"): print(hit.id, hit.score, hit.inliers)
 """

@@ -1,18 +1,19 @@
-"""Look through the images of an index: those that a filter lets pass, and what to filter by."""
+"""A look into an index: images that pass a filter, what to filter by, and numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
+from index.storage.store import Store
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which images are wanted; what is left empty does not matter.
+    """A condition on images; what is left empty does not matter.
 
     Attributes:
         state: "ok", or "failed" for those that could not be used.
@@ -27,8 +28,8 @@ class Filter:
     key: str = ""
     value: str = ""
 
-    def condition(self) -> tuple[str, list[str]]:
-        """As SQL over the table ``images``, and the values of its question marks."""
+    def as_sql(self) -> tuple[str, list[str]]:
+        """A condition over the table ``images``, and the values of its question marks."""
         parts, values = ["state = ?"], [str(self.state)]
         if self.text:
             parts.append("instr(lower(id), lower(?))")
@@ -46,31 +47,55 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Some of the images that a filter lets pass, by id, and how many pass it in all."""
+class ImagePage:
+    """Some of the images that pass a filter.
+
+    Attributes:
+        images: by id.
+        total: number of images that pass.
+    """
 
     images: Sequence[ImageRow]
     total: int
 
 
-def browse(catalog: Catalog, wanted: Filter, limit: int, offset: int) -> Selection:
+def browse(catalog: Catalog, condition: Filter, limit: int, offset: int) -> ImagePage:
     """The images that pass, from ``offset`` on, at most ``limit``."""
-    where, values = wanted.condition()
-    counted = catalog.count_values(f"1 AS value FROM images WHERE {where}", values)
-    return Selection(catalog.select(where, values, limit, offset), counted[0][1] if counted else 0)
+    where, values = condition.as_sql()
+    counts = catalog.count_values(f"1 AS value FROM images WHERE {where}", values)
+    total = counts[0][1] if counts else 0
+    return ImagePage(catalog.select(where, values, limit, offset), total)
 
 
-def labels(catalog: Catalog, most: int) -> list[tuple[str, int]]:
-    """Labels and how many images have them, the most frequent first."""
-    return catalog.count_values("label AS value FROM images WHERE state = 'ok'", limit=most)
+def most_frequent(catalog: Catalog, limit: int) -> dict[str, list[tuple[str, int]]]:
+    """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, at most
+    ``limit`` of each, with the number of images."""
+    sources = {
+        "labels": "label AS value FROM images WHERE state = 'ok'",
+        "metadata": (
+            "each.key AS value FROM images, json_each(metadata) AS each WHERE state = 'ok'"
+        ),
+        "reasons": "reason AS value FROM images WHERE state = 'failed'",
+    }
+    return {name: catalog.count_values(what, limit=limit) for name, what in sources.items()}
 
 
-def metadata_keys(catalog: Catalog, most: int) -> list[tuple[str, int]]:
-    """Keys of the metadata and how many images have them, the most frequent first."""
-    what = "each.key AS value FROM images, json_each(metadata) AS each WHERE state = 'ok'"
-    return catalog.count_values(what, limit=most)
-
-
-def reasons(catalog: Catalog, most: int) -> list[tuple[str, int]]:
-    """Why photos could not be used, and how many for each reason."""
-    return catalog.count_values("reason AS value FROM images WHERE state = 'failed'", limit=most)
+def describe(store: Store) -> dict[str, Any]:
+    """What an index holds, as plain values."""
+    catalog = store.catalog
+    segments = catalog.segments()
+    size = sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file())
+    images = catalog.count("ok")
+    return {
+        "index": str(store.folder),
+        "model": catalog.meta("model_name"),
+        "fingerprint": catalog.meta("fingerprint"),
+        "images": images,
+        "failed": catalog.count("failed"),
+        "segments": len(segments),
+        "dead": sum(segment.images for segment in segments) - images,
+        "bytes": size,
+        "bytes_per_image": round(size / images) if images else None,
+        "shortlist": store.ann_index.kind,
+        "settings": store.settings.model_dump(mode="json"),
+    }

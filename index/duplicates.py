@@ -1,8 +1,8 @@
 """Photos that are in an index more than once: the same file, or nearly the same picture.
 
 Files with the same SHA-256 are the same for sure. Of the rest, pairs whose global descriptors are
-very similar are compared point by point; the same picture saved again, shrunk or cropped a little
-keeps most of its points where they were. What this may cost is bounded: photos, pairs and seconds.
+very similar are compared by their local features; the same picture saved again, resized or cropped
+a little keeps most of them. The work is bounded: photos, pairs and seconds.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 from index.verification.pair import verify_features
 
 SAME_FILE, NEAR = "same file", "near"
-# Rows whose similarities with all others are computed at once.
+# Rows whose similarities to all others are computed at once.
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is a near-duplicate, and what a search for them may cost.
+    """What counts as a near-duplicate, and how much work the search may be.
 
     Attributes:
-        similarity: of global descriptors, at least.
-        inliers: verified matches, at least, and ``inlier_rate`` of the features of the photo
-            that has fewer.
-        photos: looked at, from the oldest on.
-        pairs: compared point by point, the most similar first.
-        seconds: after which what has been found is given.
+        similarity: smallest inner product of the global descriptors.
+        inliers: smallest number of verified matches, and ``inlier_rate`` their smallest share of
+            the features of the photo that has fewer.
+        photos: largest number searched, from the oldest on.
+        pairs: largest number compared by local features, the most similar first.
+        seconds: after which the search ends with what it has.
     """
 
     similarity: float = 0.7
@@ -62,7 +62,8 @@ class Duplicates:
     """Groups of images, the largest first.
 
     Attributes:
-        photos, compared: how many were looked at, and how many pairs compared point by point.
+        photos: number of photos searched.
+        compared: number of pairs compared by local features.
         complete: whether no limit cut the search short.
     """
 
@@ -72,21 +73,21 @@ class Duplicates:
     complete: bool
 
 
-# Called with the part done, 0 to 1; it may raise to stop.
-Progress = Callable[[float], None]
+# Called with the share of the work that is done, 0 to 1; it may raise to stop.
+ShareDone = Callable[[float], None]
 
 
-class _Sets:
-    """Which rows belong together."""
+class _DisjointSets:
+    """Which rows belong together (union-find)."""
 
     def __init__(self) -> None:
         self._parents: dict[int, int] = {}
 
-    def root(self, one: int) -> int:
-        while (parent := self._parents.get(one, one)) != one:
-            self._parents[one] = self._parents.get(parent, parent)
-            one = parent
-        return one
+    def root(self, row: int) -> int:
+        while (parent := self._parents.get(row, row)) != row:
+            self._parents[row] = self._parents.get(parent, parent)
+            row = parent
+        return row
 
     def join(self, a: int, b: int) -> None:
         low, high = sorted((self.root(a), self.root(b)))
@@ -94,78 +95,94 @@ class _Sets:
 
 
 def find_duplicates(
-    store: Store, limits: Limits | None = None, progress: Progress = lambda part: None
+    store: Store, limits: Limits | None = None, progress: ShareDone = lambda share: None
 ) -> Duplicates:
     """Groups of photos that show the same picture; see the head of this file."""
     limits = limits or Limits()
-    until = time.monotonic() + limits.seconds
+    deadline = time.monotonic() + limits.seconds
     images = {image.row: image for image in store.catalog.images("ok")}
-    lost = set(store.unreadable)
-    sets, first = _Sets(), dict[str, int]()
-    for row in sorted(images):
-        # Features made elsewhere may have no file.
-        if images[row].sha256:
-            sets.join(row, first.setdefault(images[row].sha256, row))
+    sets = _same_files(images)
     rows = np.array(
-        [r for r in sorted(images) if sets.root(r) == r and images[r].segment not in lost],
+        [
+            row
+            for row in sorted(images)
+            if sets.root(row) == row and images[row].segment not in store.unreadable
+        ],
         np.int64,
     )
-    looked = rows[: limits.photos]
-    pairs, in_time = _similar_pairs(store, looked, limits, until, progress)
+    searched = rows[: limits.photos]
+    pairs, in_time = _similar_pairs(store, searched, limits, deadline, progress)
     compared = 0
     for a, b in pairs[: limits.pairs]:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             in_time = False
             break
         progress(0.5 + 0.5 * compared / len(pairs[: limits.pairs]))
         compared += 1
-        if sets.root(a) != sets.root(b) and _near(store, images[a], images[b], limits):
+        if sets.root(a) != sets.root(b) and _is_near(store, images[a], images[b], limits):
             sets.join(a, b)
-    members: dict[int, list[int]] = {}
-    for row in images:
-        members.setdefault(sets.root(row), []).append(row)
+    complete = in_time and len(searched) == len(rows) and len(pairs) <= limits.pairs
+    return Duplicates(_groups(images, sets), len(searched), compared, complete)
+
+
+def _same_files(images: dict[int, ImageRow]) -> _DisjointSets:
+    """The rows with images of the same bytes belong together; the oldest is the root."""
+    sets, first = _DisjointSets(), dict[str, int]()
+    for row in sorted(images):
+        # Features made elsewhere may have no file.
+        if digest := images[row].sha256:
+            sets.join(row, first.setdefault(digest, row))
+    return sets
+
+
+def _groups(images: dict[int, ImageRow], sets: _DisjointSets) -> tuple[Group, ...]:
+    members: dict[int, list[ImageRow]] = {}
+    for row, image in images.items():
+        members.setdefault(sets.root(row), []).append(image)
     groups = []
     for group in members.values():
         if len(group) > 1:
-            same = len({images[row].sha256 or row for row in group}) == 1
-            ids = tuple(sorted(images[row].id for row in group))
-            groups.append(Group(ids, SAME_FILE if same else NEAR))
-    complete = in_time and len(looked) == len(rows) and len(pairs) <= limits.pairs
-    groups.sort(key=lambda one: (-len(one.ids), one.ids))
-    return Duplicates(tuple(groups), len(looked), compared, complete)
+            is_same_file = len({image.sha256 or image.row for image in group}) == 1
+            ids = tuple(sorted(image.id for image in group))
+            groups.append(Group(ids, SAME_FILE if is_same_file else NEAR))
+    groups.sort(key=lambda group: (-len(group.ids), group.ids))
+    return tuple(groups)
 
 
 def _similar_pairs(
-    store: Store, rows: NDArray[np.int64], limits: Limits, until: float, progress: Progress
+    store: Store, rows: Rows, limits: Limits, deadline: float, progress: ShareDone
 ) -> tuple[list[tuple[int, int]], bool]:
-    """Pairs of rows that are similar enough, the most similar first; whether all were seen."""
+    """Pairs of rows that are similar enough, the most similar first; whether time sufficed."""
     vectors = store.global_descriptors(rows)
-    found: list[tuple[float, int, int]] = []
+    pairs: list[tuple[float, int, int]] = []
     for start in range(0, len(rows), _BLOCK):
-        if time.monotonic() > until:
-            return _best_first(found, rows), False
+        if time.monotonic() > deadline:
+            return _best_first(pairs, rows), False
         progress(0.5 * start / len(rows))
         products = vectors[start : start + _BLOCK] @ vectors[start:].T
         a, b = np.nonzero(np.triu(products >= limits.similarity, 1))
-        alike = products[a, b]
-        # A heap of photos that are all alike must not fill the memory.
-        best = np.argsort(-alike, kind="stable")[: 2 * limits.pairs]
-        found += zip(alike[best].tolist(), (a[best] + start).tolist(), (b[best] + start).tolist(),
-                     strict=True)  # fmt: skip
-        if len(found) > 20 * limits.pairs:
-            found = sorted(found, reverse=True)[: 2 * limits.pairs]
-    return _best_first(found, rows), True
+        similarities = products[a, b]
+        # Thousands of photos that are all alike must not fill the memory.
+        best = np.argsort(-similarities, kind="stable")[: 2 * limits.pairs]
+        pairs += zip(
+            similarities[best].tolist(),
+            (a[best] + start).tolist(),
+            (b[best] + start).tolist(),
+            strict=True,
+        )
+        if len(pairs) > 20 * limits.pairs:
+            pairs = sorted(pairs, reverse=True)[: 2 * limits.pairs]
+    return _best_first(pairs, rows), True
 
 
-def _best_first(
-    found: list[tuple[float, int, int]], rows: NDArray[np.int64]
-) -> list[tuple[int, int]]:
-    found.sort(key=lambda one: (-one[0], one[1:]))
-    return [(int(rows[a]), int(rows[b])) for _, a, b in found]
+def _best_first(pairs: list[tuple[float, int, int]], rows: Rows) -> list[tuple[int, int]]:
+    pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
+    return [(int(rows[a]), int(rows[b])) for _, a, b in pairs]
 
 
-def _near(store: Store, a: ImageRow, b: ImageRow, limits: Limits) -> bool:
-    one, other = store.features(a), store.features(b)
-    seen = verify_features(one, other, store.settings)
-    features = min(len(one.local), len(other.local))
-    return seen.verified and seen.inliers >= max(limits.inliers, limits.inlier_rate * features)
+def _is_near(store: Store, a: ImageRow, b: ImageRow, limits: Limits) -> bool:
+    first, second = store.features(a), store.features(b)
+    verification = verify_features(first, second, store.settings)
+    features = min(len(first.local), len(second.local))
+    enough = max(limits.inliers, limits.inlier_rate * features)
+    return verification.verified and verification.inliers >= enough

@@ -2,61 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from delg.errors import DelgError, ModelError, UsageError
 from delg.extraction.extractor import Extractor
-from delg.extraction.sift import DIM as SIFT_DIM
 from delg.images.decode import Source
 from delg.images.scan import Photo
-from delg.types import Box, ImageFeatures
-from delg.zoo.registry import DEFAULT_MODEL, find_model, load_model
-from index.browse import Filter, Selection, browse, labels, metadata_keys, reasons
-from index.duplicates import Duplicates, Limits, find_duplicates
-from index.duplicates import Progress as PartDone
-from index.formats.exchange import (
-    FeatureSpec,
-    ImportReport,
-    export_features,
-    import_features,
-    recorded_spec,
-)
-from index.ingest import AddReport, Progress, add
+from delg.types import Box, ImageFeatures, Progress
+from delg.zoo.registry import DEFAULT_MODEL
+from index.browse import Filter, ImagePage, browse, describe, most_frequent
+from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
+from index.feature_spec import FeatureSpec
+from index.formats.exchange import ImportReport, export_features, import_features
+from index.index_model import IndexModel, record_model, record_spec
+from index.ingest import AddReport, add
 from index.labels import GivenLabels, read_labels
 from index.results import QueryResult
 from index.search.orientation import Orientations
 from index.search.search import Search
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
-from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
 
 
-def _new_store(path: Path, facts: dict[str, str]) -> Store:
-    # What a killed attempt left behind may stay.
-    left = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal"}
-    if path.exists() and (not path.is_dir() or {one.name for one in path.iterdir()} - left):
-        raise UsageError(f"{path}: exists and is not empty; choose another place for the index")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        Catalog.create(path, facts)
-    except OSError as error:
-        raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
-    return Store(path)
-
-
 class ImageIndex:
     """Photos that can be searched by photo.
 
-    Made by :meth:`create` or :meth:`open`. An open index shows the state it was opened in until
-    :meth:`refresh` or a change of its own, whatever other processes add meanwhile. One process at
-    a time may change it.
+    Made by :meth:`create`, :meth:`open` or :meth:`open_or_create`. An open index shows the state
+    it was opened in until :meth:`refresh` or a change of its own, whatever other processes add
+    meanwhile. One process at a time may change it.
 
     Attributes:
         path: folder of the index.
@@ -64,8 +41,10 @@ class ImageIndex:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._extractor: Extractor | None = None
+        self._model = IndexModel(store)
         self.path = store.folder
+
+    # Opening and closing.
 
     @classmethod
     def create(
@@ -84,55 +63,32 @@ class ImageIndex:
             settings: see :class:`index.settings.IndexSettings`.
 
         Raises:
-            DelgError: the folder is in use or cannot be made.
+            UsageError: the folder is in use.
+            DelgError: the folder cannot be made.
             ModelError: there is no such model, or it has no weights.
         """
-        path, settings = Path(path), settings or IndexSettings()
-        files = find_model(model, weights, settings.extraction)
-        if not files.has_weights:
-            raise ModelError(files.missing())
-        shipped = model == files.settings.name
-        settings = settings.of_model(files.settings)
-        facts = {
-            "model": model if shipped else str(Path(model).absolute()),
-            "model_name": files.settings.name,
-            "weights": str(Path(weights).absolute()) if weights else "",
-            "fingerprint": files.fingerprint,
-            "global_dim": str(files.settings.global_head.dim),
-            "local_dim": str(
-                SIFT_DIM
-                if files.settings.local_head.kind == "sift"
-                else files.settings.local_head.dim
-            ),
-            "aggregated": "" if files.settings.has_global else "1",
-            "settings": settings.model_dump_json(),
-        }
-        return cls(_new_store(path, facts))
+        meta, settings = record_model(model, weights, settings or IndexSettings())
+        return cls(Store.create(Path(path), meta, settings))
 
     @classmethod
     def create_for_features(
-        cls, path: str | Path, kind: FeatureSpec, settings: IndexSettings | None = None
+        cls, path: str | Path, spec: FeatureSpec, settings: IndexSettings | None = None
     ) -> ImageIndex:
-        """A new, empty index for features of models that are not here; see :meth:`import_from`.
+        """A new, empty index for features that are made elsewhere; see :meth:`import_from`.
 
         Args:
-            path: folder to make; it must not exist or be empty.
-            kind: what the features have in common; their name and widths are the fingerprint.
-
-        Raises:
-            DelgError: the folder is in use or cannot be made.
+            path, settings: see :meth:`create`.
+            spec: what the features have in common.
         """
-        facts = {
-            "model": "",
-            "model_name": kind.model,
-            "weights": "",
-            "fingerprint": kind.fingerprint,
-            "global_dim": str(kind.global_dim),
-            "local_dim": str(kind.local_dim),
-            "aggregated": "1" if kind.aggregated else "",
-            "settings": (settings or IndexSettings()).of_model(None).model_dump_json(),
-        }
-        return cls(_new_store(Path(path), facts))
+        meta, settings = record_spec(spec, settings or IndexSettings())
+        return cls(Store.create(Path(path), meta, settings))
+
+    def create_like(self, path: str | Path) -> ImageIndex:
+        """A new, empty index of the same model and settings; see :meth:`create`."""
+        model, weights = self._model.location, self._model.weights
+        other = ImageIndex.create(path, model, weights, self.settings)
+        other.use(self.extractor)
+        return other
 
     @classmethod
     def open(cls, path: str | Path) -> ImageIndex:
@@ -143,20 +99,42 @@ class ImageIndex:
         """
         return cls(Store(Path(path)))
 
+    @classmethod
+    def open_or_create(
+        cls,
+        path: str | Path,
+        model: str | None = None,
+        weights: str | Path | None = None,
+        settings: IndexSettings | None = None,
+    ) -> ImageIndex:
+        """The index in that folder; a new, empty one if there is none.
+
+        Args:
+            path: folder of the index.
+            model: a shipped model's name or a model's folder, which an existing index must have
+                been made by; None is the index's own, or the default one for a new index.
+            weights, settings: for a new index; see :meth:`create`. An existing one keeps its own;
+                :meth:`configure` changes its settings.
+
+        Raises:
+            UsageError: the index was made by another model.
+            DelgError: as :meth:`create` and :meth:`open` do.
+        """
+        if not cls.exists(path):
+            return cls.create(path, model or DEFAULT_MODEL, weights, settings)
+        images = cls.open(path)
+        images.check_model(model)
+        return images
+
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether an index lies there."""
+        """Whether there is an index in that folder."""
         return (Path(path) / CATALOG_FILE).exists()
 
     def __enter__(self) -> ImageIndex:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -167,18 +145,7 @@ class ImageIndex:
         """Show the newest committed state."""
         self._store.refresh()
 
-    def __len__(self) -> int:
-        return self._store.catalog.count("ok")
-
-    @property
-    def settings(self) -> IndexSettings:
-        """As recorded with the index, and overrides of :meth:`configure`."""
-        return self._store.settings
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model that made the features."""
-        return self._store.catalog.meta("fingerprint")
+    # Model and settings.
 
     @property
     def extractor(self) -> Extractor:
@@ -187,27 +154,22 @@ class ImageIndex:
         Raises:
             ModelError: it is gone, or its fingerprint is no longer that of the stored features.
         """
-        if self._extractor is None:
-            meta = self._store.catalog.meta
-            if not meta("model"):
-                raise ModelError(
-                    f"{self.path} holds features of {meta('model_name')!r}, made elsewhere: "
-                    "it can be searched with features of that kind, not with photos"
-                )
-            extractor = load_model(
-                meta("model"),
-                meta("weights") or None,
-                self.settings.extraction,
-                self.settings.images,
-            )
-            self._check_fingerprint(extractor)
-            self._extractor = extractor
-        return self._extractor
+        return self._model.extractor
 
     @property
     def accepts_images(self) -> bool:
         """Whether it was made by a model that is known here, so that photos can search it."""
-        return bool(self._store.catalog.meta("model"))
+        return bool(self._model.location)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the features."""
+        return self._model.fingerprint
+
+    @property
+    def feature_spec(self) -> FeatureSpec:
+        """What the features of the index have in common."""
+        return FeatureSpec.of_store(self._store)
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.
@@ -215,33 +177,22 @@ class ImageIndex:
         Raises:
             ModelError: the index was made by another.
         """
-        self._check_fingerprint(extractor)
-        self._extractor = extractor
+        self._model.use(extractor)
 
     def check_model(self, model: str | None) -> None:
-        """Make sure that the index was made by a model that someone names; None names none.
+        """Make sure that the index was made by that model; None is any.
 
         Raises:
             UsageError: another made it.
             ModelError: there is no such model.
         """
-        if model is None:
-            return
-        asked = find_model(model, extraction=self.settings.extraction).fingerprint
-        if asked != self.fingerprint:
-            raise UsageError(
-                f"{self.path} was made by model {self._store.catalog.meta('model_name')} "
-                f"{self.fingerprint}; {model} is {asked}: "
-                "leave --model out, or choose another --index"
-            )
+        if model is not None:
+            self._model.check_name(model)
 
-    def _check_fingerprint(self, extractor: Extractor) -> None:
-        if extractor.fingerprint != self.fingerprint:
-            raise ModelError(
-                f"{self.path} was made by model {self._store.catalog.meta('model_name')} "
-                f"{self.fingerprint}, but {extractor.name} here is {extractor.fingerprint}: "
-                "use that model, or build a new index"
-            )
+    @property
+    def settings(self) -> IndexSettings:
+        """As recorded with the index, with overrides of :meth:`configure`."""
+        return self._store.settings
 
     def configure(self, overrides: Any, origin: str = "settings", record: bool = False) -> None:
         """Replace some settings, for this object or, with ``record``, for good.
@@ -260,6 +211,8 @@ class ImageIndex:
         with self._store.lock():
             self._store.set_settings(merge(self.settings, overrides, origin))
 
+    # Changing.
+
     def add(
         self,
         sources: str | Path | Iterable[str | Path | Photo],
@@ -277,32 +230,44 @@ class ImageIndex:
             BusyError: another process is writing.
             UsageError: a source or the label file cannot be used.
         """
-        chosen = read_labels(labels, prefix)
-        listed = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
-            return add(self._store, lambda: self.extractor, listed, chosen, prefix, progress)
+            return add(self._store, lambda: self.extractor, sources, labels_by_id, prefix, progress)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Take images out; their space is freed by :meth:`compact`.
+        """Remove images; their space is freed by :meth:`compact`.
 
         Returns:
-            How many.
+            Number of images removed.
 
         Raises:
             UsageError: an id is not in the index; nothing is removed.
         """
-        wanted = list(dict.fromkeys(ids))
+        ids = list(dict.fromkeys(ids))
         with self._store.lock():
-            unknown = [one for one in wanted if self._store.catalog.by_id(one) is None]
-            if unknown:
-                raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
-            self._store.remove(wanted)
-        return len(wanted)
+            self._store.remove(ids)
+        return len(ids)
 
-    def vanished(self) -> list[str]:
-        """Ids of images whose file is gone."""
-        images = self._store.catalog.images()
-        return [image.id for image in images if not Path(image.path).exists()]
+    def import_from(
+        self,
+        sources: Iterable[str | Path],
+        format_name: str | None = None,
+        photos: Iterable[str | Path] = (),
+        progress: Progress | None = None,
+    ) -> ImportReport:
+        """Add features made elsewhere; see :func:`index.formats.exchange.import_features`."""
+        files, folders = [Path(path) for path in sources], [Path(path) for path in photos]
+        spec = self.feature_spec
+        with self._store.lock():
+            return import_features(self._store, spec, files, format_name, folders, progress)
+
+    def compact(self) -> int:
+        """Free the space of removed and replaced images; returns the bytes freed."""
+        with self._store.lock():
+            return compact(self._store)
+
+    # Searching.
 
     def query(
         self,
@@ -328,7 +293,7 @@ class ImageIndex:
         """
         stores = [self._store]
         for other in others:
-            other._check_fingerprint(self.extractor)
+            other._model.check_fingerprint(self.extractor)
             stores.append(other._store)
         return Search(stores, self.extractor, source, box)
 
@@ -347,69 +312,19 @@ class ImageIndex:
         Raises:
             UsageError: descriptors are of another width.
         """
-        kind = self.feature_spec
-        widths = len(features.global_descriptor), features.local.descriptors.shape[1]
-        if widths[0] != kind.global_dim or (len(features.local) and widths[1] != kind.local_dim):
-            raise UsageError(
-                f"{self.path} holds descriptors of {kind.global_dim} and {kind.local_dim} numbers "
-                f"(global and local), the query's have {widths[0]} and {widths[1]}"
-            )
+        self.feature_spec.check(features, self.path)
         return Search([self._store], None, features).hits(k, rerank, "1", without)
 
-    @property
-    def feature_spec(self) -> FeatureSpec:
-        """What the features of the index have in common."""
-        return recorded_spec(self._store)
+    def duplicates(
+        self, limits: Limits | None = None, progress: ShareDone = lambda share: None
+    ) -> Duplicates:
+        """Photos that are in the index more than once; see :mod:`index.duplicates`."""
+        return find_duplicates(self._store, limits, progress)
 
-    def export(self, out: str | Path, kind: str, progress: Progress | None = None) -> int:
-        """Write all features for other tools; see
-        :func:`index.formats.exchange.export_features`."""
-        return export_features(self._store, Path(out), kind, progress)
+    # Looking inside.
 
-    def import_from(
-        self,
-        sources: Iterable[str | Path],
-        kind: str | None = None,
-        photos: Iterable[str | Path] = (),
-        progress: Progress | None = None,
-    ) -> ImportReport:
-        """Put in features made elsewhere; see :func:`index.formats.exchange.import_features`."""
-        files, folders = [Path(one) for one in sources], [Path(one) for one in photos]
-        with self._store.lock():
-            return import_features(self._store, self.feature_spec, files, kind, folders, progress)
-
-    def compact(self) -> int:
-        """Free the space of removed and replaced images; returns the bytes freed."""
-        with self._store.lock():
-            return compact(self._store)
-
-    def check(self) -> CheckReport:
-        """Read everything and say what is damaged."""
-        return check(self._store)
-
-    def info(self) -> dict[str, Any]:
-        """What the index holds, as plain values."""
-        store = self._store
-        segments = store.catalog.segments()
-        size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-        images = len(self)
-        return {
-            "index": str(self.path),
-            "model": store.catalog.meta("model_name"),
-            "fingerprint": self.fingerprint,
-            "images": images,
-            "failed": store.catalog.count("failed"),
-            "segments": len(segments),
-            "dead": sum(segment.images for segment in segments) - images,
-            "bytes": size,
-            "bytes_per_image": round(size / images) if images else None,
-            "shortlist": store.ann_index.kind,
-            "settings": json.loads(store.settings.model_dump_json()),
-        }
-
-    def unreadable_segments(self) -> list[str]:
-        """What is wrong with segments that cannot be read; their photos cannot be found."""
-        return [f"{problem}; {HOW_TO_REPAIR}" for problem in self._store.unreadable.values()]
+    def __len__(self) -> int:
+        return self._store.catalog.count("ok")
 
     def ids(self) -> list[str]:
         """Ids of the images that can be found."""
@@ -420,19 +335,8 @@ class ImageIndex:
         rows = map(self._store.catalog.by_id, ids)
         return {row.id: row.path for row in rows if row is not None}
 
-    def create_like(self, path: str | Path) -> ImageIndex:
-        """A new, empty index of the same model and settings; see :meth:`create`."""
-        meta = self._store.catalog.meta
-        other = ImageIndex.create(path, meta("model"), meta("weights") or None, self.settings)
-        other.use(self.extractor)
-        return other
-
-    def failures(self) -> dict[str, str]:
-        """Id -> reason of every photo that could not be used."""
-        return {image.id: image.reason or "" for image in self._store.catalog.images("failed")}
-
     def image(self, image_id: str) -> ImageRow | None:
-        """What is known of one image."""
+        """What is known of one image; None if it is not in the index."""
         return self._store.catalog.by_id(image_id)
 
     def features(self, image_id: str) -> ImageFeatures:
@@ -442,24 +346,40 @@ class ImageIndex:
             UsageError: it is not in the index.
             DelgError: it has none, or they cannot be read.
         """
-        row = self._store.catalog.by_id(image_id)
-        if row is None:
-            raise UsageError(f"{self.path}: has no image {image_id}")
+        [row] = self._store.catalog.by_ids([image_id])
         return self._store.features(row)
 
-    def browse(self, wanted: Filter, limit: int, offset: int = 0) -> Selection:
-        """The images that a filter lets pass, by id; see :mod:`index.browse`."""
-        return browse(self._store.catalog, wanted, limit, offset)
+    def export(self, out: str | Path, format_name: str, progress: Progress | None = None) -> int:
+        """Write all features for other tools; see
+        :func:`index.formats.exchange.export_features`."""
+        return export_features(self._store, Path(out), format_name, progress)
 
-    def counts(self, most: int = 1000) -> dict[str, list[tuple[str, int]]]:
+    def browse(self, condition: Filter, limit: int, offset: int = 0) -> ImagePage:
+        """The images that pass a filter, by id; see :mod:`index.browse`."""
+        return browse(self._store.catalog, condition, limit, offset)
+
+    def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
         """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
         the number of images."""
-        catalog = self._store.catalog
-        kinds = (("labels", labels), ("metadata", metadata_keys), ("reasons", reasons))
-        return {name: count(catalog, most) for name, count in kinds}
+        return most_frequent(self._store.catalog, limit)
 
-    def duplicates(
-        self, limits: Limits | None = None, progress: PartDone = lambda part: None
-    ) -> Duplicates:
-        """Photos that are there more than once; see :mod:`index.duplicates`."""
-        return find_duplicates(self._store, limits, progress)
+    def info(self) -> dict[str, Any]:
+        """What the index holds, as plain values."""
+        return describe(self._store)
+
+    def failures(self) -> dict[str, str]:
+        """Id -> reason of every photo that could not be used."""
+        return {image.id: image.reason or "" for image in self._store.catalog.images("failed")}
+
+    def vanished(self) -> list[str]:
+        """Ids of images whose file is gone."""
+        images = self._store.catalog.images()
+        return [image.id for image in images if not Path(image.path).exists()]
+
+    def unreadable_segments(self) -> list[str]:
+        """What is wrong with segments that cannot be read; their photos cannot be found."""
+        return [f"{problem}; {HOW_TO_REPAIR}" for problem in self._store.unreadable.values()]
+
+    def check(self) -> CheckReport:
+        """Read everything and say what is damaged."""
+        return check(self._store)

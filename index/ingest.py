@@ -1,4 +1,4 @@
-"""Ingest: photos on disk become rows and features, only where something is new."""
+"""Photos on disk become rows and features of an index; only what is new or changed is extracted."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from delg.extraction.extractor import Extractor
 from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
 from delg.images.scan import Photo, scan
-from delg.types import Failure, ImageFeatures
-from index.labels import Label, Labels
+from delg.types import Failure, ImageFeatures, Progress
+from index.labels import Labels
 from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.store import Store
 
-# Called as progress(done, total, failed) after every photo.
-Progress = Callable[[int, int, int], None]
-
 
 @dataclass(frozen=True)
 class AddReport:
-    """What an ``add`` did.
+    """The result of an ``add``.
 
     Attributes:
         added, updated, unchanged: numbers of photos: new; extracted again as their bytes changed;
-            left alone.
+            left as they were.
         failed: photos that cannot be used, with the reason.
         vanished: ids in the index whose file is no longer below the sources.
         unknown_labels: ids in the label file that name no photo in the index.
@@ -47,11 +44,11 @@ class AddReport:
 
 @dataclass
 class _Plan:
-    """What has to be done for the photos found."""
+    """What has to be done for the photos below the sources."""
 
     extract: list[tuple[Photo, ImageRow | None]] = field(default_factory=list)
     # Rows whose features stay but whose path, time or label is new.
-    touch: list[ImageRow] = field(default_factory=list)
+    update: list[ImageRow] = field(default_factory=list)
     unchanged: int = 0
     failed: list[Failure] = field(default_factory=list)
 
@@ -66,8 +63,8 @@ def _same_bytes(photo: Photo, row: ImageRow, size: int) -> bool:
 
 
 def _relabelled(row: ImageRow, labels: Labels | None) -> ImageRow:
-    found = labels.get(row.id) if labels else None
-    return replace(row, label=found.label, metadata=found.metadata) if found else row
+    label = labels.get(row.id) if labels else None
+    return replace(row, label=label.label, metadata=label.metadata) if label else row
 
 
 def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan:
@@ -79,26 +76,31 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan
             continue
         try:
             size, mtime_ns = _stat(photo)
-            moved = row.path != str(photo.path)
-            # Features that were imported have no path.
-            if moved and row.path and Path(row.path).exists() and not photo.path.samefile(row.path):
-                plan.failed.append(_taken(photo, row))
+            if _is_of_another_photo(photo, row):
+                plan.failed.append(_id_is_used(photo, row))
                 continue
-            same_time = not moved and (size, mtime_ns) == (row.size, row.mtime_ns)
-            if not same_time and not _same_bytes(photo, row, size):
+            is_untouched = (str(photo.path), size, mtime_ns) == (row.path, row.size, row.mtime_ns)
+            if not is_untouched and not _same_bytes(photo, row, size):
                 plan.extract.append((photo, row))
                 continue
         except OSError as error:
             plan.failed.append(Failure(str(photo.path), f"cannot be read: {error.strerror}"))
             continue
         plan.unchanged += 1
-        new = _relabelled(replace(row, path=str(photo.path), mtime_ns=mtime_ns), labels)
-        if new != row:
-            plan.touch.append(new)
+        updated = _relabelled(replace(row, path=str(photo.path), mtime_ns=mtime_ns), labels)
+        if updated != row:
+            plan.update.append(updated)
     return plan
 
 
-def _taken(photo: Photo, row: ImageRow) -> Failure:
+def _is_of_another_photo(photo: Photo, row: ImageRow) -> bool:
+    """Whether the id is already that of a photo elsewhere, which is still there."""
+    # Imported features may have no path.
+    is_elsewhere = bool(row.path) and row.path != str(photo.path) and Path(row.path).exists()
+    return is_elsewhere and not photo.path.samefile(row.path)
+
+
+def _id_is_used(photo: Photo, row: ImageRow) -> Failure:
     reason = f"its id {photo.id!r} belongs to {row.path}; add it with a --prefix"
     return Failure(str(photo.path), reason)
 
@@ -113,9 +115,9 @@ class _Batch:
 
     def is_due(self, settings: StoreSettings) -> bool:
         """Whether there is something to commit, and enough of it or for long enough."""
-        waited = time.monotonic() - self._started
-        full = len(self.images) >= settings.segment_images
-        return full or (bool(self.images) and waited >= settings.segment_seconds)
+        seconds = time.monotonic() - self._started
+        is_full = len(self.images) >= settings.segment_images
+        return is_full or (bool(self.images) and seconds >= settings.segment_seconds)
 
 
 def add(
@@ -133,11 +135,11 @@ def add(
 
     Args:
         store: of the index.
-        extractor: gives the index's model; called only where there is something to extract.
+        extractor: returns the index's model; called only if there is something to extract.
         sources: folders and files, or photos that have an id already.
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
-        progress: see ``Progress``.
+        progress: called as ``progress(done, total, failed)`` after every photo.
 
     Raises:
         UsageError: a source does not exist.
@@ -147,29 +149,25 @@ def add(
     photos, failed = scan(sources, prefix)
     plan = _plan(store, photos, labels)
     failed += plan.failed
-    _touch(store, plan.touch)
-    broken = _extract(store, extractor, plan, labels, progress)
-    failed += broken.values()
-    done = [row for photo, row in plan.extract if photo.id not in broken]
-    updated = sum(row is not None and row.state == "ok" for row in done)
+    if plan.update:
+        with store.catalog.write() as db:
+            update_images(db, plan.update)
+    failures = _extract(store, extractor, plan, labels, progress)
+    failed += failures.values()
+    # What the index knew before of each photo that was extracted.
+    previous = [row for photo, row in plan.extract if photo.id not in failures]
+    updated = sum(row is not None and row.state == "ok" for row in previous)
     if not store.ann_index_current:
         store.save_ann_index()
     return AddReport(
-        added=len(done) - updated,
+        added=len(previous) - updated,
         updated=updated,
         unchanged=plan.unchanged,
         failed=failed,
         vanished=_vanished(store, sources, {photo.id for photo in photos}),
-        unknown_labels=_unknown(store, labels, prefix),
+        unknown_labels=_unknown_labels(store, labels),
         seconds=time.monotonic() - started,
     )
-
-
-def _touch(store: Store, rows: list[ImageRow]) -> None:
-    if not rows:
-        return
-    with store.catalog.write() as db:
-        update_images(db, rows)
 
 
 def _extract(
@@ -182,34 +180,33 @@ def _extract(
     """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
     by id. While a batch is written, the next is extracted."""
     failed: dict[str, Failure] = {}
-    batch, written = _Batch(), Future[None]()
-    written.set_result(None)
-    facts: dict[str, tuple[int, int, str]] = {}
+    batch, commit = _Batch(), Future[None]()
+    commit.set_result(None)
+    # Size, modification time and SHA-256 by id, until the photo's features arrive.
+    files: dict[str, tuple[int, int, str]] = {}
 
     def read(photo: Photo) -> bytes:
         # The stat comes first: a photo changed while it is read counts as changed next time.
         try:
             size, mtime_ns = _stat(photo)
         except OSError as error:
-            facts[photo.id] = (0, 0, "")
+            files[photo.id] = (0, 0, "")
             raise ImageError(f"cannot be read: {error.strerror}") from None
-        facts[photo.id] = (size, mtime_ns, "")
+        files[photo.id] = (size, mtime_ns, "")
         data = read_bytes(photo.path)
-        facts[photo.id] = (size, mtime_ns, hashlib.sha256(data).hexdigest())
+        files[photo.id] = (size, mtime_ns, hashlib.sha256(data).hexdigest())
         return data
 
     photos = [photo for photo, _ in plan.extract]
     results = extractor().extract_many(photos, read) if photos else iter(())
     with ThreadPoolExecutor(1) as writer:
         for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
-            size, mtime_ns, digest = facts.pop(photo.id)
-            known = labels.get(photo.id) if labels else None
+            size, mtime_ns, digest = files.pop(photo.id)
             old = plan.extract[number - 1][1]
-            label = known or (Label(old.label, old.metadata) if old else Label(None))
-            row = ImageRow(
-                photo.id, str(photo.path), size, mtime_ns, digest,
-                label=label.label, metadata=label.metadata,
-            )  # fmt: skip
+            row = ImageRow(photo.id, str(photo.path), size, mtime_ns, digest)
+            if old is not None:
+                row = replace(row, label=old.label, metadata=old.metadata)
+            row = _relabelled(row, labels)
             if isinstance(result, Failure):
                 failed[photo.id] = Failure(str(photo.path), result.reason)
                 # What is stored of a photo that could be read before stays.
@@ -221,10 +218,10 @@ def _extract(
             if progress:
                 progress(number, len(photos), len(failed))
             if batch.is_due(store.settings.store):
-                written.result()
-                written = writer.submit(store.commit, batch.images, batch.features)
+                commit.result()
+                commit = writer.submit(store.commit, batch.images, batch.features)
                 batch = _Batch()
-        written.result()
+        commit.result()
         if batch.images:
             store.commit(batch.images, batch.features)
     return failed
@@ -232,8 +229,8 @@ def _extract(
 
 def _vanished(store: Store, sources: list[str | Path | Photo], present: set[str]) -> list[str]:
     """Ids of images whose file lay below one of the source folders and is gone."""
-    places = [Path(source) for source in sources if not isinstance(source, Photo)]
-    folders = [place.absolute() for place in places if place.is_dir()]
+    paths = [Path(source) for source in sources if not isinstance(source, Photo)]
+    folders = [path.absolute() for path in paths if path.is_dir()]
     return [
         row.id
         for row in store.catalog.images()
@@ -243,7 +240,6 @@ def _vanished(store: Store, sources: list[str | Path | Photo], present: set[str]
     ]
 
 
-def _unknown(store: Store, labels: Labels | None, prefix: str) -> list[str]:
-    if labels is None:
-        return []
-    return sorted(one for one in labels.ids() if store.catalog.by_id(one) is None)
+def _unknown_labels(store: Store, labels: Labels | None) -> list[str]:
+    ids = labels.ids() if labels else set()
+    return sorted(image_id for image_id in ids if store.catalog.by_id(image_id) is None)

@@ -11,27 +11,34 @@ from delg.errors import UsageError
 
 @dataclass(frozen=True)
 class Label:
-    """What is known of one image besides its pixels."""
+    """What is known of an image apart from its pixels.
+
+    Attributes:
+        label: what it shows; None if that is unknown.
+        metadata: anything else, by key.
+    """
 
     label: str | None
     metadata: dict[str, str] = field(default_factory=dict)
 
 
 class FolderLabels:
-    """The label of a photo is the name of the folder it lies in; of a photo at the top, none.
+    """The label of a photo is the name of its folder; a photo at the top has none.
 
     Args:
-        prefix: stands before every id and names no folder.
+        prefix: stands before every id and is no folder.
     """
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
 
     def get(self, image_id: str) -> Label | None:
+        """The label of an image."""
         parent = PurePosixPath(image_id.removeprefix(self._prefix)).parent.name
         return Label(parent or None)
 
     def ids(self) -> set[str]:
+        """Ids of images that must exist; none, as every photo has a folder."""
         return set()
 
 
@@ -51,13 +58,13 @@ class FileLabels:
                 if missing:
                     raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")
                 for values in reader:
-                    self._put(dict(values), f"{path}, line {reader.line_num}")
+                    self._add(dict(values), f"{path}, line {reader.line_num}")
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
         except (csv.Error, UnicodeDecodeError) as error:
             raise UsageError(f"{path}: not a UTF-8 CSV file: {error}") from None
 
-    def _put(self, values: dict[str | None, str | None], where: str) -> None:
+    def _add(self, values: dict[str | None, str | None], where: str) -> None:
         if None in values or None in values.values():
             raise UsageError(f"{where}: has more or fewer fields than the header")
         texts = {str(key): str(value) for key, value in values.items()}
@@ -67,22 +74,26 @@ class FileLabels:
         self._labels[image_id] = Label(label or None, texts)
 
     def get(self, image_id: str) -> Label | None:
+        """The label of an image; None if nothing is known of it."""
         return self._labels.get(image_id)
 
     def ids(self) -> set[str]:
+        """Ids of all images with a label."""
         return set(self._labels)
 
 
 class GivenLabels:
-    """Labels by id, as a program gives them."""
+    """Labels by id, given by a program."""
 
     def __init__(self, labels: dict[str, Label]) -> None:
         self._labels = labels
 
     def get(self, image_id: str) -> Label | None:
+        """The label of an image; None if nothing is known of it."""
         return self._labels.get(image_id)
 
     def ids(self) -> set[str]:
+        """Ids of all images with a label."""
         return set(self._labels)
 
 
@@ -90,7 +101,14 @@ Labels = FolderLabels | FileLabels | GivenLabels
 
 
 def read_labels(choice: str | Labels | None, prefix: str = "") -> Labels | None:
-    """Labels as chosen on the command line: "folders", a CSV file, or none; or given ones."""
+    """Labels as chosen on the command line: "folders", a CSV file or None; others stay as they are.
+
+    Args:
+        prefix: stands before every id.
+
+    Raises:
+        UsageError: the file cannot be used.
+    """
     if choice is None or not isinstance(choice, str):
         return choice
     return FolderLabels(prefix) if choice == "folders" else FileLabels(choice)

@@ -14,7 +14,7 @@ from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
 from eval.speed.harness import Bench, Growth, Point, Result, Row, stage
 from eval.speed.synthetic_vectors import DIM, Vectors
-from index.formats.exchange import FeatureSpec
+from index.feature_spec import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
 from index.storage.catalog_tables import ImageRow, SegmentRow, insert_segment, put_images

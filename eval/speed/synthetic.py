@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import FloatArray, ImageFeatures, LocalFeatures
-from index.formats.exchange import FeatureSpec
+from index.feature_spec import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
 from index.storage.catalog_tables import ImageRow

@@ -89,7 +89,7 @@ def _open_or_create(
     from delg.settings import parse, read_yaml
     from index import ImageIndex, IndexSettings
     from index.formats import read
-    from index.formats.exchange import first_spec
+    from index.formats.exchange import read_spec
 
     if ImageIndex.exists(index):
         images = open_index(index, config)
@@ -106,7 +106,7 @@ def _open_or_create(
             f"{sources[0]} does not say which model made its features; give --model NAME"
         )
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
-    spec = first_spec(sources, kind, name)
+    spec = read_spec(sources, kind, name)
     if _is_installed(name, None if model else source.fingerprint):
         images = ImageIndex.create(index, name, settings=settings)
         if images.feature_spec.widths == spec.widths:

@@ -117,7 +117,7 @@ def _query_features(
     """Query with the features of every photo in the files; each query is named by its id."""
     from delg.types import Failure
     from index.formats import read
-    from index.formats.exchange import as_features
+    from index.formats.exchange import as_image_features
     from index.formats.parsed import BadFeaturesError
 
     failed, answered = [], 0
@@ -128,7 +128,7 @@ def _query_features(
             failed.append(parsed)
             continue
         try:
-            features = as_features(parsed, images.feature_spec)
+            features = as_image_features(parsed, images.feature_spec)
         except BadFeaturesError as error:
             failed.append(Failure(parsed.id, str(error)))
             continue

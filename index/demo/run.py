@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from delg.images.decode import decode
+from delg.types import Progress
 from delg.zoo.registry import find_model
 from index.demo.photos import DemoQuery, make_gallery
 from index.image_index import ImageIndex
 from index.results import QueryResult
 from index.visualize.draw_matches import Pixels
 from index.visualize.html_report import write_html_report
-
-# Called as progress(done, total, failed).
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)

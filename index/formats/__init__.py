@@ -1,10 +1,10 @@
-"""Feature files of this engine and of its neighbours, one module a layout.
+"""Feature files of this engine and of other tools, one module per layout.
 
-| name | what | layout |
+| name | files | layout |
 |---|---|---|
-| delg | a folder, two files a photo | :mod:`index.formats.delg` |
+| delg | a folder, two files per photo | :mod:`index.formats.delg` |
 | hloc | one HDF5 file, also this engine's own | :mod:`index.formats.hloc` |
-| colmap | a folder of HDF5 files, one for each kind of value | :mod:`index.formats.colmap` |
+| colmap | a folder of HDF5 files, one per kind of value | :mod:`index.formats.colmap` |
 | npz | one archive of NumPy arrays | :mod:`index.formats.npz` |
 """
 
@@ -20,61 +20,67 @@ from index.formats.parsed import FeatureSource, ParsedFeatures
 
 FORMATS = ("delg", "hloc", "colmap", "npz", "hdf5")
 Features = Iterable[tuple[str, ImageFeatures]]
+_SUFFIXES = {
+    ".npz": "npz",
+    ".h5": "hloc",
+    ".hdf5": "hloc",
+    ".delg_global": "delg",
+    ".delg_local": "delg",
+    ".delf": "delg",
+}
 _MODULES = {name: f"index.formats.{name}" for name in ("delg", "hloc", "colmap", "npz")}
 
 
-def writer(kind: str) -> Callable[[Path, Features, FeatureSource], int]:
-    """The function that writes that format; it returns how many photos it wrote.
+def writer(format_name: str) -> Callable[[Path, Features, FeatureSource], int]:
+    """The function that writes that format; it returns the number of photos.
 
     Raises:
         UsageError: there is no such format.
     """
-    if kind == "hdf5":
+    if format_name == "hdf5":
         from index.formats.feature_file import write_features
 
-        return lambda path, features, origin: write_features(
-            path, features, origin.model, origin.fingerprint
+        return lambda path, features, source: write_features(
+            path, features, source.model, source.fingerprint
         )
-    _check(kind)
-    return import_module(_MODULES[kind]).write
+    _check(format_name)
+    return import_module(_MODULES[format_name]).write
 
 
 def read(
-    paths: Sequence[Path], kind: str | None = None
+    paths: Sequence[Path], format_name: str | None = None
 ) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
-    """What the files say of their model, and the features of each photo, by id.
+    """The model that the files name, and the features of each photo.
 
     Args:
         paths: files or folders of one format; photos with the same id in several are put together,
             so that local and global features may come from different files.
-        kind: the format; None looks at the first path.
+        format_name: of ``FORMATS``; None goes by the first path.
 
     Raises:
-        UsageError: a path does not exist, or its format cannot be told.
+        UsageError: a path does not exist, or does not show its format.
         FeatureFileError: a file as a whole cannot be read.
     """
     for path in paths:
         if not path.exists():
             raise UsageError(f"{path}: no such file or folder")
-    kind = kind or _kind_of(paths[0])
-    # This engine's own HDF5 differs from hloc's in attributes that the reader sees.
-    kind = "hloc" if kind == "hdf5" else kind
-    _check(kind)
-    return import_module(_MODULES[kind]).read(paths)
+    format_name = format_name or _format_of(paths[0])
+    # The reader tells this engine's own HDF5 from hloc's by its attributes.
+    format_name = "hloc" if format_name == "hdf5" else format_name
+    _check(format_name)
+    return import_module(_MODULES[format_name]).read(paths)
 
 
-def _check(kind: str) -> None:
-    if kind not in _MODULES:
-        raise UsageError(f"no format is called {kind!r}; there are {', '.join(FORMATS)}")
+def _check(format_name: str) -> None:
+    if format_name not in _MODULES:
+        raise UsageError(f"no format is called {format_name!r}; there are {', '.join(FORMATS)}")
 
 
-def _kind_of(path: Path) -> str:
+def _format_of(path: Path) -> str:
     if path.is_dir():
         files = ("keypoints.h5", "global_descriptors.h5")
         return "colmap" if any((path / name).exists() for name in files) else "delg"
-    kind = {".npz": "npz", ".h5": "hloc", ".hdf5": "hloc"}.get(path.suffix.lower())
-    if path.suffix.lower() in (".delg_global", ".delg_local", ".delf"):
-        kind = "delg"
-    if kind is None:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
         raise UsageError(f"{path}: its name does not tell the format; give --format")
-    return kind
+    return _SUFFIXES[suffix]

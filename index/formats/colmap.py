@@ -1,14 +1,13 @@
-"""Features for COLMAP as its HDF5 import scripts take them: a file for each kind of value.
+"""Features for COLMAP as its HDF5 import scripts take them: one file per kind of value.
 
     keypoints.h5           (N, 2), (x, y), pixels, (0.5, 0.5) at the centre of the top-left pixel
     descriptors.h5         (N, d)
     scores.h5, scales.h5   (N,)
     global_descriptors.h5  (D,), which COLMAP has no use for
 
-In each file a photo is one dataset, named by its path below the photos' folder; ``/`` in it makes
-groups, which scripts that look at the top alone do not enter. The attributes ``width`` and
-``height`` of the keypoints are this engine's addition. Of keypoints with more columns the first
-two count.
+In each file a photo is one dataset, named by its path below the photos' folder; ``/`` in a path
+makes groups, which some scripts do not enter. The attributes ``width`` and ``height`` of the
+keypoints are this engine's addition. Of keypoints with more than two columns the first two count.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ import numpy as np
 from delg.errors import DelgError
 from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
-from index.formats.hdf5 import array, find, opened, text, walk
-from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, checked
+from index.formats.hdf5 import find, open_hdf5, read_array, read_text, walk
+from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
 
 _FILES = {
     "keypoints": "keypoints.h5",
@@ -34,11 +33,11 @@ _FILES = {
     "global_descriptor": "global_descriptors.h5",
 }
 # COLMAP counts from the corner of the top-left pixel, this engine from its centre.
-_HALF = np.float32(0.5)
+_CORNER = np.float32(0.5)
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
-    """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+    """Write a folder; returns the number of photos. See :func:`index.formats.writer`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,17 +47,17 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Fea
         files, checks = {}, []
         for kind, name in _FILES.items():
             files[kind], check = stack.enter_context(new_file(path / name))
-            files[kind].attrs.update(model=origin.model, fingerprint=origin.fingerprint)
+            files[kind].attrs.update(model=source.model, fingerprint=source.fingerprint)
             checks.append(check)
-        for image_id, one in features:
+        for image_id, image in features:
             for check in checks:
                 check()
-            files["keypoints"][image_id] = one.local.keypoints + _HALF
-            files["keypoints"][image_id].attrs.update(width=one.width, height=one.height)
-            files["descriptors"][image_id] = one.local.descriptors
-            files["scores"][image_id] = one.local.scores
-            files["scales"][image_id] = one.local.scales
-            files["global_descriptor"][image_id] = one.global_descriptor
+            files["keypoints"][image_id] = image.local.keypoints + _CORNER
+            files["keypoints"][image_id].attrs.update(width=image.width, height=image.height)
+            files["descriptors"][image_id] = image.local.descriptors
+            files["scores"][image_id] = image.local.scores
+            files["scales"][image_id] = image.local.scales
+            files["global_descriptor"][image_id] = image.global_descriptor
             count += 1
     return count
 
@@ -68,28 +67,28 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
     for path in paths:
         for name in _FILES.values():
             if (path / name).exists():
-                with opened(path / name) as file:
-                    origin = FeatureSource(
-                        text(file.attrs, "model"), text(file.attrs, "fingerprint")
+                with open_hdf5(path / name) as file:
+                    source = FeatureSource(
+                        read_text(file.attrs, "model"), read_text(file.attrs, "fingerprint")
                     )
-                return origin, _photos(paths)
+                return source, _photos(paths)
     raise DelgError(f"{paths[0]}: holds none of {', '.join(_FILES.values())}")
 
 
 def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         files = [
-            (kind, stack.enter_context(opened(path / name)))
+            (kind, stack.enter_context(open_hdf5(path / name)))
             for path in paths
             for kind, name in _FILES.items()
             if (path / name).exists()
         ]
-        seen: dict[str, None] = {}
+        ids: dict[str, None] = {}
         for kind, file in files:
             if kind in ("keypoints", "global_descriptor"):
-                found = (name for name, item in walk(file) if isinstance(item, h5py.Dataset))
-                seen |= dict.fromkeys(found)
-        for image_id in seen:
+                names = (name for name, item in walk(file) if isinstance(item, h5py.Dataset))
+                ids |= dict.fromkeys(names)
+        for image_id in ids:
             try:
                 yield _photo(image_id, files)
             except (BadFeaturesError, OSError, RuntimeError, KeyError, ValueError) as error:
@@ -103,9 +102,9 @@ def _photo(image_id: str, files: Sequence[tuple[str, h5py.File]]) -> ParsedFeatu
         dataset = find(file, image_id)
         if dataset is None:
             continue
-        arrays[kind] = array(kind, dataset)
+        arrays[kind] = read_array(kind, dataset)
         if kind == "keypoints":
-            arrays[kind] = arrays[kind].astype(np.float32) - _HALF
+            arrays[kind] = arrays[kind].astype(np.float32) - _CORNER
             if "width" in dataset.attrs:
                 size = dataset.attrs["width"], dataset.attrs.get("height")
-    return checked(image_id, arrays, size)
+    return parse_features(image_id, arrays, size)

@@ -17,7 +17,7 @@ from delg.delf_files import FeatureFileError, read_datum, read_local, write_datu
 from delg.errors import DelgError, UsageError
 from delg.images.decode import SUFFIXES
 from delg.types import Failure, ImageFeatures
-from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, checked
+from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
 
 GLOBAL, LOCAL, DELF = ".delg_global", ".delg_local", ".delf"
 
@@ -28,23 +28,23 @@ def without_suffix(image_id: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else image_id
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
-    """Write a folder; returns how many photos. See :func:`index.formats.writer`."""
-    taken: set[str] = set()
-    for image_id, one in features:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+    """Write a folder; returns the number of photos. See :func:`index.formats.writer`."""
+    names: set[str] = set()
+    for image_id, image in features:
         name = without_suffix(image_id)
-        name = image_id if name in taken else name
-        taken.add(name)
-        place = path / name
-        if not place.resolve().is_relative_to(path.resolve()):
+        name = image_id if name in names else name
+        names.add(name)
+        target = path / name
+        if not target.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{image_id}: would be written outside {path}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DelgError(f"{place.parent}: cannot be made: {error.strerror}") from None
-        write_datum(place.with_name(place.name + GLOBAL), one.global_descriptor)
-        write_local(place.with_name(place.name + LOCAL), one.local)
-    return len(taken)
+            raise DelgError(f"{target.parent}: cannot be made: {error.strerror}") from None
+        write_datum(target.with_name(target.name + GLOBAL), image.global_descriptor)
+        write_local(target.with_name(target.name + LOCAL), image.local)
+    return len(names)
 
 
 def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
@@ -58,17 +58,17 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
         base = path if path.is_dir() else path.parent
         files = path.rglob("*") if path.is_dir() else path.parent.glob("*")
         for file in sorted(files):
-            same = path.is_dir() or file.name.removesuffix(file.suffix) == path.stem
-            if same and file.suffix in (GLOBAL, LOCAL, DELF):
+            is_of_photo = path.is_dir() or file.name.removesuffix(file.suffix) == path.stem
+            if is_of_photo and file.suffix in (GLOBAL, LOCAL, DELF):
                 name = file.relative_to(base).as_posix().removesuffix(file.suffix)
                 photos.setdefault(name, {})[file.suffix] = file
     if not photos:
         raise FeatureFileError(
             f"{paths[0]}: holds no file that ends in {GLOBAL}, {LOCAL} or {DELF}"
         )
-    for name, found in photos.items():
+    for name, by_suffix in photos.items():
         try:
-            yield _photo(name, found)
+            yield _photo(name, by_suffix)
         except (BadFeaturesError, FeatureFileError) as error:
             yield Failure(name, str(error))
 
@@ -77,9 +77,9 @@ def _photo(name: str, files: dict[str, Path]) -> ParsedFeatures:
     arrays: dict[str, np.ndarray] = {}
     if GLOBAL in files:
         arrays["global_descriptor"] = read_datum(files[GLOBAL])
-    place = files.get(LOCAL) or files.get(DELF)
-    if place is not None:
-        local = read_local(place)
+    local_file = files.get(LOCAL) or files.get(DELF)
+    if local_file is not None:
+        local = read_local(local_file)
         for kind in ("keypoints", "descriptors", "scales", "scores"):
             arrays[kind] = getattr(local, kind)
-    return checked(name, arrays)
+    return parse_features(name, arrays)

@@ -1,6 +1,6 @@
-"""Features of many photos in one HDF5 file, to take elsewhere.
+"""Features of many photos in one HDF5 file, this engine's own layout.
 
-One group a photo, named by its id, with ``global_descriptor`` float32 (D,), ``keypoints`` float32
+One group per photo, named by its id, with ``global_descriptor`` float32 (D,), ``keypoints`` float32
 (N, 2) in (x, y), ``descriptors`` float32 (N, d), ``scales`` and ``scores`` float32 (N,), and the
 attributes ``width`` and ``height``. The file's attributes name the model and its fingerprint.
 """
@@ -19,53 +19,53 @@ from delg.files import atomic_write
 from delg.types import ImageFeatures
 
 
-class _Patient(io.FileIO):
-    """A new file that keeps its first write error to itself until asked.
+class _ErrorKeepingFile(io.FileIO):
+    """A new file that keeps its first write error until :meth:`check`.
 
     HDF5 must not see it: it cannot close a file that it cannot write, and takes the process along.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
-        self._failed: OSError | None = None
+        self._error: OSError | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
-        done = 0
-        while self._failed is None and done < len(view):
+        written = 0
+        while self._error is None and written < len(view):
             try:
-                done += super().write(view[done:])
+                written += super().write(view[written:])
             except OSError as error:
-                self._failed = error
+                self._error = error
         return len(view)
 
     def truncate(self, size: int | None = None) -> int:
         try:
             return super().truncate(size)
         except OSError as error:
-            self._failed = self._failed or error
+            self._error = self._error or error
             return size or 0
 
     def check(self) -> None:
-        """Raise what went wrong, if anything did."""
-        if self._failed is not None:
-            raise self._failed
+        """Raise the first error, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """An HDF5 file to fill; it appears under its name when all went well.
+    """An HDF5 file to fill; it appears under its name when it is complete.
 
     Yields:
-        The file, and a function that raises what went wrong in writing so far.
+        The file, and a function that raises the first error of writing so far.
 
     Raises:
         DelgError: it cannot be written.
     """
     with atomic_write(path) as temporary:
-        with _Patient(temporary) as patient, h5py.File(patient, "w") as file:
-            yield file, patient.check
-        patient.check()
+        with _ErrorKeepingFile(temporary) as buffer, h5py.File(buffer, "w") as file:
+            yield file, buffer.check
+        buffer.check()
 
 
 def write_features(
@@ -74,7 +74,7 @@ def write_features(
     """Write features as they come; the file appears under its name when it is complete.
 
     Returns:
-        How many photos were written.
+        Number of photos written.
 
     Raises:
         DelgError: the file cannot be written.
@@ -82,14 +82,14 @@ def write_features(
     count = 0
     with new_file(Path(path)) as (file, check):
         file.attrs.update(model=model, fingerprint=fingerprint)
-        for image_id, one in features:
+        for image_id, image in features:
             check()
             group = file.create_group(image_id)
-            group.attrs.update(width=one.width, height=one.height)
-            group["global_descriptor"] = one.global_descriptor
-            group["keypoints"] = one.local.keypoints
-            group["descriptors"] = one.local.descriptors
-            group["scales"] = one.local.scales
-            group["scores"] = one.local.scores
+            group.attrs.update(width=image.width, height=image.height)
+            group["global_descriptor"] = image.global_descriptor
+            group["keypoints"] = image.local.keypoints
+            group["descriptors"] = image.local.descriptors
+            group["scales"] = image.local.scales
+            group["scores"] = image.local.scores
             count += 1
     return count

@@ -1,4 +1,4 @@
-"""HDF5 files of strangers: nothing is followed out of the file, nothing large is read unseen."""
+"""HDF5 files of unknown origin: no link is followed, and nothing large is read unchecked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from index.formats.parsed import MAX_ARRAY_BYTES, BadFeaturesError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file to read.
 
     Raises:
@@ -31,22 +31,22 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 
 def walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """Every group and dataset, with its name; groups before what they hold.
+    """Every group and dataset, with its name; groups before their members.
 
-    Links to elsewhere, in the file or outside, are passed over, and what has two names has one.
+    Links, in the file or out of it, are skipped; of an item with two names one is given.
     """
-    seen = {_address(file)}
-    left = [("", file)]
-    while left:
-        prefix, group = left.pop()
+    visited = {_address(file)}
+    pending = [("", file)]
+    while pending:
+        prefix, group = pending.pop()
         for name in group:
             item = find(group, name)
-            if item is None or _address(item) in seen:
+            if item is None or _address(item) in visited:
                 continue
-            seen.add(_address(item))
+            visited.add(_address(item))
             yield prefix + name, item
             if isinstance(item, h5py.Group):
-                left.append((f"{prefix}{name}/", item))
+                pending.append((f"{prefix}{name}/", item))
 
 
 def _address(item: Any) -> int:
@@ -68,17 +68,21 @@ def find(group: h5py.Group, name: str) -> Any:
     return group
 
 
-def child(group: h5py.Group, name: str) -> np.ndarray | None:
-    """The array of a dataset directly in a group; None if there is none of that name."""
-    found = find(group, name)
-    return None if found is None else array(name, found)
+def read_child(group: h5py.Group, name: str) -> np.ndarray | None:
+    """The array of a dataset directly in a group; None if there is none of that name.
+
+    Raises:
+        BadFeaturesError: see :func:`read_array`.
+    """
+    dataset = find(group, name)
+    return None if dataset is None else read_array(name, dataset)
 
 
-def array(name: str, dataset: Any) -> np.ndarray:
+def read_array(name: str, dataset: Any) -> np.ndarray:
     """The numbers of a dataset.
 
     Raises:
-        BadFeaturesError: it holds something else, too much, or lies outside the file.
+        BadFeaturesError: it is no array of numbers, too large, or stored in another file.
     """
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
         raise BadFeaturesError(f"{name} is not an array")
@@ -97,8 +101,8 @@ def array(name: str, dataset: Any) -> np.ndarray:
         raise BadFeaturesError(f"{name} cannot be read ({error})") from None
 
 
-def text(attributes: Any, name: str) -> str:
-    """An attribute that holds text; empty if there is none."""
+def read_text(attributes: Any, name: str) -> str:
+    """The text of an attribute; empty if there is none."""
     try:
         value = attributes.get(name, "")
     except (OSError, RuntimeError, ValueError, TypeError):

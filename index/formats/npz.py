@@ -26,29 +26,29 @@ from index.formats.parsed import (
     BadFeaturesError,
     FeatureSource,
     ParsedFeatures,
-    checked,
+    parse_features,
 )
 
 _SUFFIX = ".npy"
 _MAX_HEADER = 10_000
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: FeatureSource) -> int:
-    """Write one archive; returns how many photos. See :func:`index.formats.writer`."""
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+    """Write one archive; returns the number of photos. See :func:`index.formats.writer`."""
     count = 0
     with (
         atomic_write(path) as temporary,
         zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
     ):
-        archive.comment = json.dumps(vars(origin)).encode()
-        for image_id, one in features:
+        archive.comment = json.dumps(vars(source)).encode()
+        for image_id, image in features:
             arrays = {
-                "global_descriptor": one.global_descriptor,
-                "keypoints": one.local.keypoints,
-                "descriptors": one.local.descriptors,
-                "scales": one.local.scales,
-                "scores": one.local.scores,
-                "size": np.array([one.width, one.height], np.int64),
+                "global_descriptor": image.global_descriptor,
+                "keypoints": image.local.keypoints,
+                "descriptors": image.local.descriptors,
+                "scales": image.local.scales,
+                "scores": image.local.scores,
+                "size": np.array([image.width, image.height], np.int64),
             }
             for name, values in arrays.items():
                 with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
@@ -59,16 +59,16 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], origin: Fea
 
 def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
-    with _opened(paths[0]) as archive:
+    with _open_archive(paths[0]) as archive:
         try:
-            said = json.loads(archive.comment.decode())
-            origin = FeatureSource(str(said["model"]), str(said["fingerprint"]))
+            comment = json.loads(archive.comment.decode())
+            source = FeatureSource(str(comment["model"]), str(comment["fingerprint"]))
         except (ValueError, KeyError, TypeError):
-            origin = FeatureSource()
-    return origin, _photos(paths)
+            source = FeatureSource()
+    return source, _photos(paths)
 
 
-def _opened(path: Path) -> zipfile.ZipFile:
+def _open_archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except Exception as error:  # Damaged archives raise all sorts of errors.
@@ -79,21 +79,21 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         photos: dict[str, dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = {}
         for path in paths:
-            archive = stack.enter_context(_opened(path))
+            archive = stack.enter_context(_open_archive(path))
             for entry in archive.infolist():
                 image_id, _, name = entry.filename.removesuffix(_SUFFIX).rpartition("/")
                 if image_id and name in (*NAMES, "size"):
                     photos.setdefault(image_id, {})[name] = archive, entry
         for image_id, entries in photos.items():
             try:
-                arrays = {name: _array(name, *place) for name, place in entries.items()}
-                yield checked(image_id, arrays, arrays.get("size"))
+                arrays = {name: _read_array(name, *entry) for name, entry in entries.items()}
+                yield parse_features(image_id, arrays, arrays.get("size"))
             except BadFeaturesError as error:
                 yield Failure(image_id, str(error))
 
 
-def _array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
-    """One array, of which no more is read than its header and the limit allow."""
+def _read_array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """One array; no more is read than its header says and the limit allows."""
     try:
         with archive.open(entry) as file:
             version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""Features as files hold them, checked before anything believes them."""
+"""Features as files of other tools hold them, checked before they are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from delg.delf_files import MAX_FEATURES
 from delg.errors import DelgError
 from delg.types import FloatArray, LocalFeatures
 
-# Bytes of one array of one photo.
+# Largest array of one photo that is read, bytes.
 MAX_ARRAY_BYTES = 256 << 20
 _MAX_SIDE = 1 << 20
 _TINY = 1e-12
@@ -24,7 +24,7 @@ class BadFeaturesError(DelgError):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What made features: a model's name and fingerprint, both empty where nothing says so."""
+    """The model that made features: name and fingerprint, both empty where the file gives none."""
 
     model: str = ""
     fingerprint: str = ""
@@ -35,11 +35,11 @@ class ParsedFeatures:
     """The features of one photo in a file, in this engine's conventions.
 
     Attributes:
-        id: of the photo; files of the published tools leave the suffix away.
+        id: of the photo; files of the published tools leave out its suffix.
         global_descriptor: float32 (D,), unit length, or None.
-        local: best score first, descriptors of unit length; None where there are none to have,
-            which is not the same as a photo in which none were found.
-        size: width and height of the upright photo, or None where the file does not say.
+        local: best score first, descriptors of unit length; None where the file is not about
+            local features, which differs from a photo without any.
+        size: width and height of the upright photo, pixels, or None where the file gives none.
     """
 
     id: str
@@ -48,30 +48,36 @@ class ParsedFeatures:
     size: tuple[int, int] | None
 
 
-def checked(image_id: str, arrays: Mapping[str, np.ndarray], size: object = None) -> ParsedFeatures:
-    """Features out of the arrays of a file.
+def parse_features(
+    image_id: str, arrays: Mapping[str, np.ndarray], size: object = None
+) -> ParsedFeatures:
+    """Features of one photo from the arrays of a file.
 
     Args:
         image_id: of the photo.
-        arrays: those of ``NAMES`` that there are; keypoints (N, 2 or more) begin with x and y in
-            this engine's pixels, descriptors are (N, d).
-        size: two numbers, width and height.
+        arrays: by their names of ``NAMES``, as far as there are any: global_descriptor (D,) or
+            (1, D); keypoints (N, 2 or more), x and y first, in this engine's pixels; descriptors
+            (N, d); scales and scores (N,) or (N, 1).
+        size: width and height of the upright photo, two numbers.
 
     Raises:
         BadFeaturesError: shapes do not fit each other, a number is not finite, or a descriptor
             has no length; the message says which.
     """
     values = {name: _numbers(name, array) for name, array in arrays.items() if name in NAMES}
-    whole = values.get("global_descriptor")
-    if whole is not None:
-        whole = whole.reshape(-1) if whole.ndim == 2 and len(whole) == 1 else whole
-        if whole.ndim != 1 or not len(whole):
-            raise BadFeaturesError(f"the global descriptor has the shape {whole.shape}, not (D,)")
-        whole = _unit("the global descriptor", whole[None])[0]
+    descriptor = values.get("global_descriptor")
+    if descriptor is not None:
+        if descriptor.ndim == 2 and len(descriptor) == 1:
+            descriptor = descriptor[0]
+        if descriptor.ndim != 1 or not len(descriptor):
+            raise BadFeaturesError(
+                f"the global descriptor has the shape {descriptor.shape}, not (D,)"
+            )
+        descriptor = _unit("the global descriptor", descriptor[None])[0]
     local = _local(values) if "keypoints" in values or "descriptors" in values else None
-    if whole is None and local is None:
+    if descriptor is None and local is None:
         raise BadFeaturesError("there are neither a global descriptor nor keypoints")
-    return ParsedFeatures(image_id, whole, local, _size(size))
+    return ParsedFeatures(image_id, descriptor, local, _size(size))
 
 
 def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:
@@ -80,7 +86,7 @@ def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:
         missing = "keypoints" if keypoints is None else "descriptors"
         raise BadFeaturesError(f"the {missing} are missing")
     count = len(keypoints)
-    # Writers give no features all sorts of shapes.
+    # Empty arrays come in all sorts of shapes.
     if not keypoints.size and not descriptors.size:
         width = descriptors.shape[1] if descriptors.ndim == 2 else 0
         return LocalFeatures.empty(width)
@@ -93,12 +99,14 @@ def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:
     if count > MAX_FEATURES:
         raise BadFeaturesError(f"{count:,} features are over the limit of {MAX_FEATURES:,}")
     numbers = {}
-    for name, usual in (("scales", 1.0), ("scores", 0.0)):
-        found = values.get(name, np.full(count, usual, np.float32))
-        found = found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found
-        if found.shape != (count,):
-            raise BadFeaturesError(f"the {name} have the shape {found.shape} for {count} keypoints")
-        numbers[name] = found
+    for name, default in (("scales", 1.0), ("scores", 0.0)):
+        column = values.get(name, np.full(count, default, np.float32))
+        column = column[:, 0] if column.ndim == 2 and column.shape[1] == 1 else column
+        if column.shape != (count,):
+            raise BadFeaturesError(
+                f"the {name} have the shape {column.shape} for {count} keypoints"
+            )
+        numbers[name] = column
     order = np.argsort(-numbers["scores"], kind="stable")
     return LocalFeatures(
         keypoints[order, :2],
@@ -122,7 +130,7 @@ def _unit(name: str, vectors: FloatArray) -> FloatArray:
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     if len(lengths) and not lengths.min() > _TINY:
         raise BadFeaturesError(f"{name} has no length")
-    # What has unit length already stays as it is, to the last bit.
+    # Vectors of unit length stay as they are, to the last bit.
     scaled = vectors if np.allclose(lengths, 1, rtol=0, atol=1e-6) else vectors / lengths
     return scaled.astype(np.float32)
 

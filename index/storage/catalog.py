@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.errors import DelgError
+from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
 from index.storage.catalog_tables import IMAGE_COLUMNS, SCHEMA, ImageRow, SegmentRow
 
@@ -245,6 +245,18 @@ class Catalog:
         query = f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE id = ?"
         row = self._row(query, (image_id,))
         return _image_row(row) if row else None
+
+    def by_ids(self, image_ids: Sequence[str]) -> list[ImageRow]:
+        """The images with these ids, in their order.
+
+        Raises:
+            UsageError: an id is not in the index.
+        """
+        images = [(image_id, self.by_id(image_id)) for image_id in image_ids]
+        unknown = [image_id for image_id, image in images if image is None]
+        if unknown:
+            raise UsageError(f"{self.path.parent}: has no image {', '.join(unknown[:5])}")
+        return [image for _, image in images if image is not None]
 
     def by_row(self, row: int) -> ImageRow:
         """The image with that row number.

@@ -74,12 +74,13 @@ class Store:
         self.refresh()
 
     @classmethod
-    def create(cls, folder: Path, meta: dict[str, str]) -> Store:
+    def create(cls, folder: Path, meta: dict[str, str], settings: IndexSettings) -> Store:
         """A new, empty index.
 
         Args:
             folder: to create; it must not exist or be empty.
-            meta: what the catalog knows of the index.
+            meta: what the catalog records of the model.
+            settings: to record as well.
 
         Raises:
             UsageError: the folder is in use.
@@ -93,7 +94,7 @@ class Store:
                 )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            Catalog.create(folder, meta)
+            Catalog.create(folder, {**meta, "settings": settings.model_dump_json()})
         except OSError as error:
             raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
         return cls(folder)
@@ -327,7 +328,12 @@ class Store:
         self.update_ann_index(self._rows([image.id for image in usable]), removed=replaced)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove images from the index, in one transaction."""
+        """Remove images from the index, in one transaction.
+
+        Raises:
+            UsageError: an id is not in the index; nothing is removed.
+        """
+        self.catalog.by_ids(ids)
         removed = self._rows(ids)
         with self.catalog.write() as db:
             delete_images(db, ids)

@@ -26,5 +26,5 @@ def model(dot_folder, monkeypatch) -> str:
             dots.local_dim = SIFT_DIM
         return dots
 
-    monkeypatch.setattr("index.image_index.load_model", load)
+    monkeypatch.setattr("index.index_model.load_model", load)
     return str(dot_folder)

@@ -7,11 +7,11 @@ import pytest
 from dot_benchmarks import folders, gallery, recognition, revisited
 
 from delg.errors import DelgError, UsageError
+from delg.types import Progress
 from eval.benchmark import Benchmark
 from eval.evaluate import BASELINES, EvalConfig, EvalResult, evaluate
 from eval.run import Run, load_run, rescore, save_run
 from index import ImageIndex
-from index.ingest import Progress
 
 
 @contextmanager

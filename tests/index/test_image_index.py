@@ -107,6 +107,23 @@ def test_opening_what_is_not_there_says_so(tmp_path):
     assert list((tmp_path / "folder").iterdir()) == []
 
 
+def test_open_or_create_makes_an_index_once_and_checks_its_model(tmp_path, model, photos):
+    path, folder = tmp_path / "my.index", str(model.folder)
+    settings = IndexSettings.model_validate({"store": {"segment_images": 5}})
+    with ImageIndex.open_or_create(path, folder, settings=settings) as images:
+        images.use(model)
+        images.add(photos)
+    for name in (None, folder):
+        with ImageIndex.open_or_create(path, name) as again:
+            assert len(again) == 12 and again.settings.store.segment_images == 5
+    with pytest.raises(UsageError, match=r"was made by model dots .* delg-lite is"):
+        ImageIndex.open_or_create(path, "delg-lite")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    with pytest.raises(UsageError, match="exists and is not empty"):
+        ImageIndex.open_or_create(tmp_path / "full", folder)
+
+
 def test_an_index_closes_at_the_end_of_a_with_block(make_index, photos, reopen):
     with make_index() as images:
         images.add(photos)
@@ -143,7 +160,7 @@ def test_a_model_that_changed_since_is_refused_and_both_are_named(tmp_path, phot
         file["layer/kernel"][0] = 5
     again = ImageIndex.open(tmp_path / "my.index")
     assert len(again) == 12 and again.check().problems == []
-    monkeypatch.setattr("index.image_index.load_model", lambda *arguments: DotModel(folder))
+    monkeypatch.setattr("index.index_model.load_model", lambda *arguments: DotModel(folder))
     with pytest.raises(ModelError) as error:
         again.query(photos / "000.png")
     assert old in str(error.value) and DotModel(folder).fingerprint in str(error.value)

@@ -18,7 +18,7 @@ from delg.settings import ExtractionSettings
 from delg.zoo.cache import HOME_VARIABLE
 from delg.zoo.registry import find_model
 from index import ImageIndex, IndexSettings
-from index.formats.exchange import FeatureSpec
+from index.feature_spec import FeatureSpec
 from index.verification.pair import verify_features
 
 KINDS = ("new", "old", "delf")

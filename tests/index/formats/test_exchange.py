@@ -14,8 +14,9 @@ from delg.extraction.aggregation import MAX_WIDTH, aggregate, aggregated_dim
 from delg.settings import parse
 from delg.types import LocalFeatures
 from index import ImageIndex, IndexSettings
+from index.feature_spec import FeatureSpec
 from index.formats import FORMATS
-from index.formats.exchange import FeatureSpec, as_features, first_spec
+from index.formats.exchange import as_image_features, read_spec
 from index.formats.parsed import ParsedFeatures
 
 OUT = {"delg": "out", "hloc": "out.h5", "colmap": "out", "npz": "out.npz", "hdf5": "out.hdf5"}
@@ -31,7 +32,7 @@ def filled(make_index, photos):
 
 
 def imported(folder: Path, sources: list[Path], photos: Path | None = None, name: str = "theirs"):
-    images = ImageIndex.create_for_features(folder, first_spec(sources, None, name), EXACT)
+    images = ImageIndex.create_for_features(folder, read_spec(sources, None, name), EXACT)
     return images, images.import_from(sources, photos=[photos] if photos else [])
 
 
@@ -161,7 +162,7 @@ def test_one_bad_photo_does_not_keep_the_others_out(filled, photos, tmp_path) ->
 def test_files_without_usable_features_are_refused_with_the_first_reason(tmp_path) -> None:
     (tmp_path / "x.delf").write_bytes(b"\x0a\x7f")
     with pytest.raises(DelgError, match=r"no features can be used: x: .*cut short"):
-        first_spec([tmp_path], None, "theirs")
+        read_spec([tmp_path], None, "theirs")
 
 
 # Local features alone.
@@ -205,7 +206,7 @@ def test_local_features_alone_are_found_by_their_aggregate(filled, model, tmp_pa
     assert report.added == 12
     assert images.feature_spec == FeatureSpec("DELF", aggregated_dim(32), 32, True)
     query = ParsedFeatures("q", None, model.extract(dots(5).pixels()).local, (160, 120))
-    found = images.query_features(as_features(query, images.feature_spec))
+    found = images.query_features(as_image_features(query, images.feature_spec))
     assert found[0].id == "005"
     assert found[0].verified
 

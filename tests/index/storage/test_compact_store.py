@@ -10,7 +10,7 @@ import pytest
 from delg.settings import parse
 from delg.types import ImageFeatures, LocalFeatures
 from index import ImageIndex, IndexSettings
-from index.formats.exchange import FeatureSpec
+from index.feature_spec import FeatureSpec
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import check, compact
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS

@@ -1,0 +1,139 @@
+"""The model that an index was made by: recorded by name and fingerprint, loaded when needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from delg.errors import ModelError, UsageError
+from delg.extraction.extractor import Extractor
+from delg.extraction.sift import DIM as SIFT_DIM
+from delg.settings import ModelSettings
+from delg.zoo.registry import find_model, load_model
+from index.feature_spec import FeatureSpec
+from index.settings import IndexSettings
+from index.storage.store import Store
+
+
+def record_model(
+    model: str, weights: str | Path | None, settings: IndexSettings
+) -> tuple[dict[str, str], IndexSettings]:
+    """What the catalog of a new index records of its model, and the settings for that model.
+
+    Args:
+        model: a shipped model's name or a model's folder.
+        weights: another weight file for that model.
+
+    Raises:
+        ModelError: there is no such model, or it has no weights.
+    """
+    files = find_model(model, weights, settings.extraction)
+    if not files.has_weights:
+        raise ModelError(files.missing())
+    is_shipped = model == files.settings.name
+    meta = {
+        "model": model if is_shipped else str(Path(model).absolute()),
+        "weights": str(Path(weights).absolute()) if weights else "",
+        "fingerprint": files.fingerprint,
+        **_spec_of(files.settings).as_meta(),
+    }
+    return meta, settings.of_model(files.settings)
+
+
+def _spec_of(settings: ModelSettings) -> FeatureSpec:
+    local = settings.local_head
+    local_dim = SIFT_DIM if local.kind == "sift" else local.dim
+    return FeatureSpec(
+        settings.name, settings.global_head.dim, local_dim, aggregated=not settings.has_global
+    )
+
+
+def record_spec(spec: FeatureSpec, settings: IndexSettings) -> tuple[dict[str, str], IndexSettings]:
+    """The same for an index of features that are made elsewhere."""
+    meta = {"model": "", "weights": "", "fingerprint": spec.fingerprint, **spec.as_meta()}
+    return meta, settings.of_model(None)
+
+
+class IndexModel:
+    """The model that an index was made by.
+
+    Args:
+        store: of the index.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._extractor: Extractor | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._store.catalog.meta("model_name")
+
+    @property
+    def location(self) -> str:
+        """A shipped model's name or a model's folder; empty for features made elsewhere."""
+        return self._store.catalog.meta("model")
+
+    @property
+    def weights(self) -> str | None:
+        """Another weight file for that model."""
+        return self._store.catalog.meta("weights") or None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the model that made the features."""
+        return self._store.catalog.meta("fingerprint")
+
+    @property
+    def extractor(self) -> Extractor:
+        """The model; loaded when first needed.
+
+        Raises:
+            ModelError: it is gone, or its fingerprint is no longer that of the stored features.
+        """
+        if self._extractor is None:
+            if not self.location:
+                raise ModelError(
+                    f"{self._store.folder} holds features of {self.name!r}, made elsewhere: "
+                    "it can be searched with features of that kind, not with photos"
+                )
+            settings = self._store.settings
+            self.use(load_model(self.location, self.weights, settings.extraction, settings.images))
+        assert self._extractor is not None
+        return self._extractor
+
+    def use(self, extractor: Extractor) -> None:
+        """Share a model that is loaded already.
+
+        Raises:
+            ModelError: the index was made by another.
+        """
+        self.check_fingerprint(extractor)
+        self._extractor = extractor
+
+    def check_fingerprint(self, extractor: Extractor) -> None:
+        """Make sure that the model's features can be compared with those stored.
+
+        Raises:
+            ModelError: the index was made by another.
+        """
+        if extractor.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"{self._store.folder} was made by model {self.name} {self.fingerprint}, but "
+                f"{extractor.name} here is {extractor.fingerprint}: "
+                "use that model, or build a new index"
+            )
+
+    def check_name(self, model: str) -> None:
+        """Make sure that the index was made by the model of that name or folder.
+
+        Raises:
+            UsageError: another made it.
+            ModelError: there is no such model.
+        """
+        fingerprint = find_model(model, extraction=self._store.settings.extraction).fingerprint
+        if fingerprint != self.fingerprint:
+            raise UsageError(
+                f"{self._store.folder} was made by model {self.name} {self.fingerprint}; {model} "
+                f"is {fingerprint}: leave --model out, or choose another --index"
+            )
