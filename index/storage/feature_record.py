@@ -69,6 +69,14 @@ def decode_scales(records: Records) -> FloatArray:
     return _from_byte(records[:, -2], *_SCALE)
 
 
+def invert_record_scales(records: Records) -> Records:
+    """A copy of the records with 1 / scale for each scale; 0 stays 0."""
+    inverted = records.copy()
+    # Octaves count from the middle of the byte's range, so that its negative modulo 256 is exact.
+    inverted[:, -2] = np.negative(records[:, -2])
+    return inverted
+
+
 @compiled
 def _decode_keypoints(records: Records, width: int, height: int) -> FloatArray:
     keypoints = np.empty((len(records), 2), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def check(store: Store) -> CheckReport:
             problems.append(problem)
     if not np.array_equal(np.sort(store.ann_index.rows()), store.searchable()):
         problems.append("the shortlist does not hold the catalog's images; run compact")
-    return CheckReport(problems, _notes(store))
+    return CheckReport(problems, _notes(store, segments.values()))
 
 
 def _read_segments(store: Store, problems: list[str]) -> dict[int, Segment]:
@@ -52,7 +53,8 @@ def _read_segments(store: Store, problems: list[str]) -> dict[int, Segment]:
         try:
             if file_sha256(path) != row.sha256:
                 problems.append(f"{path}: its bytes are not those that were written")
-            segment = segments[row.number] = Segment(path)
+            segment = Segment(path, has_inverse_scales=lambda: store.has_inverse_scales)
+            segments[row.number] = segment
             if len(segment) != row.images:
                 problems.append(f"{path}: holds {len(segment)} of {row.images} photos")
         except FileNotFoundError:
@@ -78,7 +80,7 @@ def _image_problem(image: ImageRow, segments: dict[int, Segment]) -> str:
     return ""
 
 
-def _notes(store: Store) -> list[str]:
+def _notes(store: Store, segments: Iterable[Segment]) -> list[str]:
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
     if not store.ann_index_current:
         notes.append("the stored shortlist is behind; the next add or compact writes it anew")
@@ -86,6 +88,12 @@ def _notes(store: Store) -> list[str]:
         notes.append(
             "made before the scales of features counted in verification, which goes on without "
             "them; build the index anew for fewer false matches"
+        )
+    if any(segment.inverse_scales for segment in segments):
+        notes.append(
+            "made before the scales of published models were stored the right way up; they are "
+            "read so, and compact rewrites them, but features were chosen by them: build the index "
+            "anew to keep better ones"
         )
     return notes
 

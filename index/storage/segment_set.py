@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 
@@ -50,16 +50,22 @@ class SegmentSet(Mapping[int, Segment]):
         folder: of the index.
         rows: the segments that the catalog names.
         previous: an earlier state, whose open segments are used again.
+        has_inverse_scales: see :class:`index.storage.segments.Segment`.
 
     Attributes:
         unreadable: segment number -> what is wrong with it.
     """
 
     def __init__(
-        self, folder: Path, rows: Iterable[SegmentRow], previous: SegmentSet | None = None
+        self,
+        folder: Path,
+        rows: Iterable[SegmentRow],
+        previous: SegmentSet | None = None,
+        has_inverse_scales: Callable[[], bool] = lambda: False,
     ) -> None:
         self.unreadable: dict[int, str] = {}
         self._folder, self._lock = folder, Lock()
+        self._has_inverse_scales = has_inverse_scales
         self._mapped: dict[int, mmap.mmap | None] = {}
         self._read: dict[int, Segment] = {}
         for row in rows:
@@ -83,7 +89,8 @@ class SegmentSet(Mapping[int, Segment]):
         if number not in self._read:
             data = self._mapped[number]
             with self._lock:
-                segment = Segment(segment_path(self._folder, number), data)
+                path = segment_path(self._folder, number)
+                segment = Segment(path, data, self._has_inverse_scales)
                 segment.quantizer = self._shared(segment.quantizer)
                 self._read[number] = segment
         return self._read[number]
@@ -118,5 +125,7 @@ class SegmentSet(Mapping[int, Segment]):
 
     @property
     def is_uniform(self) -> bool:
-        """Whether all segments are compact, or none is."""
+        """Whether all segments are compact or none is, and all store pyramid scales."""
+        if any(segment.inverse_scales for segment in self.values()):
+            return False
         return len({segment.quantizer is None for segment in self.values()}) < 2

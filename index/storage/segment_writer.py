@@ -24,7 +24,7 @@ from index.storage.codec import encode
 from index.storage.feature_selection import top_k
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.segment_set import SegmentSet
-from index.storage.segments import EncodedImage, segment_path
+from index.storage.segments import SCALES_MARK, EncodedImage, segment_path
 from index.verification.matching import one_blas_thread
 
 # With "compact", until there are enough descriptors to learn codes from.
@@ -180,6 +180,8 @@ def _write_file(
     # HDF5 writes into memory first: on a full disk it can take the whole process with it.
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
+        name, value = SCALES_MARK
+        file.attrs[name] = value
         file["ids"] = np.array([image_id.encode() for image_id in ids], dtype=h5py.string_dtype())
         file["sizes"] = np.array(sizes, np.int32)
         file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)

@@ -15,6 +15,9 @@ With the codec "compact" the global descriptors are float16, and in place of the
     records             uint8 (f, m + 5), one feature per row, :mod:`index.storage.feature_record`
     rotation, centroids float16 (d, r), (m, 256, r / m), of :mod:`index.storage.product_quantizer`
 
+The file's attribute ``scales`` is "pyramid". Files without it may be of versions before 0.2, which
+stored the scales of published exports upside down (:mod:`index.storage.inverse_scales`).
+
 Datasets are contiguous and not compressed, so that a reader maps them into memory and one photo's
 features are a slice. :mod:`index.storage.segment_writer` writes them.
 """
@@ -22,8 +25,8 @@ features are a slice. :mod:`index.storage.segment_writer` writes them.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -31,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.types import FloatArray, ImageFeatures, LocalFeatures
+from delg.types import FloatArray, ImageFeatures, LocalFeatures, invert_scales
 from index.storage.codec import decode
 from index.storage.feature_record import (
     EXTRA_BYTES,
@@ -40,6 +43,7 @@ from index.storage.feature_record import (
     decode_records,
     decode_scales,
     encode_records,
+    invert_record_scales,
 )
 from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
 from index.verification.int8_matmul import Descriptors
@@ -50,6 +54,8 @@ _PER_IMAGE = ("sizes", "global_descriptors", "offsets")
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
 _QUANTIZER = ("rotation", "centroids")
 _COMPACT = ("records", *_QUANTIZER)
+# The attribute that says that scales are pyramid scales.
+SCALES_MARK = ("scales", "pyramid")
 
 
 class SegmentError(DelgError):
@@ -100,18 +106,26 @@ class Segment:
     Args:
         path: of the file.
         data: its mapped bytes, if it is open already.
+        has_inverse_scales: whether the index is one whose segments, if they are not marked, hold
+            1 / pyramid scale.
 
     Attributes:
         ids: of the photos, by position.
         sizes: int32 (n, 2), width and height of the photos.
         offsets: int64 (n + 1), see the head of this file.
         quantizer: of a compact segment; None where descriptors are stored component by component.
+        inverse_scales: whether the file holds 1 / pyramid scale; what is read from it does not.
 
     Raises:
         SegmentError: it is missing or not a segment.
     """
 
-    def __init__(self, path: Path, data: mmap.mmap | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        data: mmap.mmap | None = None,
+        has_inverse_scales: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = path
         try:
             self._data = data or _map_file(path)
@@ -119,6 +133,7 @@ class Segment:
                 parts = _COMPACT if "records" in file else _LOCAL
                 arrays = {name: self._view(file[name]) for name in (*_PER_IMAGE, *parts)}
                 self.ids = [image_id.decode() for image_id in file["ids"][()]]
+                is_marked = SCALES_MARK[0] in file.attrs
         except FileNotFoundError:
             raise SegmentError(f"{path}: the segment is missing") from None
         except Exception as error:  # What HDF5 raises depends on which bytes are damaged.
@@ -130,6 +145,7 @@ class Segment:
         if "records" in self._local:
             self.quantizer = ProductQuantizer(*(np.asarray(arrays[name]) for name in _QUANTIZER))
         self._check_shapes()
+        self.inverse_scales = not is_marked and has_inverse_scales()
 
     def _view(self, dataset: h5py.Dataset) -> np.ndarray:
         """The dataset as an array that reads from the mapped file."""
@@ -200,13 +216,18 @@ class Segment:
         rows = self._rows(position)
         if self.quantizer is not None:
             records = np.asarray(self._local["records"][rows])
-            return decode_records(records, self.size(position), self.quantizer)
-        return LocalFeatures(
-            keypoints=np.asarray(self._local["keypoints"][rows]),
-            descriptors=decode(self._local["descriptors"][rows]),
-            scales=np.asarray(self._local["scales"][rows]),
-            scores=np.asarray(self._local["scores"][rows]),
-        )
+            local = decode_records(records, self.size(position), self.quantizer)
+        else:
+            local = LocalFeatures(
+                keypoints=np.asarray(self._local["keypoints"][rows]),
+                descriptors=decode(self._local["descriptors"][rows]),
+                scales=np.asarray(self._local["scales"][rows]),
+                scores=np.asarray(self._local["scores"][rows]),
+            )
+        return replace(local, scales=self._pyramid_scales(local.scales))
+
+    def _pyramid_scales(self, stored: FloatArray) -> FloatArray:
+        return invert_scales(stored) if self.inverse_scales else stored
 
     def features(self, position: int) -> ImageFeatures:
         """Everything stored of the photo at that position."""
@@ -220,7 +241,7 @@ class Segment:
         if self.quantizer is None:
             descriptors = decode(self._local["descriptors"][rows])
             keypoints = np.asarray(self._local["keypoints"][rows])
-            scales = np.asarray(self._local["scales"][rows])
+            scales = self._pyramid_scales(np.asarray(self._local["scales"][rows]))
             return MatchableFeatures(keypoints, descriptors, scales, size)
         # Copied, so that the file is read once.
         records = np.array(self._local["records"][rows])
@@ -228,15 +249,17 @@ class Segment:
         return MatchableFeatures(
             decode_keypoints(records, size),
             descriptors,
-            decode_scales(records),
+            self._pyramid_scales(decode_scales(records)),
             size,
             self.quantizer,
         )
 
     def encoded(self, position: int, quantizer: ProductQuantizer) -> EncodedImage:
         """The photo at that position, encoded by ``quantizer``; if that is the segment's own, the
-        bytes stay as they are."""
+        bytes stay as they are, but for scales that are stored upside down."""
         if self.quantizer is None or not self.quantizer.is_same(quantizer):
             return EncodedImage.encode(self.features(position), quantizer)
         records = np.asarray(self._local["records"][self._rows(position)])
+        if self.inverse_scales:
+            records = invert_record_scales(records)
         return EncodedImage(np.asarray(self._global[position]), records, *self.size(position))

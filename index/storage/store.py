@@ -11,6 +11,7 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from index.storage.catalog_tables import (
     insert_segment,
     put_images,
 )
+from index.storage.inverse_scales import unmarked_are_inverse
 from index.storage.lock import writer_lock
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
@@ -147,7 +149,14 @@ class Store:
             self.save_ann_index()
 
     def _open_segments(self) -> None:
-        self.segments = SegmentSet(self.folder, self.catalog.segments(), self.segments)
+        self.segments = SegmentSet(
+            self.folder, self.catalog.segments(), self.segments, lambda: self.has_inverse_scales
+        )
+
+    @cached_property
+    def has_inverse_scales(self) -> bool:
+        """See :class:`index.storage.segments.Segment`."""
+        return unmarked_are_inverse(self.catalog.meta("model"))
 
     # The ANN index.
 

@@ -28,9 +28,9 @@ def seen(monkeypatch) -> list[str]:
     names: list[str] = []
     whole = index.storage.segment_set.Segment
 
-    def read(path, held):
+    def read(path, *rest):
         names.append(path.name)
-        return whole(path, held)
+        return whole(path, *rest)
 
     monkeypatch.setattr(index.storage.segment_set, "Segment", read)
     return names

@@ -331,3 +331,31 @@ def test_a_failing_write_leaves_the_segment_of_that_name_alone(whole, monkeypatc
         write_segment(whole, ["z"], [image(9, 3)], "int8")
     assert whole.read_bytes() == before
     assert list(whole.parent.iterdir()) == [whole]
+
+
+# Files of versions that stored the scales of published exports upside down.
+
+
+@pytest.mark.parametrize("kind", ["whole", "compact"])
+def test_scales_that_were_stored_upside_down_are_read_the_right_way_up(
+    kind, whole, compact, quantizer, tmp_path
+):
+    path = {"whole": whole, "compact": compact}[kind]
+    before = Segment(path)
+    assert not Segment(path, has_inverse_scales=lambda: True).inverse_scales
+    with h5py.File(path, "r+") as file:
+        del file.attrs["scales"]
+    assert not Segment(path).inverse_scales
+    segment = Segment(path, has_inverse_scales=lambda: True)
+    assert segment.inverse_scales
+    stored = before.local(0).scales
+    np.testing.assert_allclose(segment.local(0).scales, 1 / stored, rtol=1e-6)
+    np.testing.assert_allclose(segment.matchable(0).scales, 1 / stored, rtol=1e-6)
+    if kind == "compact":
+        moved = tmp_path / "moved.h5"
+        images = [segment.encoded(position, quantizer) for position in range(len(segment))]
+        write_compact_segment(moved, segment.ids, images, quantizer)
+        again = Segment(moved, has_inverse_scales=lambda: True).local(0)
+        np.testing.assert_allclose(again.scales, 1 / stored, rtol=1e-6)
+        np.testing.assert_array_equal(again.keypoints, before.local(0).keypoints)
+        np.testing.assert_array_equal(again.descriptors, before.local(0).descriptors)
