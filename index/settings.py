@@ -12,30 +12,25 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from delg.errors import UsageError
-from delg.settings import (
-    ExtractionSettings,
-    ImageSettings,
-    ModelSettings,
-    Settings,
-    parse,
-)
+from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
-# Local features kept of a photo by default.
+# Local features kept per photo by default.
 COMPACT_FEATURES = 380
 
 
 class StoreSettings(Settings):
     """How features lie on disk; fixed when the index is created."""
 
-    # "compact" takes 21 bytes a feature, by codes learnt from the first photos; of too few photos
-    # for that, and of all with "int8", directions are kept to half a degree. "float32" keeps all.
+    # Encoding of local descriptors. "compact" takes 21 bytes per feature, keypoint and scores
+    # included, with codes learnt from the first photos. Until there are enough of these, and with
+    # "int8", descriptors keep their direction to half a degree. "float32" keeps them exactly.
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
-    # The best by score are kept of each photo; None: ``COMPACT_FEATURES`` with "compact", else all.
+    # Local features kept per photo, the best by score; None: 380 with "compact", else all.
     max_features: int | None = Field(None, ge=0)
-    # A segment is written after so many photos: what a kill can cost, and how much is held in
-    # memory. Compaction joins short segments.
+    # Photos after which a segment is written: what a kill can cost, and how much is held in memory.
+    # Compaction joins short segments.
     segment_images: int = Field(256, ge=1)
-    # A segment is written after so many seconds, even if it is short.
+    # Seconds after which a segment is written, even if it is short.
     segment_seconds: float = Field(30.0, gt=0)
 
     @property
@@ -49,9 +44,9 @@ class StoreSettings(Settings):
 class ShortlistSettings(Settings):
     """The FAISS index over the global descriptors; can be changed later.
 
-    "flat" is exact; "fp16" and "sq8" take two bytes a component or one, and search everything too;
-    "ivf" searches a few lists of "sq8"; "rabitq" a few lists of one bit a component. What is not
-    exact looks at the stored descriptors of what it finds.
+    "flat" is exact; "fp16" and "sq8" take two bytes or one byte per component, and search
+    everything too; "ivf" searches a few lists of "sq8", "rabitq" a few lists of one bit per
+    component. Candidates of those that are not exact are ranked again by their stored descriptors.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {
@@ -60,15 +55,15 @@ class ShortlistSettings(Settings):
         "refine": "refine_factor",
     }
 
-    # See above; "auto" goes by the number of photos.
+    # The FAISS index, see above; "auto" goes by the number of photos.
     kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
-    # "auto" is "fp16" below this many images, exact over a compact store, and "rabitq" from there.
+    # Photos from which "auto" is "rabitq"; below it is "fp16", which is exact for a compact store.
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     nlist: int | None = Field(None, ge=1)
     # Lists searched per query; None: a tenth of them, at least 32.
     nprobe: int | None = Field(None, ge=1)
-    # Candidates per result wanted that are ranked again by their stored descriptors.
+    # Candidates per requested result that are ranked again by their stored descriptors.
     refine_factor: int = Field(8, ge=1)
 
 
@@ -120,10 +115,10 @@ class VerificationSettings(Settings):
         if self.scales != "auto":
             return self
         if model is None or model.local_head.kind == "sift":
-            told = "ignored"
+            scales = "ignored"
         else:
-            told = "enlarged" if model.extraction.enlarge else "shrunk"
-        return self.model_copy(update={"scales": told})
+            scales = "enlarged" if model.extraction.enlarge else "shrunk"
+        return self.model_copy(update={"scales": scales})
 
 
 class ReverificationSettings(Settings):
