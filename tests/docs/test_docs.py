@@ -20,8 +20,6 @@ import skimage.data
 from PIL import Image
 from typer.testing import CliRunner
 
-from index import ImageIndex
-
 ROOT = Path(__file__).parents[2]
 GENERATED = ("settings.md", "commands.md", "http.md")
 PAGES = [
@@ -154,7 +152,6 @@ def test_generated_pages_are_up_to_date(generate):
 
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="the snippets are for a POSIX shell")
-@pytest.mark.skipif(not hasattr(ImageIndex, "open_or_create"), reason="not there yet")
 def test_the_readme_s_snippets_run_as_written(work, capsys):
     own_photos = next(block for block in blocks(ROOT / "README.md", "sh") if "~/Photos" in block)
     run_in_bash(own_photos, work)
@@ -191,7 +188,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.skipif(not hasattr(ImageIndex, "open_or_create"), reason="not there yet")
 def test_the_quickstart_runs_as_written(work, generate):
     page = ROOT / "docs" / "quickstart.md"
     for words in command_lines(page):
@@ -205,7 +201,6 @@ def test_the_quickstart_runs_as_written(work, generate):
         exec(compile(snippet, str(page), "exec"), {})
 
 
-@pytest.mark.skipif(not hasattr(ImageIndex, "open_or_create"), reason="not there yet")
 def test_the_notebook_runs(work):
     notebook = json.loads((ROOT / "docs" / "examples" / "search.ipynb").read_text("utf-8"))
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
