@@ -7,17 +7,23 @@ for it.
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
+import pickle
 import sys
+import zlib
 from collections.abc import Callable
 from functools import cache, update_wrapper
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any, TypeVar, cast
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Lets sums be reordered, so that they are vectorised; infinities and NaN keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+# In the names of files that end with a checksum, as Numba's own do not.
+_CHECKSUMMED = ".crc"
 _LOCK = Lock()
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +82,23 @@ def _jit(function: Callable[..., Any]) -> Any:
 
 @cache
 def _cache_class() -> Any:
-    from numba.core.caching import FunctionCache
+    from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+    class ChecksummedFiles(IndexDataCacheFile):
+        """Files that are believed only if their bytes are those that were written."""
+
+        def _dump(self, content: Any) -> bytes:
+            data = super()._dump(content)
+            return data + _checksum(data)
+
+        def _load_index(self) -> Any:
+            with contextlib.suppress(FileNotFoundError):
+                _check_file(Path(self._index_path))
+            return super()._load_index()
+
+        def _load_data(self, name: str) -> Any:
+            _check_file(Path(self._data_path(name)))
+            return super()._load_data(name)
 
     class ForgivingCache(FunctionCache):
         """Numba's cache; it also notices changes of called functions, damage and full disks."""
@@ -85,7 +107,14 @@ def _cache_class() -> Any:
             super().__init__(function)
             stats = [path.stat() for path in _source_files(function)]
             # Numba itself looks at the function's own file only.
-            self._cache_file._source_stamp = tuple((s.st_mtime, s.st_size) for s in stats)
+            stamp = tuple((s.st_mtime, s.st_size) for s in stats)
+            base = self._impl.filename_base + _CHECKSUMMED
+            self._cache_file = ChecksummedFiles(self._cache_path, base, stamp)
+
+        def files(self) -> list[Path]:
+            """What is kept of the function."""
+            base = self._impl.filename_base + _CHECKSUMMED
+            return sorted(Path(self._cache_path).glob(f"{glob.escape(base)}*.nb[ic]"))
 
         def load_overload(self, sig: Any, target_context: Any) -> Any:
             try:
@@ -106,6 +135,33 @@ def _cache_class() -> Any:
                 super().save_overload(sig, data)
 
     return ForgivingCache
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def _check_file(path: Path) -> None:
+    """Raise an error of some kind if a file of the cache is damaged."""
+    with path.open("rb") as file:
+        if path.suffix == ".nbi":
+            pickle.load(file)  # Numba's version, which is written before the rest.
+        data = file.read()
+    if len(data) < 4 or _checksum(data[:-4]) != data[-4:]:
+        raise ValueError("its bytes are not those that were written")
+
+
+def damaged_caches(module: ModuleType) -> list[Path]:
+    """The damaged files of machine code that are kept of a module's compiled functions."""
+    damaged = []
+    for function in vars(module).copy().values():
+        dispatcher = function._resolve() if isinstance(function, _LazyFunction) else function
+        for path in getattr(getattr(dispatcher, "_cache", None), "files", list)():
+            try:
+                _check_file(path)
+            except Exception:  # Whatever reading damaged bytes raises.
+                damaged.append(path)
+    return list(dict.fromkeys(damaged))
 
 
 @cache

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
+from delg.compiled import damaged_caches
 from delg.errors import DelgError
 from delg.network.tensorflow_import import load_tensorflow
 from delg.zoo.registry import DEFAULT_MODEL, find_model, load_model
@@ -34,19 +38,63 @@ _PACKAGES = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
 }
+_DISTRIBUTION = "delg-retrieval"
+_OWN = tuple(module for module, name in _PACKAGES.items() if name == _DISTRIBUTION)
 _OPTIONAL = {"pillow_heif": "pillow-heif"}
 
 
 def _package(module: str, distribution: str) -> dict[str, str]:
     try:
-        file = importlib.import_module(module).__file__
-        folder = str(Path(file).parent) if file else "?"
+        loaded = importlib.import_module(module)
+        # A folder without code in it is a package too, and has no file.
+        folder = str(Path(loaded.__file__ or f"{next(iter(loaded.__path__))}/-").parent)
     except Exception as error:  # A broken installation may raise anything on import.
         return {"error": f"{type(error).__name__}: {error}"}
     try:
         return {"version": metadata.version(distribution), "from": folder}
     except metadata.PackageNotFoundError:
         return {"version": "?", "from": folder}
+
+
+def _installed_folder() -> Path | None:
+    """The folder that the installed packages lie in; None if nothing is installed."""
+    try:
+        installed = metadata.distribution(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return None
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):
+        return Path(url2pathname(urlsplit(origin["url"]).path))
+    return Path(str(installed.locate_file("")))
+
+
+def _misplaced(module: str) -> str:
+    """Whether one of our own packages is not the installed one, and why; empty if it is."""
+    expected = _installed_folder()
+    loaded = sys.modules.get(module)
+    if expected is None or loaded is None:
+        return ""
+    folders = [Path(folder).resolve() for folder in loaded.__path__]
+    if folders != [(expected / module).resolve()]:
+        return (
+            f"comes from {folders[0] if folders else 'nowhere'}, not from {expected / module}, "
+            "which is installed: run it from another folder, and look into PYTHONPATH"
+        )
+    others = set(metadata.packages_distributions().get(module, ())) - {_DISTRIBUTION}
+    if others:
+        return f"{', '.join(sorted(others))} installs a package of this name too: remove it"
+    return ""
+
+
+def _damaged_caches(module: str) -> list[str]:
+    """Damaged files of compiled loops, of a package and what is in it."""
+    folder = Path(sys.modules[module].__path__[0])
+    damaged: list[str] = []
+    for file in sorted(folder.rglob("*.py")):
+        if "\n@compiled\n" in file.read_text("utf-8", "replace"):
+            name = ".".join([module, *file.relative_to(folder).with_suffix("").parts])
+            damaged += map(str, damaged_caches(importlib.import_module(name)))
+    return damaged
 
 
 def _cpu() -> str:
@@ -88,11 +136,19 @@ def examine() -> dict[str, Any]:
     """Versions, hardware, packages, and whether the default model loads.
 
     Returns:
-        Plain values; a package or a model that does not work has the key ``error``.
+        Plain values; a package or a model that does not work has the key ``error``, one of ours
+        that is not the installed one has ``problem``.
     """
     with contextlib.suppress(Exception):
         load_tensorflow()  # If it fails, the package's entry below says why.
     packages = {module: _package(module, name) for module, name in _PACKAGES.items()}
+    caches: list[str] = []
+    for module in _OWN:
+        problem = _misplaced(module)
+        if problem:
+            packages[module]["problem"] = problem
+        elif "error" not in packages[module]:
+            caches += _damaged_caches(module)
     optional = {module: _package(module, name) for module, name in _OPTIONAL.items()}
     return {
         "python": {"version": platform.python_version(), "from": sys.executable},
@@ -103,6 +159,7 @@ def examine() -> dict[str, Any]:
         "gpus": _gpus(),
         "packages": packages,
         "optional": optional,
+        "damaged_caches": caches,
         "model": _model(),
     }
 
@@ -110,9 +167,14 @@ def examine() -> dict[str, Any]:
 def problems(report: dict[str, Any]) -> list[str]:
     """The errors in a report of :func:`examine`."""
     errors = [
-        f"{name}: {package['error']}"
+        f"{name}: {package[kind]}"
         for name, package in report["packages"].items()
-        if "error" in package
+        for kind in ("error", "problem")
+        if kind in package
+    ]
+    errors += [
+        f"{path}: damaged; delete it, or let the next query compile its loops anew"
+        for path in report["damaged_caches"]
     ]
     model = report["model"]
     if "error" in model:

@@ -1,5 +1,6 @@
 """What is compiled runs the same wherever it is kept, and where it cannot be kept."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -87,13 +88,27 @@ def test_on_a_full_disk_each_process_compiles(run):
     assert run() == ["45.0", "0"], "nothing broken was left behind"
 
 
+def cut(data: bytes) -> bytes:
+    return b""
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:-40] + bytes([data[-40] ^ 1]) + data[-39:]
+
+
 @pytest.mark.parametrize("ending", [".nbi", ".nbc"])
-def test_a_damaged_cache_is_made_anew(run, tmp_path, ending):
+@pytest.mark.parametrize("damage", [cut, flipped])
+def test_a_damaged_cache_is_found_and_made_anew(run, tmp_path, monkeypatch, ending, damage):
     run()
-    damaged = list(tmp_path.rglob(f"*{ending}"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "loop", raising=False)
+    loop = importlib.import_module("loop")
+    assert module.damaged_caches(loop) == []
+    damaged = sorted(tmp_path.rglob(f"*{ending}"))
     assert damaged
     for file in damaged:
-        file.write_bytes(b"")
+        file.write_bytes(damage(file.read_bytes()))
+    assert sorted(module.damaged_caches(loop)) == damaged
     assert run() == ["45.0", "0"]
     assert run() == ["45.0", "1"]
 

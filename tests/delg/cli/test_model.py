@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import skimage.data
 import yaml
 from PIL import Image
+
+from delg.cli import doctor
 
 
 def test_a_model_is_pulled_from_a_file_and_listed_as_ready(run, tmp_path, monkeypatch) -> None:
@@ -82,15 +85,17 @@ def test_a_model_with_a_card_shows_what_it_says(run, tmp_path):
     assert done.returncode == 1 and "MODEL_CARD.md: does not begin with metadata" in done.stderr
 
 
-def test_models_and_the_doctor_agree_on_what_is_shipped(run):
+def test_models_and_the_doctor_agree_on_what_is_shipped(run, monkeypatch):
+    # The packages under test may lie beside the installed ones.
+    monkeypatch.setattr(doctor, "_installed_folder", lambda: Path(doctor.__file__).parents[2])
     listed = map(json.loads, run("model", "list", "--json").stdout.splitlines())
     ready = {model["name"]: model["weights"] for model in listed}
     assert ready["delg-lite"] and ready["sift"] and not ready["delg-r50"]
     info = json.loads(run("model", "info", "--json").stdout)
     assert len(info["fingerprint"]) == 16 and info["bytes"] <= 12 * 2**20
-    doctor = run("doctor", "--json")
-    assert (doctor.returncode, doctor.stderr) == (0, "")
-    report = json.loads(doctor.stdout)
+    examined = run("doctor", "--json")
+    assert (examined.returncode, examined.stderr) == (0, "")
+    report = json.loads(examined.stdout)
     assert report["model"]["fingerprint"] == info["fingerprint"]
     assert report["model"]["runtime"] in ("fixed-point", "onnxruntime")
     assert "from" in report["packages"]["cv2"]
