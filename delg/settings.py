@@ -209,6 +209,8 @@ class ModelSettings(Settings):
     global_head: GlobalHeadSettings = GlobalHeadSettings()
     local_head: LocalHeadSettings = LocalHeadSettings()
     extraction: ExtractionSettings = ExtractionSettings()
+    # int8: the network runs from a quantised network.onnx beside the weights.
+    precision: Literal["float32", "int8"] = "float32"
     # DELF: the network ends at the local head; the aggregate of the local descriptors stands for a
     # global one.
     local_only: bool = False

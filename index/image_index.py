@@ -53,6 +53,7 @@ class ImageIndex:
         model: str = DEFAULT_MODEL,
         weights: str | Path | None = None,
         settings: IndexSettings | None = None,
+        fingerprint: str | None = None,
     ) -> ImageIndex:
         """A new, empty index.
 
@@ -61,13 +62,17 @@ class ImageIndex:
             model: a shipped model's name or a model's folder.
             weights: another weight file for that model.
             settings: see :class:`index.settings.IndexSettings`.
+            fingerprint: chooses between a quantised model and its float32 weights; see
+                :func:`delg.zoo.registry.find_model`.
 
         Raises:
             UsageError: the folder is in use.
             DelgError: the folder cannot be made.
             ModelError: there is no such model, or it has no weights.
         """
-        meta, settings = record_model(model, weights, settings or IndexSettings())
+        meta, settings = record_model(
+            model, weights, settings or IndexSettings(), fingerprint
+        )
         return cls(Store.create(Path(path), meta, settings))
 
     @classmethod

@@ -15,18 +15,23 @@ from index.storage.store import Store
 
 
 def record_model(
-    model: str, weights: str | Path | None, settings: IndexSettings
+    model: str,
+    weights: str | Path | None,
+    settings: IndexSettings,
+    fingerprint: str | None = None,
 ) -> tuple[dict[str, str], IndexSettings]:
     """What the catalog of a new index records of its model, and the settings for that model.
 
     Args:
         model: a shipped model's name or a model's folder.
         weights: another weight file for that model.
+        fingerprint: chooses between a quantised model and its float32 weights; see
+            :func:`delg.zoo.registry.find_model`.
 
     Raises:
         ModelError: there is no such model, or it has no weights.
     """
-    files = find_model(model, weights, settings.extraction)
+    files = find_model(model, weights, settings.extraction, fingerprint)
     if not files.has_weights:
         raise ModelError(files.missing())
     is_shipped = model == files.settings.name
@@ -98,7 +103,16 @@ class IndexModel:
                     "it can be searched with features of that kind, not with photos"
                 )
             settings = self._store.settings
-            self.use(load_model(self.location, self.weights, settings.extraction, settings.images))
+            self.use(
+                load_model(
+                    self.location,
+                    self.weights,
+                    settings.extraction,
+                    settings.images,
+                    # Indexes of before have the float32 weights of a model that is quantised now.
+                    self.fingerprint,
+                )
+            )
         assert self._extractor is not None
         return self._extractor
 
@@ -131,7 +145,8 @@ class IndexModel:
             UsageError: another made it.
             ModelError: there is no such model.
         """
-        fingerprint = find_model(model, extraction=self._store.settings.extraction).fingerprint
+        extraction = self._store.settings.extraction
+        fingerprint = find_model(model, None, extraction, self.fingerprint).fingerprint
         if fingerprint != self.fingerprint:
             raise UsageError(
                 f"{self._store.folder} was made by model {self.name} {self.fingerprint}; {model} "

@@ -116,7 +116,7 @@ def _memory_gib() -> float | None:
 
 def _model() -> dict[str, str]:
     try:
-        runtime = load_model(DEFAULT_MODEL).network.runtime
+        runtime = load_model(DEFAULT_MODEL).backend.description
         fingerprint = find_model(DEFAULT_MODEL).fingerprint
         return {"name": DEFAULT_MODEL, "fingerprint": fingerprint, "runtime": runtime}
     except (DelgError, ImportError) as error:

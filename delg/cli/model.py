@@ -94,6 +94,27 @@ def model_export(
         log.info("%s: at most %.1g off Keras' own", name, value)
 
 
+@app.command("quantize")
+def model_quantize(
+    model: Annotated[str, typer.Argument(help="A name or a model's folder.")],
+    photos: Annotated[
+        list[Path], typer.Option(help="Photos, or folders of them, to calibrate on; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the quantised model to make.")],
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+) -> None:
+    """Make a model that runs in 8-bit integers, about twice as fast on recent processors."""
+    from delg.network.tensorflow_import import load_tensorflow
+    from delg.zoo.registry import find_model
+
+    files = find_model(model, weights)
+    load_tensorflow()
+    from delg.zoo.network_file import quantize_model
+
+    quantize_model(files, photos, out)
+    print_result(f"{files.settings.name} in int8 in {out}; measure it before you rely on it")
+
+
 @app.command("info")
 def model_info(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")] = DEFAULT_MODEL,

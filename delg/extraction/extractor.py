@@ -16,18 +16,19 @@ from delg.errors import ModelError
 from delg.extraction.aggregation import aggregate
 from delg.extraction.sift import DIM as SIFT_DIM
 from delg.extraction.sift import extract_sift
+from delg.images import pyramid
 from delg.images.decode import ImageError, Source, decode
 from delg.images.geometry import crop_to_box, rotate, rotate_back
-from delg.images.pyramid import Level, level
+from delg.images.pyramid import Level
 from delg.settings import ImageSettings, ModelSettings
 from delg.types import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
 
 if TYPE_CHECKING:
-    from delg.inference.backend import Maps, Network
+    from delg.inference.backend import Backend, LevelOutput
 
 T = TypeVar("T")
 # A SavedModel's operations share one pool of threads; a second photo fills their serial parts.
-_EXPORTED_AT_ONCE = 2
+_PARALLEL_IMAGES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +74,12 @@ class Extractor:
 
     def __init__(
         self,
-        network: Network | None,
+        backend: Backend | None,
         settings: ModelSettings,
         fingerprint: str,
         images: ImageSettings | None = None,
     ) -> None:
-        self._network = network
+        self._backend = backend
         self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
         self.images = images or ImageSettings()
         self.global_dim = settings.global_head.dim
@@ -87,11 +88,11 @@ class Extractor:
         self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
 
     @property
-    def network(self) -> Network:
-        """What runs the levels of the pyramid."""
-        if self._network is None:
+    def backend(self) -> Backend:
+        """What runs the network on the levels of the pyramid."""
+        if self._backend is None:
             raise ModelError(f"{self.name} is a SavedModel, which runs the pyramid itself")
-        return self._network
+        return self._backend
 
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         """Features of one photo.
@@ -131,18 +132,18 @@ class Extractor:
             Features, or the ``Failure`` of a photo that cannot be used.
         """
         threads = threads or os.cpu_count() or 1
-        at_once = self._network.photos_at_once if self._network else _EXPORTED_AT_ONCE
+        parallel = self._backend.parallel_images if self._backend else _PARALLEL_IMAGES
         pending: deque[tuple[T, Future[ImageFeatures]]] = deque()
 
         def prepare(source: T) -> Prepared:
             return self._prepare(read(source) if read else cast(Source, source), None, 0)
 
-        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(at_once) as runners:
+        with ThreadPoolExecutor(threads) as decoders, ThreadPoolExecutor(parallel) as runners:
             try:
                 for source in sources:
                     prepared = decoders.submit(prepare, source)
                     pending.append((source, runners.submit(self._finish_later, prepared)))
-                    if len(pending) > threads + at_once:
+                    if len(pending) > threads + parallel:
                         yield _outcome(*pending.popleft())
                 while pending:
                     yield _outcome(*pending.popleft())
@@ -151,17 +152,14 @@ class Extractor:
                     future.cancel()
 
     def _finish_later(self, prepared: Future[Prepared]) -> ImageFeatures:
-        return self._finish(prepared.result(), alone=False)
+        return self._finish(prepared.result(), all_cores=False)
 
     def _prepare(self, source: Source, box: Box | None, turns: int) -> Prepared:
         pixels = decode(source, self.images)
         height, width = pixels.shape[:2]
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
         crop = rotate(crop, turns)
-        spec = self.settings.extraction
-        side = float(spec.longest_side)
-        if not spec.enlarge:
-            side = min(side, max(height, width))
+        side = pyramid.base_side(pixels, self.settings.extraction)
         side *= max(crop.shape[:2]) / max(height, width)
         return Prepared(self._levels(crop, side), crop, origin, width, height, turns)
 
@@ -171,30 +169,31 @@ class Extractor:
         scales = set(spec.global_scales) if self.settings.has_global else set()
         if not self._sift:
             scales |= set(spec.scales)
-        return [level(crop, scale, side) for scale in sorted(scales)]
+        return [pyramid.level(crop, scale, side) for scale in sorted(scales)]
 
-    def _features(self, photo: Prepared, alone: bool) -> tuple[FloatArray, LocalFeatures]:
-        """Global descriptor (D,), of any length, and local features in pixels of the crop; all
-        cores are there for it ``alone`` or for other photos too."""
-        assert self._network is not None
-        spec = self.settings.extraction
-        if not self.settings.has_global:
-            maps = [self._network.run(one.pixels, False, alone) for one in photo.levels]
-            local = self._select(photo.levels, maps)
-            return aggregate_or_refuse(local.descriptors), local
-        maps = [
-            self._network.run(one.pixels, one.scale in spec.global_scales, alone)
-            for one in photo.levels
+    def _features(self, photo: Prepared, all_cores: bool) -> tuple[FloatArray, LocalFeatures]:
+        """Global descriptor (D,), of any length, and local features in pixels of the crop."""
+        spec, has_global = self.settings.extraction, self.settings.has_global
+        outputs = [
+            self.backend.run(
+                level.pixels,
+                with_local=not self._sift and level.scale in spec.scales,
+                with_global=has_global and level.scale in spec.global_scales,
+                all_cores=all_cores,
+            )
+            for level in photo.levels
         ]
-        total = np.sum(
-            [m.global_descriptor for m in maps if m.global_descriptor is not None], axis=0
-        )
         if self._sift:
-            return total, extract_sift(photo.crop, self._sift_side, spec.max_features)
-        return total, self._select(photo.levels, maps)
+            local = extract_sift(photo.crop, self._sift_side, spec.max_features)
+        else:
+            local = self._select(photo.levels, outputs)
+        if not has_global:
+            return aggregate_or_refuse(local.descriptors), local
+        descriptors = [output.global_descriptor for output in outputs]
+        return np.sum([d for d in descriptors if d is not None], axis=0), local
 
-    def _finish(self, photo: Prepared, alone: bool = True) -> ImageFeatures:
-        total, local = self._features(photo, alone)
+    def _finish(self, photo: Prepared, all_cores: bool = True) -> ImageFeatures:
+        total, local = self._features(photo, all_cores)
         height, width = photo.crop.shape[:2]
         if photo.turns % 2:
             height, width = width, height
@@ -207,21 +206,21 @@ class Extractor:
             height=photo.height,
         )
 
-    def _select(self, levels: list[Level], maps: list[Maps]) -> LocalFeatures:
+    def _select(self, levels: list[Level], outputs: list[LevelOutput]) -> LocalFeatures:
         """The best cells over all scales, keypoints in pixels of the crop."""
         spec = self.settings.extraction
         parts = []
-        for one, found in zip(levels, maps, strict=True):
-            if one.scale not in spec.scales:
+        for level, output in zip(levels, outputs, strict=True):
+            if level.scale not in spec.scales:
                 continue
-            inside = found.inside(spec.border_cells)
-            keep = inside[best(found.scores[inside], spec.max_features)]
-            keep = keep[found.scores[keep] >= spec.min_score]
-            points = one.to_photo(found.centres[keep])
+            inner = output.inner_cells(spec.border_cells)
+            keep = inner[best(output.scores[inner], spec.max_features)]
+            keep = keep[output.scores[keep] >= spec.min_score]
+            points = level.to_photo(output.centres[keep])
             # Padding can put the centre of a border cell outside the photo.
-            points = points.clip(0, [one.width - 1, one.height - 1])
-            scales = np.full(len(keep), one.scale, np.float32)
-            parts.append((points, found.descriptors[keep], scales, found.scores[keep]))
+            points = points.clip(0, [level.width - 1, level.height - 1])
+            scales = np.full(len(keep), level.scale, np.float32)
+            parts.append((points, output.descriptors[keep], scales, output.scores[keep]))
         points, descriptors, scales, scores = (
             np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
         )

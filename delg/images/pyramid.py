@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.settings import ExtractionSettings
 from delg.types import FloatArray
 
 # Sides of every level are multiples of it, so that cells lie at the same places in each.
@@ -34,6 +35,11 @@ class Level:
         h, w = self.pixels.shape[:2]
         ratio = np.array([self.width / w, self.height / h], np.float32)
         return (points + 0.5) * ratio - 0.5
+
+
+def base_side(pixels: NDArray[np.uint8], spec: ExtractionSettings) -> float:
+    """The longest side at scale 1 of a photo (h, w, 3)."""
+    return spec.longest_side if spec.enlarge else min(spec.longest_side, max(pixels.shape[:2]))
 
 
 def _aligned(side: float) -> int:

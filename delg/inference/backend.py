@@ -1,4 +1,4 @@
-"""What a network says about one level of the pyramid, whichever runtime runs it."""
+"""What a network gives for one level of the pyramid, whatever runs it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from numpy.typing import NDArray
 
 from delg.types import FloatArray
 
-# More photos in a network at a time would cost memory and hardly be faster.
-MOST_AT_ONCE = 8
-
 
 @dataclass(frozen=True, eq=False)
-class Maps:
-    """The answer for one level; cells row by row.
+class LevelOutput:
+    """The network's output for one level; cells in row-major order.
 
     Attributes:
         descriptors: float32 (cells, d), unit length.
         scores: float32 (cells,).
-        centres: float32 (cells, 2), (x, y), the points the cells describe, in the level's pixels.
-        grid: rows and columns of cells.
-        global_descriptor: float32 (D,), unit length, or None where it was not asked for.
+        centres: float32 (cells, 2), (x, y), the points that the cells describe, in the level's
+            pixels.
+        grid: rows and columns of cells; (0, 0) if no local features were wanted.
+        global_descriptor: float32 (D,), unit length, or None if it was not wanted.
     """
 
     descriptors: FloatArray
@@ -33,14 +31,14 @@ class Maps:
     grid: tuple[int, int]
 
     @classmethod
-    def on_grid(
+    def from_maps(
         cls,
         descriptors: FloatArray,
         scores: FloatArray,
         global_descriptor: FloatArray | None,
         stride: int,
         offset: float,
-    ) -> Maps:
+    ) -> LevelOutput:
         """From maps as a network gives them.
 
         Args:
@@ -52,14 +50,14 @@ class Maps:
         rows, columns = scores.shape
         grid = np.mgrid[:rows, :columns].reshape(2, -1)[::-1].T
         return cls(
-            descriptors=descriptors.reshape(rows * columns, -1),
+            descriptors=descriptors.reshape(rows * columns, descriptors.shape[-1]),
             scores=scores.reshape(-1),
             centres=(grid * stride + offset).astype(np.float32),
             global_descriptor=global_descriptor,
             grid=(rows, columns),
         )
 
-    def inside(self, border: int) -> NDArray[np.intp]:
+    def inner_cells(self, border: int) -> NDArray[np.intp]:
         """Indices of the cells at least ``border`` cells away from every edge.
 
         Across a narrow grid the border shrinks, so that at least half of the cells stay.
@@ -70,26 +68,34 @@ class Maps:
         return cells[y : rows - y, x : columns - x].ravel()
 
 
-class Network(Protocol):
-    """A DELG model ready for inference.
+class Backend(Protocol):
+    """A DELG network ready for inference.
 
     Attributes:
-        runtime: what runs it, of ``delg.inference.select.RUNTIMES``.
-        photos_at_once: how many photos are best in it at a time where there are many.
+        description: what runs it, and the file it came from.
+        parallel_images: how many photos are best in it at a time where there are many.
     """
 
     @property
-    def runtime(self) -> str: ...
+    def description(self) -> str: ...
 
     @property
-    def photos_at_once(self) -> int: ...
+    def parallel_images(self) -> int: ...
 
-    def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
-        """Run one level.
+    def run(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        with_local: bool = True,
+        with_global: bool = True,
+        all_cores: bool = True,
+    ) -> LevelOutput:
+        """Run one level; outputs that are not wanted are not computed.
 
         Args:
             pixels: uint8 (h, w, 3), RGB, h and w multiples of 32.
-            with_global: also give the global descriptor.
-            alone: use all cores; otherwise leave them to other photos in the network.
+            with_local: give descriptors and scores of the cells.
+            with_global: give the global descriptor, if the model has one.
+            all_cores: use all of them; otherwise leave some to other photos in the network.
         """
         ...

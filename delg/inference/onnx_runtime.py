@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime: TensorFlow's answers, loaded in a fraction of the time."""
+"""Networks in ONNX Runtime, from files that :mod:`delg.inference.export_onnx` writes."""
 
 from __future__ import annotations
 
@@ -9,61 +9,93 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from delg.inference.backend import MOST_AT_ONCE, Maps
-from delg.inference.onnx_network import OnnxModel
+from delg.errors import ModelError
+from delg.inference.backend import LevelOutput
 
-# Warnings about graphs are of no use to people who did not make them.
+# More photos in the network at a time would cost memory and hardly be faster.
+_MAX_PARALLEL_IMAGES = 8
+# ONNX Runtime's warnings are about graphs, which users did not write.
 _ERRORS_ONLY = 3
 
+IMAGE, WITH_LOCAL, WITH_GLOBAL = "image", "with_local", "with_global"
+DESCRIPTORS, SCORES, GLOBAL = "descriptors", "scores", "global"
+# Keys of the file's metadata.
+STRIDE, OFFSET, DIGEST, PRECISION = "stride", "offset", "digest", "precision"
 
-def load_session(graph: bytes, threads: int) -> onnxruntime.InferenceSession:
-    """A graph, run with so many threads."""
+
+def load_session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX model, ready to run in that many threads.
+
+    Raises:
+        ModelError: it is damaged or uses what this version of ONNX Runtime does not know.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _ERRORS_ONLY
-    # Waiting threads would take the cores from decoding and from other photos.
+    # Threads that wait actively would take the cores from decoding and from other photos.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base.
+        raise ModelError(f"not a network that ONNX Runtime can run ({error})") from None
 
 
-class _Halves:
-    """Both halves, with so many threads in each run."""
-
-    def __init__(self, model: OnnxModel, threads: int) -> None:
-        self.shallow = load_session(model.shallow, threads)
-        self.deep = None if model.deep is None else load_session(model.deep, threads)
-
-
-class LightNetwork:
-    """A DELG model in ONNX Runtime.
+class OnnxRuntimeBackend:
+    """A DELG network in ONNX Runtime.
 
     Args:
-        model: its graphs.
+        model: bytes of the ONNX file.
+        origin: names the file.
+
+    Raises:
+        ModelError: the file is damaged, or not of this package's making.
     """
 
-    runtime = "onnxruntime"
-
-    def __init__(self, model: OnnxModel) -> None:
-        self._model = model
+    def __init__(self, model: bytes, origin: str) -> None:
+        self._model, self._origin = model, origin
         self._cores = os.cpu_count() or 1
-        self.photos_at_once = min(self._cores, MOST_AT_ONCE)
+        self.parallel_images = min(self._cores, _MAX_PARALLEL_IMAGES)
+        try:
+            self.metadata = self._single.get_modelmeta().custom_metadata_map
+            self._stride = int(self.metadata[STRIDE])
+            self._offset = float(self.metadata[OFFSET])
+        except (KeyError, ValueError):
+            raise ModelError(f"{origin}: lacks the stride of its cells; export it anew") from None
+        except ModelError as error:
+            raise ModelError(f"{origin}: {error}") from None
+        self._has_global = GLOBAL in {output.name for output in self._single.get_outputs()}
+        precision = self.metadata.get(PRECISION, "float32")
+        self.description = f"ONNX Runtime, {precision}, {origin}"
 
     @cached_property
-    def _for_one(self) -> _Halves:
-        return _Halves(self._model, self._cores)
+    def _single(self) -> onnxruntime.InferenceSession:
+        return load_session(self._model, self._cores)
 
     @cached_property
-    def _for_many(self) -> _Halves:
-        # A photo on a core of its own waits for no other thread.
-        return _Halves(self._model, self._cores // self.photos_at_once)
+    def _parallel(self) -> onnxruntime.InferenceSession:
+        # With cores of its own, a photo waits for no other thread.
+        return load_session(self._model, self._cores // self.parallel_images)
 
-    def run(self, pixels: NDArray[np.uint8], with_global: bool, alone: bool = True) -> Maps:
-        """Run one level; see :class:`delg.inference.backend.Network`."""
-        halves = self._for_one if alone else self._for_many
-        deep = halves.deep if with_global else None
-        wanted = ["descriptors", "scores", *(["mid"] if deep else [])]
-        descriptors, scores, *mid = halves.shallow.run(wanted, {"image": pixels[None]})
-        whole = deep.run(None, {"mid": mid[0]})[0][0] if deep else None
-        return Maps.on_grid(
-            descriptors[0], scores[0], whole, self._model.stride, self._model.offset
+    def run(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        with_local: bool = True,
+        with_global: bool = True,
+        all_cores: bool = True,
+    ) -> LevelOutput:
+        """Run one level; see :class:`delg.inference.backend.Backend`."""
+        session = self._single if all_cores else self._parallel
+        inputs = {IMAGE: pixels[None], WITH_LOCAL: np.array(with_local)}
+        names = [DESCRIPTORS, SCORES]
+        if self._has_global:
+            inputs[WITH_GLOBAL] = np.array(with_global)
+            names.append(GLOBAL)
+        descriptors, scores, *global_descriptors = session.run(names, inputs)
+        return LevelOutput.from_maps(
+            descriptors[0],
+            scores[0],
+            global_descriptors[0][0] if self._has_global and with_global else None,
+            self._stride,
+            self._offset,
         )

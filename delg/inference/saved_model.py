@@ -234,7 +234,7 @@ class ExportedExtractor(Extractor):
         resized = Image.fromarray(crop).resize(size, Image.Resampling.BILINEAR)
         return [Level(1.0, np.asarray(resized), width, height)]
 
-    def _features(self, photo: Prepared, alone: bool) -> tuple[FloatArray, LocalFeatures]:
+    def _features(self, photo: Prepared, all_cores: bool) -> tuple[FloatArray, LocalFeatures]:
         spec, [level] = self.settings.extraction, photo.levels
         inputs: dict[str, object] = {"input_image": level.pixels, "input_scales": self._scales}
         if self._export.has_local:

@@ -1,93 +1,138 @@
-"""What runs the network: fixed point where the processor can, else ONNX Runtime, else TensorFlow.
-
-The last two give the same, fixed point to within 1e-3.
-"""
+"""What runs a network: the ONNX file beside its weights, or one exported from Keras once."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import os
-from importlib.util import find_spec
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 
-from delg.errors import ModelError, UsageError
-from delg.inference.backend import Network
+from delg.errors import DelgError, ModelError
+from delg.files import write_bytes
+from delg.inference.backend import Backend
 from delg.network.tensorflow_import import load_tensorflow
 from delg.settings import ModelSettings
 
-RUNTIMES = ("auto", "fixed-point", "onnxruntime", "tensorflow")
-# Chooses where nothing else does.
-VARIABLE = "DELG_RUNTIME"
+# Chose a runtime when there were several.
+_OLD_VARIABLE = "DELG_RUNTIME"
+_LOG = logging.getLogger(__name__)
 
 
-def load_network(
-    settings: ModelSettings,
-    values: dict[str, np.ndarray],
-    origin: str,
-    runtime: str | None = None,
-) -> Network:
-    """A network with its weights.
+def network_digest(settings: ModelSettings, weights_digest: str) -> str:
+    """Hash of all that defines a network, but not of how it is used, 64 hexadecimal digits.
 
     Args:
         settings: of the model.
-        values: its weights by name.
-        origin: names them in errors.
-        runtime: of ``RUNTIMES``; by default the environment's ``DELG_RUNTIME``, or "auto", which
-            is the first of those that the processor, the backbone and what is installed allow.
+        weights_digest: see :func:`delg.network.weights.weights_digest`.
+    """
+    definition = settings.model_dump(
+        mode="json",
+        include={
+            "backbone": True,
+            "block3_strides": True,
+            "input": True,
+            "global_head": True,
+            "local_head": {"dim", "attention", "attention_hidden"},
+            "local_only": True,
+        },
+    )
+    text = json.dumps([definition, weights_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_backend(
+    settings: ModelSettings,
+    weights: dict[str, np.ndarray],
+    origin: Path,
+    network_file: Path,
+    cache_folder: Path,
+) -> Backend:
+    """A network ready to run.
+
+    Args:
+        settings: of the model.
+        weights: its weights by name.
+        origin: their file, which errors name.
+        network_file: the ONNX file that belongs to them; it need not exist where the precision is
+            float32.
+        cache_folder: where networks are kept that had to be exported.
 
     Raises:
-        ModelError: the weights do not fit, or the runtime cannot run the model.
-        UsageError: there is no such runtime.
+        ModelError: the weights do not fit, or the file of a quantised model is missing, damaged or
+            was made from other weights.
     """
-    runtime = runtime or os.environ.get(VARIABLE) or "auto"
-    if runtime not in RUNTIMES:
-        raise UsageError(f"{VARIABLE}: no runtime {runtime!r}; there are {', '.join(RUNTIMES)}")
-    if runtime == "tensorflow":
-        return _tensorflow(settings, values, origin)
-    if runtime in ("auto", "fixed-point"):
-        fixed = _fixed_point(settings, values, origin)
-        if fixed is not None:
-            return fixed
-        if runtime == "fixed-point":
+    from delg.inference.onnx_runtime import DIGEST, PRECISION, OnnxRuntimeBackend
+    from delg.network.weights import weights_digest
+
+    _warn_of_old_variable()
+    digest = network_digest(settings, weights_digest(weights))
+
+    def read(path: Path) -> OnnxRuntimeBackend | None:
+        """None if the file is of other weights or another precision."""
+        try:
+            backend = OnnxRuntimeBackend(path.read_bytes(), str(path))
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+        metadata = backend.metadata
+        fits = metadata.get(DIGEST) == digest and metadata.get(PRECISION) == settings.precision
+        return backend if fits else None
+
+    if settings.precision != "float32":
+        backend = read(network_file)
+        if backend is None:
             raise ModelError(
-                f"{settings.backbone} on this processor does not run in fixed point; that takes "
-                f"AVX-512 VNNI and one of the package's backbones ({VARIABLE}=onnxruntime)"
+                f"{network_file}: was not made from {origin}; quantise the model again "
+                "(delg model quantize)"
             )
-    if find_spec("onnxruntime") is None:
-        if runtime == "auto":
-            return _tensorflow(settings, values, origin)
-        raise ModelError("onnxruntime is not installed: pip install onnxruntime")
-    from delg.inference.onnx_network import write_model
-    from delg.inference.onnx_runtime import LightNetwork
-
-    model = write_model(settings, values, origin)
-    if model is not None:
-        return LightNetwork(model)
-    if runtime == "auto":
-        return _tensorflow(settings, values, origin)
-    raise ModelError(f"{settings.backbone} runs in TensorFlow only ({VARIABLE}=tensorflow)")
-
-
-def _fixed_point(
-    settings: ModelSettings, values: dict[str, np.ndarray], origin: str
-) -> Network | None:
-    from delg.inference.layered_backbones import halves
-
-    backbone = halves(settings.backbone, settings.block3_strides)
-    if backbone is None:
-        return None
-    from delg.inference.fixed_network import FixedNetwork
-    from delg.inference.fixed_point import supported
-
-    return FixedNetwork(settings, backbone, values, origin) if supported() else None
+        return backend
+    cached = cache_folder / f"{digest}.onnx"
+    for path in (network_file, cached):
+        if path.exists():
+            try:
+                backend = read(path)
+            except ModelError as error:
+                _LOG.warning("%s", error)
+                continue
+            if backend is not None:
+                return backend
+    return _export(settings, weights, origin, digest, cached)
 
 
-def _tensorflow(settings: ModelSettings, values: dict[str, np.ndarray], origin: str) -> Network:
+def _export(
+    settings: ModelSettings,
+    weights: dict[str, np.ndarray],
+    origin: Path,
+    digest: str,
+    path: Path,
+) -> Backend:
+    from delg.inference.onnx_runtime import OnnxRuntimeBackend
+
+    _LOG.warning("%s: TensorFlow exports the network, once, to %s", origin, path)
     load_tensorflow()
-    from delg.inference.tensorflow_network import TensorFlowNetwork
+    from delg.inference.export_onnx import export_network
     from delg.network.delg_model import Delg
     from delg.network.weights import load_weights
 
     model = Delg(settings)
-    load_weights(model, values, origin)
-    return TensorFlowNetwork(model)
+    load_weights(model, weights, str(origin))
+    network = export_network(model, digest)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, network)
+    except (OSError, DelgError) as error:
+        _LOG.warning("the exported network is not kept: %s", error)
+        return OnnxRuntimeBackend(network, f"exported from {origin}")
+    return OnnxRuntimeBackend(network, str(path))
+
+
+@cache
+def _warn_of_old_variable() -> None:
+    if os.environ.get(_OLD_VARIABLE):
+        _LOG.warning(
+            "%s is ignored: networks run in ONNX Runtime; a model's settings choose its precision",
+            _OLD_VARIABLE,
+        )

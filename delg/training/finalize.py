@@ -13,14 +13,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import yaml
 
 from delg.files import write_text
-from delg.images.pyramid import level
-from delg.inference.tensorflow_network import TensorFlowNetwork
+from delg.images.pyramid import base_side, level
+from delg.inference.backend import Backend
+from delg.inference.onnx_runtime import OnnxRuntimeBackend
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, named_variables, read_weights, save_weights
-from delg.settings import ModelSettings
+from delg.settings import ExtractionSettings, ModelSettings
 from delg.training.dataset import TrainingData
 from delg.training.image_cache import PhotoStore, readable
 from delg.training.imagenet.initialise import collect, fit_codes, fit_whitening
@@ -30,7 +30,8 @@ from delg.training.trainer import Trainer
 from delg.training.training_model import value_of
 from delg.training.validation import Validation
 from delg.zoo.model_card import write_card
-from delg.zoo.registry import SETTINGS_FILE, WEIGHTS_FILE, find_model
+from delg.zoo.network_file import CALIBRATION_PHOTOS, write_network, write_settings
+from delg.zoo.registry import NETWORK_FILE, WEIGHTS_FILE, find_model
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,16 @@ def export_trained_model(
             kept_prefixes(settings),
         )
     refitted = refit_projections(final, settings, data)
-    spec = with_score_threshold(final, settings, data)
     folder = settings.out / MODEL_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    write_settings(folder, spec)
     save_weights(final, folder / WEIGHTS_FILE)
-    # Validated is what was written, rounding included.
+    # Exported and validated is what was written, rounding included.
     load_weights(final, read_weights(folder / WEIGHTS_FILE), str(folder))
+    sample = evenly_spaced(len(data.train.items), CALIBRATION_PHOTOS)
+    network = write_network(folder, final, (pixels for _, pixels in readable(data.train, sample)))
+    backend = OnnxRuntimeBackend(network, str(folder / NETWORK_FILE))
+    spec = with_score_threshold(final.settings, backend, settings, data)
+    write_settings(folder, spec)
     classifiers = applicable_classifiers(settings, refitted)
     with trainer.averaged():
         validation = Validation(data, settings, final, trainer.training_model, classifiers)
@@ -190,34 +194,31 @@ def applicable_classifiers(settings: TrainSettings, refitted: bool) -> set[str]:
     return names
 
 
-def with_score_threshold(final: Delg, settings: TrainSettings, data: TrainingData) -> ModelSettings:
+def with_score_threshold(
+    spec: ModelSettings, backend: Backend, settings: TrainSettings, data: TrainingData
+) -> ModelSettings:
     """The settings of the finished model, ``min_score`` set by the share of features to keep."""
-    spec, share = final.settings, settings.finalize.keep_features
+    share = settings.finalize.keep_features
     if not share:
         return spec
     photos = evenly_spaced(len(data.train.items), _SCORED_PHOTOS)
-    scores = local_scores(final, data.train, photos)
+    scores = local_scores(backend, spec.extraction, data.train, photos)
     threshold = round(float(np.quantile(scores, 1 - share)), 4)
     extraction = spec.extraction.model_copy(update={"min_score": threshold})
     return spec.model_copy(update={"extraction": extraction})
 
 
-def local_scores(model: Delg, store: PhotoStore, numbers: list[int]) -> np.ndarray:
+def local_scores(
+    backend: Backend, spec: ExtractionSettings, store: PhotoStore, numbers: list[int]
+) -> np.ndarray:
     """Attention at the cells that extraction would keep, over a few photos; float32 (N,)."""
-    spec, network = model.settings.extraction, TensorFlowNetwork(model)
     scores = []
     for _, photo in readable(store, numbers):
-        side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(photo.shape[:2]))
-        found = [network.run(level(photo, s, side).pixels, False).scores for s in spec.scales]
-        scores.append(np.sort(np.concatenate(found))[::-1][: spec.max_features])
+        side = base_side(photo, spec)
+        levels = [level(photo, scale, side) for scale in spec.scales]
+        by_level = [backend.run(level.pixels, with_global=False).scores for level in levels]
+        scores.append(np.sort(np.concatenate(by_level))[::-1][: spec.max_features])
     return np.concatenate(scores)
-
-
-def write_settings(folder: Path, settings: ModelSettings) -> None:
-    """Only what differs from the defaults, as in the shipped models."""
-    values = settings.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    write_text(folder / SETTINGS_FILE, text)
 
 
 def card_metadata(

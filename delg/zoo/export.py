@@ -14,7 +14,6 @@ A model without a global head gives no ``global_descriptor`` and cannot be a Sav
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import tempfile
@@ -31,6 +30,8 @@ from tensorflow.python.framework.convert_to_constants import (
 )
 
 from delg.errors import DelgError, ModelError, UsageError
+from delg.inference.export_onnx import convert, silence
+from delg.inference.onnx_runtime import load_session
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights
 from delg.settings import ExportSettings
@@ -42,7 +43,7 @@ OUTPUTS = ("global_descriptor", "local_descriptors", "attention")
 # Not square, so that a swap of axes shows; a tenth of what would change a match.
 _PROBE = (160, 224)
 _TOLERANCE = 1e-3
-_OPSET = 17
+_IMAGE = tf.TensorSpec([1, None, None, 3], tf.float32, name="image")
 Outputs = Mapping[str, np.ndarray]
 
 
@@ -112,10 +113,7 @@ def _compare(expected: Outputs, outputs: Outputs, name: str, kind: str) -> dict[
 def _level(model: Delg) -> Any:
     """The network for one level, as a function to convert."""
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([1, None, None, 3], tf.float32, name="image")],
-        autograph=False,
-    )
+    @tf.function(input_signature=[_IMAGE], autograph=False)
     def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: value for name, value in model(image).items() if name in OUTPUTS}
 
@@ -124,7 +122,9 @@ def _level(model: Delg) -> Any:
 
 def _saved_model(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
     save_serving(model, out)
-    settings = model.settings.model_copy(update={"export": ExportSettings(crops_border=True)})
+    settings = model.settings.model_copy(
+        update={"export": ExportSettings(crops_border=True), "precision": "float32"}
+    )
     (out / SETTINGS_FILE).write_text(
         yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     )
@@ -156,16 +156,9 @@ def _on_grid(model: Delg, features: Outputs, image: np.ndarray) -> Outputs:
 
 
 def _onnx(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
-    try:
-        import onnxruntime
-        import tf2onnx
-    except ImportError as error:
-        raise DelgError(f"{error}: pip install 'delg-retrieval[onnx]'") from None
-    level = _level(model)
-    with _quiet():
-        converted, _ = tf2onnx.convert.from_function(level, level.input_signature, opset=_OPSET)
-    out.write_bytes(converted.SerializeToString())
-    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    network = convert(_level(model).python_function, _IMAGE).SerializeToString()
+    out.write_bytes(network)
+    session = load_session(network, os.cpu_count() or 1)
     names = [output.name for output in session.get_outputs()]
     return lambda image: dict(zip(names, session.run(None, {"image": image}), strict=True))
 
@@ -179,7 +172,7 @@ def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
     def level(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(names, frozen(image), strict=True))
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, silence():
         module = tf.Module()
         module.level = level
         tf.saved_model.save(module, folder, signatures={"serving_default": level})
@@ -192,16 +185,3 @@ def _litert(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
         warnings.simplefilter("ignore")  # TensorFlow's own interpreter announces its end.
         run = Interpreter(model_path=str(out)).get_signature_runner("serving_default")
     return lambda image: run(image=image)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Converters write past Python to the process's own stderr."""
-    saved = os.dup(2)
-    with Path(os.devnull).open("w") as devnull:
-        os.dup2(devnull.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

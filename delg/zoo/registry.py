@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from delg.settings import (
     ModelSettings,
     read_settings,
 )
-from delg.zoo.cache import export_files, files_digest, is_saved_model, pulled
+from delg.zoo.cache import export_files, files_digest, home, is_saved_model, pulled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "delg-lite"
 SETTINGS_FILE = "settings.yaml"
 WEIGHTS_FILE = "weights.h5"
+# Beside the weights: the network that they make, as it runs.
+NETWORK_FILE = "network.onnx"
+NETWORKS_FOLDER = "networks"
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
@@ -48,22 +51,39 @@ class ModelFiles:
     weights: Path
 
     @property
+    def network(self) -> Path:
+        """The ONNX file that belongs to the weights; a float32 model may lack it."""
+        return self.weights.with_name(NETWORK_FILE)
+
+    @property
     def has_weights(self) -> bool:
         """Whether all files of the weights are there."""
         return all(path.exists() for path in self.files())
 
+    def in_float32(self) -> ModelFiles:
+        """The same weights without quantisation: another model with another fingerprint."""
+        return replace(self, settings=self.settings.model_copy(update={"precision": "float32"}))
+
     def files(self) -> list[Path]:
         """The files whose bytes are the weights."""
         export = self.settings.export
-        return [self.weights] if export is None else export_files(self.weights, export)
+        if export is not None:
+            return export_files(self.weights, export)
+        quantized = self.settings.precision != "float32"
+        return [self.weights, self.network] if quantized else [self.weights]
 
     def missing(self) -> str:
         """The message for a model without weights: what is missing and how to get it."""
         name, export = self.settings.name, self.settings.export
-        if export is None:
+        if export is None and not self.weights.exists():
             return (
                 f"{name} has no weights at {self.weights}; give a weight file that fits it "
                 "(weights=…), or train it"
+            )
+        if export is None:
+            return (
+                f"{name} says precision: {self.settings.precision}, but {self.network} is missing; "
+                "quantise it again (delg model quantize), or say precision: float32"
             )
         missing = next(path for path in self.files() if not path.exists())
         remedy = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
@@ -86,8 +106,13 @@ class ModelFiles:
             del definition["local_only"]
         if self.settings.export is None:
             del definition["export"]
+        quantized = self.settings.precision != "float32"
+        if not quantized:
+            del definition["precision"]
         digest = files_digest(self.files()) if values is None else weights_digest(values)
         parts = [json.dumps(definition, sort_keys=True), digest]
+        if quantized:
+            parts.append(files_digest([self.network]))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -101,6 +126,7 @@ def find_model(
     name: str = DEFAULT_MODEL,
     weights: str | Path | None = None,
     extraction: ExtractionSettings | None = None,
+    fingerprint: str | None = None,
 ) -> ModelFiles:
     """Look a model up without loading it.
 
@@ -110,6 +136,8 @@ def find_model(
         weights: another weight file for the same architecture, or the folder of a published
             export.
         extraction: replaces the extraction settings of the model.
+        fingerprint: of a model seen before. If it is that of a quantised model's float32 weights,
+            those are meant: versions before 0.2 had no others.
 
     Raises:
         ModelError: no such model.
@@ -134,7 +162,14 @@ def find_model(
         default = pulled(settings.export) if name in shipped_models() else folder
     if extraction is not None:
         settings = settings.model_copy(update={"extraction": extraction})
-    return ModelFiles(settings, Path(weights) if weights else default)
+    if weights is not None and settings.precision != "float32":
+        # The quantised network was made from the model's own weights.
+        settings = settings.model_copy(update={"precision": "float32"})
+    files = ModelFiles(settings, Path(weights) if weights else default)
+    if fingerprint is not None and settings.precision != "float32" and files.weights.exists():
+        in_float32 = files.in_float32()
+        return in_float32 if in_float32.fingerprint == fingerprint else files
+    return files
 
 
 def _settings_of_export(folder: Path) -> ModelSettings:
@@ -151,19 +186,18 @@ def load_model(
     weights: str | Path | None = None,
     extraction: ExtractionSettings | None = None,
     images: ImageSettings | None = None,
-    runtime: str | None = None,
+    fingerprint: str | None = None,
 ) -> Extractor:
     """Load a model, ready to extract; see :func:`find_model` for the arguments.
 
     Args:
         images: limits on what is decoded.
-        runtime: what runs the network; see :func:`delg.inference.select.load_network`.
 
     Raises:
         ModelError: no such model, no weights, or weights that do not fit its settings.
-        UsageError: there is no such runtime.
+        UsageError: its settings are broken.
     """
-    files = find_model(name, weights, extraction)
+    files = find_model(name, weights, extraction, fingerprint)
     if not files.has_weights:
         raise ModelError(files.missing())
     if files.settings.export is not None:
@@ -172,8 +206,9 @@ def load_model(
 
         return ExportedExtractor(files.weights, files.settings, files.fingerprint, images)
     from delg.extraction.extractor import Extractor
-    from delg.inference.select import load_network
+    from delg.inference.select import load_backend
 
     values = read_weights(files.weights)
-    network = load_network(files.settings, values, str(files.weights), runtime)
-    return Extractor(network, files.settings, files.fingerprint_of(values), images)
+    cache = home() / NETWORKS_FOLDER
+    backend = load_backend(files.settings, values, files.weights, files.network, cache)
+    return Extractor(backend, files.settings, files.fingerprint_of(values), images)

@@ -10,8 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from delg.extraction.extractor import Extractor
 from delg.images.decode import decode
-from delg.inference.select import VARIABLE
+from delg.zoo.registry import find_model, load_model
 from eval.speed.harness import Bench, Result, Row, stage
 from index.demo.photos import make_gallery
 from index.image_index import ImageIndex
@@ -41,34 +42,31 @@ def write_photos(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:03d}.jpg"), pixels, quality)
 
 
-@stage("build_index", "build_index_onnxruntime")
+@stage("build_index", "build_index_float32")
 def build(bench: Bench) -> Iterator[Result]:
-    """The default model and settings, and in ONNX Runtime; the baseline is the same in
-    TensorFlow."""
+    """The default model and settings, and the same weights without quantisation."""
     count = _QUICK_PHOTOS if bench.quick else _PHOTOS
     write_photos(bench.folder / "photos", count)
-    runs = 1 if bench.quick else min(bench.runs, _RUNS)
-    measured = {"build_index": "auto"}
+    models = {"build_index": load_model()}
     if not bench.quick:
-        measured["build_index_onnxruntime"] = "onnxruntime"
+        in_float32 = find_model().in_float32().fingerprint
+        models["build_index_float32"] = load_model(fingerprint=in_float32)
     rates: dict[str, list[float]] = defaultdict(list)
-    for turn in range(runs):
-        for runtime in (*measured.values(), *(["tensorflow"] if bench.baseline else [])):
-            rates[runtime].append(_rate(bench.folder, count, runtime, turn))
-    baseline = float(np.median(rates["tensorflow"])) if bench.baseline else None
-    note = f"{count} JPEGs of {_SIDE} pixels; the baseline: {VARIABLE}=tensorflow"
-    for name, runtime in measured.items():
-        yield Row.of(name, rates[runtime], "images/s", baseline, note, more_is_better=True)
+    for turn in range(1 if bench.quick else min(bench.runs, _RUNS)):
+        for name, extractor in models.items():
+            rates[name].append(_rate(bench.folder, count, name, extractor, turn))
+    note = f"{count} JPEGs of {_SIDE} pixels"
+    for name in models:
+        yield Row.of(name, rates[name], "images/s", note=note, more_is_better=True)
 
 
-def _rate(folder: Path, count: int, runtime: str, turn: int) -> float:
-    """Photos a second, with the model loaded beforehand as in a long build."""
-    from delg.zoo.registry import load_model
-
-    extractor = load_model(runtime=runtime)
+def _rate(folder: Path, count: int, name: str, extractor: Extractor, turn: int) -> float:
+    """Photos per second, with the model loaded beforehand as in a long build."""
     first = sorted((folder / "photos").iterdir())[:3]
     list(extractor.extract_many(first))
-    with ImageIndex.create(folder / f"{runtime}-{turn}.index") as images:
+    with ImageIndex.create(
+        folder / f"{name}-{turn}.index", fingerprint=extractor.fingerprint
+    ) as images:
         images.use(extractor)
         started = time.perf_counter()
         images.add(folder / "photos")

@@ -76,15 +76,17 @@ def _deviation(
     spec, largest = ours.settings.extraction, 0.0
     side = float(min(spec.longest_side, max(pixels.shape[:2])))
     for scale, found in zip(sorted(spec.scales), theirs, strict=True):
-        maps = ours.network.run(level(pixels, scale, side).pixels, scale in spec.global_scales)
-        descriptors = found["local_descriptors"].reshape(maps.descriptors.shape)
+        output = ours.backend.run(
+            level(pixels, scale, side).pixels, with_global=scale in spec.global_scales
+        )
+        descriptors = found["local_descriptors"].reshape(output.descriptors.shape)
         scores = found["attention"].reshape(-1)
         parts = [
-            np.abs(maps.descriptors - descriptors).max(),
-            np.abs(maps.scores - scores).max() / scores.max(),
+            np.abs(output.descriptors - descriptors).max(),
+            np.abs(output.scores - scores).max() / scores.max(),
         ]
-        if maps.global_descriptor is not None:
-            parts.append(np.abs(maps.global_descriptor - found["global_descriptor"][0]).max())
+        if output.global_descriptor is not None:
+            parts.append(np.abs(output.global_descriptor - found["global_descriptor"][0]).max())
         largest = max(largest, *map(float, parts))
     return largest
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,27 +18,23 @@ _RUNS, _QUICK_RUNS = 5, 2
 
 @stage("query_cold", "query_warm", "query_warm_nothing")
 def ask(bench: Bench) -> Iterator[Result]:
-    """The default model, 100 candidates verified; the baseline loads TensorFlow."""
+    """The default model, 100 candidates verified."""
     photo, count = many_photos(bench.folder, bench.quick)
     index, runs = bench.folder / "index", _QUICK_RUNS if bench.quick else min(bench.runs, _RUNS)
     command = [sys.executable, "-m", "delg.cli.main", "query", str(photo)]
     command += ["--index", str(index), "--json"]
 
-    def run(runtime: str) -> None:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "DELG_RUNTIME": runtime}
-        )
+    def run() -> None:
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise DelgError(f"query_cold: {done.stderr.strip()[-500:]}")
 
     size = f"{count:,} photos"
     yield bench.time(
         "query_cold",
-        lambda: run("auto"),
-        lambda: run("tensorflow"),
+        run,
         runs=runs,
-        baseline_runs=1 if bench.quick else None,
-        note=f"{size}; the baseline: DELG_RUNTIME=tensorflow",
+        note=size,
     )
     with ImageIndex.open(index) as images:
         yield bench.time(

@@ -107,8 +107,9 @@ def _open_or_create(
         )
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
     spec = read_spec(sources, kind, name)
-    if _is_installed(name, None if model else source.fingerprint):
-        images = ImageIndex.create(index, name, settings=settings)
+    fingerprint = None if model else source.fingerprint
+    if _is_installed(name, fingerprint):
+        images = ImageIndex.create(index, name, settings=settings, fingerprint=fingerprint)
         if images.feature_spec.widths == spec.widths:
             return images
         raise UsageError(
@@ -124,7 +125,7 @@ def _is_installed(name: str, fingerprint: str | None) -> bool:
     from delg.zoo.registry import find_model
 
     try:
-        files = find_model(name)
+        files = find_model(name, fingerprint=fingerprint)
         return files.has_weights and fingerprint in (None, files.fingerprint)
     except (ModelError, UsageError):
         return False

@@ -23,15 +23,17 @@ import tensorflow as tf
 
 from delg.errors import DelgError
 from delg.images.decode import ImageError, Source, decode
-from delg.images.pyramid import level
+from delg.images.pyramid import base_side, level
 from delg.images.scan import scan
 from delg.network.backbones import Backbone
 from delg.network.delg_model import Delg
 from delg.network.pca import fit_pca
-from delg.network.weights import save_weights
+from delg.network.weights import load_weights, read_weights, save_weights
 from delg.settings import ModelSettings, read_settings
-from delg.training.imagenet.port_efficientnet_lite import port, read_weights
+from delg.training.imagenet.port_efficientnet_lite import port
+from delg.training.imagenet.port_efficientnet_lite import read_weights as read_imagenet
 from delg.types import FloatArray
+from delg.zoo.network_file import CALIBRATION_PHOTOS, write_network
 from delg.zoo.registry import SETTINGS_FILE, WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ def collect(model: Delg, paths: Iterable[Source]) -> tuple[FloatArray | None, Fl
 
     pooled, cells = [], []
     for number, pixels in enumerate(_photos(paths), 1):
-        side = spec.longest_side if spec.enlarge else min(spec.longest_side, max(pixels.shape[:2]))
+        side = base_side(pixels, spec)
         features = []
         for scale in sorted({*spec.scales, *global_scales}):
             maps, vector = forward(tf.constant(level(pixels, scale, side).pixels[None]))
@@ -129,13 +131,15 @@ def main() -> None:
     settings = read_settings(ModelSettings, args.out / SETTINGS_FILE)
     model = Delg(settings)
     backbone = Backbone(model.shallow, model.deep, model.stride, model.offset)
-    port(read_weights(args.imagenet), backbone, int(settings.backbone[-1]))
+    port(read_imagenet(args.imagenet), backbone, int(settings.backbone[-1]))
     sample: list[Path] = []
     for folder in args.photos:
         photos = [photo.path for photo in scan([folder])[0]]
         sample += random.Random(args.seed).sample(photos, min(args.sample, len(photos)))
     fit(model, sample)
     save_weights(model, args.out / WEIGHTS_FILE)
+    load_weights(model, read_weights(args.out / WEIGHTS_FILE), str(args.out))
+    write_network(args.out, model, _photos(sample[:: max(1, len(sample) // CALIBRATION_PHOTOS)]))
 
 
 if __name__ == "__main__":

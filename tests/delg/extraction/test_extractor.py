@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image
 
 from delg import Extractor, Failure, ImageError, ImageFeatures
-from delg.inference.backend import Maps
+from delg.inference.backend import LevelOutput
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings
 
 SMALL = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
@@ -22,15 +22,21 @@ SMALL = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 class Fake:
     """A network that notes its calls; what it says depends on the level's mean and size alone."""
 
-    runtime = "fake"
-    photos_at_once = 2
+    description = "fake"
+    parallel_images = 2
 
     def __init__(self, seconds: float = 0) -> None:
         self.calls: list[tuple[tuple[int, int], bool]] = []
         self.seconds = seconds
         self.lock = threading.Lock()
 
-    def run(self, pixels: np.ndarray, with_global: bool, alone: bool = True) -> Maps:
+    def run(
+        self,
+        pixels: np.ndarray,
+        with_local: bool = True,
+        with_global: bool = True,
+        all_cores: bool = True,
+    ) -> LevelOutput:
         time.sleep(self.seconds)
         height, width = pixels.shape[:2]
         with self.lock:
@@ -38,7 +44,7 @@ class Fake:
         columns, rows = width // 16, height // 16
         ys, xs = np.mgrid[:rows, :columns].reshape(2, -1)
         angle = np.float32(width)
-        return Maps(
+        return LevelOutput(
             descriptors=np.eye(4, dtype=np.float32)[(xs + ys) % 4],
             scores=(pixels.mean() + (xs * 7 + ys * 13) % 29).astype(np.float32),
             centres=np.stack([xs * 16 + 8, ys * 16 + 8], axis=1).astype(np.float32),
@@ -195,7 +201,7 @@ def test_limits_of_images_are_kept() -> None:
 def test_the_deep_half_runs_at_global_scales_only() -> None:
     extractor = fake(longest_side=256, enlarge=True, scales=[0.5, 1, 2], global_scales=[1, 0.25])
     extractor.extract(np.zeros((128, 256, 3), np.uint8))
-    assert sorted(extractor._network.calls) == [
+    assert sorted(extractor._backend.calls) == [
         ((64, 32), True),
         ((128, 64), False),
         ((256, 128), True),
@@ -245,7 +251,7 @@ def test_min_score_drops_the_rest() -> None:
 def test_max_features_of_the_real_network(lite: Extractor, coffee: np.ndarray) -> None:
     extraction = lite.settings.extraction.model_copy(update={"max_features": 30})
     settings = lite.settings.model_copy(update={"extraction": extraction})
-    few = Extractor(lite._network, settings, lite.fingerprint).extract(coffee)
+    few = Extractor(lite._backend, settings, lite.fingerprint).extract(coffee)
     whole = lite.extract(coffee)
     np.testing.assert_array_equal(few.local.keypoints, whole.local.keypoints[:30])
     np.testing.assert_array_equal(few.global_descriptor, whole.global_descriptor)
@@ -319,9 +325,9 @@ def test_leaving_early_does_not_work_off_the_rest() -> None:
     outcomes = extractor.extract_many(counted(1000, []), threads=8)
     next(outcomes)
     outcomes.close()
-    done = len(extractor._network.calls)
+    done = len(extractor._backend.calls)
     time.sleep(0.3)
-    assert len(extractor._network.calls) == done <= 6
+    assert len(extractor._backend.calls) == done <= 6
 
 
 @pytest.mark.timeout(60)
@@ -350,10 +356,10 @@ def test_an_error_of_the_source_reaches_the_caller() -> None:
 def test_an_error_of_the_network_is_not_taken_for_a_bad_photo() -> None:
     extractor = fake()
 
-    def fail(*_: object) -> Maps:
+    def fail(*_: object, **__: object) -> LevelOutput:
         raise ValueError("a fault of ours")
 
-    extractor._network.run = fail
+    extractor.backend.run = fail
     with pytest.raises(ValueError, match="a fault of ours"):
         list(extractor.extract_many([SMALL] * 30))
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from delg import Extractor, ImageError, ImageFeatures
 from delg.images.geometry import rotate_back
-from delg.inference.backend import Maps
+from delg.inference.backend import LevelOutput
 from delg.settings import ExtractionSettings, ModelSettings
 
 STRIDE, OFFSET = 16, 15
@@ -23,14 +23,20 @@ class Brightness:
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
 
-    def run(self, pixels: np.ndarray, with_global: bool, alone: bool = True) -> Maps:
+    def run(
+        self,
+        pixels: np.ndarray,
+        with_local: bool = True,
+        with_global: bool = True,
+        all_cores: bool = True,
+    ) -> LevelOutput:
         height, width = pixels.shape[:2]
         self.sizes.append((width, height))
         cells = [
             (x, y) for y in range(OFFSET, height, STRIDE) for x in range(OFFSET, width, STRIDE)
         ]
         scores = [pixels[y, x].mean() for x, y in cells]
-        return Maps(
+        return LevelOutput(
             descriptors=np.ones((len(cells), 1), np.float32),
             scores=np.array(scores, np.float32),
             centres=np.array(cells, np.float32),
@@ -106,7 +112,7 @@ def test_keypoints_of_a_box_are_in_the_whole_photos_pixels(turns: int) -> None:
 def sizes(photo: np.ndarray, box: tuple[float, ...] | None = None, **spec: object) -> list[object]:
     extractor = bright(scales=[1.0], global_scales=[1.0], **spec)
     extractor.extract(photo, box=box)
-    return extractor._network.sizes
+    return extractor.backend.sizes
 
 
 def test_the_size_limit_shrinks_with_the_box() -> None:
@@ -154,7 +160,7 @@ def test_boxes_without_area_in_the_photo_are_refused(box: tuple[float, ...]) -> 
 def single_scale(lite: Extractor, *scales: float) -> Extractor:
     extraction = lite.settings.extraction.model_copy(update={"scales": scales})
     settings = lite.settings.model_copy(update={"extraction": extraction})
-    return Extractor(lite._network, settings, lite.fingerprint)
+    return Extractor(lite.backend, settings, lite.fingerprint)
 
 
 def mutual(a: ImageFeatures, b: ImageFeatures) -> tuple[np.ndarray, np.ndarray]:

@@ -32,9 +32,6 @@ def small_folder(make_small, tmp_path_factory) -> Path:
 def test_an_export_gives_what_keras_gives(kind: str, small_folder: Path, tmp_path: Path) -> None:
     from delg.zoo.export import OUTPUTS, export_model
 
-    if kind == "onnx":
-        pytest.importorskip("tf2onnx")
-        pytest.importorskip("onnxruntime")
     deviations = export_model(find_model(str(small_folder)), tmp_path / KINDS[kind], kind)
     assert deviations.keys() == set(OUTPUTS)
     assert all(0 <= value < 1e-3 for value in deviations.values())
@@ -73,8 +70,7 @@ def test_a_saved_model_of_ours_is_a_model_by_its_path(small_folder, tmp_path, co
     spec = ours.settings.extraction.model_copy(
         update={"scales": (1.0,), "global_scales": (1.0,), "longest_side": 576}
     )
-    # In float32, as it is exported.
-    ours = load_model(str(small_folder), extraction=spec, runtime="onnxruntime")
+    ours = load_model(str(small_folder), extraction=spec)
     theirs = load_model(str(tmp_path / "m"), extraction=spec)
     expected, found = ours.extract(photo), theirs.extract(photo)
     np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=1e-4)

@@ -22,7 +22,7 @@ from delg.zoo.registry import (
     shipped_models,
 )
 
-SHIPPED_BYTES = 12_000_000
+SHIPPED_BYTES = 17_000_000
 
 
 def weight_file(path: Path, value: float = 1.0) -> Path:
@@ -197,6 +197,36 @@ def test_the_fingerprint_sees_extraction_given_by_the_caller(folder: Path) -> No
 
 def test_shipped_models_have_fingerprints_of_their_own() -> None:
     assert find_model("delg-lite").fingerprint != find_model("sift").fingerprint
+
+
+# The same weights quantised and not.
+
+
+@pytest.mark.parametrize(
+    ("name", "before"), [("delg-lite", "a3c0d59393402c4c"), ("sift", "12f61b67d09a3e4d")]
+)
+def test_indexes_of_before_find_their_model_by_its_fingerprint(name: str, before: str) -> None:
+    files, old = find_model(name), find_model(name, fingerprint=before)
+    assert files.settings.precision == "int8"
+    assert (old.settings.precision, old.fingerprint) == ("float32", before)
+    assert files.fingerprint != before
+    for known in (files.fingerprint, "0" * 16):
+        assert find_model(name, fingerprint=known).fingerprint == files.fingerprint
+
+
+def test_the_fingerprint_of_a_quantised_model_sees_its_network(tmp_path: Path) -> None:
+    shutil.copytree(find_model().weights.parent, tmp_path / "copy")
+    files = find_model(str(tmp_path / "copy"))
+    assert files.fingerprint == find_model().fingerprint
+    files.network.write_bytes(files.network.read_bytes() + b"x")
+    assert find_model(str(tmp_path / "copy")).fingerprint != files.fingerprint
+
+
+def test_other_weights_run_in_float32(tmp_path: Path) -> None:
+    copy = shutil.copyfile(find_model().weights, tmp_path / "w.h5")
+    files = find_model(weights=copy)
+    assert files.settings.precision == "float32"
+    assert files.fingerprint == find_model().in_float32().fingerprint
 
 
 # Loading.
