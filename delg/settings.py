@@ -223,6 +223,12 @@ class ModelSettings(Settings):
         return not self.local_only and (self.export is None or self.export.has_global)
 
     @model_validator(mode="after")
+    def _check_precision(self) -> ModelSettings:
+        if self.export is not None and self.precision != "float32":
+            raise ValueError("a SavedModel runs as it was exported; leave precision out")
+        return self
+
+    @model_validator(mode="after")
     def _check_local_only(self) -> ModelSettings:
         if self.local_only:
             local, width = self.local_head, aggregated_dim(self.local_head.dim)
