@@ -70,9 +70,7 @@ class ImageIndex:
             DelgError: the folder cannot be made.
             ModelError: there is no such model, or it has no weights.
         """
-        meta, settings = record_model(
-            model, weights, settings or IndexSettings(), fingerprint
-        )
+        meta, settings = record_model(model, weights, settings or IndexSettings(), fingerprint)
         return cls(Store.create(Path(path), meta, settings))
 
     @classmethod
