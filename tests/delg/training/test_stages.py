@@ -26,6 +26,8 @@ from delg.training.stages import train_in_stages
 from delg.zoo.registry import find_model
 from index import ImageIndex
 
+pytestmark = [pytest.mark.training, pytest.mark.slow]
+
 DELF = Path(__file__).parents[3] / "configs" / "delf_r50_gldv2.yaml"
 RUN = """
 import sys

@@ -13,10 +13,13 @@ from delg.network.weights import named_variables
 from delg.settings import parse
 from delg.training import losses
 from delg.training.batches import Batch
+from delg.training.checkpoint import Checkpoint
 from delg.training.optimizer import Optimiser, rate_at
 from delg.training.settings import OptimiserSettings, TrainableSettings, TrainSettings
 from delg.training.trainer import NotFiniteError, Trainer
 from delg.training.training_model import TrainingModel, set_trainable
+
+pytestmark = pytest.mark.training
 
 SMALL: dict[str, Any] = {
     "out": "run",
@@ -65,6 +68,23 @@ def make(settings: TrainSettings) -> Trainer:
     return Trainer(TrainingModel(model, settings, 3), settings, tf.distribute.get_strategy())
 
 
+@pytest.fixture(scope="module")
+def training_model() -> TrainingModel:
+    """One for tests of what learns and how; they may change its values."""
+    return make(settings_with()).training_model
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Trainer, list[np.ndarray]]:
+    """After three steps, and the class centres after each of them."""
+    trainer = make(settings_with())
+    after_step = []
+    for step in range(3):
+        trainer.train(batch_of(step))
+        after_step.append(np.array(trainer.training_model.centres))
+    return trainer, after_step
+
+
 def tensors(batch: Batch) -> dict[str, tf.Tensor]:
     return {k: tf.constant(v) for k, v in vars(batch).items() if k != "step"}
 
@@ -93,9 +113,10 @@ def test_local_losses_leave_the_backbone_untouched() -> None:
         },
         trainable={},
     )
-    reached = gradients(make(local), every=True)
+    trainer = make(local)
+    reached = gradients(trainer, every=True)
     heads = ("autoencoder/", "attention/", "attention_classifier/")
-    learning = {name for part in make(local).training_model.trainable() for name, _ in part}
+    learning = {name for part in trainer.training_model.trainable() for name, _ in part}
     assert {name for name, hit in reached.items() if hit} == learning
     assert {"attention/score/kernel", "attention_classifier/kernel"} <= learning
     assert reached["autoencoder/encoder/kernel"]
@@ -134,8 +155,8 @@ def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_n
     }
 
 
-def test_only_what_is_asked_learns() -> None:
-    model = make(settings_with()).training_model.model
+def test_only_the_blocks_of_the_settings_learn(training_model: TrainingModel) -> None:
+    model = training_model.model
     set_trainable(model, TrainableSettings(backbone_from="block11"))
     learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
     assert {"block11_expand_conv", "block15_project_conv", "head_conv"} <= learning
@@ -148,6 +169,7 @@ def test_only_what_is_asked_learns() -> None:
     assert learning == {"gem", "whitening", "autoencoder", "attention"}
     with pytest.raises(UsageError, match="no block 'conv9'"):
         set_trainable(model, TrainableSettings(backbone_from="conv9"))
+    set_trainable(model, training_model.settings.trainable)
 
 
 def test_attention_is_validated_on_the_map_it_is_trained_on() -> None:
@@ -168,9 +190,8 @@ def test_attention_is_validated_on_the_map_it_is_trained_on() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_weight_decay_takes_effect(kind: str) -> None:
+def test_weight_decay_takes_effect(kind: str, training_model: TrainingModel) -> None:
     """The published code declared regularisers that never entered the loss."""
-    training_model = make(settings_with()).training_model
     optimiser = Optimiser(
         training_model,
         OptimiserSettings(kind=kind, learning_rate=0.1, weight_decay=0.1),  # type: ignore[arg-type]
@@ -183,8 +204,7 @@ def test_weight_decay_takes_effect(kind: str) -> None:
     np.testing.assert_array_equal(bias.value, before[1])
 
 
-def test_clipping_is_by_the_norm_of_all_gradients() -> None:
-    training_model = make(settings_with()).training_model
+def test_clipping_is_by_the_norm_of_all_gradients(training_model: TrainingModel) -> None:
     spec = OptimiserSettings(learning_rate=1.0, momentum=0, clip_norm=2.0, backbone_factor=0.5)
     optimiser = Optimiser(training_model, spec)
     optimiser.set_rate(1.0)
@@ -219,7 +239,8 @@ def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
     results = []
     for parts in (1, 2):
         schedule = {"steps": 4, "batch": 8, "accumulate": parts}
-        trainer = make(settings_with(losses=alone, schedule=schedule))
+        last_block = {"backbone_from": "block15"}
+        trainer = make(settings_with(losses=alone, schedule=schedule, trainable=last_block))
         numbers = trainer.train(batch_of(photos=8))
         results.append((numbers["loss"], [np.array(v.value) for v in trainer.optimiser.variables]))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-4)
@@ -227,17 +248,39 @@ def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
     assert spread < 1e-4
 
 
-def test_a_step_that_is_not_finite_stops_the_run() -> None:
-    trainer = make(settings_with())
-    trainer.train(batch_of(0))
+def test_the_moving_average_is_used_inside_and_the_weights_are_put_back_after(
+    trained: tuple[Trainer, list[np.ndarray]],
+) -> None:
+    trainer, (first, second, third) = trained
+    centres = trainer.training_model.centres
+    with trainer.averaged():
+        np.testing.assert_allclose(centres, first / 4 + second / 4 + third / 2, atol=1e-6)
+    np.testing.assert_array_equal(centres, third)
+    # Under these names earlier versions kept them, too.
+    arrays = trainer.snapshot({}).arrays
+    averages = [name for name in arrays if name.startswith("average/")]
+    count = len(trainer.optimiser.variables)
+    assert averages == [f"average/{number:05d}" for number in range(count)]
+    # Iterations and rates of two optimisers, two moments of each variable.
+    assert len([name for name in arrays if name.startswith("optimiser/")]) == 4 + 2 * count
+
+
+def test_a_step_that_is_not_finite_stops_the_run_until_it_is_restored(
+    trained: tuple[Trainer, list[np.ndarray]],
+) -> None:
+    trainer, _ = trained
+    saved = trainer.snapshot({})
     kernel = trainer.training_model.model.whitening.projection.kernel
     kernel.assign(np.array(kernel) * np.nan)
-    with pytest.raises(NotFiniteError, match=r"step 1: .*arcface"):
-        trainer.train(batch_of(1))
+    with pytest.raises(NotFiniteError, match=r"step 3: .*arcface"):
+        trainer.train(batch_of(3))
+    trainer.restore(saved, "last.h5")
+    for name, array in trainer.snapshot({}).arrays.items():
+        np.testing.assert_array_equal(array, saved.arrays[name], err_msg=name)
 
 
-def test_restoring_wants_the_same_variables() -> None:
-    saved = make(settings_with()).snapshot({})
+def test_restoring_needs_the_same_variables(trained: tuple[Trainer, list[np.ndarray]]) -> None:
+    saved = trained[0].snapshot({})
     other = make(settings_with(optimiser={"kind": "sgd"}))
     before = [np.array(v.value) for v in other.optimiser.variables]
     with pytest.raises(DelgError, match="does not fit the settings"):
@@ -246,34 +289,42 @@ def test_restoring_wants_the_same_variables() -> None:
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
-def test_the_moving_average_is_used_inside_and_the_weights_are_put_back_after() -> None:
-    trainer = make(settings_with())
-    centres = trainer.training_model.centres
-    after_step = []
-    for _ in range(3):
-        trainer.train(batch_of())
-        after_step.append(np.array(centres))
-    first, second, third = after_step
-    with trainer.averaged():
-        np.testing.assert_allclose(centres, first / 4 + second / 4 + third / 2, atol=1e-6)
-    np.testing.assert_array_equal(centres, third)
-    # Under these names runs of earlier versions kept them, too.
-    arrays = trainer.snapshot({}).arrays
-    averages = [name for name in arrays if name.startswith("average/")]
-    count = len(trainer.optimiser.variables)
-    assert averages == [f"average/{number:05d}" for number in range(count)]
-    # Iterations and rates of two optimisers, two moments of each variable.
-    assert len([n for n in arrays if n.startswith("optimiser/")]) == 4 + 2 * count
-
-
-def test_mixed_precision_learns() -> None:
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_learns(precision: str) -> None:
+    keras.mixed_precision.set_global_policy(precision)
     try:
-        schedule = {"steps": 9, "batch": 4, "precision": "mixed_bfloat16"}
-        slow = {"kind": "adamw", "learning_rate": 0.00003}
-        trainer = make(settings_with(schedule=schedule, optimiser=slow))
-        values = [trainer.train(batch_of())["arcface"] for _ in range(4)]
+        trainer = make(
+            settings_with(
+                schedule={"steps": 9, "batch": 4, "precision": precision},
+                optimiser={"kind": "adamw", "learning_rate": 0.001},
+                losses={"attention": {"weight": 0}, "reconstruction": {"weight": 0}},
+                trainable={"backbone_from": "none"},
+            )
+        )
+        # With float16, the loss scale first halves until gradients no longer overflow.
+        values = [trainer.train(batch_of())["arcface"] for _ in range(7)]
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert values[-1] < 0.8 * values[0]
     assert trainer.training_model.model.whitening.projection.kernel.dtype == "float32"
+
+
+def test_a_step_whose_scaled_gradients_overflow_is_skipped_and_halves_the_scale() -> None:
+    trainer = make(
+        settings_with(
+            schedule={"steps": 9, "batch": 4, "precision": "mixed_float16"},
+            losses={"attention": {"weight": 0}, "reconstruction": {"weight": 0}},
+            trainable={"backbone_from": "none"},
+        )
+    )
+    before = trainer.snapshot({})
+    assert before.arrays["scaling/scale"] == 2.0**15
+    too_large = {**before.arrays, "scaling/scale": np.float32(3e38)}
+    trainer.restore(Checkpoint(0, too_large, {}), "last.h5")
+    trainer.train(batch_of())
+    after = trainer.snapshot({})
+    assert after.step == 1
+    assert after.arrays["scaling/scale"] == np.float32(1.5e38)
+    # The second value of the optimiser is the learning rate, which each step sets.
+    for name in before.arrays.keys() - {"scaling/scale", "optimiser/00001"}:
+        np.testing.assert_array_equal(after.arrays[name], before.arrays[name], err_msg=name)

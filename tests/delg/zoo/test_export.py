@@ -13,7 +13,7 @@ from delg.errors import DelgError, ModelError, UsageError
 from delg.network.weights import save_weights
 from delg.zoo.registry import find_model
 
-KINDS = {"savedmodel": "m", "onnx": "m.onnx", "litert": "m.tflite"}
+KINDS = {"onnx": "m.onnx", "litert": "m.tflite"}
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,14 @@ def test_local_features_alone_are_exported_where_the_format_lets_them(make_model
         export_model(files, tmp_path / "s", "savedmodel")
 
 
-def test_a_saved_model_of_ours_is_a_model_by_its_path(small_folder, tmp_path, coffee) -> None:
-    from delg.zoo.export import export_model
+def test_a_saved_model_gives_what_keras_gives_and_is_a_model_by_its_path(
+    small_folder, tmp_path, coffee
+) -> None:
+    from delg.zoo.export import OUTPUTS, export_model
 
-    export_model(find_model(str(small_folder)), tmp_path / "m", "savedmodel")
+    deviations = export_model(find_model(str(small_folder)), tmp_path / "m", "savedmodel")
+    assert deviations.keys() == set(OUTPUTS)
+    assert all(0 <= value < 1e-3 for value in deviations.values())
     ours, theirs = load_model(str(small_folder)), load_model(str(tmp_path / "m"))
     assert (theirs.name, theirs.global_dim, theirs.local_dim) == ("test", 16, 8)
     # A multiple of 32 in both sides and one scale, so that nothing is resized on the way.
@@ -81,7 +85,13 @@ def test_a_saved_model_of_ours_is_a_model_by_its_path(small_folder, tmp_path, co
 def test_an_export_that_differs_is_not_written(small_folder, tmp_path, monkeypatch) -> None:
     from delg.zoo import export as module
 
-    monkeypatch.setattr(module, "_TOLERANCE", -1.0)
+    def write_wrong(model, out):
+        out.write_bytes(b"wrong")
+        return lambda image: {
+            name: np.asarray(value) * 1.01 for name, value in model(image).items()
+        }
+
+    monkeypatch.setattr(module, "_litert", write_wrong)
     with pytest.raises(DelgError, match=r"test: global_descriptor as litert is .* off Keras"):
         module.export_model(find_model(str(small_folder)), tmp_path / "m.tflite", "litert")
     assert not list(tmp_path.iterdir())

@@ -33,36 +33,29 @@ def model(make_model: Callable[..., Delg]) -> Delg:
     )
 
 
-def test_vectors_of_every_readable_photo_are_collected(model: Delg, photos: list[Path]) -> None:
+def test_whitening_and_codes_are_learnt_from_every_readable_photo(
+    model: Delg, photos: list[Path]
+) -> None:
     pooled, cells = collect(model, photos)
-    assert pooled.shape == (3 * 2, 1280)
+    assert pooled is not None and pooled.shape == (3 * 2, 1280)
     np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1, rtol=1e-4)
     # 8×5, 6×8 and 8×8 cells at scale 1, a quarter of them at scale 0.5.
     assert cells.shape[1] == 112
     assert 150 < len(cells) <= 3 * 150
-
-
-def test_fitted_codes_can_be_undone_and_the_global_vectors_are_centred(
-    model: Delg, photos: list[Path]
-) -> None:
-    backbone = [np.array(w) for w in model.shallow.get_weights()]
+    backbone = [np.array(weights) for weights in model.shallow.get_weights()]
     fit(model, photos)
-    pooled, cells = collect(model, photos)
-    assert all(
-        np.array_equal(a, b) for a, b in zip(backbone, model.shallow.get_weights(), strict=True)
-    )
+    for before, after in zip(backbone, model.shallow.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    # The whitened global vectors are centred.
     kernel, bias = model.whitening.projection.get_weights()
     projected = pooled @ kernel + bias
     assert np.abs(projected.mean(axis=0)).max() < 1e-2 * np.abs(projected).max()
-    codes, back = (np.asarray(x) for x in model.autoencoder(cells[None, None]))
-    np.testing.assert_allclose(model.autoencoder.encode(back), codes, atol=1e-3 * codes.std())
-
-
-def test_the_fitted_decoder_gives_the_mean_back(model: Delg, photos: list[Path]) -> None:
-    fit(model, photos)
-    mean = collect(model, photos)[1].mean(axis=0)
-    back = np.ravel(model.autoencoder(mean[None, None, None])[1])
-    np.testing.assert_allclose(back, mean, atol=1e-2 * np.abs(mean).max())
+    # Codes can be decoded, and the mean feature is its own reconstruction.
+    codes, decoded = (np.asarray(x) for x in model.autoencoder(cells[None, None]))
+    np.testing.assert_allclose(model.autoencoder.encode(decoded), codes, atol=1e-3 * codes.std())
+    mean = cells.mean(axis=0)
+    decoded_mean = np.ravel(model.autoencoder(mean[None, None, None])[1])
+    np.testing.assert_allclose(decoded_mean, mean, atol=1e-2 * np.abs(mean).max())
 
 
 def test_no_readable_photo_is_an_error(model: Delg, photos: list[Path]) -> None:
