@@ -109,16 +109,20 @@ class VerificationSettings(Settings):
     # ("shrunk"), and not at all with "ignored". "auto" asks the model; features made elsewhere are
     # "ignored".
     scales: Literal["auto", "enlarged", "shrunk", "ignored"] = "auto"
+    # Longest side, in pixels, to which the model reduces larger photos, for "shrunk". None: the
+    # model's own.
+    model_side: int | None = Field(None, ge=1)
 
     def of_model(self, model: ModelSettings | None) -> VerificationSettings:
         """With what depends on the model filled in; None: the model is not known."""
-        if self.scales != "auto":
-            return self
-        if model is None or model.local_head.kind == "sift":
+        scales, side = self.scales, self.model_side
+        if scales == "auto" and (model is None or model.local_head.kind == "sift"):
             scales = "ignored"
-        else:
+        if model is not None and scales == "auto":
             scales = "enlarged" if model.extraction.enlarge else "shrunk"
-        return self.model_copy(update={"scales": scales})
+        if model is not None and scales == "shrunk" and side is None:
+            side = model.extraction.longest_side
+        return self.model_copy(update={"scales": scales, "model_side": side})
 
 
 class ReverificationSettings(Settings):

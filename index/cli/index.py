@@ -165,7 +165,8 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
 
     defaults = json.loads(IndexSettings().model_dump_json())
     # The model fills this in, not the user.
-    defaults["verification"]["scales"] = settings["verification"]["scales"]
+    for key in ("scales", "model_side"):
+        defaults["verification"][key] = settings["verification"][key]
     changed: dict[str, Any] = {}
     for section, values in settings.items():
         default = defaults[section]

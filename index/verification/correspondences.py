@@ -12,7 +12,8 @@ from delg.types import FloatArray
 from index.settings import VerificationSettings
 
 Size = tuple[int, int]
-# The longest side, in pixels, that the model resizes photos to where the settings name none.
+# The longest side, in pixels, that the model reduces photos to, where the settings give none: they
+# are of an index made before 0.2.
 _DEFAULT_SIDE = 1024
 
 
@@ -86,7 +87,7 @@ def _model_side(size: Size, settings: VerificationSettings) -> float:
     """The longest side of a photo as the model sees it at scale 1, up to a common factor."""
     if settings.scales == "enlarged":
         return 1.0
-    return min(max(size), settings.reference_side or _DEFAULT_SIDE)
+    return min(max(size), settings.model_side or settings.reference_side or _DEFAULT_SIDE)
 
 
 @compiled

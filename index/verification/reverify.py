@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from delg.extraction.extractor import Extractor
 from delg.images.decode import ImageError
 from delg.images.geometry import crop_to_box
+from delg.images.pyramid import base_side
 from delg.types import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.results import Verification
 from index.settings import IndexSettings
@@ -90,20 +91,24 @@ def _extract_warped(
     photo: QueryPhoto, other_size: tuple[int, int], transform: NDArray[np.float64]
 ) -> ImageFeatures | None:
     """Features of the warped query, mapped back into its own pixels; None if nothing is left."""
-    longest_side = photo.extractor.settings.extraction.longest_side
-    resize = min(1.0, longest_side / max(other_size))
+    extraction = photo.extractor.settings.extraction
+    resize = min(1.0, extraction.longest_side / max(other_size))
     warped_size = max(1, round(other_size[0] * resize)), max(1, round(other_size[1] * resize))
     to_size = np.diag([warped_size[0] / other_size[0], warped_size[1] / other_size[1], 1.0])
     to_warped = to_size @ transform
+    warped = _warp(photo, to_warped, warped_size)
     try:
-        features = photo.extractor.extract(_warp(photo, to_warped, warped_size))
+        features = photo.extractor.extract(warped)
     except ImageError:
         return None
     to_query = np.asarray(np.linalg.inv(to_warped), np.float64)
     keypoints = transform_points(to_query, features.local.keypoints).astype(np.float32)
     height, width = photo.pixels.shape[:2]
-    # Scales count in the warped photo; in the query a feature is larger or smaller by this.
-    zoom = np.sqrt(abs(np.linalg.det(to_warped[:2, :2]))) * max(width, height) / max(warped_size)
+    # Scales count from the warped photo as the model sees it; in the query a feature is larger or
+    # smaller by this.
+    pixels_of_query = max(width, height) / base_side(photo.pixels, extraction)
+    pixels_of_warped = max(warped_size) / base_side(warped, extraction)
+    zoom = np.sqrt(abs(np.linalg.det(to_warped[:2, :2]))) * pixels_of_query / pixels_of_warped
     local = _inside(features.local, keypoints, width, height)
     local = replace(local, scales=local.scales * np.float32(zoom))
     return replace(features, local=local, width=width, height=height)

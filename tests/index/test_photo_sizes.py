@@ -11,7 +11,9 @@ import pytest
 from delg import Extractor, load_model
 from delg.zoo.registry import find_model
 from index import ImageIndex, IndexSettings
+from index.verification.matchable import MatchableFeatures
 from index.verification.pair import verify_features
+from index.verification.reverify import QueryPhoto, reverify_warped
 
 SIZES = (1.0, 0.77, 0.67, 0.5, 0.4)
 PUBLISHED = ("new", "old", "delf")
@@ -36,11 +38,19 @@ def exported(tmp_path_factory) -> Extractor:
     return load_model(str(folder))
 
 
-@pytest.mark.parametrize("kind", ["delg-lite", "sift", *PUBLISHED, "exported"])
+@pytest.fixture(scope="module")
+def reduced() -> Extractor:
+    """A model that sees large photos reduced and small ones at their own size."""
+    spec = find_model("delg-lite").settings.extraction
+    small = spec.model_copy(update={"longest_side": 256, "enlarge": False})
+    return load_model("delg-lite", extraction=small)
+
+
+@pytest.mark.parametrize("kind", ["delg-lite", "sift", *PUBLISHED, "exported", "reduced"])
 def test_smaller_copies_of_a_photo_are_verified(
-    kind, models, exported, lite, coffee, astronaut
+    kind, models, exported, reduced, lite, coffee, astronaut
 ) -> None:
-    others = {"delg-lite": lite, "exported": exported}
+    others = {"delg-lite": lite, "exported": exported, "reduced": reduced}
     model = models.get(kind) or others.get(kind) or load_model(kind)
     settings = IndexSettings().of_model(model.settings)
     for photo in (coffee, astronaut):
@@ -63,3 +73,14 @@ def test_smaller_copies_are_verified_against_files_of_the_published_tools(
         for size in SIZES:
             [hit] = images.query(resized(astronaut, size))
             assert hit.verified and hit.inliers >= MIN_INLIERS, (size, hit.inliers)
+
+
+@pytest.mark.parametrize("kind", ["delg-lite", "new"])
+def test_a_smaller_copy_is_verified_when_it_is_warped_to_the_photo(
+    kind, models, lite, coffee
+) -> None:
+    model = models.get(kind, lite)
+    settings = IndexSettings().of_model(model.settings)
+    query, stored = resized(coffee, 0.4), MatchableFeatures.of(model.extract(coffee))
+    again = reverify_warped(QueryPhoto(model, query), stored, np.diag([2.5, 2.5, 1]), settings)
+    assert again.verification.inliers >= MIN_INLIERS
