@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend; the command line prints them without a traceback."""
+"""Errors that the user can fix; the command line prints them without a traceback."""
 
 
 class DelgError(Exception):
@@ -6,7 +6,7 @@ class DelgError(Exception):
 
 
 class UsageError(DelgError):
-    """What was asked makes no sense as it stands (command line exit code 2)."""
+    """The request makes no sense as it stands (exit code 2 of the command line)."""
 
 
 class ModelError(DelgError):
