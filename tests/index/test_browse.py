@@ -21,43 +21,43 @@ def images(make_index, photos, tmp_path):
     return images
 
 
-def found(images, limit=100, offset=0, **wanted) -> tuple[list[str], int]:
-    selection = images.browse(Filter(**wanted), limit, offset)
+def page_ids(images, limit=100, offset=0, **condition) -> tuple[list[str], int]:
+    selection = images.browse(Filter(**condition), limit, offset)
     return [image.id for image in selection.images], selection.total
 
 
 def test_without_a_filter_all_that_can_be_found_come_by_id_and_in_pages(images):
     names = [f"{n:03d}.png" for n in range(12)]
-    assert found(images) == (names, 12)
-    assert found(images, 5, 5) == (names[5:10], 12)
-    assert found(images, 5, 50) == ([], 12)
+    assert page_ids(images) == (names, 12)
+    assert page_ids(images, 5, 5) == (names[5:10], 12)
+    assert page_ids(images, 5, 50) == ([], 12)
 
 
 def test_each_filter_and_all_together(images):
-    assert found(images, label="a")[1] == 5
-    assert found(images, text="00", label="b")[0] == [
+    assert page_ids(images, label="a")[1] == 5
+    assert page_ids(images, text="00", label="b")[0] == [
         "001.png",
         "003.png",
         "005.png",
         "007.png",
         "009.png",
     ]
-    assert found(images, key="room", value="r1")[0] == [f"{n:03d}.png" for n in range(6, 10)]
-    assert found(images, key="room")[1] == 10
-    assert found(images, key="note", value="Höhe 3", label="b", text=".PNG")[0] == ["003.png"]
-    assert found(images, key="nothing")[1] == found(images, label="A")[1] == 0
+    assert page_ids(images, key="room", value="r1")[0] == [f"{n:03d}.png" for n in range(6, 10)]
+    assert page_ids(images, key="room")[1] == 10
+    assert page_ids(images, key="note", value="Höhe 3", label="b", text=".PNG")[0] == ["003.png"]
+    assert page_ids(images, key="nothing")[1] == page_ids(images, label="A")[1] == 0
 
 
 def test_failures_are_apart(images):
-    assert found(images, state="failed") == (["broken_%.png"], 1)
+    assert page_ids(images, state="failed") == (["broken_%.png"], 1)
     assert images.counts()["reasons"][0][1] == 1
 
 
 @pytest.mark.parametrize("text", ["%", "_", "'", '"', "\\", "' OR 1=1 --", "*"])
 def test_signs_of_the_query_language_are_only_signs(images, text):
     for key in ("text", "label", "key", "value"):
-        wanted = {"key": "note", key: text}
-        assert found(images, **wanted)[0] == []
+        condition = {"key": "note", key: text}
+        assert page_ids(images, **condition)[0] == []
 
 
 def test_tallies_count_labels_and_metadata(images):

@@ -21,9 +21,9 @@ def images(make_index, photos):
     shutil.copy(photos / "000.png", photos / "000-b.png")
     dots(1).moved(ZOOM, (200, 150)).save(photos / "001-large.png")
     # A quarter of the dots of 002 among others.
-    one, other = dots(2), dots(77)
+    group, other = dots(2), dots(77)
     Dots(
-        np.r_[one.points[:10], other.points[:30]], np.r_[one.colours[:10], other.colours[:30]]
+        np.r_[group.points[:10], other.points[:30]], np.r_[group.colours[:10], other.colours[:30]]
     ).save(photos / "002-part.png")
     images = make_index()
     images.add(photos)
@@ -32,12 +32,12 @@ def images(make_index, photos):
 
 def test_groups_are_of_one_file_or_of_one_picture(images):
     parts = []
-    found = images.duplicates(LIMITS, parts.append)
-    assert [(one.ids, one.kind) for one in found.groups] == [
+    duplicates = images.duplicates(LIMITS, parts.append)
+    assert [(group.ids, group.kind) for group in duplicates.groups] == [
         (("000-a.png", "000-b.png", "000.png"), SAME_FILE),
         (("001-large.png", "001.png"), NEAR),
     ]
-    assert found.complete and found.photos == 14
+    assert duplicates.complete and duplicates.photos == 14
     assert parts == sorted(parts) and 0 <= parts[0] <= parts[-1] <= 1
 
 
@@ -45,25 +45,25 @@ def test_a_copy_of_a_near_one_joins_its_group(images, photos):
     shutil.copy(photos / "001-large.png", photos / "001-large-copy.png")
     images.add(photos)
     group = images.duplicates(LIMITS).groups[0]
-    both = {one.ids: one.kind for one in images.duplicates(LIMITS).groups}
+    both = {group.ids: group.kind for group in images.duplicates(LIMITS).groups}
     assert len(group.ids) == 3
     assert both[("001-large-copy.png", "001-large.png", "001.png")] == NEAR
 
 
 @pytest.mark.parametrize("limits", [{"photos": 1}, {"seconds": -1.0}])
 def test_what_it_may_cost_is_bounded(images, limits):
-    found = images.duplicates(Limits(inliers=16, **limits))
-    assert not found.complete
+    duplicates = images.duplicates(Limits(inliers=16, **limits))
+    assert not duplicates.complete
     # The same file is told without a look.
-    assert found.groups[0].kind == SAME_FILE and found.compared == 0
+    assert duplicates.groups[0].kind == SAME_FILE and duplicates.compared == 0
 
 
 def test_pairs_are_bounded_the_likeliest_first(images, photos):
     dots(5).moved(np.diag([1.1, 1.1, 1]), (180, 140)).save(photos / "005-large.png")
     images.add(photos)
-    found = images.duplicates(Limits(inliers=16, pairs=1, similarity=0.2))
-    assert found.compared == 1 and not found.complete
-    assert len(found.groups) == 2
+    duplicates = images.duplicates(Limits(inliers=16, pairs=1, similarity=0.2))
+    assert duplicates.compared == 1 and not duplicates.complete
+    assert len(duplicates.groups) == 2
 
 
 def test_an_empty_index_has_none(make_index):

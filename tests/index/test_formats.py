@@ -55,25 +55,25 @@ def written(folder: Path, kind: str, photos: dict[str, ImageFeatures]) -> Path:
     return out
 
 
-def found_in(path: Path, *more: Path, kind: str | None = None) -> dict[str, ParsedFeatures]:
+def parsed_by_id(path: Path, *more: Path, kind: str | None = None) -> dict[str, ParsedFeatures]:
     result = {}
-    for one in read([path, *more], kind)[1]:
-        assert isinstance(one, ParsedFeatures), one
-        result[one.id] = one
+    for parsed in read([path, *more], kind)[1]:
+        assert isinstance(parsed, ParsedFeatures), parsed
+        result[parsed.id] = parsed
     return result
 
 
 def reasons(path: Path) -> dict[str, str]:
-    return {one.path: one.reason for one in read([path])[1] if isinstance(one, Failure)}
+    return {parsed.path: parsed.reason for parsed in read([path])[1] if isinstance(parsed, Failure)}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_features_come_back_as_they_were_written(kind: str, tmp_path: Path) -> None:
-    found = found_in(written(tmp_path, kind, PHOTOS))
+    after_all = parsed_by_id(written(tmp_path, kind, PHOTOS))
     names = {"a/1.jpg": "a/1", "ü 2.jpg": "ü 2"} if kind == "delg" else {}
-    assert sorted(found) == sorted(names.get(name, name) for name in PHOTOS)
+    assert sorted(after_all) == sorted(names.get(name, name) for name in PHOTOS)
     for name, before in PHOTOS.items():
-        after = found[names.get(name, name)]
+        after = after_all[names.get(name, name)]
         np.testing.assert_array_equal(after.global_descriptor, before.global_descriptor)
         assert after.local is not None
         assert len(after.local) == len(before.local)
@@ -104,7 +104,7 @@ def test_any_features_come_back(tmp_path: Path, points, descriptors, scores, kin
     before = ImageFeatures(unit(descriptors[0]), local, 4096, 4096)
     path = tmp_path / OUT[kind]
     writer(kind)(path, [("x", before)], ORIGIN)
-    after = found_in(path, kind=kind)["x"]
+    after = parsed_by_id(path, kind=kind)["x"]
     assert after.local is not None
     np.testing.assert_allclose(after.local.keypoints, points, atol=1e-3)
     np.testing.assert_array_equal(after.local.scores, local.scores)
@@ -173,39 +173,39 @@ def test_half_precision_and_lengths_other_than_one_are_read(tmp_path: Path) -> N
         scores=np.array([0.25, 0.5], np.float16),
         image_size=np.array([640, 200]),
     )
-    one = found_in(path)["db/p.jpg"]
-    assert one.local is not None
-    assert one.global_descriptor is None
-    assert one.local.keypoints.tolist() == [[1, 2], [600, 5]]
-    np.testing.assert_allclose(one.local.descriptors, [[0, 1], [0.6, 0.8]])
-    assert one.local.scales.tolist() == [1, 1]
-    assert one.size == (640, 200)
+    parsed = parsed_by_id(path)["db/p.jpg"]
+    assert parsed.local is not None
+    assert parsed.global_descriptor is None
+    assert parsed.local.keypoints.tolist() == [[1, 2], [600, 5]]
+    np.testing.assert_allclose(parsed.local.descriptors, [[0, 1], [0.6, 0.8]])
+    assert parsed.local.scales.tolist() == [1, 1]
+    assert parsed.size == (640, 200)
 
 
 def test_local_and_global_features_in_two_files_are_put_together(tmp_path: Path) -> None:
     local = hloc_file(tmp_path / "l.h5", keypoints=np.ones((1, 2)), descriptors=np.ones((3, 1)))
-    whole = hloc_file(tmp_path / "g.h5", global_descriptor=np.array([0, 2.0]))
-    one = found_in(local, whole)["db/p.jpg"]
-    assert one.local is not None
-    assert one.local.descriptors.shape == (1, 3)
-    assert one.global_descriptor is not None
-    assert one.global_descriptor.tolist() == [0, 1]
+    data_before = hloc_file(tmp_path / "g.h5", global_descriptor=np.array([0, 2.0]))
+    parsed = parsed_by_id(local, data_before)["db/p.jpg"]
+    assert parsed.local is not None
+    assert parsed.local.descriptors.shape == (1, 3)
+    assert parsed.global_descriptor is not None
+    assert parsed.global_descriptor.tolist() == [0, 1]
 
 
 def test_affine_keypoints_of_colmap_are_read_as_points(tmp_path: Path) -> None:
     for name, values in (("keypoints", np.full((1, 6), 3.5)), ("descriptors", np.ones((1, 2)))):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["p.jpg"] = values
-    one = found_in(tmp_path)["p.jpg"]
-    assert one.local is not None
-    assert one.local.keypoints.tolist() == [[3, 3]]
+    parsed = parsed_by_id(tmp_path)["p.jpg"]
+    assert parsed.local is not None
+    assert parsed.local.keypoints.tolist() == [[3, 3]]
 
 
 # Files that lie.
 
 
 @pytest.mark.parametrize(
-    ("datasets", "told"),
+    ("datasets", "reason"),
     [
         ({"keypoints": np.ones((2, 2)), "descriptors": np.ones((3, 5))}, "for 2 keypoints"),
         ({"keypoints": np.ones((2, 2))}, "descriptors are missing"),
@@ -219,13 +219,15 @@ def test_affine_keypoints_of_colmap_are_read_as_points(tmp_path: Path) -> None:
         ({"global_descriptor": np.ones(3), "image_size": np.array([5])}, "not two numbers"),
     ],
 )
-def test_one_photos_bad_features_are_its_own_failure(tmp_path, datasets, told) -> None:
+def test_one_photos_bad_features_are_its_own_failure(tmp_path, datasets, reason) -> None:
     path = hloc_file(tmp_path / "f.h5", **datasets)
     with h5py.File(path, "a") as file:
         file["good.jpg/global_descriptor"] = np.ones(3)
     assert reasons(path).keys() == {"db/p.jpg"}
-    assert told in reasons(path)["db/p.jpg"]
-    assert any(isinstance(one, ParsedFeatures) and one.id == "good.jpg" for one in read([path])[1])
+    assert reason in reasons(path)["db/p.jpg"]
+    assert any(
+        isinstance(parsed, ParsedFeatures) and parsed.id == "good.jpg" for parsed in read([path])[1]
+    )
 
 
 def test_an_array_that_would_fill_the_memory_is_not_read(tmp_path: Path) -> None:
@@ -247,9 +249,9 @@ def test_links_out_of_a_file_are_not_followed(tmp_path: Path) -> None:
         file.create_virtual_dataset("virtual/global_descriptor", layout)
         raw = [(str(secret), 0, h5py.h5f.UNLIMITED)]
         file.create_dataset("raw/global_descriptor", (3,), "f8", external=raw)
-    assert [one.id for one in read([tmp_path / "f.h5"])[1] if isinstance(one, ParsedFeatures)] == [
-        "own"
-    ]
+    assert [
+        parsed.id for parsed in read([tmp_path / "f.h5"])[1] if isinstance(parsed, ParsedFeatures)
+    ] == ["own"]
     assert reasons(tmp_path / "f.h5") == {
         "raw": "global_descriptor lies in another file",
         "virtual": "global_descriptor lies in another file",
@@ -272,7 +274,7 @@ def described(dtype: str, length: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "reason"),
     [
         (npy(described("<f4", 1 << 40)), "would take"),
         (npy(described("<f4", 9), b"1234"), "cut short: 4 of 36"),
@@ -282,8 +284,8 @@ def described(dtype: str, length: int) -> str:
         (b"", "cannot be read"),
     ],
 )  # fmt: skip
-def test_hostile_arrays_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
-    assert told in reasons(npz_file(tmp_path / "f.npz", content))["p"]
+def test_hostile_arrays_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
+    assert reason in reasons(npz_file(tmp_path / "f.npz", content))["p"]
 
 
 @pytest.mark.parametrize("name", ["f.h5", "f.npz"])
@@ -296,16 +298,16 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, name: str, cont
 
 @pytest.mark.parametrize("kind", ["hloc", "npz"])
 def test_flipped_bytes_are_read_or_refused(kind: str, tmp_path: Path) -> None:
-    whole = written(tmp_path, kind, PHOTOS).read_bytes()
+    data_before = written(tmp_path, kind, PHOTOS).read_bytes()
     rng = np.random.default_rng(0)
     path = tmp_path / f"flipped{OUT[kind][3:]}"
     for _ in range(60):
-        data = np.frombuffer(whole, np.uint8).copy()
+        data = np.frombuffer(data_before, np.uint8).copy()
         data[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
         path.write_bytes(data.tobytes())
         try:
-            for one in read([path])[1]:
-                assert isinstance(one, ParsedFeatures | Failure)
+            for parsed in read([path])[1]:
+                assert isinstance(parsed, ParsedFeatures | Failure)
         except FeatureFileError:
             continue
 
@@ -326,9 +328,9 @@ def test_what_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_single_file_stands_for_its_photo(tmp_path: Path) -> None:
     folder = written(tmp_path, "delg", PHOTOS)
-    one = found_in(folder / "a" / "1.delg_local")
-    assert list(one) == ["1"]
-    assert one["1"].global_descriptor is not None
+    parsed = parsed_by_id(folder / "a" / "1.delg_local")
+    assert list(parsed) == ["1"]
+    assert parsed["1"].global_descriptor is not None
 
 
 def test_an_id_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:

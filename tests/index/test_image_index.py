@@ -74,8 +74,8 @@ def test_an_index_is_not_made_over_something_else(tmp_path, model, make_index):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("")
-    taken = make_index().path
-    for place in (tmp_path / "full", tmp_path / "file", taken):
+    existing = make_index().path
+    for place in (tmp_path / "full", tmp_path / "file", existing):
         with pytest.raises(UsageError, match=f"{place}: exists and is not empty"):
             ImageIndex.create(place, str(model.folder))
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.txt"]
@@ -114,8 +114,8 @@ def test_open_or_create_makes_an_index_once_and_checks_its_model(tmp_path, model
         images.use(model)
         images.add(photos)
     for name in (None, folder):
-        with ImageIndex.open_or_create(path, name) as again:
-            assert len(again) == 12 and again.settings.store.segment_images == 5
+        with ImageIndex.open_or_create(path, name) as reopened:
+            assert len(reopened) == 12 and reopened.settings.store.segment_images == 5
     with pytest.raises(UsageError, match=r"was made by model dots .* delg-lite is"):
         ImageIndex.open_or_create(path, "delg-lite")
     (tmp_path / "full").mkdir()
@@ -127,8 +127,8 @@ def test_open_or_create_makes_an_index_once_and_checks_its_model(tmp_path, model
 def test_an_index_closes_at_the_end_of_a_with_block(make_index, photos, reopen):
     with make_index() as images:
         images.add(photos)
-    with reopen(images.path) as again:
-        assert len(again) == 12
+    with reopen(images.path) as reopened:
+        assert len(reopened) == 12
     # Nothing but the index itself is left of it: the log was folded in.
     assert {path.name for path in images.path.iterdir()} == {
         "catalog.sqlite",
@@ -140,10 +140,10 @@ def test_an_index_closes_at_the_end_of_a_with_block(make_index, photos, reopen):
 
 def test_a_model_with_another_fingerprint_is_refused_and_both_are_named(make_index, tmp_path):
     images = make_index()
-    other = model_folder(tmp_path / "other")
-    with h5py.File(other / "weights.h5", "a") as file:
+    second = model_folder(tmp_path / "other")
+    with h5py.File(second / "weights.h5", "a") as file:
         file["layer/kernel"][0] = 5
-    stranger = DotModel(other)
+    stranger = DotModel(second)
     assert stranger.fingerprint != images.fingerprint
     with pytest.raises(ModelError) as error:
         images.use(stranger)
@@ -158,11 +158,11 @@ def test_a_model_that_changed_since_is_refused_and_both_are_named(tmp_path, phot
     old = images.fingerprint
     with h5py.File(folder / "weights.h5", "a") as file:
         file["layer/kernel"][0] = 5
-    again = ImageIndex.open(tmp_path / "my.index")
-    assert len(again) == 12 and again.check().problems == []
+    reopened = ImageIndex.open(tmp_path / "my.index")
+    assert len(reopened) == 12 and reopened.check().problems == []
     monkeypatch.setattr("index.index_model.load_model", lambda *arguments: DotModel(folder))
     with pytest.raises(ModelError) as error:
-        again.query(photos / "000.png")
+        reopened.query(photos / "000.png")
     assert old in str(error.value) and DotModel(folder).fingerprint in str(error.value)
 
 
@@ -241,8 +241,8 @@ def test_configure_for_good_is_recorded(make_index, photos, reopen):
     images.add(photos)
     images.configure({"ranking": {"rerank": 7}}, "x.yaml", record=True)
     assert images.settings.ranking.rerank == 7
-    again = reopen(images.path)
-    assert again.settings.ranking.rerank == 7 and len(again) == 12
+    reopened = reopen(images.path)
+    assert reopened.settings.ranking.rerank == 7 and len(reopened) == 12
 
 
 @pytest.mark.parametrize("record", [False, True])
@@ -269,12 +269,12 @@ def test_another_shortlist_is_built_from_what_is_stored(make_index, model, tmp_p
     work = model.extracted
     images.configure({"shortlist": {"kind": kind}}, record=True)
     assert images.info()["shortlist"] == kind
-    again = reopen(images.path)
-    assert again.info()["shortlist"] == kind
+    reopened = reopen(images.path)
+    assert reopened.info()["shortlist"] == kind
     assert model.extracted == work
-    assert again.check().problems == [] and again.check().notes == []
-    assert again.query(dots(3).pixels(), k=5)[0].id == before[0] == "003.png"
-    assert len(again.query(dots(3).pixels(), k=100)) == 100
+    assert reopened.check().problems == [] and reopened.check().notes == []
+    assert reopened.query(dots(3).pixels(), k=5)[0].id == before[0] == "003.png"
+    assert len(reopened.query(dots(3).pixels(), k=100)) == 100
 
 
 def test_auto_becomes_an_inverted_file_by_size_and_back_again(make_index, tmp_path, reopen):
@@ -336,9 +336,9 @@ def test_removing_takes_images_out_at_once(make_index, photos, reopen):
     images = make_index()
     images.add(photos)
     assert images.remove(["003.png", "004.png", "003.png"]) == 2
-    for one in (images, reopen(images.path)):
-        assert len(one) == 10
-        assert len(one.query(dots(3).pixels(), k=50)) == 10
+    for hit in (images, reopen(images.path)):
+        assert len(hit) == 10
+        assert len(hit.query(dots(3).pixels(), k=50)) == 10
     assert images.remove([]) == 0
 
 
@@ -362,18 +362,18 @@ def test_add_query_remove_query_compact_query(make_index, photos, reopen):
     images = make_index(store={"segment_images": 4})
     images.add(photos)
     query = dots(5).pixels()
-    whole = listed(images.query(query, k=12))
-    assert whole[0][1] == "005.png"
+    all_hits = listed(images.query(query, k=12))
+    assert all_hits[0][1] == "005.png"
     images.remove(["002.png", "009.png"])
-    left = listed(images.query(query, k=12))
-    assert [one[1:] for one in left] == [
-        one[1:] for one in whole if one[1] not in ("002.png", "009.png")
+    remaining = listed(images.query(query, k=12))
+    assert [hit[1:] for hit in remaining] == [
+        hit[1:] for hit in all_hits if hit[1] not in ("002.png", "009.png")
     ]
     assert images.compact() > 0
-    assert listed(images.query(query, k=12)) == left
-    assert listed(reopen(images.path).query(query, k=12)) == left
+    assert listed(images.query(query, k=12)) == remaining
+    assert listed(reopen(images.path).query(query, k=12)) == remaining
     images.add(photos)
-    assert [one[1:] for one in listed(images.query(query, k=12))] == [one[1:] for one in whole]
+    assert [hit[1:] for hit in listed(images.query(query, k=12))] == [hit[1:] for hit in all_hits]
 
 
 def test_queries_repeat_in_one_process_and_in_two(make_index, photos, reopen, work):
@@ -383,21 +383,21 @@ def test_queries_repeat_in_one_process_and_in_two(make_index, photos, reopen, wo
     moved.save(photos.parent / "q.png")
     first = images.query(photos.parent / "q.png")
     assert first[0].id == "005.png" and first[0].inliers > 10
-    again = reopen(images.path)
+    reopened = reopen(images.path)
     assert listed(images.query(photos.parent / "q.png")) == listed(first)
-    assert listed(again.query(photos.parent / "q.png")) == listed(first)
+    assert listed(reopened.query(photos.parent / "q.png")) == listed(first)
     for _ in range(2):
-        code, found = work("query", images.path, photos.parent / "q.png")
-        assert code == 0 and found["hits"] == [hit.as_json() for hit in first]
+        code, answer = work("query", images.path, photos.parent / "q.png")
+        assert code == 0 and answer["hits"] == [hit.as_json() for hit in first]
 
 
 def test_building_twice_gives_the_same_index(make_index, photos):
-    one, other = make_index("one"), make_index("other")
-    for images in (one, other):
+    hit, second = make_index("one"), make_index("other")
+    for images in (hit, second):
         images.add(photos)
-    assert contents(one.path) == contents(other.path)
-    assert (one.path / "segments" / "000001.h5").read_bytes() == (
-        other.path / "segments" / "000001.h5"
+    assert contents(hit.path) == contents(second.path)
+    assert (hit.path / "segments" / "000001.h5").read_bytes() == (
+        second.path / "segments" / "000001.h5"
     ).read_bytes()
 
 

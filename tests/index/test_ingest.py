@@ -268,8 +268,8 @@ def test_labels_from_folders_and_their_prefix(make_index, tmp_path):
     images = make_index()
     images.add(tmp_path / "p", labels="folders")
     images.add(tmp_path / "p", labels="folders", prefix="new-")
-    found = {name: facts[1] for name, facts in contents(images.path).items()}
-    assert found == {
+    result = {name: facts[1] for name, facts in contents(images.path).items()}
+    assert result == {
         "tower/1.png": "tower",
         "2.png": None,
         "new-tower/1.png": "tower",
@@ -389,21 +389,21 @@ def test_sources_relative_to_the_working_folder_are_found_from_elsewhere(
 def test_batches_are_committed_as_they_fill(make_index, photos, segment_images):
     (photos / "bad.png").write_bytes(b"not a photo")
     images = make_index(store={"segment_images": segment_images})
-    seen = []
+    reports = []
 
     def watch(done: int, total: int, failed: int) -> None:
         store = Store(images.path)
-        seen.append(
+        reports.append(
             (done, total, failed, store.catalog.count("ok") + store.catalog.count("failed"))
         )
         store.close()
 
     images.add(photos, progress=watch)
-    assert [one[:2] for one in seen] == [(n, 13) for n in range(1, 14)]
-    assert seen[-1][2] == 1
+    assert [entry[:2] for entry in reports] == [(n, 13) for n in range(1, 14)]
+    assert reports[-1][2] == 1
     # Each report comes before its own photo's batch is committed, and no later than the batch
     # after it.
-    for done, _, _, committed in seen:
+    for done, _, _, committed in reports:
         full = (done - 1) // segment_images * segment_images
         assert committed in (full, max(0, full - segment_images))
     assert len(images) == 12
@@ -436,9 +436,9 @@ def test_an_interruption_keeps_the_batches_that_were_committed(make_index, model
 
     with pytest.raises(KeyboardInterrupt):
         images.add(photos, progress=interrupt)
-    again = reopen(images.path)
-    assert len(again) == 8
-    assert counts(again.add(photos)) == (4, 0, 8, 0, 0)
+    reopened = reopen(images.path)
+    assert len(reopened) == 8
+    assert counts(reopened.add(photos)) == (4, 0, 8, 0, 0)
 
 
 def test_two_files_of_the_same_bytes_are_two_images(make_index, photos):
@@ -456,5 +456,5 @@ def test_a_photo_without_any_feature_is_an_image_like_others(make_index, tmp_pat
     images = make_index()
     assert images.add(tmp_path / "p").added == 2
     assert images.check().problems == []
-    found = images.query(tmp_path / "p" / "blank.png")
-    assert found[0].id == "blank.png" and found[0].inliers == 0
+    result = images.query(tmp_path / "p" / "blank.png")
+    assert result[0].id == "blank.png" and result[0].inliers == 0

@@ -52,7 +52,7 @@ def test_empty_lines_are_passed_over(write):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("id,name\n1.jpg,x\n", "no column called label"),
         ("name,label\n1.jpg,x\n", "no column called id"),
@@ -67,12 +67,12 @@ def test_empty_lines_are_passed_over(write):
         ('id,label\n1.jpg,"x"y\n', "not a UTF-8 CSV file"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_with_its_name(write, text, said):
+def test_what_is_wrong_with_a_file_is_said_with_its_name(write, text, message):
     path = write(text)
     with pytest.raises(UsageError) as error:
         FileLabels(path)
     assert str(error.value).startswith(str(path))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

@@ -79,14 +79,14 @@ def test_naming_a_fixed_section_as_it_is_recorded_is_no_change():
 
 
 @pytest.mark.parametrize(
-    ("name", "enlarge", "told"),
+    ("name", "enlarge", "scales"),
     [("delg-lite", True, "enlarged"), ("delg-lite", False, "shrunk"), ("sift", True, "ignored")],
 )
-def test_what_scales_tell_depends_on_the_model(name, enlarge, told):
+def test_what_scales_tell_depends_on_the_model(name, enlarge, scales):
     files = find_model(name)
     extraction = files.settings.extraction.model_copy(update={"enlarge": enlarge})
     model = files.settings.model_copy(update={"extraction": extraction})
-    assert IndexSettings().of_model(model).verification.scales == told
+    assert IndexSettings().of_model(model).verification.scales == scales
     own = parse(IndexSettings, {"verification": {"scales": "ignored"}}, "own")
     assert own.of_model(model) == own
     assert IndexSettings().of_model(None).verification.scales == "ignored"

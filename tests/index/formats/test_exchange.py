@@ -62,13 +62,13 @@ def test_an_index_of_features_answers_features_as_the_first_answers_photos(
     images = ImageIndex.open(images.path)
     query = dots(3).moved([[0.9, 0, 8], [0, 0.9, 4], [0, 0, 1]], (160, 120)).pixels()
     expected = filled.query(query, orientations="1")
-    found = images.query_features(model.extract(query))
-    assert [hit.id for hit in found] == [hit.id for hit in expected]
-    assert found[0].id == "003.png"
-    assert found[0].verified
-    assert found[0].inliers == expected[0].inliers
-    assert found[0].path == str(photos.absolute() / "003.png")
-    assert (found.width, found.height, found.model) == (160, 120, "theirs")
+    result = images.query_features(model.extract(query))
+    assert [hit.id for hit in result] == [hit.id for hit in expected]
+    assert result[0].id == "003.png"
+    assert result[0].verified
+    assert result[0].inliers == expected[0].inliers
+    assert result[0].path == str(photos.absolute() / "003.png")
+    assert (result.width, result.height, result.model) == (160, 120, "theirs")
 
 
 def test_without_the_photos_the_furthest_keypoint_tells_the_size(filled, tmp_path) -> None:
@@ -104,7 +104,7 @@ def test_features_of_another_width_are_refused(filled, model, tmp_path) -> None:
     images = ImageIndex.create_for_features(tmp_path / "i", kind)
     report = images.import_from([tmp_path / "f.h5"])
     assert report.added == 0
-    assert {one.reason for one in report.failed} == {"a global descriptor of width 64, not 65"}
+    assert {entry.reason for entry in report.failed} == {"a global descriptor of width 64, not 65"}
     with pytest.raises(UsageError, match=r"65 and 32 numbers.*have 64 and 32"):
         images.query_features(model.extract(dots(1).pixels()))
 
@@ -119,8 +119,8 @@ def test_the_fingerprint_is_the_name_and_the_widths(tmp_path: Path) -> None:
     ]
     # As indexes on disk have it.
     assert kind.fingerprint == "6951be74ab098e71"
-    assert {one.fingerprint for one in same} == {kind.fingerprint}
-    assert len({one.fingerprint for one in others} | {kind.fingerprint}) == 4
+    assert {entry.fingerprint for entry in same} == {kind.fingerprint}
+    assert len({entry.fingerprint for entry in others} | {kind.fingerprint}) == 4
     images = ImageIndex.create_for_features(tmp_path / "i", kind)
     assert images.fingerprint == kind.fingerprint
     assert ImageIndex.open(tmp_path / "i").feature_spec == kind
@@ -155,7 +155,7 @@ def test_one_bad_photo_does_not_keep_the_others_out(filled, photos, tmp_path) ->
     (tmp_path / "out" / "004.delg_local").write_bytes(b"\x0a\x7f")
     _, report = imported(tmp_path / "i", [tmp_path / "out"], photos)
     assert report.added == 11
-    assert [one.path for one in report.failed] == ["004"]
+    assert [entry.path for entry in report.failed] == ["004"]
     assert "cut short" in report.failed[0].reason
 
 
@@ -174,11 +174,11 @@ def unit(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dim", [3, 40, 64, 128])
 def test_an_aggregate_has_unit_length_and_the_width_promised(dim: int) -> None:
-    whole = aggregate(unit(np.random.default_rng(0).normal(size=(30, dim))))
-    assert whole is not None
-    assert whole.shape == (aggregated_dim(dim),)
-    assert whole.shape[0] <= MAX_WIDTH * (MAX_WIDTH + 1) // 2
-    assert np.linalg.norm(whole) == pytest.approx(1, abs=1e-5)
+    descriptor = aggregate(unit(np.random.default_rng(0).normal(size=(30, dim))))
+    assert descriptor is not None
+    assert descriptor.shape == (aggregated_dim(dim),)
+    assert descriptor.shape[0] <= MAX_WIDTH * (MAX_WIDTH + 1) // 2
+    assert np.linalg.norm(descriptor) == pytest.approx(1, abs=1e-5)
 
 
 def test_an_aggregate_does_not_depend_on_the_order_of_features() -> None:
@@ -191,7 +191,7 @@ def test_photos_that_share_features_have_similar_aggregates() -> None:
     rng = np.random.default_rng(0)
     features = [unit(rng.normal(size=(60, 40))) for _ in range(20)]
     query = unit(np.concatenate([features[7][:30], rng.normal(size=(30, 40))]))
-    similarities = [aggregate(one) @ aggregate(query) for one in features]
+    similarities = [aggregate(entry) @ aggregate(query) for entry in features]
     assert int(np.argmax(similarities)) == 7
 
 
@@ -206,9 +206,9 @@ def test_local_features_alone_are_found_by_their_aggregate(filled, model, tmp_pa
     assert report.added == 12
     assert images.feature_spec == FeatureSpec("DELF", aggregated_dim(32), 32, True)
     query = ParsedFeatures("q", None, model.extract(dots(5).pixels()).local, (160, 120))
-    found = images.query_features(as_image_features(query, images.feature_spec))
-    assert found[0].id == "005"
-    assert found[0].verified
+    result = images.query_features(as_image_features(query, images.feature_spec))
+    assert result[0].id == "005"
+    assert result[0].verified
 
 
 def test_global_features_alone_are_searched_without_verification(filled, model, tmp_path) -> None:
@@ -219,5 +219,5 @@ def test_global_features_alone_are_searched_without_verification(filled, model, 
     assert report.added == 12
     assert images.feature_spec.local_dim == 0
     query = replace(model.extract(dots(5).pixels()), local=LocalFeatures.empty(0))
-    found = images.query_features(query)
-    assert (found[0].id, found[0].verified) == ("005", False)
+    result = images.query_features(query)
+    assert (result[0].id, result[0].verified) == ("005", False)

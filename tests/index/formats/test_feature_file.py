@@ -23,15 +23,15 @@ def test_every_photo_is_a_group_with_its_arrays(tmp_path, features):
     assert [path.name for path in tmp_path.iterdir()] == ["f.h5"]
     with h5py.File(tmp_path / "f.h5") as file:
         assert dict(file.attrs) == {"model": "dots", "fingerprint": "abc"}
-        for name, one in features:
+        for name, image in features:
             group = file[name]
-            assert (group.attrs["width"], group.attrs["height"]) == (one.width, one.height)
+            assert (group.attrs["width"], group.attrs["height"]) == (image.width, image.height)
             for key, value in (
-                ("global_descriptor", one.global_descriptor),
-                ("keypoints", one.local.keypoints),
-                ("descriptors", one.local.descriptors),
-                ("scales", one.local.scales),
-                ("scores", one.local.scores),
+                ("global_descriptor", image.global_descriptor),
+                ("keypoints", image.local.keypoints),
+                ("descriptors", image.local.descriptors),
+                ("scales", image.local.scales),
+                ("scores", image.local.scores),
             ):
                 np.testing.assert_array_equal(group[key][()], value)
 
@@ -63,10 +63,10 @@ def test_a_file_that_exists_is_replaced_only_when_the_new_one_is_complete(tmp_pa
 
 
 def test_a_photo_and_a_folder_of_one_name_do_not_collide(tmp_path, features):
-    one = features[0][1]
+    image = features[0][1]
     assert (
         write_features(
-            tmp_path / "f.h5", [(name, one) for name in ("x.png", "x.png/y.png")], "d", "f"
+            tmp_path / "f.h5", [(name, image) for name in ("x.png", "x.png/y.png")], "d", "f"
         )
         == 2
     )
@@ -102,8 +102,8 @@ for size in (0, 100, 5000, 200_000):
 
 def test_a_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path):
     # In a process of its own, as a library that cannot write may take the whole process with it.
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path / "f.h5")], capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ KINDS = ("flat", "fp16", "sq8", "ivf", "rabitq")
 # Of the ten nearest by brute force, how many each kind must find.
 RECALL = {"flat": 1.0, "fp16": 1.0, "sq8": 1.0, "ivf": 0.9, "rabitq": 0.9}
 
-# Damage each of the first bytes, and some of the others; memory is limited, so that a damaged
+# Damage some of the bytes, and every byte of the footer; memory is limited, so that a damaged
 # length that asks for too much of it is an error and not the end of the machine.
 FUZZ = f"""
 import resource, sys
@@ -25,7 +25,8 @@ from index.storage.ann_index import FILE, AnnIndex
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 path, refused = Path(sys.argv[1]) / FILE, 0
 whole = path.read_bytes()
-for place in [*range(200), *range(200, len(whole), 151)]:
+footer = len(whole) - 40
+for place in [*range(0, 200, 5), *range(200, footer, 301), *range(footer, len(whole))]:
     for value in (0, 0xFF, whole[place] ^ 1):
         data = bytearray(whole)
         data[place] = value
@@ -56,9 +57,9 @@ def clusters(seed: int, count: int) -> np.ndarray:
 
 def build(kind: str, vectors: np.ndarray, rows: np.ndarray, **values: object) -> AnnIndex:
     options = ShortlistSettings(kind=kind, **values)
-    made = AnnIndex.train(DIM, len(vectors), lambda most: vectors[:most], options)
-    made.add(vectors, rows)
-    return made
+    ann_index = AnnIndex.train(DIM, len(vectors), lambda most: vectors[:most], options)
+    ann_index.add(vectors, rows)
+    return ann_index
 
 
 def brute_force(
@@ -70,15 +71,17 @@ def brute_force(
 
 
 def look(
-    made: AnnIndex, vectors: np.ndarray, query: np.ndarray, count: int
+    ann_index: AnnIndex, vectors: np.ndarray, query: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """What it finds; looked at again with the ``vectors`` under ``ROWS`` if it is not exact."""
-    rows, similarities = made.search(query, made.candidate_count(count, ShortlistSettings()))
-    if made.is_exact():
+    rows, similarities = ann_index.search(
+        query, ann_index.candidate_count(count, ShortlistSettings())
+    )
+    if ann_index.is_exact():
         return rows, similarities
     exact = vectors[np.searchsorted(ROWS, rows)] @ query
-    best = np.lexsort((rows, -exact))[:count]
-    return rows[best], exact[best]
+    order = np.lexsort((rows, -exact))[:count]
+    return rows[order], exact[order]
 
 
 @pytest.fixture(scope="module")
@@ -96,61 +99,63 @@ ROWS = 7 + 3 * np.arange(1200, dtype=np.int64)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_nearest_are_those_of_brute_force(kind, vectors, queries):
-    made = build(kind, vectors, ROWS)
-    assert made.kind == kind and len(made) == 1200
-    found = 0
+    ann_index = build(kind, vectors, ROWS)
+    assert ann_index.kind == kind and len(ann_index) == 1200
+    hits = 0
     for query in queries:
-        rows, similarities = look(made, vectors, query, 10)
+        rows, similarities = look(ann_index, vectors, query, 10)
         expected, exact = brute_force(vectors, ROWS, query, 10)
         assert rows.dtype == np.int64 and len(rows) == 10
         assert (np.diff(similarities) <= 0).all()
-        found += len(set(rows.tolist()) & set(expected.tolist()))
-        whole = kind in ("flat", "fp16", "sq8")
-        if whole:
+        hits += len(set(rows.tolist()) & set(expected.tolist()))
+        is_exhaustive = kind in ("flat", "fp16", "sq8")
+        if is_exhaustive:
             assert rows.tolist() == expected.tolist()
-        np.testing.assert_allclose(similarities, exact, atol=1e-6 if whole else 0.1)
-    assert found / (10 * len(queries)) >= RECALL[kind]
+        np.testing.assert_allclose(similarities, exact, atol=1e-6 if is_exhaustive else 0.1)
+    assert hits / (10 * len(queries)) >= RECALL[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_removed_rows_are_never_found_and_the_others_still_are(kind, vectors, queries):
-    made = build(kind, vectors, ROWS)
+    ann_index = build(kind, vectors, ROWS)
     gone = ROWS[::3]
-    made.remove(gone)
-    left = np.setdiff1d(ROWS, gone)
-    assert len(made) == len(left)
-    assert sorted(made.rows().tolist()) == left.tolist()
-    found = 0
-    keep = np.isin(ROWS, left)
+    ann_index.remove(gone)
+    remaining = np.setdiff1d(ROWS, gone)
+    assert len(ann_index) == len(remaining)
+    assert sorted(ann_index.rows().tolist()) == remaining.tolist()
+    hits = 0
+    keep = np.isin(ROWS, remaining)
     for query in queries:
-        rows, _ = look(made, vectors, query, 10)
+        rows, _ = look(ann_index, vectors, query, 10)
         assert not set(rows.tolist()) & set(gone.tolist())
-        expected, _ = brute_force(vectors[keep], left, query, 10)
-        found += len(set(rows.tolist()) & set(expected.tolist()))
-    assert found / (10 * len(queries)) >= RECALL[kind]
+        expected, _ = brute_force(vectors[keep], remaining, query, 10)
+        hits += len(set(rows.tolist()) & set(expected.tolist()))
+    assert hits / (10 * len(queries)) >= RECALL[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_added_after_a_removal_are_found(kind, vectors):
-    made = build(kind, vectors, ROWS)
-    made.remove(ROWS[:200])
+    ann_index = build(kind, vectors, ROWS)
+    ann_index.remove(ROWS[:200])
     new = unit(np.random.default_rng(5).normal(size=(3, DIM)))
-    made.add(new, np.array([9001, 9002, 9003]))
+    ann_index.add(new, np.array([9001, 9002, 9003]))
     for row, vector in zip((9001, 9002, 9003), new, strict=True):
-        assert made.search(vector, 1)[0].tolist() == [row]
+        assert ann_index.search(vector, 1)[0].tolist() == [row]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_comes_back_from_disk_with_the_generation_it_shows(kind, tmp_path, vectors, queries):
-    made = build(kind, vectors, ROWS, nprobe=5)
-    made.save(tmp_path, 2**40 + 3)
+    ann_index = build(kind, vectors, ROWS, nprobe=5)
+    ann_index.save(tmp_path, 2**40 + 3)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
     back, generation = AnnIndex.load(tmp_path, DIM, 5)
     assert generation == 2**40 + 3 and back.kind == kind
-    assert back.rows().tolist() == made.rows().tolist()
+    assert back.rows().tolist() == ann_index.rows().tolist()
     for query in queries[:10]:
-        for one, other in zip(made.search(query, 10), back.search(query, 10), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for values_before, values_after in zip(
+            ann_index.search(query, 10), back.search(query, 10), strict=True
+        ):
+            np.testing.assert_array_equal(values_before, values_after)
     back.remove(ROWS[:5])
     back.add(vectors[:5], ROWS[:5])
     assert len(back) == 1200
@@ -163,36 +168,36 @@ def test_it_comes_back_from_disk_with_the_generation_it_shows(kind, tmp_path, ve
 )
 def test_any_sequence_of_adding_and_removing_leaves_the_right_rows(kind, steps):
     values = unit(np.random.default_rng(3).normal(size=(41, DIM)))
-    made = AnnIndex.train(DIM, 41, lambda most: values[:most], ShortlistSettings(kind=kind))
-    held: set[int] = set()
+    ann_index = AnnIndex.train(DIM, 41, lambda most: values[:most], ShortlistSettings(kind=kind))
+    present: set[int] = set()
     for adding, chosen in steps:
         if adding:
-            new = np.array(sorted(chosen - held), np.int64)
-            made.add(values[new], new)
-            held |= chosen
+            new = np.array(sorted(chosen - present), np.int64)
+            ann_index.add(values[new], new)
+            present |= chosen
         else:
-            made.remove(np.array(sorted(chosen), np.int64))
-            held -= chosen
-        assert len(made) == len(held)
-        assert sorted(made.rows().tolist()) == sorted(held)
-        assert sorted(made.search(values[0], 100)[0].tolist()) == sorted(held)
+            ann_index.remove(np.array(sorted(chosen), np.int64))
+            present -= chosen
+        assert len(ann_index) == len(present)
+        assert sorted(ann_index.rows().tolist()) == sorted(present)
+        assert sorted(ann_index.search(values[0], 100)[0].tolist()) == sorted(present)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_similarities_come_in_the_order_of_rows(kind):
     values = np.repeat(unit(np.ones((1, DIM))), 30, axis=0)
-    made = build(kind, values, np.arange(1, 31))
-    made.remove(np.array([2, 5]))
-    left = [row for row in range(1, 31) if row not in (2, 5)]
-    assert made.search(values[0], 100)[0].tolist() == left
+    ann_index = build(kind, values, np.arange(1, 31))
+    ann_index.remove(np.array([2, 5]))
+    remaining = [row for row in range(1, 31) if row not in (2, 5)]
+    assert ann_index.search(values[0], 100)[0].tolist() == remaining
 
 
 @pytest.mark.parametrize("kind", ["flat", "fp16", "sq8"])
 def test_of_equal_similarities_the_first_rows_are_taken(kind):
     values = np.repeat(unit(np.ones((1, DIM))), 30, axis=0)
-    made = build(kind, values, np.arange(1, 31))
-    made.remove(np.array([2, 5]))
-    assert made.search(values[0], 4)[0].tolist() == [1, 3, 4, 6]
+    ann_index = build(kind, values, np.arange(1, 31))
+    ann_index.remove(np.array([2, 5]))
+    assert ann_index.search(values[0], 4)[0].tolist() == [1, 3, 4, 6]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "auto"])
@@ -200,11 +205,11 @@ def test_an_empty_one_finds_nothing_and_is_exact_until_there_is_something_to_tra
     kind, tmp_path
 ):
     options = ShortlistSettings(kind=kind)
-    made = AnnIndex.train(DIM, 0, lambda most: np.zeros((0, DIM), np.float32), options)
-    assert len(made) == 0 and made.kind == "flat"
-    rows, similarities = made.search(unit(np.ones(DIM)), 10)
+    ann_index = AnnIndex.train(DIM, 0, lambda most: np.zeros((0, DIM), np.float32), options)
+    assert len(ann_index) == 0 and ann_index.kind == "flat"
+    rows, similarities = ann_index.search(unit(np.ones(DIM)), 10)
     assert rows.shape == (0,) and similarities.shape == (0,)
-    made.save(tmp_path, 0)
+    ann_index.save(tmp_path, 0)
     back, _ = AnnIndex.load(tmp_path, DIM, 1)
     assert len(back) == 0 and back.rows().shape == (0,)
 
@@ -214,13 +219,13 @@ def test_asking_for_none_gives_none(vectors):
 
 
 def test_asking_for_more_than_there_are_gives_all(vectors):
-    made = build("ivf", vectors[:100], ROWS[:100], nlist=2, nprobe=2)
-    assert len(made.search(vectors[0], 1000)[0]) == 100
+    ann_index = build("ivf", vectors[:100], ROWS[:100], nlist=2, nprobe=2)
+    assert len(ann_index.search(vectors[0], 1000)[0]) == 100
 
 
 def test_few_probes_give_fewer_and_never_a_row_that_is_not_there(vectors):
-    made = build("ivf", vectors, ROWS, nlist=20, nprobe=1)
-    rows, _ = made.search(vectors[0], 1200)
+    ann_index = build("ivf", vectors, ROWS, nlist=20, nprobe=1)
+    rows, _ = ann_index.search(vectors[0], 1200)
     assert 0 < len(rows) < 1200
     assert np.isin(rows, ROWS).all()
 
@@ -258,9 +263,9 @@ def test_a_rough_kind_asks_for_more_than_are_wanted(vectors):
 def test_a_rough_kind_takes_a_quarter_of_the_bytes(tmp_path):
     many = unit(np.random.default_rng(0).normal(size=(4000, 512)))
     options = ShortlistSettings(kind="rabitq", nlist=16)
-    made = AnnIndex.train(512, 4000, lambda most: many[:most], options)
-    made.add(many, np.arange(4000))
-    made.save(tmp_path, 1)
+    ann_index = AnnIndex.train(512, 4000, lambda most: many[:most], options)
+    ann_index.add(many, np.arange(4000))
+    ann_index.save(tmp_path, 1)
     assert (tmp_path / FILE).stat().st_size < 4000 * 100
 
 
@@ -296,22 +301,22 @@ def test_garbage_is_none_even_with_a_good_end(tmp_path, data, vectors):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_changed_byte_in_what_is_stored_is_none(kind, tmp_path, vectors):
     build(kind, vectors[:50], ROWS[:50], nlist=1).save(tmp_path, 1)
-    whole = (tmp_path / FILE).read_bytes()
-    for place in [*range(0, 120, 3), *range(120, len(whole) - 64, 101)]:
-        data = bytearray(whole)
+    before = (tmp_path / FILE).read_bytes()
+    for place in [*range(0, 120, 3), *range(120, len(before) - 64, 101)]:
+        data = bytearray(before)
         data[place] ^= 0x10
         (tmp_path / FILE).write_bytes(data)
         assert AnnIndex.load(tmp_path, DIM, 1) is None, place
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["flat", "rabitq"])
 def test_damaged_bytes_are_refused_or_leave_something_usable(kind, tmp_path, vectors):
     build(kind, vectors[:50], ROWS[:50], nlist=1).save(tmp_path, 1)
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FUZZ, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
-    assert found.returncode == 0, found.stderr[-2000:]
-    assert int(found.stdout) > 0
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert int(process.stdout) > 0
 
 
 def test_descriptors_of_another_width_are_none(tmp_path, vectors):

@@ -74,7 +74,7 @@ def test_everything_about_an_image_comes_back(catalog):
 
 def test_a_failed_image_keeps_its_reason_and_is_not_searchable(catalog):
     assert catalog.by_id("x").reason == "truncated"
-    assert [one.id for one in catalog.images("failed")] == ["x"]
+    assert [row.id for row in catalog.images("failed")] == ["x"]
     assert (catalog.count("ok"), catalog.count("failed")) == (3, 1)
     assert catalog.searchable().tolist() == [[1, 1, 0], [2, 1, 1], [3, 1, 2]]
 
@@ -103,8 +103,8 @@ def test_images_come_by_id_and_segments_oldest_first(catalog):
     with catalog.write() as db:
         insert_segment(db, SegmentRow(2, 1, 5, "cd"))
     put(catalog, image("A", 0, segment=2))
-    assert [one.id for one in catalog.images()] == ["A", "a", "b", "c", "x"]
-    assert [one.number for one in catalog.segments()] == [1, 2]
+    assert [row.id for row in catalog.images()] == ["A", "a", "b", "c", "x"]
+    assert [row.number for row in catalog.segments()] == [1, 2]
     assert catalog.segments()[0] == SEGMENT
 
 
@@ -151,9 +151,9 @@ def test_a_transaction_that_fails_changes_nothing(catalog):
 
 def test_an_image_without_features_cannot_pass_for_one_with(catalog):
     nonsense = image("d", segment=None, position=None), image("d", 3, segment=9), image("d", 2)
-    for one in nonsense:
+    for row in nonsense:
         with pytest.raises((sqlite3.IntegrityError, CatalogError), match="constraint failed"):
-            put(catalog, one)
+            put(catalog, row)
     assert catalog.by_id("d") is None
 
 
@@ -162,11 +162,11 @@ def test_a_reader_sees_one_state_until_it_moves_on(folder, catalog):
     put(other, image("d", 3))
     with other.write() as db:
         delete_images(db, ["a"])
-    assert [one.id for one in catalog.images("ok")] == ["a", "b", "c"]
+    assert [row.id for row in catalog.images("ok")] == ["a", "b", "c"]
     assert catalog.count("ok") == 3 and catalog.generation == other.generation - 2
     assert catalog.searchable()[:, 0].tolist() == [1, 2, 3]
     catalog.refresh()
-    assert [one.id for one in catalog.images("ok")] == ["b", "c", "d"]
+    assert [row.id for row in catalog.images("ok")] == ["b", "c", "d"]
     assert catalog.generation == other.generation
     other.close()
 
@@ -193,9 +193,9 @@ def test_what_was_not_moved_to_the_main_file_is_read_after_a_kill(
 ):
     put(catalog, image("d", 3))
     # What lies on disk while a writer has it open is what a kill leaves.
-    left = tmp_path_factory.mktemp("left") / "index"
-    shutil.copytree(folder, left)
-    assert Catalog(left).by_id("d") is not None
+    copy = tmp_path_factory.mktemp("left") / "index"
+    shutil.copytree(folder, copy)
+    assert Catalog(copy).by_id("d") is not None
 
 
 def test_a_missing_catalog_is_named(tmp_path):
@@ -252,7 +252,7 @@ def read_only(monkeypatch):
 
 def test_a_folder_that_cannot_be_written_to_is_readable_and_left_as_it_is(folder, read_only):
     catalog = Catalog(folder)
-    assert [one.id for one in catalog.images("ok")] == ["a", "b", "c"]
+    assert [row.id for row in catalog.images("ok")] == ["a", "b", "c"]
     assert [path.name for path in folder.iterdir()] == [FILE]
 
 
@@ -260,9 +260,9 @@ def test_a_read_only_copy_of_what_a_kill_left_has_all_that_was_committed(
     folder, tmp_path_factory, catalog, read_only
 ):
     put(catalog, image("d", 3))
-    left = tmp_path_factory.mktemp("left") / "index"
-    shutil.copytree(folder, left)
-    assert Catalog(left).by_id("d") is not None
+    copy = tmp_path_factory.mktemp("left") / "index"
+    shutil.copytree(folder, copy)
+    assert Catalog(copy).by_id("d") is not None
 
 
 def test_metadata_is_plain_json_for_other_tools(folder, catalog):

@@ -25,8 +25,8 @@ def photo(seed: int, count: int = 600) -> ImageFeatures:
     rng = np.random.default_rng(seed)
 
     def unit(*shape: int) -> np.ndarray:
-        found = rng.normal(size=shape)
-        return (found / np.linalg.norm(found, axis=-1, keepdims=True)).astype(np.float32)
+        features = rng.normal(size=shape)
+        return (features / np.linalg.norm(features, axis=-1, keepdims=True)).astype(np.float32)
 
     local = LocalFeatures(
         rng.uniform((0, 0), SIZE, (count, 2)).astype(np.float32), unit(count, 24),
@@ -53,10 +53,10 @@ def put(store: Store, seeds: range, count: int = 600) -> None:
 
 
 def stored(store: Store) -> dict[str, bytes]:
-    found = {row.id: store.features(row).local for row in store.catalog.images()}
+    features = {row.id: store.features(row).local for row in store.catalog.images()}
     return {
         name: b"".join(p.tobytes() for p in (f.keypoints, f.descriptors, f.scales, f.scores))
-        for name, f in found.items()
+        for name, f in features.items()
     }
 
 
@@ -86,16 +86,16 @@ def test_segments_with_the_same_codes_share_them(make_store):
     put(store, range(ENOUGH))
     put(store, range(ENOUGH, ENOUGH + 3))
     put(store, range(ENOUGH + 3, ENOUGH + 6))
-    again = Store(store.folder)
-    assert len({id(one.quantizer) for one in again.segments.values()}) == 1
+    reopened = Store(store.folder)
+    assert len({id(store.quantizer) for store in reopened.segments.values()}) == 1
 
 
 def test_another_process_reads_the_same(make_store):
     store = make_store()
     put(store, range(ENOUGH))
-    again = Store(store.folder)
-    assert again.segments.quantizer.is_same(store.segments.quantizer)
-    assert stored(again) == stored(store)
+    reopened = Store(store.folder)
+    assert reopened.segments.quantizer.is_same(store.segments.quantizer)
+    assert stored(reopened) == stored(store)
 
 
 def test_compacting_packs_what_came_before_the_codes_and_then_changes_nothing(make_store):
@@ -127,7 +127,7 @@ def test_the_best_features_are_kept_and_few_bytes_of_each(make_store):
 
 
 @pytest.mark.parametrize(
-    ("store", "count"),
+    ("options", "count"),
     [
         ({"max_features": 500}, 500),
         ({"max_features": 0}, 0),
@@ -135,19 +135,19 @@ def test_the_best_features_are_kept_and_few_bytes_of_each(make_store):
         ({"local_codec": "int8", "max_features": 10}, 10),
     ],
 )
-def test_how_many_features_are_kept_can_be_set(make_store, store, count):
-    one = make_store(**store)
-    put(one, range(ENOUGH))
-    assert len(one.features(one.catalog.by_id("003")).local) == count
+def test_how_many_features_are_kept_can_be_set(make_store, options, count):
+    store = make_store(**options)
+    put(store, range(ENOUGH))
+    assert len(store.features(store.catalog.by_id("003")).local) == count
 
 
 def test_float32_keeps_all_as_it_was(make_store):
     store = make_store(local_codec="float32", max_features=None)
     put(store, range(ENOUGH))
-    found, exact = store.features(store.catalog.by_id("003")), photo(3)
+    features, exact = store.features(store.catalog.by_id("003")), photo(3)
     for part in ("keypoints", "descriptors", "scales", "scores"):
-        np.testing.assert_array_equal(getattr(found.local, part), getattr(exact.local, part))
-    np.testing.assert_array_equal(found.global_descriptor, exact.global_descriptor)
+        np.testing.assert_array_equal(getattr(features.local, part), getattr(exact.local, part))
+    np.testing.assert_array_equal(features.global_descriptor, exact.global_descriptor)
 
 
 def test_a_photo_is_found_among_compact_and_older_segments(make_store):

@@ -35,17 +35,17 @@ sizes = st.tuples(st.integers(1, 12_000), st.integers(1, 12_000))
 @settings(max_examples=50)
 @given(st.integers(0, 1000), st.integers(0, 20), sizes)
 def test_places_scales_and_scores_come_back_nearly(quantizer, seed, count, size):
-    one = features(seed, count, size)
-    records = encode_records(one, size, quantizer)
+    original = features(seed, count, size)
+    records = encode_records(original, size, quantizer)
     assert records.dtype == np.uint8 and records.shape == (
         count,
         quantizer.code_bytes + EXTRA_BYTES,
     )
     back = decode_records(records, size, quantizer)
-    assert (np.abs(back.keypoints - one.keypoints) <= np.array(size) / 8192 + 2e-3).all()
+    assert (np.abs(back.keypoints - original.keypoints) <= np.array(size) / 8192 + 2e-3).all()
     np.testing.assert_array_equal(back.keypoints, decode_keypoints(records, size))
-    np.testing.assert_allclose(back.scales, one.scales, rtol=2e-4)
-    np.testing.assert_allclose(back.scores, one.scores, rtol=0.05)
+    np.testing.assert_allclose(back.scales, original.scales, rtol=2e-4)
+    np.testing.assert_allclose(back.scores, original.scores, rtol=0.05)
     assert all(
         part.dtype == np.float32
         for part in (back.keypoints, back.descriptors, back.scales, back.scores)
@@ -56,16 +56,18 @@ def test_places_scales_and_scores_come_back_nearly(quantizer, seed, count, size)
 @given(st.integers(0, 1000), sizes)
 def test_packing_again_places_everything_the_same(quantizer, seed, size):
     records = encode_records(features(seed, 20, size), size, quantizer)
-    again = encode_records(decode_records(records, size, quantizer), size, quantizer)
-    np.testing.assert_array_equal(again[:, -EXTRA_BYTES:], records[:, -EXTRA_BYTES:])
+    second = encode_records(decode_records(records, size, quantizer), size, quantizer)
+    np.testing.assert_array_equal(second[:, -EXTRA_BYTES:], records[:, -EXTRA_BYTES:])
 
 
 def test_what_lies_outside_is_put_at_the_border(quantizer):
-    one = features(0, 4, (100, 50))
+    original = features(0, 4, (100, 50))
     far = np.float32([[-40, 20], [200, 20], [20, -3], [20, 60]])
     back = decode_records(
         encode_records(
-            LocalFeatures(far, one.descriptors, one.scales, one.scores), (100, 50), quantizer
+            LocalFeatures(far, original.descriptors, original.scales, original.scores),
+            (100, 50),
+            quantizer,
         ),
         (100, 50),
         quantizer,
@@ -75,10 +77,12 @@ def test_what_lies_outside_is_put_at_the_border(quantizer):
 
 
 def test_nothing_stays_nothing(quantizer):
-    one = features(0, 3, (100, 50))
+    original = features(0, 3, (100, 50))
     nothing = np.float32([0, -1, 0])
     records = encode_records(
-        LocalFeatures(one.keypoints, one.descriptors, nothing, nothing), (100, 50), quantizer
+        LocalFeatures(original.keypoints, original.descriptors, nothing, nothing),
+        (100, 50),
+        quantizer,
     )
     back = decode_records(records, (100, 50), quantizer)
     assert back.scales.tolist() == back.scores.tolist() == [0, 0, 0]

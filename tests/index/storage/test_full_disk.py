@@ -41,17 +41,17 @@ def test_adding_fails_clearly_and_continues_when_there_is_room(place, many, work
         code, answer = work("add", place, many, "--disk", size)
     assert code == 0
     check_said(answer, place)
-    left = contents(place)
-    assert {name: left[name] for name in before} == before
+    remaining = contents(place)
+    assert {name: remaining[name] for name in before} == before
     with ImageIndex.open(place) as images:
         images.use(model)
         assert images.check().problems == []
         assert images.query(dots(3).pixels(), k=1)[0].id == "003.png"
         model.extracted = 0
         report = images.add(many)
-        assert report.added == model.extracted == 150 - len(left)
-        found = images.check()
-        assert found.problems == found.notes == []
+        assert report.added == model.extracted == 150 - len(remaining)
+        report = images.check()
+        assert report.problems == report.notes == []
     assert len(contents(place)) == 150
 
 

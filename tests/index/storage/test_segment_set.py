@@ -23,32 +23,34 @@ def images(make_index, photos) -> ImageIndex:
 
 
 @pytest.fixture
-def seen(monkeypatch) -> list[str]:
+def read_segments(monkeypatch) -> list[str]:
     """Names of the segments that are read."""
     names: list[str] = []
-    whole = index.storage.segment_set.Segment
+    segment_class = index.storage.segment_set.Segment
 
     def read(path, *rest):
         names.append(path.name)
-        return whole(path, *rest)
+        return segment_class(path, *rest)
 
     monkeypatch.setattr(index.storage.segment_set, "Segment", read)
     return names
 
 
-def test_opening_reads_no_segment_and_a_query_only_those_it_needs(images, photos, reopen, seen):
+def test_opening_reads_no_segment_and_a_query_only_those_it_needs(
+    images, photos, reopen, read_segments
+):
     reader = reopen(images.path)
-    assert len(reader) == 12 and seen == []
+    assert len(reader) == 12 and read_segments == []
     assert reader.query(photos / "005.png", k=1, rerank=1, orientations="1")[0].id == "005.png"
-    assert seen == ["000002.h5"]
+    assert read_segments == ["000002.h5"]
 
 
-def test_a_refresh_keeps_what_has_been_read(images, photos, reopen, seen):
+def test_a_refresh_keeps_what_has_been_read(images, photos, reopen, read_segments):
     reader = reopen(images.path)
     reader.query(photos / "005.png", k=1, rerank=1, orientations="1")
     reader.refresh()
     reader.query(photos / "005.png", k=1, rerank=1, orientations="1")
-    assert seen == ["000002.h5"]
+    assert read_segments == ["000002.h5"]
 
 
 def test_a_process_that_may_hold_no_more_files_reads_them_by_their_path(

@@ -65,10 +65,10 @@ for size in (0, 100, 2048, 10_000, 30_000):
 
 def image(seed: int, count: int, dim: int = 8, local_dim: int = 6) -> ImageFeatures:
     rng = np.random.default_rng(seed)
-    whole = rng.normal(size=dim)
+    plain = rng.normal(size=dim)
     local = rng.normal(size=(count, local_dim))
     return ImageFeatures(
-        (whole / np.linalg.norm(whole)).astype(np.float32),
+        (plain / np.linalg.norm(plain)).astype(np.float32),
         LocalFeatures(
             rng.uniform(-0.5, 4000, (count, 2)).astype(np.float32),
             (local / np.linalg.norm(local, axis=1, keepdims=True)).astype(np.float32),
@@ -80,19 +80,19 @@ def image(seed: int, count: int, dim: int = 8, local_dim: int = 6) -> ImageFeatu
     )
 
 
-def same(one: ImageFeatures, other: ImageFeatures) -> bool:
+def same(expected_image: ImageFeatures, other: ImageFeatures) -> bool:
     return (
-        (one.width, one.height) == (other.width, other.height)
-        and np.array_equal(one.global_descriptor, other.global_descriptor)
-        and np.array_equal(one.local.keypoints, other.local.keypoints)
-        and np.array_equal(one.local.descriptors, other.local.descriptors)
-        and np.array_equal(one.local.scales, other.local.scales)
-        and np.array_equal(one.local.scores, other.local.scores)
+        (expected_image.width, expected_image.height) == (other.width, other.height)
+        and np.array_equal(expected_image.global_descriptor, other.global_descriptor)
+        and np.array_equal(expected_image.local.keypoints, other.local.keypoints)
+        and np.array_equal(expected_image.local.descriptors, other.local.descriptors)
+        and np.array_equal(expected_image.local.scales, other.local.scales)
+        and np.array_equal(expected_image.local.scores, other.local.scores)
     )
 
 
 @pytest.fixture
-def whole(tmp_path) -> Path:
+def plain(tmp_path) -> Path:
     """A segment of three photos, the second without features."""
     path = tmp_path / "000001.h5"
     write_segment(path, ["a", "b", "c"], [image(1, 40), image(2, 0), image(3, 7)], "int8")
@@ -101,14 +101,14 @@ def whole(tmp_path) -> Path:
 
 def refusals(path: Path, seed: int) -> int:
     """How many of 400 damaged copies were refused, none having crashed the reader."""
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FUZZ, str(path), str(seed)],
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert found.returncode == 0, found.stderr[-2000:]
-    return int(found.stdout)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return int(process.stdout)
 
 
 def check_refused(path: Path) -> None:
@@ -132,19 +132,24 @@ def test_what_is_written_comes_back(tmp_path, sizes, dims, codec, names):
     segment = Segment(tmp_path / "s.h5")
     assert len(segment) == len(sizes)
     assert segment.ids == ids
-    for position, one in enumerate(images):
+    for position, expected_image in enumerate(images):
         # The codec alone may change something, and of the descriptors only.
-        packed = decode(encode(one.local.descriptors, codec))
+        packed = decode(encode(expected_image.local.descriptors, codec))
         expected = ImageFeatures(
-            one.global_descriptor,
-            LocalFeatures(one.local.keypoints, packed, one.local.scales, one.local.scores),
-            one.width,
-            one.height,
+            expected_image.global_descriptor,
+            LocalFeatures(
+                expected_image.local.keypoints,
+                packed,
+                expected_image.local.scales,
+                expected_image.local.scores,
+            ),
+            expected_image.width,
+            expected_image.height,
         )
         assert same(segment.features(position), expected)
         assert len(segment.local(position)) == sizes[position]
     backwards = list(range(len(sizes)))[::-1]
-    expected = np.stack([one.global_descriptor for one in images[::-1]])
+    expected = np.stack([expected_image.global_descriptor for expected_image in images[::-1]])
     np.testing.assert_array_equal(segment.global_descriptors(backwards), expected)
 
 
@@ -158,7 +163,8 @@ def compact(tmp_path, quantizer) -> Path:
     """A compact segment of three photos, the second without features."""
     path = tmp_path / "000002.h5"
     photos = [
-        EncodedImage.encode(one, quantizer) for one in (image(1, 40), image(2, 0), image(3, 7))
+        EncodedImage.encode(expected_image, quantizer)
+        for expected_image in (image(1, 40), image(2, 0), image(3, 7))
     ]
     write_compact_segment(path, ["a", "b", "c"], photos, quantizer)
     return path
@@ -168,17 +174,25 @@ def test_a_compact_segment_gives_nearly_what_was_written(compact, quantizer):
     segment = Segment(compact)
     assert segment.ids == ["a", "b", "c"] and segment.quantizer.is_same(quantizer)
     for position, (seed, count) in enumerate(((1, 40), (2, 0), (3, 7))):
-        one, found = image(seed, count), segment.features(position)
-        assert (found.width, found.height) == (one.width, one.height)
-        assert found.global_descriptor.dtype == np.float32
-        np.testing.assert_allclose(found.global_descriptor, one.global_descriptor, atol=1e-3)
-        inside = np.clip(one.local.keypoints, -0.5, np.array([one.width, one.height]) - 0.5)
-        assert np.abs(found.local.keypoints - inside).max(initial=0) < 1
-        assert (found.local.descriptors * one.local.descriptors).sum(axis=1).min(initial=1) > 0.95
+        expected_image, stored = image(seed, count), segment.features(position)
+        assert (stored.width, stored.height) == (expected_image.width, expected_image.height)
+        assert stored.global_descriptor.dtype == np.float32
+        np.testing.assert_allclose(
+            stored.global_descriptor, expected_image.global_descriptor, atol=1e-3
+        )
+        inside = np.clip(
+            expected_image.local.keypoints,
+            -0.5,
+            np.array([expected_image.width, expected_image.height]) - 0.5,
+        )
+        assert np.abs(stored.local.keypoints - inside).max(initial=0) < 1
+        assert (stored.local.descriptors * expected_image.local.descriptors).sum(axis=1).min(
+            initial=1
+        ) > 0.95
         near = segment.matchable(position)
         assert near.codebook is segment.quantizer
-        np.testing.assert_array_equal(near.keypoints, found.local.keypoints)
-        own = quantizer.project(one.local.descriptors)
+        np.testing.assert_array_equal(near.keypoints, stored.local.keypoints)
+        own = quantizer.project(expected_image.local.descriptors)
         assert (near.descriptors * own).sum(axis=1).min(initial=1) > 0.95
 
 
@@ -186,9 +200,9 @@ def test_packed_photos_move_between_segments_unchanged(compact, quantizer, tmp_p
     segment = Segment(compact)
     moved = [segment.encoded(position, quantizer) for position in (2, 0)]
     write_compact_segment(tmp_path / "moved.h5", ["c", "a"], moved, quantizer)
-    again = Segment(tmp_path / "moved.h5")
-    assert same(again.features(0), segment.features(2))
-    assert same(again.features(1), segment.features(0))
+    second = Segment(tmp_path / "moved.h5")
+    assert same(second.features(0), segment.features(2))
+    assert same(second.features(1), segment.features(0))
 
 
 def test_damage_to_a_compact_segment_never_crashes_the_reader(compact):
@@ -215,16 +229,16 @@ def test_parts_of_a_compact_segment_that_do_not_fit_are_refused(compact, name, w
     check_refused(compact)
 
 
-def test_a_photo_without_features_keeps_the_width_of_its_descriptors(whole):
-    local = Segment(whole).local(1)
+def test_a_photo_without_features_keeps_the_width_of_its_descriptors(plain):
+    local = Segment(plain).local(1)
     assert local.descriptors.shape == (0, 6) and local.keypoints.shape == (0, 2)
 
 
-def test_the_same_features_give_the_same_bytes(tmp_path, whole):
-    again = tmp_path / "again.h5"
-    write_segment(again, ["a", "b", "c"], [image(1, 40), image(2, 0), image(3, 7)], "int8")
-    assert again.read_bytes() == whole.read_bytes()
-    assert file_sha256(again) == file_sha256(whole)
+def test_the_same_features_give_the_same_bytes(tmp_path, plain):
+    second = tmp_path / "again.h5"
+    write_segment(second, ["a", "b", "c"], [image(1, 40), image(2, 0), image(3, 7)], "int8")
+    assert second.read_bytes() == plain.read_bytes()
+    assert file_sha256(second) == file_sha256(plain)
 
 
 def test_segments_are_numbered_files_in_a_folder_of_their_own(tmp_path):
@@ -235,17 +249,17 @@ def test_a_missing_segment_is_named(tmp_path):
     check_refused(tmp_path / "000009.h5")
 
 
-def test_a_truncated_segment_is_named(whole):
-    data = whole.read_bytes()
+def test_a_truncated_segment_is_named(plain):
+    data = plain.read_bytes()
     for length in range(0, len(data), 101):
-        whole.write_bytes(data[:length])
-        check_refused(whole)
+        plain.write_bytes(data[:length])
+        check_refused(plain)
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage" * 1000, b"\x89HDF\r\n\x1a\n" + b"\xff" * 5000])
-def test_garbage_is_named(whole, data):
-    whole.write_bytes(data)
-    check_refused(whole)
+def test_garbage_is_named(plain, data):
+    plain.write_bytes(data)
+    check_refused(plain)
 
 
 def test_a_folder_in_its_place_is_named(tmp_path):
@@ -270,30 +284,30 @@ def test_a_folder_in_its_place_is_named(tmp_path):
         ("ids", h5py.Empty("f4")),
     ],
 )
-def test_parts_that_are_missing_or_do_not_fit_are_noticed(whole, name, value):
-    with h5py.File(whole, "a") as file:
+def test_parts_that_are_missing_or_do_not_fit_are_noticed(plain, name, value):
+    with h5py.File(plain, "a") as file:
         del file[name]
         if value is not None:
             file[name] = value
-    check_refused(whole)
+    check_refused(plain)
 
 
-def test_an_array_that_is_compressed_cannot_be_mapped_and_is_refused(whole):
-    with h5py.File(whole, "a") as file:
+def test_an_array_that_is_compressed_cannot_be_mapped_and_is_refused(plain):
+    with h5py.File(plain, "a") as file:
         values = file["keypoints"][()]
         del file["keypoints"]
         file.create_dataset("keypoints", data=values, compression="gzip")
-    check_refused(whole)
+    check_refused(plain)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_damaged_bytes_are_refused_or_read_but_never_crash_or_hang(whole, seed):
-    assert refusals(whole, seed) > 0
+def test_damaged_bytes_are_refused_or_read_but_never_crash_or_hang(plain, seed):
+    assert refusals(plain, seed) > 0
 
 
-def test_it_stays_readable_after_its_file_is_deleted(whole):
-    segment = Segment(whole)
-    whole.unlink()
+def test_it_stays_readable_after_its_file_is_deleted(plain):
+    segment = Segment(plain)
+    plain.unlink()
     assert segment.ids == ["a", "b", "c"]
     np.testing.assert_array_equal(
         segment.features(2).global_descriptor, image(3, 7).global_descriptor
@@ -301,16 +315,16 @@ def test_it_stays_readable_after_its_file_is_deleted(whole):
     assert len(segment.local(0)) == 40
 
 
-def test_nothing_but_the_segment_is_left_after_writing(tmp_path, whole):
-    assert list(tmp_path.iterdir()) == [whole]
+def test_nothing_but_the_segment_is_left_after_writing(tmp_path, plain):
+    assert list(tmp_path.iterdir()) == [plain]
 
 
 def test_a_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path):
     # In a process of its own, as a library that cannot write may take the whole process with it.
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
     )
-    assert found.returncode == 0, found.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
     assert not list(tmp_path.iterdir())
 
 
@@ -320,17 +334,17 @@ def test_a_place_that_cannot_be_written_to_is_an_error(tmp_path):
         write_segment(tmp_path / "file" / "x.h5", ["a"], [image(0, 3)], "int8")
 
 
-def test_a_failing_write_leaves_the_segment_of_that_name_alone(whole, monkeypatch):
-    before = whole.read_bytes()
+def test_a_failing_write_leaves_the_segment_of_that_name_alone(plain, monkeypatch):
+    before = plain.read_bytes()
 
     def broken(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(DelgError, match="No space left"):
-        write_segment(whole, ["z"], [image(9, 3)], "int8")
-    assert whole.read_bytes() == before
-    assert list(whole.parent.iterdir()) == [whole]
+        write_segment(plain, ["z"], [image(9, 3)], "int8")
+    assert plain.read_bytes() == before
+    assert list(plain.parent.iterdir()) == [plain]
 
 
 # Files of versions that stored the scales of published exports upside down.
@@ -338,9 +352,9 @@ def test_a_failing_write_leaves_the_segment_of_that_name_alone(whole, monkeypatc
 
 @pytest.mark.parametrize("kind", ["whole", "compact"])
 def test_scales_that_were_stored_upside_down_are_read_the_right_way_up(
-    kind, whole, compact, quantizer, tmp_path
+    kind, plain, compact, quantizer, tmp_path
 ):
-    path = {"whole": whole, "compact": compact}[kind]
+    path = {"whole": plain, "compact": compact}[kind]
     before = Segment(path)
     assert not Segment(path, has_inverse_scales=lambda: True).inverse_scales
     with h5py.File(path, "r+") as file:
@@ -355,7 +369,7 @@ def test_scales_that_were_stored_upside_down_are_read_the_right_way_up(
         moved = tmp_path / "moved.h5"
         images = [segment.encoded(position, quantizer) for position in range(len(segment))]
         write_compact_segment(moved, segment.ids, images, quantizer)
-        again = Segment(moved, has_inverse_scales=lambda: True).local(0)
-        np.testing.assert_allclose(again.scales, 1 / stored, rtol=1e-6)
-        np.testing.assert_array_equal(again.keypoints, before.local(0).keypoints)
-        np.testing.assert_array_equal(again.descriptors, before.local(0).descriptors)
+        second = Segment(moved, has_inverse_scales=lambda: True).local(0)
+        np.testing.assert_allclose(second.scales, 1 / stored, rtol=1e-6)
+        np.testing.assert_array_equal(second.keypoints, before.local(0).keypoints)
+        np.testing.assert_array_equal(second.descriptors, before.local(0).descriptors)
