@@ -174,6 +174,11 @@ class ImageIndex:
         """What the features of the index have in common."""
         return FeatureSpec.of_store(self._store)
 
+    @property
+    def pyramid(self) -> tuple[float, ...]:
+        """Scales of the levels that local features come from; empty where that is not known."""
+        return self._model.pyramid
+
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.
 
@@ -263,7 +268,9 @@ class ImageIndex:
         files, folders = [Path(path) for path in sources], [Path(path) for path in photos]
         spec = self.feature_spec
         with self._store.lock():
-            return import_features(self._store, spec, files, format_name, folders, progress)
+            return import_features(
+                self._store, spec, files, format_name, folders, progress, self.pyramid
+            )
 
     def compact(self) -> int:
         """Free the space of removed and replaced images; returns the bytes freed."""

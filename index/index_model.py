@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from delg.errors import ModelError, UsageError
+from delg.errors import DelgError, ModelError, UsageError
 from delg.extraction.extractor import Extractor
 from delg.extraction.sift import DIM as SIFT_DIM
 from delg.settings import ModelSettings
@@ -115,6 +115,20 @@ class IndexModel:
             )
         assert self._extractor is not None
         return self._extractor
+
+    @property
+    def pyramid(self) -> tuple[float, ...]:
+        """Scales of the levels that local features come from; empty where the model is not here or
+        its features have other scales."""
+        if not self.location:
+            return ()
+        try:
+            settings = find_model(
+                self.location, self.weights, self._store.settings.extraction
+            ).settings
+        except DelgError:
+            return ()
+        return () if settings.local_head.kind == "sift" else settings.extraction.scales
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.

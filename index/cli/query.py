@@ -119,9 +119,10 @@ def _query_features(
     from index.formats import read
     from index.formats.exchange import as_image_features
     from index.formats.parsed import BadFeaturesError
+    from index.formats.pyramid_scales import with_pyramid_scales
 
     failed, answered = [], 0
-    for parsed in read(files)[1]:
+    for parsed in with_pyramid_scales(read(files)[1], images.pyramid, str(files[0])):
         if answer_is_lost():
             break
         if isinstance(parsed, Failure):

@@ -18,6 +18,7 @@ from index.feature_spec import FeatureSpec
 from index.formats import read, writer
 from index.formats.delg import without_suffix
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
+from index.formats.pyramid_scales import with_pyramid_scales
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 
@@ -152,6 +153,7 @@ def import_features(
     format_name: str | None = None,
     photos: Iterable[Path] = (),
     progress: Progress | None = None,
+    pyramid: Sequence[float] = (),
 ) -> ImportReport:
     """Add features made elsewhere to an index; under the store's lock.
 
@@ -163,13 +165,14 @@ def import_features(
         photos: folders of the photos, which give their sizes and can then be drawn; a photo's id
             may have a suffix that the name of its features lacks.
         progress: called as ``progress(done, total, failed)`` after every photo.
+        pyramid: see :func:`index.formats.pyramid_scales.with_pyramid_scales`.
 
     Raises:
         UsageError: a folder or file does not exist.
         DelgError: a file as a whole cannot be read.
     """
     folders = _PhotoFolders(photos)
-    _, entries = read(sources, format_name)
+    entries = with_pyramid_scales(read(sources, format_name)[1], pyramid, str(sources[0]))
     failed: list[Failure] = []
     images: list[ImageRow] = []
     batch: list[ImageFeatures] = []

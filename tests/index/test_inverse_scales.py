@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import skimage.data
 
+from delg import load_model
+from delg.types import invert_scales
 from index import ImageIndex, IndexSettings
+from index.formats import writer
+from index.formats.parsed import FeatureSource
 from index.settings import StoreSettings
 
 # Enough features for compact codes.
@@ -52,3 +58,43 @@ def test_an_index_of_an_export_from_before_is_read_right_added_to_and_mended(
     assert former.check().notes == []
     np.testing.assert_allclose(scales_of(former), levels, rtol=0.03)
     assert_half_size_is_verified(former)
+
+
+@pytest.mark.parametrize("kind", ["delg", "npz"])
+@pytest.mark.parametrize("is_former", [True, False])
+def test_files_from_before_are_read_right_into_an_index_of_their_model(
+    kind, is_former, lite, coffee, tmp_path, caplog
+) -> None:
+    features = lite.extract(coffee)
+    written = features
+    if is_former:
+        local = replace(features.local, scales=invert_scales(features.local.scales))
+        written = replace(features, local=local)
+    out = tmp_path / {"delg": "out", "npz": "out.npz"}[kind]
+    writer(kind)(out, [("coffee.png", written)], FeatureSource("delg-lite", lite.fingerprint))
+    with ImageIndex.create(tmp_path / "i") as images:
+        assert images.import_from([out]).added == 1
+        [image_id] = images.ids()
+        stored = images.features(image_id).local.scales
+    np.testing.assert_allclose(np.unique(stored), lite.settings.extraction.scales, rtol=0.03)
+    assert ("upside down" in caplog.text) == is_former
+
+
+def test_a_saved_model_that_gives_pyramid_scales_is_noticed(
+    folders, models, coffee, monkeypatch
+) -> None:
+    from delg.inference import saved_model
+
+    def load_former(folder, settings):
+        call = saved_model_call(folder, settings)
+
+        def former(inputs):
+            outputs = call(inputs)
+            return {**outputs, "scales": 1 / outputs["scales"]}
+
+        return former
+
+    saved_model_call = saved_model.load_export
+    monkeypatch.setattr(saved_model, "load_export", load_former)
+    found = load_model(str(folders["new"])).extract(coffee).local
+    np.testing.assert_allclose(found.scales, models["new"].extract(coffee).local.scales, rtol=1e-6)
