@@ -30,6 +30,7 @@ def _with_random_weights(folder: Path) -> ModelFiles:
 
     from delg.network.delg_model import Delg
     from delg.network.weights import named_variables, save_weights
+    from delg.zoo.network_file import write_network
 
     keras.utils.set_random_seed(0)
     model = Delg(find_model(_MODEL).settings)
@@ -39,6 +40,8 @@ def _with_random_weights(folder: Path) -> ModelFiles:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
     path = folder / "weights.h5"
     save_weights(model, path, "float32")
+    # Beside the weights, as an export would otherwise stay in the user's cache.
+    write_network(folder, model, ())
     return find_model(_MODEL, path)
 
 
