@@ -62,11 +62,22 @@ def test_local_features_alone_are_exported_where_the_format_lets_them(make_model
 def test_a_saved_model_gives_what_keras_gives_and_is_a_model_by_its_path(
     small_folder, tmp_path, coffee
 ) -> None:
+    import tensorflow as tf
+
     from delg.zoo.export import OUTPUTS, export_model
 
     deviations = export_model(find_model(str(small_folder)), tmp_path / "m", "savedmodel")
     assert deviations.keys() == set(OUTPUTS)
     assert all(0 <= value < 1e-3 for value in deviations.values())
+    # As the published exports give them: 1 / scale of the level.
+    raw = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"](
+        input_image=tf.constant(coffee),
+        input_scales=tf.constant([1.0, 0.5]),
+        input_max_feature_num=tf.constant(10_000),
+        input_abs_thres=tf.constant(-np.inf, tf.float32),
+        input_global_scales_ind=tf.constant([0]),
+    )
+    assert set(raw["scales"].numpy().tolist()) == {1, 2}
     ours, theirs = load_model(str(small_folder)), load_model(str(tmp_path / "m"))
     assert (theirs.name, theirs.global_dim, theirs.local_dim) == ("test", 16, 8)
     # A multiple of 32 in both sides and one scale, so that nothing is resized on the way.
