@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 import numpy as np
@@ -41,6 +41,7 @@ _TRAINED = ("sq8", *_LISTED)
 # them to know the descriptors' range, at every growth.
 _MAX_GROWTH, _ENOUGH_IMAGES = 2, 1000
 _MAGIC = b"DELGROWS"
+_BLOCK = 1 << 20
 # Sample per list that k-means should have (39 at least), and its iterations.
 _POINTS_PER_LIST, _KMEANS_ITERATIONS = 40, 6
 # Sample from which the range of the components is learnt.
@@ -200,8 +201,9 @@ class AnnIndex:
                 faiss.write_index(self._index, str(temporary))
             except RuntimeError as error:
                 raise DelgError(f"{path}: cannot be written: {error}") from None
-            checksum = _checksum(temporary)
-            with temporary.open("ab") as file:
+            with temporary.open("r+b") as file:
+                checksum = _checksum(file, temporary.stat().st_size)
+                file.seek(0, os.SEEK_END)
                 file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
 
     @classmethod
@@ -219,10 +221,12 @@ class AnnIndex:
                 file.seek(-_FOOTER.size, os.SEEK_END)
                 end = file.tell()
                 magic, generation, trained_for, checksum = _FOOTER.unpack(file.read())
-            # FAISS does not check what it reads.
-            if magic != _MAGIC or _checksum(path, end) != checksum:
-                return None
-            index = faiss.read_index(str(path))
+                # FAISS does not check what it reads.
+                if magic != _MAGIC or _checksum(file, end) != checksum:
+                    return None
+                # By this handle, as another writer may meanwhile have put a new file at the path.
+                file.seek(0)
+                index = faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))
         except (OSError, struct.error, RuntimeError):
             return None
         if index.d != dim:
@@ -230,13 +234,13 @@ class AnnIndex:
         return cls(index, _kind_of(index), nprobe, trained_for), generation
 
 
-def _checksum(path: Path, length: int | None = None) -> int:
-    """CRC-32 of the file's first ``length`` bytes, or of all of them."""
-    checksum, remaining = 0, path.stat().st_size if length is None else length
-    with path.open("rb") as file:
-        while remaining > 0 and (block := file.read(min(remaining, 1 << 20))):
-            checksum = zlib.crc32(block, checksum)
-            remaining -= len(block)
+def _checksum(file: BinaryIO, length: int) -> int:
+    """CRC-32 of the file's first ``length`` bytes."""
+    checksum, remaining = 0, length
+    file.seek(0)
+    while remaining > 0 and (block := file.read(min(remaining, _BLOCK))):
+        checksum = zlib.crc32(block, checksum)
+        remaining -= len(block)
     return checksum
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shortlist_race import race
 
 from index.settings import ShortlistSettings
 from index.storage.ann_index import FILE, AnnIndex, choose_kind
@@ -329,3 +330,8 @@ def test_saving_replaces_what_was_there(tmp_path, vectors):
     build("flat", vectors[:10], ROWS[:10]).save(tmp_path, 2)
     back, generation = AnnIndex.load(tmp_path, DIM, 1)
     assert (len(back), generation) == (10, 2)
+
+
+def test_what_is_read_while_another_process_writes_is_of_one_generation(tmp_path):
+    tried, bad = race(tmp_path, 3)
+    assert tried > 20 and bad == 0
