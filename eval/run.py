@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from delg.errors import DelgError, UsageError
 from delg.files import write_text
+from delg.paths import is_file
 from eval.benchmark import (
     BenchmarkSpec,
     RecognitionTruth,
@@ -134,7 +135,7 @@ def load_run(folder: Path) -> Run:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run."""
-    return all((folder / name).is_file() for name in (METRICS_FILE, PREDICTIONS_FILE))
+    return all(is_file(folder / name) for name in (METRICS_FILE, PREDICTIONS_FILE))
 
 
 def rescore(run: Run) -> Run:

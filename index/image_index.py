@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
 from delg.images.decode import Source
 from delg.images.scan import Photo
+from delg.paths import exists as file_exists
 from delg.types import Box, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.browse import Filter, ImagePage, browse, describe, most_frequent
@@ -17,7 +19,9 @@ from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
 from index.ingest import AddReport, add
-from index.labels import GivenLabels, read_labels
+from index.labels import Labels, read_labels
+from index.missing import MissingPhotos, find_missing
+from index.relocate import Relocation, relocate
 from index.results import QueryResult
 from index.search.orientation import Orientations
 from index.search.search import Search
@@ -132,7 +136,7 @@ class ImageIndex:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Whether there is an index in that folder."""
-        return (Path(path) / CATALOG_FILE).exists()
+        return file_exists(Path(path) / CATALOG_FILE)
 
     def __enter__(self) -> ImageIndex:
         return self
@@ -224,15 +228,19 @@ class ImageIndex:
     def add(
         self,
         sources: str | Path | Iterable[str | Path | Photo],
-        labels: str | GivenLabels | None = None,
+        labels: str | Labels | None = None,
         prefix: str = "",
         progress: Progress | None = None,
+        exclude: Iterable[str] = (),
+        reread: bool = False,
     ) -> AddReport:
         """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
 
         Args:
             labels: "folders", a CSV file with columns id, label and any others, labels by id, or
                 None.
+            exclude: patterns of files and folders to leave out.
+            reread: read all photos again, to notice changes that kept size and time.
 
         Raises:
             BusyError: another process is writing.
@@ -241,7 +249,16 @@ class ImageIndex:
         sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
         labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
-            return add(self._store, lambda: self.extractor, sources, labels_by_id, prefix, progress)
+            return add(
+                self._store,
+                lambda: self.extractor,
+                sources,
+                labels_by_id,
+                prefix,
+                progress,
+                exclude,
+                reread,
+            )
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images; their space is freed by :meth:`compact`.
@@ -256,6 +273,35 @@ class ImageIndex:
         with self._store.lock():
             self._store.remove(ids)
         return len(ids)
+
+    def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
+        """Remove the images whose file is gone, and return their ids; images whose file cannot be
+        looked at stay.
+
+        Args:
+            dry_run: remove nothing.
+            force: remove them even if a source lost most of its photos.
+
+        Raises:
+            UsageError: a source lost most of its photos, as one does whose disk is not mounted.
+        """
+        with self._store.lock():
+            missing = self.missing()
+            if dry_run:
+                return missing.gone
+            if missing.losses and not force:
+                raise UsageError(
+                    f"{'; '.join(map(str, missing.losses))}: is a disk not mounted, or a folder "
+                    "moved (delg index relocate)? Nothing was removed; --dry-run lists them, "
+                    "--force removes them"
+                )
+            self._store.remove(missing.gone)
+        return missing.gone
+
+    def relocate(self, old: str | Path, new: str | Path, force: bool = False) -> Relocation:
+        """Record that photos lie in another folder now; see :func:`index.relocate.relocate`."""
+        with self._store.lock():
+            return relocate(self._store, str(old), Path(new), force)
 
     def import_from(
         self,
@@ -336,6 +382,10 @@ class ImageIndex:
     def __len__(self) -> int:
         return self._store.catalog.count("ok")
 
+    def is_blank(self) -> bool:
+        """Whether it holds nothing, not even a photo that failed."""
+        return not next(self._store.catalog.images(), None)
+
     def ids(self) -> list[str]:
         """Ids of the images that can be found."""
         return self._store.catalog.ids(self._store.searchable())
@@ -383,8 +433,11 @@ class ImageIndex:
 
     def vanished(self) -> list[str]:
         """Ids of images whose file is gone."""
-        images = self._store.catalog.images()
-        return [image.id for image in images if not Path(image.path).exists()]
+        return self.missing().gone
+
+    def missing(self) -> MissingPhotos:
+        """The images whose file is gone or cannot be looked at."""
+        return find_missing(self._store.catalog.images())
 
     def unreadable_segments(self) -> list[str]:
         """What is wrong with segments that cannot be read; their photos cannot be found."""

@@ -13,8 +13,11 @@ from delg.extraction.extractor import Extractor
 from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
 from delg.images.scan import Photo, scan
+from delg.paths import as_written, presence
 from delg.types import Failure, ImageFeatures, Progress
 from index.labels import Labels
+from index.missing import MissingPhotos, SourceLoss, find_missing
+from index.moved import follow
 from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.store import Store
@@ -29,6 +32,10 @@ class AddReport:
             left as they were.
         failed: photos that cannot be used, with the reason.
         vanished: ids in the index whose file is no longer below the sources.
+        unreachable: id -> why its file below the sources cannot be looked at.
+        losses: sources that lost most of their photos.
+        moved: former -> present id of photos whose bytes were found under another name.
+        passed_over: numbers of files below the sources that are no photos, by suffix.
         unknown_labels: ids in the label file that name no photo in the index.
         seconds: of work.
     """
@@ -38,6 +45,10 @@ class AddReport:
     unchanged: int
     failed: list[Failure]
     vanished: list[str]
+    unreachable: dict[str, str]
+    losses: list[SourceLoss]
+    moved: dict[str, str]
+    passed_over: dict[str, int]
     unknown_labels: list[str]
     seconds: float
 
@@ -51,6 +62,10 @@ class _Plan:
     update: list[ImageRow] = field(default_factory=list)
     unchanged: int = 0
     failed: list[Failure] = field(default_factory=list)
+    # Former -> present id.
+    moved: dict[str, str] = field(default_factory=dict)
+    # Row number -> id, where only the Unicode form of the id differs.
+    rewritten: dict[int, str] = field(default_factory=dict)
 
 
 def _stat(photo: Photo) -> tuple[int, int]:
@@ -67,7 +82,9 @@ def _relabelled(row: ImageRow, labels: Labels | None) -> ImageRow:
     return replace(row, label=label.label, metadata=label.metadata) if label else row
 
 
-def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan:
+def _plan(
+    store: Store, photos: Iterable[Photo], labels: Labels | None, reread: bool = False
+) -> _Plan:
     plan = _Plan()
     for photo in photos:
         row = store.catalog.by_id(photo.id)
@@ -80,24 +97,63 @@ def _plan(store: Store, photos: Iterable[Photo], labels: Labels | None) -> _Plan
                 plan.failed.append(_id_is_used(photo, row))
                 continue
             is_untouched = (str(photo.path), size, mtime_ns) == (row.path, row.size, row.mtime_ns)
-            if not is_untouched and not _same_bytes(photo, row, size):
+            if (reread or not is_untouched) and not _same_bytes(photo, row, size):
                 plan.extract.append((photo, row))
                 continue
         except OSError as error:
             plan.failed.append(Failure(str(photo.path), f"cannot be read: {error.strerror}"))
             continue
         plan.unchanged += 1
-        updated = _relabelled(replace(row, path=str(photo.path), mtime_ns=mtime_ns), labels)
-        if updated != row:
-            plan.update.append(updated)
+        if row.id != photo.id:
+            plan.rewritten[row.row] = photo.id
+        _update(plan, photo, row, labels, mtime_ns)
     return plan
+
+
+def _update(plan: _Plan, photo: Photo, row: ImageRow, labels: Labels | None, mtime_ns: int) -> None:
+    present = replace(row, id=photo.id, path=str(photo.path), mtime_ns=mtime_ns)
+    updated = _relabelled(present, labels)
+    if updated != row:
+        plan.update.append(updated)
+
+
+def _follow_moved(store: Store, plan: _Plan, labels: Labels | None) -> None:
+    """Give moved photos their new ids in the index, and take them out of what is extracted."""
+    entries = [
+        (photo, row)
+        for photo, row in plan.extract
+        if row is None or (row.state == "ok" and row.segment not in store.unreadable)
+    ]
+    moves = follow(store.catalog, entries)
+    plan.moved = {row.id: new for new, row in moves.rows.items()}
+    renamed = {row.row: new for new, row in moves.rows.items()}
+    if renamed or plan.rewritten:
+        store.rename({**renamed, **plan.rewritten}, moves.displaced)
+    extract, plan.extract = plan.extract, []
+    for photo, row in extract:
+        moved = moves.rows.get(photo.id)
+        if moved is None:
+            is_other = row is not None and row.id in moves.renumbered
+            plan.extract.append((photo, None if is_other else row))
+        elif moved.state == "failed" or moved.segment in store.unreadable:
+            plan.extract.append((photo, replace(moved, id=photo.id)))
+        else:
+            try:
+                _update(plan, photo, moved, labels, _stat(photo)[1])
+            except OSError:
+                continue  # It went away again; the next add says so.
 
 
 def _is_of_another_photo(photo: Photo, row: ImageRow) -> bool:
     """Whether the id is already that of a photo elsewhere, which is still there."""
     # Imported features may have no path.
-    is_elsewhere = bool(row.path) and row.path != str(photo.path) and Path(row.path).exists()
-    return is_elsewhere and not photo.path.samefile(row.path)
+    if not row.path or row.path == str(photo.path):
+        return False
+    former = presence(row.path)
+    if former.kind == "unreachable":
+        # The same bytes are the same photo, wherever the other one is.
+        return not _same_bytes(photo, row, _stat(photo)[0])
+    return former.is_there and not photo.path.samefile(row.path)
 
 
 def _id_is_used(photo: Photo, row: ImageRow) -> Failure:
@@ -127,11 +183,15 @@ def add(
     labels: Labels | None = None,
     prefix: str = "",
     progress: Progress | None = None,
+    exclude: Iterable[str] = (),
+    reread: bool = False,
 ) -> AddReport:
     """Bring the index up to date with the photos in ``sources``; under the store's lock.
 
     Photos of the same size and modification time are taken as unchanged; of those that differ,
-    the SHA-256 decides. Photos that failed before are tried again. Work is committed in batches.
+    the SHA-256 decides. Photos that were moved or renamed are known by it too: they keep their
+    features and labels under their new ids. Photos that failed before are tried again. Work is
+    committed in batches.
 
     Args:
         store: of the index.
@@ -140,14 +200,17 @@ def add(
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
         progress: called as ``progress(done, total, failed)`` after every photo.
+        exclude: patterns of files and folders to leave out; see :func:`delg.images.scan.scan`.
+        reread: read all photos again, to notice changes that kept size and modification time.
 
     Raises:
-        UsageError: a source does not exist.
+        UsageError: a source does not exist, or cannot be looked at.
     """
     started = time.monotonic()
     sources = list(sources)
-    photos, failed = scan(sources, prefix)
-    plan = _plan(store, photos, labels)
+    photos, failed, passed_over = scan(sources, prefix, exclude)
+    plan = _plan(store, photos, labels, reread)
+    _follow_moved(store, plan, labels)
     failed += plan.failed
     if plan.update:
         with store.catalog.write() as db:
@@ -159,12 +222,17 @@ def add(
     updated = sum(row is not None and row.state == "ok" for row in previous)
     if not store.ann_index_current:
         store.save_ann_index()
+    missing = _missing(store, sources, {photo.id for photo in photos})
     return AddReport(
         added=len(previous) - updated,
         updated=updated,
         unchanged=plan.unchanged,
         failed=failed,
-        vanished=_vanished(store, sources, {photo.id for photo in photos}),
+        vanished=missing.gone,
+        unreachable=missing.unreachable,
+        losses=missing.losses,
+        moved=plan.moved,
+        passed_over=dict(passed_over),
         unknown_labels=_unknown_labels(store, labels),
         seconds=time.monotonic() - started,
     )
@@ -227,17 +295,14 @@ def _extract(
     return failed
 
 
-def _vanished(store: Store, sources: list[str | Path | Photo], present: set[str]) -> list[str]:
-    """Ids of images whose file lay below one of the source folders and is gone."""
-    paths = [Path(source) for source in sources if not isinstance(source, Photo)]
-    folders = [path.absolute() for path in paths if path.is_dir()]
-    return [
-        row.id
-        for row in store.catalog.images()
-        if row.id not in present
-        and any(folder in Path(row.path).parents for folder in folders)
-        and not Path(row.path).exists()
-    ]
+def _missing(store: Store, sources: list[str | Path | Photo], present: set[str]) -> MissingPhotos:
+    """The images whose file lay below one of the source folders and is missing there."""
+    paths = [as_written(Path(source)) for source in sources if not isinstance(source, Photo)]
+    folders = {path.absolute() for path in paths if presence(path).kind == "folder"}
+    below = (
+        row for row in store.catalog.images() if not folders.isdisjoint(Path(row.path).parents)
+    )
+    return find_missing(below, present)
 
 
 def _unknown_labels(store: Store, labels: Labels | None) -> list[str]:

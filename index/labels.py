@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
+from delg.paths import normal_form
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,12 @@ class FolderLabels:
     """
 
     def __init__(self, prefix: str = "") -> None:
-        self._prefix = prefix
+        self._prefix = normal_form(prefix)
 
     def get(self, image_id: str) -> Label | None:
         """The label of an image."""
-        parent = PurePosixPath(image_id.removeprefix(self._prefix)).parent.name
+        relative = normal_form(image_id).removeprefix(self._prefix)
+        parent = PurePosixPath(relative).parent.name
         return Label(parent or None)
 
     def ids(self) -> set[str]:
@@ -61,13 +63,13 @@ class FileLabels:
                     self._add(dict(values), f"{path}, line {reader.line_num}")
         except OSError as error:
             raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-        except (csv.Error, UnicodeDecodeError) as error:
+        except (csv.Error, ValueError) as error:
             raise UsageError(f"{path}: not a UTF-8 CSV file: {error}") from None
 
     def _add(self, values: dict[str | None, str | None], where: str) -> None:
         if None in values or None in values.values():
             raise UsageError(f"{where}: has more or fewer fields than the header")
-        texts = {str(key): str(value) for key, value in values.items()}
+        texts = {str(key): normal_form(str(value)) for key, value in values.items()}
         image_id, label = texts.pop("id"), texts.pop("label")
         if image_id in self._labels:
             raise UsageError(f"{where}: {image_id!r} has a line already")
@@ -75,7 +77,7 @@ class FileLabels:
 
     def get(self, image_id: str) -> Label | None:
         """The label of an image; None if nothing is known of it."""
-        return self._labels.get(image_id)
+        return self._labels.get(normal_form(image_id))
 
     def ids(self) -> set[str]:
         """Ids of all images with a label."""
@@ -86,11 +88,11 @@ class GivenLabels:
     """Labels by id, given by a program."""
 
     def __init__(self, labels: dict[str, Label]) -> None:
-        self._labels = labels
+        self._labels = {normal_form(image_id): label for image_id, label in labels.items()}
 
     def get(self, image_id: str) -> Label | None:
         """The label of an image; None if nothing is known of it."""
-        return self._labels.get(image_id)
+        return self._labels.get(normal_form(image_id))
 
     def ids(self) -> set[str]:
         """Ids of all images with a label."""

@@ -11,18 +11,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from delg.errors import DelgError
+from delg.images.jpeg_end import with_end_marker
 from delg.settings import ImageSettings
 
 # Raw bytes of an image file, its path, or pixels: uint8 or uint16, (H, W), (H, W, 3) RGB or
 # (H, W, 4) RGBA.
 Source = str | Path | bytes | np.ndarray
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_HAS_AVIF = features.check("avif")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", *(("AVIF",) if _HAS_AVIF else ()))
 HEIC_SUFFIXES = (".heic", ".heif")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", *HEIC_SUFFIXES)
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"),
+    *((".avif",) if _HAS_AVIF else ()),
+    *HEIC_SUFFIXES,
+)
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 # Filters of warnings are global: one thread at a time may change them and put them back.
@@ -144,6 +150,9 @@ def decode_bytes(
     except MemoryError:
         raise ImageError("not enough memory to decode it") from None
     except Exception as error:  # Decoders raise anything on hostile or damaged bytes.
+        mended = with_end_marker(data)
+        if mended is not None:
+            return decode_bytes(mended, settings, at_least)
         raise ImageError(f"truncated or damaged: {error}") from None
 
 

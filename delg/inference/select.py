@@ -15,6 +15,7 @@ from delg.errors import DelgError, ModelError
 from delg.files import write_bytes
 from delg.inference.backend import Backend
 from delg.network.tensorflow_import import load_tensorflow
+from delg.paths import exists
 from delg.settings import ModelSettings
 
 # Chose a runtime when there were several.
@@ -91,7 +92,7 @@ def load_backend(
         return backend
     cached = cache_folder / f"{digest}.onnx"
     for path in (network_file, cached):
-        if path.exists():
+        if exists(path):
             try:
                 backend = read(path)
             except ModelError as error:

@@ -128,7 +128,7 @@ def list_items(settings: DataSettings) -> tuple[list[Item], list[Failure]]:
     failures: list[Failure] = []
     for labelled, folders in ((True, settings.folders), (False, settings.unlabelled)):
         for folder in folders:
-            photos, unreadable = scan([folder], prefix=f"{folder.name}/")
+            photos, unreadable, _ = scan([folder], prefix=f"{folder.name}/")
             failures += unreadable
             for photo in photos:
                 names = photo.id.split("/")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.paths import is_folder
 from delg.training.items import Item
 
 
@@ -49,7 +50,7 @@ def read_gldv2(path: Path, images: Path) -> list[Item]:
     Raises:
         UsageError: a file is missing or has other columns.
     """
-    if not images.is_dir():
+    if not is_folder(images):
         raise UsageError(f"{images}: no such folder (data.gldv2.images)")
     items = []
     try:

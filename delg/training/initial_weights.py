@@ -9,6 +9,7 @@ import numpy as np
 from delg.errors import ModelError
 from delg.network.delg_model import Delg
 from delg.network.weights import in_heads, named_variables, read_weights, weights_digest
+from delg.paths import exists
 from delg.zoo.registry import SETTINGS_FILE, find_model, shipped_models
 
 
@@ -55,7 +56,7 @@ def initial_weights_digest(start: str | None) -> str:
 
 
 def _weights_path(start: str) -> Path:
-    is_model = start in shipped_models() or (Path(start) / SETTINGS_FILE).exists()
+    is_model = start in shipped_models() or exists(Path(start) / SETTINGS_FILE)
     return find_model(start).weights if is_model else Path(start)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.network.delg_model import Delg
+from delg.paths import exists
 from delg.training.dataset import Progress, TrainingData, no_progress
 from delg.training.image_cache import readable
 from delg.training.items import NO_LABEL
@@ -55,7 +56,7 @@ def drop_noisy_labels(
 
 
 def _recorded_mask(record: Path, ids: list[str]) -> NDArray[np.bool_] | None:
-    if not record.exists():
+    if not exists(record):
         return None
     with np.load(record) as file:
         return file["mask"] if file["ids"].tolist() == ids else None

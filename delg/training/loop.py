@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from delg.errors import DelgError, UsageError
 from delg.network.delg_model import Delg
+from delg.paths import exists
 from delg.settings import parse
 from delg.training import checkpoint as checkpoints
 from delg.training.batches import Batch, Batches
@@ -58,11 +59,11 @@ def train(settings: TrainSettings, resume: bool = False, progress: Progress = no
         DelgError: a loss is not finite, or files cannot be written.
     """
     last = settings.out / CHECKPOINTS / LAST
-    if last.exists() and not resume:
+    if exists(last) and not resume:
         raise UsageError(
             f"{settings.out} holds an earlier run; continue it with --resume, or choose another out"
         )
-    if resume and not last.exists():
+    if resume and not exists(last):
         raise UsageError(f"{last}: nothing to resume")
     settings.out.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(settings.seed)

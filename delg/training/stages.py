@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.paths import exists
 from delg.training.dataset import Progress, no_progress
 from delg.training.finalize import TRAIN_FILE
 from delg.training.loop import CHECKPOINTS, LAST, check_same_settings, train
@@ -31,7 +32,7 @@ def train_in_stages(
         The folder of the last stage's model.
     """
     stages = settings.in_stages()
-    begun = [(stage.out / CHECKPOINTS / LAST).exists() for stage in stages]
+    begun = [exists(stage.out / CHECKPOINTS / LAST) for stage in stages]
     if any(begun) and not resume:
         raise UsageError(
             f"{settings.out} holds an earlier run; continue it with --resume, or choose another out"
@@ -40,7 +41,7 @@ def train_in_stages(
         if len(stages) > 1:
             logger.info("stage %d of %d: %s", number + 1, len(stages), stage.out.name)
         record = stage.out / TRAIN_FILE
-        if number + 1 < len(stages) and record.exists():
+        if number + 1 < len(stages) and exists(record):
             check_same_settings(stage, json.loads(record.read_text(encoding="utf-8")), record)
             continue
         # Of a run that was interrupted between two stages, the next is yet to begin.

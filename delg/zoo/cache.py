@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from delg.paths import is_file
 from delg.settings import ExportSettings
 
 HOME_VARIABLE = "DELG_HOME"
@@ -26,7 +27,7 @@ def pulled(settings: ExportSettings) -> Path:
 
 def is_saved_model(folder: Path) -> bool:
     """Whether a SavedModel lies in a folder."""
-    return (folder / MODEL_FILE).is_file()
+    return is_file(folder / MODEL_FILE)
 
 
 def export_files(folder: Path, settings: ExportSettings) -> list[Path]:

@@ -34,6 +34,7 @@ from delg.inference.export_onnx import convert, silence
 from delg.inference.onnx_runtime import load_session
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights
+from delg.paths import exists
 from delg.settings import ExportSettings
 from delg.zoo.published_signature import save_serving
 from delg.zoo.registry import SETTINGS_FILE, ModelFiles
@@ -66,7 +67,7 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
     """
     if kind not in FORMATS:
         raise UsageError(f"no format is called {kind!r}; there are {', '.join(FORMATS)}")
-    if out.exists():
+    if exists(out):
         raise UsageError(f"{out}: exists; choose another place")
     settings = files.settings
     if settings.export is not None or settings.local_head.kind != "delg":

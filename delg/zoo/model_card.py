@@ -12,6 +12,7 @@ import yaml
 
 from delg.errors import ModelError
 from delg.files import write_text
+from delg.paths import exists
 
 CARD_FILE = "MODEL_CARD.md"
 _FENCE = "---\n"
@@ -24,7 +25,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         ModelError: there is a card without readable metadata.
     """
     path = folder / CARD_FILE
-    if not path.exists():
+    if not exists(path):
         return None
     try:
         text = path.read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ from delg.inference.quantize import quantize_network
 from delg.inference.select import network_digest
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights, weights_digest
+from delg.paths import exists
 from delg.settings import ModelSettings
 from delg.zoo.registry import NETWORK_FILE, SETTINGS_FILE, WEIGHTS_FILE, ModelFiles
 
@@ -69,13 +70,13 @@ def quantize_model(files: ModelFiles, sources: list[Path], out: Path) -> None:
         ModelError: there are no weights, or the model cannot be quantised.
         DelgError: it cannot be written.
     """
-    if out.exists():
+    if exists(out):
         raise UsageError(f"{out}: exists; choose another place")
     if files.settings.export is not None:
         raise ModelError(f"{files.settings.name} is a SavedModel and cannot be quantised")
-    if not files.weights.exists():
+    if not exists(files.weights):
         raise ModelError(files.missing())
-    photos = [photo.path for photo in scan(sources)[0]]
+    photos = [photo.path for photo in scan(sources).photos]
     if not photos:
         raise UsageError("there are no photos to calibrate on")
     settings = files.settings.model_copy(update={"precision": "int8"})

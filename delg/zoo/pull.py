@@ -19,6 +19,7 @@ import filelock
 
 from delg.errors import DelgError, UsageError
 from delg.files import file_sha256, write_text
+from delg.paths import exists, is_file
 from delg.zoo.cache import home
 from delg.zoo.download import Progress, download
 from delg.zoo.registry import ModelFiles, find_model, shipped_models
@@ -94,15 +95,15 @@ def _pull(
 ) -> Pulled:
     place = from_file or home() / "downloads" / f"{archive}.tar.gz"
     if from_file is None:
-        if not place.exists():
+        if not exists(place):
             download(url or ADDRESS.format(archive=archive), place, progress)
-    elif not from_file.is_file():
+    elif not is_file(from_file):
         raise UsageError(f"{from_file}: no such file")
     try:
         digest = file_sha256(place)
         first = _check(archive, digest, place)
         unpack(place, files.weights)
-        missing = [path for path in files.files() if not path.exists()]
+        missing = [path for path in files.files() if not exists(path)]
         if missing:
             name = missing[0].relative_to(files.weights)
             shutil.rmtree(files.weights)

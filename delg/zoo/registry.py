@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from delg.errors import ModelError
 from delg.network.tensorflow_import import load_tensorflow
 from delg.network.weights import read_weights, weights_digest
+from delg.paths import exists
 from delg.settings import (
     ExportSettings,
     ExtractionSettings,
@@ -58,7 +59,7 @@ class ModelFiles:
     @property
     def has_weights(self) -> bool:
         """Whether all files of the weights are there."""
-        return all(path.exists() for path in self.files())
+        return all(exists(path) for path in self.files())
 
     def in_float32(self) -> ModelFiles:
         """The same weights without quantisation: another model with another fingerprint."""
@@ -75,7 +76,7 @@ class ModelFiles:
     def missing(self) -> str:
         """The message for a model without weights: what is missing and how to get it."""
         name, export = self.settings.name, self.settings.export
-        if export is None and not self.weights.exists():
+        if export is None and not exists(self.weights):
             return (
                 f"{name} has no weights at {self.weights}; give a weight file that fits it "
                 "(weights=…), or train it"
@@ -85,7 +86,7 @@ class ModelFiles:
                 f"{name} says precision: {self.settings.precision}, but {self.network} is missing; "
                 "quantise it again (delg model quantize), or say precision: float32"
             )
-        missing = next(path for path in self.files() if not path.exists())
+        missing = next(path for path in self.files() if not exists(path))
         remedy = f"get it with delg model pull {name}" if export.archive else "it is incomplete"
         return f"{name} is not on this machine ({missing} is missing): {remedy}"
 
@@ -149,12 +150,12 @@ def find_model(
     else:
         folder = Path(name)
         default = folder / WEIGHTS_FILE
-        if not (folder / SETTINGS_FILE).exists() and not is_saved_model(folder):
+        if not exists(folder / SETTINGS_FILE) and not is_saved_model(folder):
             raise ModelError(
                 f"no model is called {name!r} and no folder there holds a {SETTINGS_FILE} or a "
                 f"SavedModel; shipped: {', '.join(shipped_models())}"
             )
-    if (folder / SETTINGS_FILE).exists():
+    if exists(folder / SETTINGS_FILE):
         settings = read_settings(ModelSettings, folder / SETTINGS_FILE)
     else:
         settings = _settings_of_export(folder)
@@ -166,7 +167,7 @@ def find_model(
         # The quantised network was made from the model's own weights.
         settings = settings.model_copy(update={"precision": "float32"})
     files = ModelFiles(settings, Path(weights) if weights else default)
-    if fingerprint is not None and settings.precision != "float32" and files.weights.exists():
+    if fingerprint is not None and settings.precision != "float32" and exists(files.weights):
         in_float32 = files.in_float32()
         return in_float32 if in_float32.fingerprint == fingerprint else files
     return files

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.images.scan import Photo
+from delg.paths import is_file, is_folder
 from eval.benchmark import (
     ALL_QUERIES,
     IGNORED_PART,
@@ -237,7 +238,7 @@ class _Tree:
 
     def __init__(self, root: Path, part: str) -> None:
         self.folder = Path(root).absolute() / part
-        if not self.folder.is_dir():
+        if not is_folder(self.folder):
             raise UsageError(f"{self.folder}: no such folder; GLDv2 has train/, index/ and test/")
         self._folders: dict[str, str] = {}
         top = len(self.folder.parts)
@@ -317,7 +318,7 @@ def read_gldv2_retrieval(root: Path, solution: Path, partial: bool = False) -> B
 
 def _index_list(root: Path) -> list[str] | None:
     for path in (root / "index.csv", root / "index" / "index.csv"):
-        if path.is_file():
+        if is_file(path):
             return [image for _, (image, _) in read_rows(path, ("id",), ("url",))]
     return None
 

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from delg.errors import UsageError
+from delg.paths import is_folder
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.mat_file import read_mat
@@ -84,7 +85,7 @@ def read_instre(gnd: Path, images: Path) -> Benchmark:
 
 def _base(images: Path) -> Path:
     for folder in (images, images / "INSTRE_release", images / "images"):
-        if any((folder / name).is_dir() for name in _FOLDERS):
+        if any(is_folder(folder / name) for name in _FOLDERS):
             return folder
     raise UsageError(f"{images}: holds none of {', '.join(_FOLDERS)}")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from delg.errors import UsageError
+from delg.paths import is_file
 
 # INSTRE's ground truth has 0.2 MB.
 MAX_BYTES = 32 << 20
@@ -36,7 +37,7 @@ def read_mat(path: str | Path, variables: Collection[str]) -> dict[str, Any]:
             variable holds anything else.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path}: no such file")
     if path.stat().st_size > MAX_BYTES:
         raise UsageError(f"{path}: not a MATLAB file: it is larger than {MAX_BYTES >> 20} MB")

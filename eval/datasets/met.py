@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from delg.errors import UsageError
+from delg.paths import is_file, is_folder
 from eval.benchmark import Benchmark, QueryPhoto, RecognitionTruth
 from eval.datasets.photos import find_photos
 
@@ -70,14 +71,14 @@ def read_met(root: Path, split: str = "test", mini: bool = False) -> Benchmark:
 
 def _find(root: Path, name: str) -> Path:
     for path in (root / name, root / "ground_truth" / name):
-        if path.is_file():
+        if is_file(path):
             return path
     raise UsageError(f"{root}: neither {name} nor ground_truth/{name} exists")
 
 
 def _images(root: Path) -> Path:
     for folder in (root / "images", root):
-        if (folder / "MET").is_dir():
+        if is_folder(folder / "MET"):
             return folder
     raise UsageError(f"{root}: neither MET/ nor images/MET/, the database's photos, exists")
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
 from delg.images.scan import Photo, scan
+from delg.paths import is_file, is_folder
 
 _SHOWN = 5
 
@@ -23,9 +24,9 @@ def list_photos(folder: Path) -> list[Photo]:
     Raises:
         UsageError: no such folder, or part of it cannot be listed or named.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"{folder}: no such folder")
-    photos, failures = scan([folder])
+    photos, failures, _ = scan([folder])
     if failures:
         raise UsageError(f"{failures[0].path}: {failures[0].reason}")
     return photos
@@ -43,7 +44,7 @@ def find_photos(base: Path, paths: Sequence[str], named_by: Path) -> list[Photo]
         if not path or "\0" in path or relative.is_absolute() or ".." in relative.parts:
             raise UsageError(f"{named_by}: {path!r} is no path inside the dataset")
     photos = [Photo(path, base / path) for path in paths]
-    reject_missing([photo.id for photo in photos if not photo.path.is_file()], paths, base)
+    reject_missing([photo.id for photo in photos if not is_file(photo.path)], paths, base)
     return photos
 
 

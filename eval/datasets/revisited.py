@@ -31,6 +31,7 @@ import numpy as np
 
 from delg.errors import UsageError
 from delg.images.scan import Photo
+from delg.paths import exists, is_folder
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.photos import list_photos, name_some, reject_missing
@@ -52,9 +53,9 @@ def read_revisited(gnd: Path, images: Path) -> Benchmark:
         UsageError: the ground truth is damaged or contradicts itself, or photos are missing.
     """
     gnd, images = Path(gnd), Path(images)
-    if not gnd.exists():
+    if not exists(gnd):
         raise UsageError(f"{gnd}: no such file or folder")
-    return _read_texts(gnd, images) if gnd.is_dir() else _read_pickle(gnd, images)
+    return _read_texts(gnd, images) if is_folder(gnd) else _read_pickle(gnd, images)
 
 
 def _read_pickle(gnd: Path, images: Path) -> Benchmark:

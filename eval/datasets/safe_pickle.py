@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from delg.errors import UsageError
+from delg.paths import is_file
 
 # The official files have 0.3 MB. An instruction of one byte makes an object of at most 216.
 MAX_BYTES = 4 << 20
@@ -50,7 +51,7 @@ def load_plain_pickle(path: str | Path) -> Any:
             but plain data, such as an array of NumPy; what it asks for is named and not run.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"{path}: no such file")
     try:
         with path.open("rb") as file:

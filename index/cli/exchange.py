@@ -11,7 +11,7 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, report_failures
 from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.errors import ModelError, UsageError
-from index.cli.options import IndexDir, open_index
+from index.cli.options import IndexDir, no_blank_index, open_index
 
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
@@ -59,7 +59,10 @@ def index_import(
     as_json: AsJson = False,
 ) -> None:
     """Import features made by other tools into an index."""
-    with _open_or_create(index, sources, kind, model, config) as images:
+    with (
+        no_blank_index(index),
+        _open_or_create(index, sources, kind, model, config) as images,
+    ):
         with progress("photos") as report:
             summary = images.import_from(sources, kind, photos or (), report)
         count, model_name = len(images), images.feature_spec.model

@@ -12,7 +12,17 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, report_failures, table
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
-from index.cli.options import IndexDir, Labels, Prefix, open_index, read_config
+from delg.paths import as_written, exists
+from index.cli.options import (
+    Exclude,
+    IndexDir,
+    Labels,
+    Prefix,
+    Reread,
+    no_blank_index,
+    open_index,
+    read_config,
+)
 
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
@@ -33,6 +43,8 @@ def index_build(
     config: Config = None,
     labels: Labels = None,
     prefix: Prefix = "",
+    exclude: Exclude = None,
+    reread: Reread = False,
     as_json: AsJson = False,
 ) -> None:
     """Build an index of photos, or bring an existing one up to date."""
@@ -40,20 +52,26 @@ def index_build(
 
     overrides = read_config(config)
     from index import ImageIndex, IndexSettings
+    from index.labels import read_labels
 
-    missing = [str(source) for source in sources if not source.exists()]
+    missing = [str(source) for source in sources if not exists(as_written(source))]
     if missing:
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
+    options: dict[str, Any] = {"labels": read_labels(labels, prefix), "prefix": prefix}
+    options |= {"exclude": exclude or (), "reread": reread}
     if not ImageIndex.exists(index):
         settings = parse(IndexSettings, overrides, str(config))
-        with ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings) as images:
-            _add(images, sources, labels, prefix, as_json)
+        with (
+            no_blank_index(index),
+            ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings) as images,
+        ):
+            _add(images, sources, options, as_json)
         return
     with ImageIndex.open(index) as images:
         images.check_model(model)
         if overrides:
             images.configure(overrides, str(config), record=True)
-        _add(images, sources, labels, prefix, as_json)
+        _add(images, sources, options, as_json)
 
 
 @app.command("add")
@@ -62,40 +80,56 @@ def index_add(
     index: IndexDir,
     labels: Labels = None,
     prefix: Prefix = "",
+    exclude: Exclude = None,
+    reread: Reread = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new and changed photos to an index."""
+    options = {"labels": labels, "prefix": prefix, "exclude": exclude or (), "reread": reread}
     with open_index(index) as images:
-        _add(images, sources, labels, prefix, as_json)
+        _add(images, sources, options, as_json)
 
 
-def _add(
-    images: ImageIndex, sources: list[Path], labels: str | None, prefix: str, as_json: bool
-) -> None:
+def _add(images: ImageIndex, sources: list[Path], options: dict[str, Any], as_json: bool) -> None:
     with progress("photos") as report:
-        summary = images.add(sources, labels, prefix, report)
+        summary = images.add(sources, progress=report, **options)
     _print_summary(images, summary, as_json)
-    if summary.failed:
+    found = summary.added + summary.updated + summary.unchanged + len(summary.moved)
+    if not found and not summary.failed:
+        log.info("no photo found in %s", ", ".join(map(str, sources)))
+    if summary.failed or summary.unreachable or not found:
         raise typer.Exit(PARTLY)
 
 
 def _print_summary(images: ImageIndex, summary: AddReport, as_json: bool) -> None:
+    from delg.images.scan import describe_passed_over
+
     if as_json:
         failed = [{"path": failure.path, "reason": failure.reason} for failure in summary.failed]
-        print_json({**vars(summary), "failed": failed, "images": len(images)})
+        losses = [vars(loss) for loss in summary.losses]
+        print_json({**vars(summary), "failed": failed, "losses": losses, "images": len(images)})
         return
     report_failures(summary.failed)
+    if summary.passed_over:
+        log.info("%s", describe_passed_over(summary.passed_over))
+    for former, present in summary.moved.items():
+        log.info("moved: %s, formerly %s", present, former)
+    for image_id, reason in summary.unreachable.items():
+        log.info("unreachable: %s: %s (still in the index)", image_id, reason)
+    for loss in summary.losses:
+        log.warning("%s: is a disk not mounted? They stay in the index", loss)
     for image_id in summary.vanished:
         log.info(
             "vanished: %s (still in the index; delg index remove --vanished removes it)", image_id
         )
     for image_id in summary.unknown_labels:
         log.info("label file: no photo has the id %s", image_id)
+    moved = f", {len(summary.moved):,} moved" if summary.moved else ""
     print_result(
         f"{plural(summary.added, 'photo')} added, {summary.updated:,} updated, "
         f"{summary.unchanged:,} unchanged, {len(summary.failed):,} failed, "
-        f"{len(summary.vanished):,} vanished; {plural(len(images), 'photo')} in {images.path} "
-        f"({summary.seconds:.1f} s)"
+        f"{len(summary.vanished):,} vanished{moved}; "
+        f"{plural(len(images), 'photo')} in {images.path} ({summary.seconds:.1f} s)"
     )
 
 
@@ -104,16 +138,64 @@ def index_remove(
     index: IndexDir,
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of the images to remove.")] = None,
     vanished: Annotated[
-        bool, typer.Option("--vanished", help="Remove all images whose file is gone.")
+        bool,
+        typer.Option(
+            "--vanished",
+            help="Remove all images whose file is gone; not those that cannot be looked at.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what --vanished would remove.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Remove them even if a source lost most of its photos."),
     ] = False,
 ) -> None:
     """Remove images from an index."""
+    if not ids and not vanished:
+        raise UsageError("name the ids to remove, or use --vanished")
+    if (dry_run or force) and not vanished:
+        raise UsageError("--dry-run and --force go with --vanished")
     with open_index(index) as images:
-        selected = [*(ids or []), *(images.vanished() if vanished else [])]
-        if not selected and not vanished:
-            raise UsageError("name the ids to remove, or use --vanished")
-        count, left = images.remove(selected), len(images)
+        if vanished:
+            missing = images.missing()
+            for loss in missing.losses:
+                log.warning("%s", loss)
+            for image_id, reason in missing.unreachable.items():
+                log.info("unreachable: %s: %s (stays in the index)", image_id, reason)
+        removed = images.remove_vanished(dry_run, force) if vanished else []
+        rest = [image_id for image_id in ids or [] if image_id not in set(removed)]
+        if not dry_run:
+            images.remove(rest)
+        count, left = len(removed) + len(rest), len(images)
+    if dry_run:
+        for image_id in (*removed, *rest):
+            print_result(image_id)
+        log.info("%s would be removed from %s", plural(count, "image"), index)
+        return
     print_result(f"{plural(count, 'image')} removed; {plural(left, 'photo')} left in {index}")
+
+
+@app.command("relocate")
+def index_relocate(
+    old: Annotated[str, typer.Argument(help="Folder of the photos as the index knows it.")],
+    new: Annotated[Path, typer.Argument(help="Folder where they are now.")],
+    index: IndexDir,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do it even if there is no such folder here.")
+    ] = False,
+) -> None:
+    """Tell an index that its photos lie in another folder now."""
+    with open_index(index) as images:
+        result = images.relocate(old, new, force)
+    for image_id in result.absent:
+        log.info("not there: %s", image_id)
+    print_result(
+        f"{plural(result.moved, 'photo')} now below {new}, {len(result.absent):,} not there"
+    )
+    if result.absent and not force:
+        raise typer.Exit(PARTLY)
 
 
 @app.command("info")

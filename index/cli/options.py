@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from delg.errors import DelgError
+from delg.paths import exists
 
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
@@ -30,6 +36,20 @@ Labels = Annotated[
 ]
 Prefix = Annotated[str, typer.Option(help="Put this before every id, to tell sources apart.")]
 
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Leave out files and folders of that name or relative path; repeatable. Hidden ones, "
+        "@eaDir, #recycle and the like are left out anyway.",
+    ),
+]
+Reread = Annotated[
+    bool,
+    typer.Option("--reread", help="Notice also changes that kept a photo's size and time."),
+]
+
 
 def read_config(config: Path | None) -> Any:
     """The keys given in a settings file of an index, checked before anything heavy loads.
@@ -43,6 +63,33 @@ def read_config(config: Path | None) -> Any:
     from index.settings import read_overrides
 
     return read_overrides(read_yaml(config), str(config))
+
+
+@contextmanager
+def no_blank_index(folder: Path) -> Iterator[None]:
+    """A new index goes again if the work ends in an error before anything is in it."""
+    from index import ImageIndex
+
+    is_new, was_there = not ImageIndex.exists(folder), exists(folder)
+    try:
+        yield
+    except DelgError:
+        if is_new and ImageIndex.exists(folder):
+            with ImageIndex.open(folder) as images:
+                is_blank = images.is_blank()
+            if is_blank:
+                _empty(folder)
+                if not was_there:
+                    folder.rmdir()
+        raise
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def open_index(index: Path, config: Path | None = None) -> ImageIndex:

@@ -13,6 +13,7 @@ import typer
 from delg.cli.console import plural, print_result
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
+from delg.paths import is_folder
 from index.cli.options import IndexDir, read_config
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def serve(
     }  # fmt: skip
     settings = parse(ServeSettings, values, "delg serve")
     settings.check()
-    if runs is not None and not runs.is_dir():
+    if runs is not None and not is_folder(runs):
         raise UsageError(f"--runs {runs}: no such folder")
     overrides = _overrides(config)
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.paths import exists, is_folder
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import FeatureSource, ParsedFeatures
 
@@ -62,7 +63,7 @@ def read(
         FeatureFileError: a file as a whole cannot be read.
     """
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise UsageError(f"{path}: no such file or folder")
     format_name = format_name or _format_of(paths[0])
     # The reader tells this engine's own HDF5 from hloc's by its attributes.
@@ -77,9 +78,9 @@ def _check(format_name: str) -> None:
 
 
 def _format_of(path: Path) -> str:
-    if path.is_dir():
+    if is_folder(path):
         files = ("keypoints.h5", "global_descriptors.h5")
-        return "colmap" if any((path / name).exists() for name in files) else "delg"
+        return "colmap" if any(exists(path / name) for name in files) else "delg"
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise UsageError(f"{path}: its name does not tell the format; give --format")

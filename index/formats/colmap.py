@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 
 from delg.errors import DelgError
+from delg.paths import exists
 from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
 from index.formats.hdf5 import find, open_hdf5, read_array, read_text, walk
@@ -66,7 +67,7 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
     """See :func:`index.formats.read`."""
     for path in paths:
         for name in _FILES.values():
-            if (path / name).exists():
+            if exists(path / name):
                 with open_hdf5(path / name) as file:
                     source = FeatureSource(
                         read_text(file.attrs, "model"), read_text(file.attrs, "fingerprint")
@@ -81,7 +82,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
             (kind, stack.enter_context(open_hdf5(path / name)))
             for path in paths
             for kind, name in _FILES.items()
-            if (path / name).exists()
+            if exists(path / name)
         ]
         ids: dict[str, None] = {}
         for kind, file in files:

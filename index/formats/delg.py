@@ -16,6 +16,7 @@ import numpy as np
 from delg.delf_files import FeatureFileError, read_datum, read_local, write_datum, write_local
 from delg.errors import DelgError, UsageError
 from delg.images.decode import SUFFIXES
+from delg.paths import is_folder
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
 
@@ -55,10 +56,10 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
 def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     photos: dict[str, dict[str, Path]] = {}
     for path in paths:
-        base = path if path.is_dir() else path.parent
-        files = path.rglob("*") if path.is_dir() else path.parent.glob("*")
+        base = path if is_folder(path) else path.parent
+        files = path.rglob("*") if is_folder(path) else path.parent.glob("*")
         for file in sorted(files):
-            is_of_photo = path.is_dir() or file.name.removesuffix(file.suffix) == path.stem
+            is_of_photo = is_folder(path) or file.name.removesuffix(file.suffix) == path.stem
             if is_of_photo and file.suffix in (GLOBAL, LOCAL, DELF):
                 name = file.relative_to(base).as_posix().removesuffix(file.suffix)
                 photos.setdefault(name, {})[file.suffix] = file

@@ -207,7 +207,7 @@ class _PhotoFolders:
     """The photos in folders, by the names of their features."""
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        photos, _ = scan(folders)
+        photos = scan(folders).photos
         self._photos = {photo.id: photo for photo in photos}
         self._ids: dict[str, list[str]] = {}
         for photo in photos:

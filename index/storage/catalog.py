@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
-from index.storage.catalog_tables import IMAGE_COLUMNS, SCHEMA, ImageRow, SegmentRow
+from delg.paths import exists, name_forms
+from index.storage.catalog_tables import (
+    IMAGE_COLUMNS,
+    SCHEMA,
+    WRITTEN_IDS,
+    ImageRow,
+    SegmentRow,
+)
 
 FILE = "catalog.sqlite"
 FORMAT = 1
@@ -56,7 +63,7 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        if not self.path.exists():
+        if not exists(self.path):
             raise CatalogError(f"{folder}: no index there (it has no {FILE})")
         try:
             self._db = self._connect()
@@ -241,10 +248,20 @@ class Catalog:
         return row[0] if row else 0
 
     def by_id(self, image_id: str) -> ImageRow | None:
-        """The image with that id."""
+        """The image with that id, in whichever Unicode form either is written."""
         query = f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE id = ?"
-        row = self._row(query, (image_id,))
-        return _image_row(row) if row else None
+        rows = (self._row(query, (form,)) for form in name_forms(image_id))
+        return next((_image_row(row) for row in rows if row), None)
+
+    def ids_of_sizes(self, sizes: Collection[int]) -> list[str]:
+        """Ids of the images whose files have one of these sizes, in bytes."""
+        rows = self._rows("SELECT size, id FROM images ORDER BY id") if sizes else iter(())
+        return [image_id for size, image_id in rows if size in sizes]
+
+    def written_ids(self) -> dict[int, str]:
+        """Row number -> the id that its segment knows it by, of images that were renamed."""
+        table = self._row("SELECT 1 FROM sqlite_master WHERE name = ?", (WRITTEN_IDS,))
+        return dict(self._rows(f"SELECT row, id FROM {WRITTEN_IDS}")) if table else {}
 
     def by_ids(self, image_ids: Sequence[str]) -> list[ImageRow]:
         """The images with these ids, in their order.

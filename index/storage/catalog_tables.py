@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from delg.paths import name_forms
+
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE segments (
@@ -35,6 +37,8 @@ CREATE TABLE images (
     UNIQUE (segment, position)
 );
 """
+# Ids that segments know renamed images by; absent until the first is renamed.
+WRITTEN_IDS = "written_ids"
 # Of an image, without its row number.
 IMAGE_COLUMNS = (
     "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
@@ -125,7 +129,8 @@ def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
     """Insert images, replacing those of the same id under new row numbers."""
     marks = ", ".join("?" * len(IMAGE_COLUMNS.split(",")))
     for image in images:
-        db.execute("DELETE FROM images WHERE id = ?", (image.id,))
+        for image_id in name_forms(image.id):
+            db.execute("DELETE FROM images WHERE id = ?", (image_id,))
         db.execute(f"INSERT INTO images ({IMAGE_COLUMNS}) VALUES ({marks})", image.values())
     _count_change(db)
 
@@ -141,9 +146,28 @@ def update_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
     )
 
 
+def rename_images(db: sqlite3.Connection, renamed: Iterable[tuple[int, str]]) -> None:
+    """Give images, by row number, other ids; what can be searched stays.
+
+    Segments go on naming them by the ids they were written under, which are kept in a table of
+    their own.
+    """
+    renamed = list(renamed)
+    db.execute(f"CREATE TABLE IF NOT EXISTS {WRITTEN_IDS} (row INTEGER PRIMARY KEY, id TEXT)")
+    rows = [(row,) for row, _ in renamed]
+    db.executemany(
+        f"INSERT OR IGNORE INTO {WRITTEN_IDS} SELECT row, id FROM images WHERE row = ?", rows
+    )
+    # Ids may be exchanged, so all are given up before any is taken.
+    db.executemany("UPDATE images SET id = char(0) || row WHERE row = ?", rows)
+    db.executemany("UPDATE images SET id = ?2 WHERE row = ?1", renamed)
+
+
 def move_images(db: sqlite3.Connection, moves: Iterable[tuple[int, int, int]]) -> None:
     """Record where features lie now: segment, position and row number of each image."""
     db.executemany("UPDATE images SET segment = ?, position = ? WHERE row = ?", moves)
+    # All segments are written anew, under the present ids.
+    db.execute(f"DROP TABLE IF EXISTS {WRITTEN_IDS}")
 
 
 def delete_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:

@@ -36,8 +36,9 @@ def check(store: Store) -> CheckReport:
     if verdict != "ok":
         problems.append(f"{store.catalog.path}: {verdict}")
     segments = _read_segments(store, problems)
+    written_ids = store.catalog.written_ids()
     for image in store.catalog.images("ok"):
-        problem = _image_problem(image, segments)
+        problem = _image_problem(image, written_ids.get(image.row, image.id), segments)
         if problem:
             problems.append(problem)
     if not np.array_equal(np.sort(store.ann_index.rows()), store.searchable()):
@@ -64,14 +65,14 @@ def _read_segments(store: Store, problems: list[str]) -> dict[int, Segment]:
     return segments
 
 
-def _image_problem(image: ImageRow, segments: dict[int, Segment]) -> str:
-    """What is wrong with an image; empty if nothing."""
+def _image_problem(image: ImageRow, written_id: str, segments: dict[int, Segment]) -> str:
+    """What is wrong with an image, which its segment knows by ``written_id``; empty if nothing."""
     if image.segment not in segments or image.position is None:
         return f"{image.id}: its segment {image.segment} is missing or damaged"
     segment = segments[image.segment]
     if image.position >= len(segment):
         return f"{image.id}: its place is outside {segment.path}"
-    if segment.ids[image.position] != image.id:
+    if segment.ids[image.position] != written_id:
         return f"{image.id}: its place in {segment.path} holds {segment.ids[image.position]}"
     length = float(np.linalg.norm(segment.global_descriptors([image.position])))
     # Written so that NaN is a problem too.

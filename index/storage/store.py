@@ -8,7 +8,7 @@ rebuilt from the rest. Killed anywhere between, the index is as it was at the la
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from delg.errors import DelgError, UsageError
+from delg.paths import exists, is_folder
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings, merge, read_overrides
@@ -31,6 +32,7 @@ from index.storage.catalog_tables import (
     delete_images,
     insert_segment,
     put_images,
+    rename_images,
 )
 from index.storage.inverse_scales import unmarked_are_inverse
 from index.storage.lock import writer_lock
@@ -88,8 +90,8 @@ class Store:
             UsageError: the folder is in use.
             DelgError: it cannot be created.
         """
-        if folder.exists():
-            is_usable = folder.is_dir() and {path.name for path in folder.iterdir()} <= _LEFTOVERS
+        if exists(folder):
+            is_usable = is_folder(folder) and {path.name for path in folder.iterdir()} <= _LEFTOVERS
             if not is_usable:
                 raise UsageError(
                     f"{folder}: exists and is not empty; choose another place for the index"
@@ -336,13 +338,29 @@ class Store:
         self.ann_index_current = False
         self.update_ann_index(self._rows([image.id for image in usable]), removed=replaced)
 
+    def rename(self, renamed: Mapping[int, str], displaced: Sequence[ImageRow]) -> None:
+        """Give images other ids, in one transaction; their features and labels stay.
+
+        Args:
+            renamed: row number -> new id.
+            displaced: images to remove, whose ids others take.
+        """
+        with self.catalog.write() as db:
+            if displaced:
+                delete_images(db, [image.id for image in displaced])
+            rename_images(db, renamed.items())
+        rows = [image.row for image in displaced if image.state == "ok"]
+        if rows:
+            self.ann_index_current = False
+            self.update_ann_index(np.zeros(0, np.int64), np.array(sorted(rows), np.int64))
+
     def remove(self, ids: Sequence[str]) -> None:
         """Remove images from the index, in one transaction.
 
         Raises:
             UsageError: an id is not in the index; nothing is removed.
         """
-        self.catalog.by_ids(ids)
+        ids = [image.id for image in self.catalog.by_ids(ids)]
         removed = self._rows(ids)
         with self.catalog.write() as db:
             delete_images(db, ids)

@@ -134,7 +134,7 @@ def main() -> None:
     port(read_imagenet(args.imagenet), backbone, int(settings.backbone[-1]))
     sample: list[Path] = []
     for folder in args.photos:
-        photos = [photo.path for photo in scan([folder])[0]]
+        photos = [photo.path for photo in scan([folder]).photos]
         sample += random.Random(args.seed).sample(photos, min(args.sample, len(photos)))
     fit(model, sample)
     save_weights(model, args.out / WEIGHTS_FILE)

@@ -10,9 +10,9 @@ import tifffile
 from bad_photos import png_header
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
-from delg.images.decode import FORMATS, ImageError, decode, decode_bytes, read_bytes
+from delg.images.decode import FORMATS, SUFFIXES, ImageError, decode, decode_bytes, read_bytes
 from delg.settings import ImageSettings
 
 # What Pillow says about damaged and about large files.
@@ -216,6 +216,29 @@ def test_truncated_files_are_refused(coffee: np.ndarray, kind: str, part: float)
     whole = encoded(coffee[:200, :300], kind)
     with pytest.raises(ImageError, match=r"truncated|damaged"):
         decode(whole[: int(len(whole) * part)])
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_blocks": 4}]
+)
+def test_a_jpeg_that_lacks_only_its_end_marker_is_a_photo(coffee, options) -> None:
+    data = encoded(coffee, "JPEG", **options)
+    intact = decode(data)
+    for lost in (1, 2):
+        assert (decode(data[:-lost]) == intact).all()
+    assert decode_bytes(data[:-2], at_least=100).shape == (100, 150, 3)
+    for lost in (3, 4, 10, 1000):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(data[:-lost])
+
+
+@pytest.mark.parametrize("kind", ["MPO", "AVIF"])
+def test_formats_of_phones(coffee: np.ndarray, kind: str) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    pixels = decode(encoded(coffee, kind, quality=95))
+    assert np.abs(pixels.astype(int) - coffee).mean() < 5
+    assert f".{kind.lower()}" in SUFFIXES
 
 
 def test_reason_of_a_truncated_jpeg_says_so(coffee: np.ndarray) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from closed import close
 
 from delg.errors import UsageError
 from delg.images.decode import SUFFIXES
-from delg.images.scan import scan
+from delg.images.scan import describe_passed_over, scan
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -18,7 +20,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def ids(*sources: str | Path, prefix: str = "") -> list[str]:
-    photos, failures = scan(sources, prefix)
+    photos, failures, _ = scan(sources, prefix)
     assert not failures
     return [photo.id for photo in photos]
 
@@ -34,7 +36,7 @@ def test_paths_are_absolute_and_lead_to_the_photo(
     touch(tmp_path, "set/one/x.jpg")
     monkeypatch.chdir(tmp_path)
     for source in ("set", Path("set"), "./set", tmp_path / "set"):
-        photos, failures = scan([source])
+        photos, failures, _ = scan([source])
         assert not failures
         assert [photo.id for photo in photos] == ["one/x.jpg"]
         assert photos[0].path.is_absolute()
@@ -85,7 +87,7 @@ def test_loops_of_links_end(tmp_path: Path) -> None:
     (tmp_path / "a" / "up too").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "b" / "self").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b" / "nowhere").symlink_to(tmp_path / "b" / "nowhere")
-    photos, failures = scan([tmp_path])
+    photos, failures, _ = scan([tmp_path])
     assert not failures
     assert {photo.path.name for photo in photos} == {"x.jpg", "y.jpg"}
     assert len(photos) == 2
@@ -118,7 +120,7 @@ def test_a_photo_given_twice_counts_once(tmp_path: Path) -> None:
 
 def test_two_sources_with_one_id(tmp_path: Path) -> None:
     touch(tmp_path, "one/sub/a.jpg", "two/sub/a.jpg", "two/b.jpg")
-    photos, failures = scan([tmp_path / "one", tmp_path / "two"])
+    photos, failures, _ = scan([tmp_path / "one", tmp_path / "two"])
     assert [photo.id for photo in photos] == ["b.jpg", "sub/a.jpg"]
     assert photos[1].path == tmp_path / "one/sub/a.jpg"
     assert [failure.path for failure in failures] == [str(tmp_path / "two/sub/a.jpg")]
@@ -137,7 +139,7 @@ def test_a_name_that_is_not_utf8_is_a_failure(tmp_path: Path) -> None:
         touch(tmp_path, os.fsdecode(b"caf\xe9.jpg"), os.fsdecode(b"d\xff/x.jpg"), "good.jpg")
     except (OSError, UnicodeError):
         pytest.skip("this file system admits UTF-8 names only")
-    photos, failures = scan([tmp_path])
+    photos, failures, _ = scan([tmp_path])
     assert [photo.id for photo in photos] == ["good.jpg"]
     assert len(failures) == 2
     for failure in failures:
@@ -161,7 +163,7 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path) -> None:
     touch(tmp_path, "closed/a.jpg", "open/b.jpg")
     (tmp_path / "closed").chmod(0)
     try:
-        photos, failures = scan([tmp_path])
+        photos, failures, _ = scan([tmp_path])
     finally:
         (tmp_path / "closed").chmod(0o700)
     assert [photo.id for photo in photos] == ["open/b.jpg"]
@@ -178,3 +180,49 @@ def test_a_source_behind_a_closed_folder_is_named(tmp_path: Path) -> None:
             scan([tmp_path / "closed" / "photos"])
     finally:
         (tmp_path / "closed").chmod(0o700)
+
+
+def test_files_of_other_kinds_are_counted_by_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "a.NEF", "b.nef", "c/d.mov", "README", ".hidden.nef", "x.jpg", "@eaDir/y.nef")
+    listing = scan([tmp_path])
+    assert listing.passed_over == {".nef": 2, ".mov": 1, "": 1}
+    described = describe_passed_over(listing.passed_over)
+    assert described == "4 passed over (.nef 2, no suffix 1, .mov 1)"
+    assert describe_passed_over({}) == ""
+    assert "more" not in describe_passed_over({f".{n}": 1 for n in range(20)})
+
+
+def test_patterns_leave_out_names_and_paths(tmp_path: Path) -> None:
+    names = ("a.jpg", "raw/b.jpg", "c/raw/d.jpg", "c/e.jpg", "c/e_small.jpg")
+    touch(tmp_path, *names, "@eaDir/f.jpg", "c/#recycle/g.jpg", "\u00e9/h.jpg")
+
+    def left(*patterns: str) -> list[str]:
+        return [photo.id for photo in scan([tmp_path], exclude=patterns).photos]
+
+    assert left() == sorted([*names, "\u00e9/h.jpg"])
+    assert left("raw", "e\u0301") == ["a.jpg", "c/e.jpg", "c/e_small.jpg"]
+    assert left("c/*", "\u00e9") == ["a.jpg", "raw/b.jpg"]
+    assert left("raw/", "*_small.*", "\u00e9") == ["a.jpg", "c/e.jpg"]
+    # A source with such a name is read: it was asked for.
+    assert [photo.id for photo in scan([tmp_path / "@eaDir"]).photos] == ["f.jpg"]
+
+
+def test_two_unicode_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
+    touch(tmp_path, "e\u0301.jpg")
+    assert ids(tmp_path) == ["\u00e9.jpg"] == ids(tmp_path / "\u00e9.jpg")
+    touch(tmp_path, "\u00e9.jpg")
+    photos, failures, _ = scan([tmp_path])
+    assert (len(photos), len(failures)) == (1, 1) and "belongs to" in failures[0].reason
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE])
+def test_folders_that_cannot_be_looked_at_are_failures_or_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    touch(tmp_path, "closed/deep/a.jpg", "open/b.jpg")
+    close(monkeypatch, tmp_path / "closed", number)
+    photos, failures, _ = scan([tmp_path])
+    assert [photo.id for photo in photos] == ["open/b.jpg"]
+    assert [failure.path for failure in failures] == [str(tmp_path / "closed")]
+    with pytest.raises(UsageError, match=os.strerror(number)):
+        scan([tmp_path / "closed" / "deep"])

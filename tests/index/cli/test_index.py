@@ -20,6 +20,10 @@ def test_building_prints_one_object_and_talks_on_the_side(shop):
         "unchanged",
         "failed",
         "vanished",
+        "unreachable",
+        "losses",
+        "moved",
+        "passed_over",
         "unknown_labels",
         "seconds",
         "images",
@@ -43,7 +47,7 @@ def test_vanished_photos_and_unknown_labels_are_named(shop, place, run):
     (place / "photos" / "rocket.jpg").unlink()
     words = ("--prefix", "my/", "--labels", folder / "labels.csv")
     again = run("index", "add", "photos", "--index", "i", *words, cwd=place)
-    assert again.returncode == 0 and "1 vanished; 4 photos in i" in again.stdout
+    assert again.returncode == 3 and "1 vanished; 4 photos in i" in again.stdout
     assert "vanished: my/rocket.jpg (still in the index" in again.stderr
     assert "label file: no photo has the id x.jpg" in again.stderr
     gone = run("index", "remove", "--vanished", "--index", "i", cwd=place)
@@ -199,3 +203,71 @@ def test_mistakes_end_in_one_line_that_names_what_is_wrong(place, run, talk, wor
     assert sqlite3.connect(place / "i" / "catalog.sqlite").execute(
         "SELECT count(*) FROM images"
     ).fetchone() == (4,)
+
+
+def test_a_disk_that_is_not_mounted_is_a_question(shop, place, run):
+    words = ("index", "remove", "--vanished", "--index", "i")
+    away = shop[0] / "away"
+    (shop[0] / "photos").rename(away)
+    try:
+        done = run(*words, cwd=place)
+        assert done.returncode == 2 and done.stdout == ""
+        assert f"4 of 4 photos of {shop[0] / 'photos'} are gone" in done.stderr
+        assert "--dry-run" in done.stderr and "--force" in done.stderr
+        listed = run(*words, "--dry-run", cwd=place)
+        assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 4
+        moved = run("index", "relocate", shop[0] / "photos", away, "--index", "i", cwd=place)
+        assert (moved.returncode, moved.stdout) == (0, f"4 photos now below {away}, 0 not there\n")
+        assert run(*words, cwd=place).stdout == "0 images removed; 3 photos left in i\n"
+        moved = run("index", "relocate", away, shop[0] / "photos", "--index", "i", cwd=place)
+        assert moved.returncode == 2 and "no such folder" in moved.stderr
+    finally:
+        away.rename(shop[0] / "photos")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--labels", "absent.csv"), "absent.csv"),
+        (("--labels", "bad.csv"), "no column"),
+        (("--labels", "n" * 300), "too long"),
+        (("--labels", "a\0b"), "null"),
+        (("--config", "absent.yaml"), "absent.yaml"),
+        (("--config", "n" * 300), "too long"),
+        (("--model", "absent"), "absent"),
+        (("--model", "n" * 300), "too long"),
+        (("--model", "spoilt"), "spoilt"),
+        (("absent",), "absent"),
+        (("n" * 300,), "too long"),
+    ],
+)
+def test_a_mistake_leaves_no_empty_index_behind(shop, tmp_path, run, words, said):
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "spoilt").mkdir()
+    (tmp_path / "spoilt" / "settings.yaml").write_text("name: spoilt\n")
+    (tmp_path / "spoilt" / "weights.h5").write_bytes(b"no weights")
+    done = run("index", "build", shop[0] / "photos", *words, "--index", "new", cwd=tmp_path)
+    assert done.returncode in (1, 2) and said in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_too_long_for_an_index_is_a_clear_error(shop, tmp_path, run):
+    for command in (("build", shop[0] / "photos"), ("info",), ("remove", "--vanished")):
+        done = run("index", *command, "--index", "n" * 300, cwd=tmp_path)
+        assert done.returncode in (1, 2) and "too long" in done.stderr
+
+
+def test_files_left_out_are_said_and_no_photo_at_all_is_code_3(place, run):
+    names = ("a.nef", "b.NEF", "c.mov", "@eaDir/d.jpg", "raw/e.jpg", ".hidden/f.jpg")
+    for name in names:
+        (place / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "p" / name).touch()
+    words = ("index", "add", "p", "--index", "i", "--exclude", "raw")
+    done = run(*words, cwd=place)
+    assert done.returncode == 3
+    assert "3 passed over (.nef 2, .mov 1)" in done.stderr and "no photo found in p" in done.stderr
+    assert "raw/e.jpg: the file is empty" not in done.stderr
+    done = run(*words[:-2], "--json", cwd=place)
+    report = json.loads(done.stdout)
+    assert report["passed_over"] == {".nef": 2, ".mov": 1}
+    assert [Path(failure["path"]).name for failure in report["failed"]] == ["e.jpg"]

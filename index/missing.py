@@ -1,0 +1,96 @@
+"""Photos whose file is gone, those whose file cannot be looked at, and sources that lost most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from delg.paths import normal_form, presence
+from index.storage.catalog_tables import ImageRow
+
+# A source that lost fewer photos than this lost them one by one, not with its disk.
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class SourceLoss:
+    """A source that lost most of its photos, as one on a disk that is not mounted does.
+
+    Attributes:
+        source: the folder that was added.
+        gone, photos: how many of how many.
+    """
+
+    source: str
+    gone: int
+    photos: int
+
+    def __str__(self) -> str:
+        return f"{self.gone:,} of {self.photos:,} photos of {self.source} are gone"
+
+
+@dataclass(frozen=True)
+class MissingPhotos:
+    """The photos of an index that are not where they were.
+
+    Attributes:
+        gone: ids of photos whose file is no longer there.
+        unreachable: id -> why nobody knows whether its file is there: a closed folder, a dead
+            share.
+        losses: the sources that lost most of their photos.
+    """
+
+    gone: list[str]
+    unreachable: dict[str, str]
+    losses: list[SourceLoss]
+
+
+def source_of(image: ImageRow) -> str:
+    """The folder that a photo was added from: its path without what the id repeats of it."""
+    path, names = Path(image.path), Path(image.id).parts
+    parts = list(path.parts)
+    for name in reversed(names):
+        if len(parts) < 2 or normal_form(parts[-1]) != normal_form(name):
+            break
+        parts.pop()
+    is_named_freely = len(parts) == len(path.parts)
+    return str(path.parent if is_named_freely else Path(*parts))
+
+
+def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> MissingPhotos:
+    """Look for the files of images; features imported without photos miss none.
+
+    Args:
+        images: to look for.
+        present: ids of photos that are known to be there.
+    """
+    gone: list[str] = []
+    unreachable: dict[str, str] = {}
+    photos: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for image in images:
+        if not image.path:
+            continue
+        source = source_of(image)
+        photos[source] += 1
+        if image.id in present:
+            continue
+        state = presence(image.path)
+        if state.kind == "absent":
+            gone.append(image.id)
+            lost[source] += 1
+        elif state.kind == "unreachable":
+            unreachable[image.id] = state.reason
+    losses = [
+        SourceLoss(source, count, photos[source])
+        for source, count in sorted(lost.items())
+        if _is_suspicious(source, count, photos[source])
+    ]
+    return MissingPhotos(gone, unreachable, losses)
+
+
+def _is_suspicious(source: str, gone: int, photos: int) -> bool:
+    lost_most = gone >= _FEW and 2 * gone > photos
+    return lost_most or presence(source).kind != "folder"
