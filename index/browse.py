@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from delg.paths import name_forms
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
@@ -32,18 +33,25 @@ class Filter:
         """A condition over the table ``images``, and the values of its question marks."""
         parts, values = ["state = ?"], [str(self.state)]
         if self.text:
-            parts.append("instr(lower(id), lower(?))")
-            values.append(self.text)
+            forms = name_forms(self.text)
+            parts.append(_any_of("instr(lower(id), lower(?))", forms))
+            values += forms
         if self.label:
-            parts.append("label = ?")
-            values.append(self.label)
+            forms = name_forms(self.label)
+            parts.append(_any_of("label = ?", forms))
+            values += forms
         if self.key:
+            forms = name_forms(self.value)
             parts.append(
-                "EXISTS (SELECT 1 FROM json_each(metadata) "
-                "WHERE key = ? AND instr(lower(value), lower(?)))"
+                "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND "
+                f"{_any_of('instr(lower(value), lower(?))', forms)})"
             )
-            values += [self.key, self.value]
+            values += [self.key, *forms]
         return " AND ".join(parts), values
+
+
+def _any_of(condition: str, forms: Sequence[str]) -> str:
+    return f"({' OR '.join([condition] * len(forms))})"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from delg.errors import UsageError
-from delg.paths import is_file, is_folder
+from delg.paths import is_file, is_folder, normal_form
 from eval.benchmark import Benchmark, QueryPhoto, RecognitionTruth
 from eval.datasets.photos import find_photos
 
@@ -99,6 +99,7 @@ def _entries(path: Path, key: str) -> list[tuple[str, str | None]]:
         name = entry.get("path") if isinstance(entry, dict) else None
         if not isinstance(name, str):
             raise UsageError(f"{where}: has no path")
+        name = normal_form(name)
         if name in entries:
             raise UsageError(f"{where}: {name!r} has an entry already")
         exhibit = entry.get(key)

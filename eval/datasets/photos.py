@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
 from delg.images.scan import Photo, scan
-from delg.paths import is_file, is_folder
+from delg.paths import as_written, is_file, is_folder, normal_form
 
 _SHOWN = 5
 
@@ -43,7 +43,7 @@ def find_photos(base: Path, paths: Sequence[str], named_by: Path) -> list[Photo]
         relative = PurePosixPath(path)
         if not path or "\0" in path or relative.is_absolute() or ".." in relative.parts:
             raise UsageError(f"{named_by}: {path!r} is no path inside the dataset")
-    photos = [Photo(path, base / path) for path in paths]
+    photos = [Photo(normal_form(path), as_written(base / path)) for path in paths]
     reject_missing([photo.id for photo in photos if not is_file(photo.path)], paths, base)
     return photos
 

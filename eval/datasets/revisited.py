@@ -31,7 +31,7 @@ import numpy as np
 
 from delg.errors import UsageError
 from delg.images.scan import Photo
-from delg.paths import exists, is_folder
+from delg.paths import exists, is_folder, normal_form
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.photos import list_photos, name_some, reject_missing
@@ -127,7 +127,7 @@ def _read_lines(path: Path) -> list[str]:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path}: not a text file") from None
-    return [line.strip() for line in lines if line.strip()]
+    return [normal_form(line.strip()) for line in lines if line.strip()]
 
 
 def _read_query(path: Path) -> tuple[str, Box]:
@@ -146,10 +146,11 @@ def as_names(gnd: Path, data: Mapping[str, Any], key: str) -> list[str]:
     names = data[key]
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"{gnd}: {key} must be a list of names")
+    names = [normal_form(name) for name in names]
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() if count > 1]
         raise UsageError(f"{gnd}: {key} names photos twice: {name_some(repeated)}")
-    return list(names)
+    return names
 
 
 def as_indices(values: Any, count: int, where: str) -> list[int]:
@@ -217,7 +218,7 @@ class _PhotosByName:
         self._folder = folder
         self._paths: dict[str, list[Path]] = {}
         for photo in list_photos(folder):
-            self._paths.setdefault(photo.path.stem, []).append(photo.path)
+            self._paths.setdefault(normal_form(photo.path.stem), []).append(photo.path)
 
     def path(self, name: str) -> Path:
         paths = self._paths[name]

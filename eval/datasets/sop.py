@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.paths import normal_form
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import find_photos
 
@@ -63,7 +64,7 @@ def _read_list(path: Path) -> dict[str, str]:
             for line, text in enumerate(file, start=2):
                 if not text.strip():
                     continue
-                words = text.split()
+                words = normal_form(text).split()
                 if len(words) != len(_HEADER):
                     raise UsageError(f"{path}, line {line}: needs {len(_HEADER)} fields")
                 if words[3] in products:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.paths import normal_form
 
 # GLDv2's files hold all images of a landmark in one field: more than the default of 128 KB.
 csv.field_size_limit(1 << 26)
@@ -15,7 +16,8 @@ csv.field_size_limit(1 << 26)
 def read_rows(
     path: Path, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, list[str]]]:
-    """Read a CSV file with a header, columns in any order; empty lines are skipped.
+    """Read a CSV file with a header, columns in any order; empty lines are skipped. Names come in
+    the Unicode form that ids have.
 
     Yields:
         The line number and the fields of ``columns``, then of ``optional`` ("" where the file has
@@ -42,7 +44,10 @@ def read_rows(
                     raise UsageError(
                         f"{path}, line {line}: has more or fewer fields than the header"
                     )
-                yield line, [row[position] if position >= 0 else "" for position in positions]
+                yield (
+                    line,
+                    [normal_form(row[place]) if place >= 0 else "" for place in positions],
+                )
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:

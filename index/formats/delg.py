@@ -16,7 +16,7 @@ import numpy as np
 from delg.delf_files import FeatureFileError, read_datum, read_local, write_datum, write_local
 from delg.errors import DelgError, UsageError
 from delg.images.decode import SUFFIXES
-from delg.paths import is_folder
+from delg.paths import is_folder, normal_form
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
 
@@ -61,7 +61,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
         for file in sorted(files):
             is_of_photo = is_folder(path) or file.name.removesuffix(file.suffix) == path.stem
             if is_of_photo and file.suffix in (GLOBAL, LOCAL, DELF):
-                name = file.relative_to(base).as_posix().removesuffix(file.suffix)
+                name = normal_form(file.relative_to(base).as_posix()).removesuffix(file.suffix)
                 photos.setdefault(name, {})[file.suffix] = file
     if not photos:
         raise FeatureFileError(

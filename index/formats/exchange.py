@@ -226,8 +226,11 @@ class _PhotoFolders:
         if len(ids) > 1:
             raise BadFeaturesError(f"it may be of {ids[0]} or of {ids[1]}")
         photo = self._photos[ids[0]]
-        stat = photo.path.stat()
         data = read_bytes(photo.path)
+        try:
+            stat = photo.path.stat()
+        except OSError as error:
+            raise ImageError(f"cannot be read: {error.strerror}") from None
         height, width = decode_bytes(data).shape[:2]
         digest = hashlib.sha256(data).hexdigest()
         row = ImageRow(photo.id, str(photo.path), stat.st_size, stat.st_mtime_ns, digest)

@@ -22,6 +22,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from delg.paths import name_forms, normal_form
 from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
 from index.formats.hdf5 import find, open_hdf5, read_child, read_text, walk
@@ -65,12 +66,12 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
         ids: dict[str, None] = {}
         for file in files:
             ids |= dict.fromkeys(
-                name
+                normal_form(name)
                 for name, item in walk(file)
                 if isinstance(item, h5py.Group) and any(dataset in item for dataset in NAMES)
             )
         for image_id in ids:
-            groups = [find(file, image_id) for file in files]
+            groups = [find(file, form) for file in files for form in name_forms(image_id)]
             try:
                 yield _photo(image_id, [group for group in groups if isinstance(group, h5py.Group)])
             except (BadFeaturesError, OSError, RuntimeError, KeyError, ValueError) as error:

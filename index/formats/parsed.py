@@ -9,6 +9,7 @@ import numpy as np
 
 from delg.delf_files import MAX_FEATURES
 from delg.errors import DelgError
+from delg.paths import normal_form
 from delg.types import FloatArray, LocalFeatures
 
 # Largest array of one photo that is read, bytes.
@@ -77,7 +78,7 @@ def parse_features(
     local = _local(values) if "keypoints" in values or "descriptors" in values else None
     if descriptor is None and local is None:
         raise BadFeaturesError("there are neither a global descriptor nor keypoints")
-    return ParsedFeatures(image_id, descriptor, local, _size(size))
+    return ParsedFeatures(normal_form(image_id), descriptor, local, _size(size))
 
 
 def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:

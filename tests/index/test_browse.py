@@ -48,6 +48,11 @@ def test_each_filter_and_all_together(images):
     assert page_ids(images, key="nothing")[1] == page_ids(images, label="A")[1] == 0
 
 
+def test_a_filter_takes_either_unicode_form(images):
+    assert page_ids(images, key="note", value="Ho\u0308he 3")[0] == ["003.png"]
+    assert page_ids(images, key="note", value="H\u00f6he 3")[0] == ["003.png"]
+
+
 def test_failures_are_apart(images):
     assert page_ids(images, state="failed") == (["broken_%.png"], 1)
     assert images.counts()["reasons"][0][1] == 1

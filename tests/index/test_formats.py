@@ -345,3 +345,11 @@ def test_a_place_that_cannot_be_written_is_named(kind: str, tmp_path: Path) -> N
     with pytest.raises(Exception, match="file") as caught:
         writer(kind)(tmp_path / "file" / OUT[kind], PHOTOS.items(), ORIGIN)
     assert type(caught.value).__name__ in ("DelgError", "FeatureFileError")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_names_come_back_in_the_unicode_form_of_ids(tmp_path: Path, kind: str) -> None:
+    name = "e\u0301te\u0301/1"
+    photos = parsed_by_id(written(tmp_path, kind, {name: image_features(1)}))
+    assert list(photos) == ["\u00e9t\u00e9/1"]
+    assert photos["\u00e9t\u00e9/1"].local is not None

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from delg.errors import UsageError
+from delg.images.scan import Photo
+from eval.datasets.photos import find_photos
 from eval.datasets.queries import read_queries
 
 GALLERY = ["a/tower 1.jpg", "a/tower, 2.jpg", "b/bridge.png", "塔.jpg"]
@@ -110,3 +112,21 @@ def test_missing_and_empty_folders_are_an_error(read, tmp_path):
         read(TRUTH, gallery="empty")
     with pytest.raises(UsageError, match="names no query"):
         read("query,relevant\n", queries="empty")
+
+
+def test_names_in_another_unicode_form_are_the_same(read, tmp_path):
+    composed, decomposed = "\u00e9t\u00e9.jpg", "e\u0301te\u0301.jpg"
+    for folder, on_disk, in_truth in (
+        ("linux", composed, decomposed),
+        ("mac", decomposed, composed),
+    ):
+        for part in ("gallery", "queries"):
+            (tmp_path / folder / part).mkdir(parents=True)
+            (tmp_path / folder / part / on_disk).touch()
+        text = f"query,relevant\n{in_truth},{in_truth}\n"
+        benchmark = read(text, f"{folder}/gallery", f"{folder}/queries")
+        assert benchmark.truth[composed].relevant == {composed}
+        assert benchmark.gallery[0].path.name == on_disk
+        assert find_photos(tmp_path / folder / "gallery", [in_truth], tmp_path) == [
+            Photo(composed, tmp_path / folder / "gallery" / on_disk)
+        ]
