@@ -14,7 +14,6 @@ from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError
 from delg.settings import parse
 from delg.types import Progress
-from delg.zoo.registry import DEFAULT_MODEL
 from eval.benchmark import ALL_QUERIES, Benchmark, QueryPhoto, RevisitedTruth
 from eval.metrics import DIFFICULTIES, revisited_split
 from eval.predictions import Predictions, truncate
@@ -100,13 +99,9 @@ def index_gallery(
         UsageError: the index was made by another model.
         DelgError: a photo of the gallery cannot be read: the benchmark would not be the same.
     """
-    if ImageIndex.exists(folder):
-        images = ImageIndex.open(folder)
-        images.check_model(model)
-        images.configure(dict(overrides))
-    else:
-        settings = parse(IndexSettings, dict(overrides), "settings")
-        images = ImageIndex.create(folder, model or DEFAULT_MODEL, settings=settings)
+    settings = parse(IndexSettings, dict(overrides), "settings")
+    images = ImageIndex.open_or_create(folder, model, settings=settings)
+    images.configure(dict(overrides))
     added = images.add(benchmark.gallery, progress=progress)
     if added.failed:
         first = added.failed[0]

@@ -128,7 +128,12 @@ class ImageIndex:
             DelgError: as :meth:`create` and :meth:`open` do.
         """
         if not cls.exists(path):
-            return cls.create(path, model or DEFAULT_MODEL, weights, settings)
+            try:
+                return cls.create(path, model or DEFAULT_MODEL, weights, settings)
+            except UsageError:
+                # Another process may have been first.
+                if not cls.exists(path):
+                    raise
         images = cls.open(path)
         images.check_model(model)
         return images

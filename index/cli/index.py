@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delg.cli.console import plural, print_json, print_result, progress, report_failures, table
-from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Sources, group
+from delg.cli.options import FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
 from delg.paths import as_written, exists
 from index.cli.options import (
@@ -59,17 +60,13 @@ def index_build(
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
     options: dict[str, Any] = {"labels": read_labels(labels, prefix), "prefix": prefix}
     options |= {"exclude": exclude or (), "reread": reread}
-    if not ImageIndex.exists(index):
-        settings = parse(IndexSettings, overrides, str(config))
-        with (
-            no_blank_index(index),
-            ImageIndex.create(index, model or DEFAULT_MODEL, settings=settings) as images,
-        ):
-            _add(images, sources, options, as_json)
-        return
-    with ImageIndex.open(index) as images:
-        images.check_model(model)
-        if overrides:
+    is_new = not ImageIndex.exists(index)
+    settings = parse(IndexSettings, overrides, str(config)) if is_new else None
+    with (
+        no_blank_index(index) if is_new else nullcontext(),
+        ImageIndex.open_or_create(index, model, settings=settings) as images,
+    ):
+        if overrides and not is_new:
             images.configure(overrides, str(config), record=True)
         _add(images, sources, options, as_json)
 

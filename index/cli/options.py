@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,17 +69,21 @@ def read_config(config: Path | None) -> Any:
 def no_blank_index(folder: Path) -> Iterator[None]:
     """A new index goes again if the work ends in an error before anything is in it."""
     from index import ImageIndex
+    from index.storage.lock import BusyError, writer_lock
 
     is_new, was_there = not ImageIndex.exists(folder), exists(folder)
     try:
         yield
     except DelgError:
-        if is_new and ImageIndex.exists(folder):
-            with ImageIndex.open(folder) as images:
-                is_blank = images.is_blank()
-            if is_blank:
-                _empty(folder)
-                if not was_there:
+        # Another process that has begun to fill it keeps it.
+        with suppress(BusyError, OSError):
+            if is_new and ImageIndex.exists(folder):
+                with writer_lock(folder):
+                    with ImageIndex.open(folder) as images:
+                        is_blank = images.is_blank()
+                    if is_blank:
+                        _empty(folder)
+                if is_blank and not was_there:
                     folder.rmdir()
         raise
 

@@ -226,7 +226,8 @@ class AnnIndex:
                     return None
                 # By this handle, as another writer may meanwhile have put a new file at the path.
                 file.seek(0)
-                index = faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))
+                reader: Any = faiss.PyCallbackIOReader  # type: ignore[attr-defined]
+                index = faiss.read_index(reader(file.read, _BLOCK))
         except (OSError, struct.error, RuntimeError):
             return None
         if index.d != dim:

@@ -114,12 +114,14 @@ class Catalog:
         """
         with atomic_write(folder / FILE) as temporary:
             temporary.unlink(missing_ok=True)
-            db = sqlite3.connect(temporary, isolation_level=None)
-            db.executescript(SCHEMA)
             values = {"format": str(FORMAT), "generation": "0", **meta}
-            db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
-            db.execute("PRAGMA journal_mode = WAL")
-            db.close()
+            try:
+                with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as db:
+                    db.executescript(SCHEMA)
+                    db.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+                    db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.Error as error:
+                raise DelgError(f"{folder / FILE}: cannot be written: {error}") from None
 
     def _execute(self, query: str, values: Sequence = ()) -> sqlite3.Cursor:
         try:

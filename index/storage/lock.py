@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -11,6 +13,10 @@ import filelock
 from delg.errors import DelgError
 
 _FILE = "writer.lock"
+# Names the writer. It lies in a file of its own, as whoever waits for the lock empties that one.
+_WRITER_FILE = "writer.txt"
+# Files that say nothing about whether there is an index in the folder.
+LOCK_FILES = frozenset({_FILE, _WRITER_FILE})
 
 
 class BusyError(DelgError):
@@ -22,7 +28,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
     """Be the only writer to the index in ``folder``; a killed process lets go of the lock.
 
     Raises:
-        BusyError: another process writes.
+        BusyError: another process writes; the message says which.
         DelgError: the folder cannot be written to.
     """
     lock = filelock.FileLock(folder / _FILE)
@@ -30,11 +36,27 @@ def writer_lock(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise BusyError(
-            f"{folder}: another process is writing to this index; try again when it is done"
+            f"{folder}: another process is writing to this index{_writer(folder)}; "
+            "try again when it is done"
         ) from None
     except OSError as error:
         raise DelgError(f"{folder}: cannot be written to: {error.strerror}") from None
+    writer_file = folder / _WRITER_FILE
     try:
+        # A full disk must not keep anybody from removing photos.
+        with suppress(OSError):
+            writer_file.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
         yield
     finally:
+        with suppress(OSError):
+            writer_file.unlink(missing_ok=True)
         lock.release()
+
+
+def _writer(folder: Path) -> str:
+    """Which process holds the lock, in brackets; empty if it has not said so."""
+    try:
+        writer = (folder / _WRITER_FILE).read_text("utf-8")
+    except (OSError, ValueError):
+        return ""
+    return f" ({writer})" if writer else ""

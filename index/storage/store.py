@@ -8,6 +8,7 @@ rebuilt from the rest. Killed anywhere between, the index is as it was at the la
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,20 +36,30 @@ from index.storage.catalog_tables import (
     rename_images,
 )
 from index.storage.inverse_scales import unmarked_are_inverse
-from index.storage.lock import writer_lock
+from index.storage.lock import LOCK_FILES, BusyError, writer_lock
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
 from index.verification.matchable import MatchableFeatures
 
 # What a killed attempt to create an index may leave in its folder.
-_LEFTOVERS = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal"}
+_LEFTOVERS = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal", *LOCK_FILES}
+# Seconds to wait for another process that is creating the same index, and between two looks.
+_CREATE_SECONDS, _CREATE_PAUSE = 10.0, 0.02
 HOW_TO_REPAIR = (
     "restore the file, or build again from the same sources, which extracts its photos anew"
 )
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_ATTEMPTS = 5
 _ROWS_PER_STEP = 50_000
+
+
+def _check_usable(folder: Path) -> None:
+    """Refuse a folder that holds anything but what attempts to create an index leave."""
+    if not exists(folder):
+        return
+    if not is_folder(folder) or not {path.name for path in folder.iterdir()} <= _LEFTOVERS:
+        raise UsageError(f"{folder}: exists and is not empty; choose another place for the index")
 
 
 class Store:
@@ -87,21 +98,29 @@ class Store:
             settings: to record as well.
 
         Raises:
-            UsageError: the folder is in use.
+            UsageError: the folder is in use; if another process was first to create an index
+                there, it exists now.
+            BusyError: another process writes there.
             DelgError: it cannot be created.
         """
-        if exists(folder):
-            is_usable = is_folder(folder) and {path.name for path in folder.iterdir()} <= _LEFTOVERS
-            if not is_usable:
-                raise UsageError(
-                    f"{folder}: exists and is not empty; choose another place for the index"
-                )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            Catalog.create(folder, {**meta, "settings": settings.model_dump_json()})
-        except OSError as error:
-            raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
-        return cls(folder)
+        values = {**meta, "settings": settings.model_dump_json()}
+        until = time.monotonic() + _CREATE_SECONDS
+        while True:
+            try:
+                # Before anything is put into a folder that may be somebody's photos.
+                _check_usable(folder)
+                folder.mkdir(parents=True, exist_ok=True)
+                with writer_lock(folder):
+                    _check_usable(folder)
+                    Catalog.create(folder, values)
+                return cls(folder)
+            except BusyError:
+                # Whoever creates it is done in a moment, but may go on to write for hours.
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_CREATE_PAUSE)
+            except OSError as error:
+                raise DelgError(f"{folder}: cannot be made: {error.strerror}") from None
 
     def close(self) -> None:
         """Let go of the files; the object is of no use afterwards."""
@@ -296,7 +315,8 @@ class Store:
     def orphans(self) -> list[Path]:
         """Files that a killed writer left behind and no catalog entry names."""
         known = {segment_path(self.folder, row.number) for row in self.catalog.segments()}
-        return sorted(set((self.folder / FOLDER).glob("*.h5*")) - known)
+        segments = set((self.folder / FOLDER).glob("*.h5*")) - known
+        return sorted([*segments, *self.folder.glob("*.tmp*")])
 
     @property
     def _writer(self) -> SegmentWriter:

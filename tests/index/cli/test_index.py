@@ -1,11 +1,17 @@
 """``delg index …``; but for building and adding nothing here needs the network."""
 
 import json
+import os
+import platform
 import sqlite3
 from pathlib import Path
 
 import pytest
 
+from delg.errors import UsageError
+from index import ImageIndex
+from index.cli.options import no_blank_index
+from index.storage.lock import BusyError
 from index.storage.store import Store
 
 
@@ -154,7 +160,8 @@ def test_while_another_process_writes_the_command_fails_with_a_clear_line(place,
         done = run("index", *words, "--index", "i", cwd=place)
     assert (done.returncode, done.stdout) == (1, "")
     assert talk(done) == [
-        "error: i: another process is writing to this index; try again when it is done"
+        f"error: i: another process is writing to this index (process {os.getpid()} on "
+        f"{platform.node()}); try again when it is done"
     ]
 
 
@@ -271,3 +278,16 @@ def test_files_left_out_are_said_and_no_photo_at_all_is_code_3(place, run):
     report = json.loads(done.stdout)
     assert report["passed_over"] == {".nef": 2, ".mov": 1}
     assert [Path(failure["path"]).name for failure in report["failed"]] == ["e.jpg"]
+
+
+def test_an_index_that_another_process_has_begun_to_fill_is_kept(tmp_path):
+    place, other = tmp_path / "new", tmp_path / "other"
+    with pytest.raises(BusyError), no_blank_index(place):
+        ImageIndex.create(place).close()
+        with Store(place).lock(), ImageIndex.open(place) as images:
+            images.remove([])
+    assert ImageIndex.exists(place)
+    with pytest.raises(UsageError), no_blank_index(other):
+        ImageIndex.create(other).close()
+        raise UsageError("a wrong label file")
+    assert not other.exists()

@@ -1,12 +1,14 @@
 """Several processes at one index."""
 
+import os
 import threading
 
+import create_race
 import pytest
 from dots import contents, dots, gallery
 
 from index import ImageIndex
-from index.storage.lock import BusyError
+from index.storage.lock import BusyError, writer_lock
 from index.storage.store import Store
 
 
@@ -154,3 +156,16 @@ def test_a_reader_that_keeps_refreshing_never_sees_half_a_change(images, photos,
     assert sizes == {11, 12}
     images.refresh()
     assert images.check().problems == []
+
+
+def test_of_processes_that_create_the_same_index_one_wins_and_the_others_find_it(
+    dot_model_folder, tmp_path
+):
+    for outcomes in create_race.race(tmp_path, dot_model_folder, processes=3, rounds=15):
+        assert sorted(outcomes) == ["created", "opened", "opened"]
+
+
+def test_a_writer_that_is_turned_away_hears_who_writes(images, photos):
+    with writer_lock(images.path), pytest.raises(BusyError, match=f"process {os.getpid()} on"):
+        images.add(photos)
+    assert not {path.name for path in images.path.iterdir()} & {"writer.txt"}

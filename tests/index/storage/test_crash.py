@@ -226,6 +226,13 @@ def test_killed_while_compacting_nothing_is_lost(full, work, model, uninterrupte
     assert contents(full) == expected
 
 
+def test_what_a_kill_left_of_the_shortlist_is_swept_by_the_next_writer(full, many, work):
+    assert work("remove", full, "003.png", "--kill", "inside the shortlist:1")[0] == -9
+    assert (full / "global.faiss.tmp").exists()
+    assert work("add", full, many)[0] == 0
+    assert not (full / "global.faiss.tmp").exists()
+
+
 def test_killed_while_it_is_created_it_can_be_created_again(tmp_path, work, dot_model_folder):
     place = tmp_path / "new.index"
     assert work("create", place, "--kill", "create:1")[0] == -9
