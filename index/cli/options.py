@@ -74,8 +74,9 @@ def no_blank_index(folder: Path) -> Iterator[None]:
     is_new, was_there = not ImageIndex.exists(folder), exists(folder)
     try:
         yield
+    except BusyError:
+        raise  # Another process fills it.
     except DelgError:
-        # Another process that has begun to fill it keeps it.
         with suppress(BusyError, OSError):
             if is_new and ImageIndex.exists(folder):
                 with writer_lock(folder):
