@@ -19,7 +19,7 @@ from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
 from index.ingest import AddReport, add
-from index.labels import Labels, read_labels
+from index.labels import Label, Labels, read_labels
 from index.missing import MissingPhotos, find_missing
 from index.relocate import Relocation, relocate
 from index.results import QueryResult
@@ -30,6 +30,7 @@ from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
+from index.uploaded_photos import add_upload, orphaned_uploads, remove_upload, repair
 
 
 class ImageIndex:
@@ -265,6 +266,16 @@ class ImageIndex:
                 reread,
             )
 
+    def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
+        """Add a photo whose file the index keeps; see :func:`index.uploaded_photos.add_upload`."""
+        with self._store.lock():
+            return add_upload(self._store, lambda: self.extractor, image_id, data, label)
+
+    def remove_upload(self, row: ImageRow) -> None:
+        """Remove an image, and its file if the index keeps it."""
+        with self._store.lock():
+            remove_upload(self._store, row)
+
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images; their space is freed by :meth:`compact`.
 
@@ -450,4 +461,13 @@ class ImageIndex:
 
     def check(self) -> CheckReport:
         """Read everything and say what is damaged."""
-        return check(self._store)
+        report = check(self._store)
+        report.notes.extend(
+            f"{path}: of an upload that was cut short or removed; check --repair removes it"
+            for path in orphaned_uploads(self._store)
+        )
+        return report
+
+    def repair(self) -> list[Path]:
+        """Remove what killed writers left behind; see :func:`index.uploaded_photos.repair`."""
+        return repair(self._store)

@@ -259,9 +259,17 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.command("check")
-def index_check(index: IndexDir, as_json: AsJson = False) -> None:
+def index_check(
+    index: IndexDir,
+    as_json: AsJson = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="First remove what killed writers left behind.")
+    ] = False,
+) -> None:
     """Read everything in an index and report what is damaged."""
     with open_index(index) as images:
+        for path in images.repair() if repair else []:
+            log.info("removed: %s", path)
         report = images.check()
     if as_json:
         print_json(vars(report))

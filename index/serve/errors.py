@@ -5,9 +5,9 @@ from __future__ import annotations
 from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
 from index.serve.job_queue import TooBusyError
-from index.serve.service import ConflictError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
 from index.storage.lock import BusyError
+from index.uploaded_photos import ConflictError
 
 # Seconds after which a client may try again.
 _RETRY_AFTER = "2"

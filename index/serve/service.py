@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
+import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
-from delg.images.scan import Photo
 from delg.types import FloatArray, ImageFeatures
 from index.image_index import ImageIndex
-from index.labels import GivenLabels, Label
+from index.labels import Label
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.job_queue import JobQueue
@@ -36,12 +32,7 @@ from index.serve.uploads import (
 )
 from index.storage.catalog_tables import ImageRow
 
-# Folder inside the index for photos that are added over HTTP.
-PHOTOS = "photos"
-
-
-class ConflictError(DelgError):
-    """The request is in conflict with the contents of the index."""
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -61,6 +52,17 @@ class Service:
         self.receiver = Receiver(settings)
         self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, settings.workers)
         self._started = time.monotonic()
+        if settings.writable:
+            self._repair()
+
+    def _repair(self) -> None:
+        """Remove what an earlier server that was killed left behind."""
+        try:
+            with self.shared.writing() as images:
+                for path in images.repair():
+                    log.info("%s: left behind by a killed writer; removed", path)
+        except DelgError as error:
+            log.warning("what killed writers left behind is kept: %s", error)
 
     def search(self, upload: Upload, params: SearchParams) -> QueryResult:
         """The hits of an upload, or of an indexed photo, which is then left out of the hits.
@@ -142,20 +144,7 @@ class Service:
         with self.shared.writing() as images:
             # Refuse an unusable photo before anything is stored.
             decode(upload.source, images.settings.images)
-            existing = images.image(image_id)
-            if existing is not None and existing.state == "ok":
-                raise ConflictError(f"image {image_id!r} is already in the index; delete it first")
-            path = images.path / PHOTOS / hashlib.sha256(image_id.encode()).hexdigest()
-            path.parent.mkdir(exist_ok=True)
-            write_bytes(path, upload.data)
-            try:
-                summary = images.add([Photo(image_id, path)], GivenLabels({image_id: label}))
-                if summary.failed:
-                    raise ImageError(summary.failed[0].reason)
-                return _row(images, image_id)
-            except BaseException:
-                path.unlink(missing_ok=True)
-                raise
+            return images.add_upload(image_id, upload.data, label)
 
     def remove(self, image_id: str) -> None:
         """Remove an image, and its file if it was added over HTTP.
@@ -165,12 +154,7 @@ class Service:
             BusyError: another request or process is writing.
         """
         with self.shared.writing() as images:
-            row = _row(images, image_id)
-            images.remove([image_id])
-            path = Path(row.path)
-            if path.parent == (images.path / PHOTOS).absolute():
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            images.remove_upload(_row(images, image_id))
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""

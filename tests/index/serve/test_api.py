@@ -12,7 +12,10 @@ from bad_photos import BAD, encoded
 from dots import DotModel, dots
 from PIL import Image
 
+from delg.errors import DelgError
 from index import ImageIndex
+from index.storage.ann_index import AnnIndex
+from index.storage.store import Store
 
 STRANGE = "räume/a b&c?d#e%2F/x..png"
 MOVED = np.array([[1.2, 0.1, 8], [-0.1, 1.2, 12], [0, 0, 1]])
@@ -252,3 +255,48 @@ def test_another_writer_makes_a_change_wait(serve, place):
         answer = client.post("/api/images?id=n.png", content=photo())
     assert answer.status_code == 503 and answer.headers["retry-after"]
     assert client.post("/api/images?id=n.png", content=photo()).status_code == 201
+
+
+def test_a_disk_that_fills_up_behind_the_catalog_loses_no_upload(serve, place, monkeypatch):
+    client = serve(writable=True)
+
+    def full(*arguments):
+        raise DelgError("global.faiss: cannot be written: No space left on device")
+
+    monkeypatch.setattr(AnnIndex, "save", full)
+    sent = client.post("/api/images", files={"image": ("new.png", photo(200))}, data={"id": "new"})
+    assert sent.status_code == 201, sent.text
+    [stored] = (place / "photos").iterdir()
+    assert stored.read_bytes() == photo(200)
+    assert ids(client.post("/api/query?k=1", content=photo(200))) == ["new"]
+    assert client.delete(address("new")).status_code == 200
+    assert list((place / "photos").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_before_the_catalog_leaves_nothing(serve, place, monkeypatch):
+    client = serve(writable=True)
+
+    def full(*arguments):
+        raise DelgError("segment: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write_segment", full)
+        sent = client.post("/api/images", files={"image": ("new.png", photo(200))})
+        assert sent.status_code >= 500
+    assert list((place / "photos").iterdir()) == []
+    assert client.post("/api/images", files={"image": ("new.png", photo(200))}).status_code == 201
+
+
+def test_orphans_of_killed_uploads_go_with_the_next_start_or_a_repair(serve, place):
+    serve(writable=True).post("/api/images", files={"image": ("new.png", photo(200))})
+    orphans = [place / "photos" / ("0" * 64), place / "photos" / ".12-ab.tmp"]
+    for path in orphans:
+        path.write_bytes(photo(201))
+    with ImageIndex.open(place) as images:
+        notes = "\n".join(images.check().notes)
+        assert all(str(path) in notes for path in orphans)
+        assert set(images.repair()) == set(orphans)
+        assert images.check().notes == []
+    orphans[0].write_bytes(photo(201))
+    serve(writable=True)
+    assert len(list((place / "photos").iterdir())) == 1
