@@ -60,6 +60,19 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        DelgError: it cannot be made; the message names it.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DelgError(f"{path}: cannot be created: {reason}") from None
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 

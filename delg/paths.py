@@ -52,7 +52,7 @@ def presence(path: str | Path) -> Presence:
 def _reachable(path: str | Path) -> Presence:
     state = presence(path)
     if state.kind == "unreachable":
-        raise UnreachableError(f"{str(path)!r}: cannot be looked at: {state.reason}")
+        raise UnreachableError(f"{path}: cannot be looked at: {state.reason}")
     return state
 
 

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from delg.errors import UsageError
+from delg.files import make_folder
 from delg.types import Progress
 from eval.benchmark import Benchmark
 from eval.run import BASELINES_FOLDER, Run, environment_info
@@ -99,7 +100,7 @@ def evaluate(
         raise UsageError(f"no baseline called {unknown[0]!r}; there are {', '.join(BASELINES)}")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) if config.out is None else config.out
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
         def make_engine(model: str | None, index: Path, prefix: str) -> Engine:
             with progress(f"{prefix}gallery") as report:

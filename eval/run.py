@@ -25,8 +25,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from delg.errors import DelgError, UsageError
-from delg.files import write_text
+from delg.errors import UsageError
+from delg.files import make_folder, write_text
 from delg.paths import is_file
 from eval.benchmark import (
     BenchmarkSpec,
@@ -87,10 +87,7 @@ def save_run(folder: Path, run: Run) -> None:
     Raises:
         DelgError: they cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DelgError(f"{folder}: cannot be created: {error.strerror}") from None
+    make_folder(folder)
     save_predictions(folder, run.predictions)
     _write_json(folder / BENCHMARK_FILE, _benchmark_json(run))
     _write_json(folder / METRICS_FILE, run.as_json())

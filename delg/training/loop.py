@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from delg.errors import DelgError, UsageError
+from delg.files import make_folder
 from delg.network.delg_model import Delg
 from delg.paths import exists
 from delg.settings import parse
@@ -65,7 +66,7 @@ def train(settings: TrainSettings, resume: bool = False, progress: Progress = no
         )
     if resume and not exists(last):
         raise UsageError(f"{last}: nothing to resume")
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     keras.utils.set_random_seed(settings.seed)
     keras.mixed_precision.set_global_policy(settings.schedule.precision)
     try:

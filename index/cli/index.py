@@ -157,7 +157,7 @@ def index_remove(
     with open_index(index) as images:
         if vanished:
             missing = images.missing()
-            for loss in missing.losses:
+            for loss in missing.losses if dry_run or force else ():
                 log.warning("%s", loss)
             for image_id, reason in missing.unreachable.items():
                 log.info("unreachable: %s: %s (stays in the index)", image_id, reason)

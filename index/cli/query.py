@@ -15,6 +15,7 @@ from delg.cli.console import plural, print_json, print_result, report_failures, 
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Model
 from delg.cli.streams import answer_is_lost
 from delg.errors import DelgError, UsageError
+from delg.files import make_folder
 from index.cli.options import IndexDir, Orientations, open_index
 
 if TYPE_CHECKING:
@@ -183,10 +184,7 @@ def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> No
     from index.visualize.draw_matches import draw_matches, save_drawing
 
     pixels = decode(photo)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DelgError(f"{folder}: cannot be created: {error.strerror}") from None
+    make_folder(folder)
     for hit in result:
         if not hit.inliers:
             continue

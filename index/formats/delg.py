@@ -8,6 +8,7 @@ two photos differ in nothing else, the suffix stays. Photos of which only ``.del
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -55,11 +56,12 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
 
 def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
     photos: dict[str, dict[str, Path]] = {}
+    closed: list[Failure] = []
     for path in paths:
-        base = path if is_folder(path) else path.parent
-        files = path.rglob("*") if is_folder(path) else path.parent.glob("*")
-        for file in sorted(files):
-            is_of_photo = is_folder(path) or file.name.removesuffix(file.suffix) == path.stem
+        in_folder = is_folder(path)
+        base = path if in_folder else path.parent
+        for file in sorted(_files(base, in_folder, closed)):
+            is_of_photo = in_folder or file.name.removesuffix(file.suffix) == path.stem
             if is_of_photo and file.suffix in (GLOBAL, LOCAL, DELF):
                 name = normal_form(file.relative_to(base).as_posix()).removesuffix(file.suffix)
                 photos.setdefault(name, {})[file.suffix] = file
@@ -67,11 +69,24 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
         raise FeatureFileError(
             f"{paths[0]}: holds no file that ends in {GLOBAL}, {LOCAL} or {DELF}"
         )
+    yield from closed
     for name, by_suffix in photos.items():
         try:
             yield _photo(name, by_suffix)
         except (BadFeaturesError, FeatureFileError) as error:
             yield Failure(name, str(error))
+
+
+def _files(folder: Path, below: bool, closed: list[Failure]) -> Iterator[Path]:
+    """The files in a folder, or also in those below it; what cannot be listed is a failure."""
+
+    def unreadable(error: OSError) -> None:
+        closed.append(Failure(str(error.filename), f"cannot be listed: {error.strerror}"))
+
+    for here, folders, names in os.walk(folder, onerror=unreadable):
+        if not below:
+            folders.clear()
+        yield from (Path(here, name) for name in names)
 
 
 def _photo(name: str, files: dict[str, Path]) -> ParsedFeatures:

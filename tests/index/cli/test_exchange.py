@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+
+from delg.types import ImageFeatures, LocalFeatures
 
 
 @pytest.mark.parametrize(("kind", "out"), [("delg", "out"), ("hloc", "out.h5")])
@@ -59,3 +62,20 @@ def test_mistakes_end_in_one_line(run, place) -> None:
         done = run(*words, cwd=place)
         assert done.returncode == 2, words
         assert message in done.stderr
+
+
+def test_an_import_that_cannot_be_leaves_no_empty_index_behind(run, place) -> None:
+    from index.formats import writer
+    from index.formats.parsed import FeatureSource
+
+    features = ImageFeatures(np.ones(4, np.float32) / 2, LocalFeatures.empty(3), 20, 20)
+    writer("hloc")(place / "odd.h5", [("a", features)], FeatureSource("delg-lite", ""))
+    for words, said in (
+        (("odd.h5", "--model", "delg-lite"), "descriptors of 4 and 3"),
+        (("odd.h5", "--model", "x", "--photos", "absent"), "absent"),
+        (("absent.h5",), "absent.h5"),
+        (("n" * 300,), "too long"),
+    ):
+        done = run("index", "import", *words, "--index", "new", cwd=place)
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+        assert not (place / "new").exists()
