@@ -11,6 +11,7 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, report_failures
 from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.errors import ModelError, UsageError
+from delg.paths import as_written, exists
 from index.cli.options import IndexDir, no_blank_index, open_index
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def index_import(
     as_json: AsJson = False,
 ) -> None:
     """Import features made by other tools into an index."""
+    missing = [str(folder) for folder in photos or () if not exists(as_written(folder))]
+    if missing:
+        raise UsageError(f"{', '.join(missing)}: no such folder or file")
     with (
         no_blank_index(index),
         _open_or_create(index, sources, kind, model, config) as images,
