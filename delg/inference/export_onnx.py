@@ -189,14 +189,14 @@ def make_optional(
 def _ancestors(nodes: list[onnx.NodeProto], names: list[str]) -> set[int]:
     """Numbers of the nodes that some tensors depend on."""
     producers = {name: i for i, node in enumerate(nodes) for name in node.output}
-    found: set[int] = set()
+    ancestors: set[int] = set()
     pending = list(names)
     while pending:
         i = producers.get(pending.pop())
-        if i is not None and i not in found:
-            found.add(i)
+        if i is not None and i not in ancestors:
+            ancestors.add(i)
             pending.extend(_tensors_read(nodes[i]))
-    return found
+    return ancestors
 
 
 def _tensors_read(node: onnx.NodeProto) -> list[str]:

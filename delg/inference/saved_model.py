@@ -136,8 +136,8 @@ def _by_signature(model: object, inputs: list[str], outputs: list[str]) -> Call 
     missing = {name: spare[name] for name in wanted - {*inputs} if name in spare}
 
     def call(values: Mapping[str, object]) -> Mapping[str, np.ndarray]:
-        found = signature(**_tensors({**missing, **values}))
-        return {name: found[name].numpy() for name in outputs}
+        result = signature(**_tensors({**missing, **values}))
+        return {name: result[name].numpy() for name in outputs}
 
     # What is loaded must outlive its signatures.
     call.model = model  # type: ignore[attr-defined]
@@ -158,8 +158,8 @@ def _by_tensors(model: object, folder: Path, inputs: list[str], outputs: list[st
 
     def call(values: Mapping[str, object]) -> Mapping[str, np.ndarray]:
         tensors = _tensors(values)
-        found = pruned(*(tensors[name] for name in inputs))
-        return {name: one.numpy() for name, one in zip(outputs, found, strict=True)}
+        result = pruned(*(tensors[name] for name in inputs))
+        return {name: tensor.numpy() for name, tensor in zip(outputs, result, strict=True)}
 
     call.model = model  # type: ignore[attr-defined]
     return call
@@ -242,28 +242,28 @@ class ExportedExtractor(Extractor):
             inputs["input_abs_thres"] = spec.min_score
         if self._export.has_global:
             inputs[GLOBAL_INPUT] = [self._scales.index(scale) for scale in spec.global_scales]
-        found = self._call(inputs)
-        local = self._local(found, level) if self._export.has_local else None
+        outputs = self._call(inputs)
+        local = self._local(outputs, level) if self._export.has_local else None
         if self._export.has_global:
-            whole = unit(np.asarray(found[GLOBAL_OUTPUT], np.float32)).sum(axis=0)
+            global_descriptor = unit(np.asarray(outputs[GLOBAL_OUTPUT], np.float32)).sum(axis=0)
         else:
             assert local is not None
-            whole = aggregate_or_refuse(local.descriptors)
-        self._expect("global_head.dim", whole.shape[0], self.global_dim)
-        return whole, LocalFeatures.empty(self.local_dim) if local is None else local
+            global_descriptor = aggregate_or_refuse(local.descriptors)
+        self._expect("global_head.dim", global_descriptor.shape[0], self.global_dim)
+        return global_descriptor, LocalFeatures.empty(self.local_dim) if local is None else local
 
-    def _local(self, found: Mapping[str, np.ndarray], level: Level) -> LocalFeatures:
-        scores = np.asarray(found["scores"], np.float32).reshape(-1)
+    def _local(self, outputs: Mapping[str, np.ndarray], level: Level) -> LocalFeatures:
+        scores = np.asarray(outputs["scores"], np.float32).reshape(-1)
         if not len(scores):
             return LocalFeatures.empty(self.local_dim)
-        boxes = np.asarray(found["boxes"], np.float32).reshape(-1, 2, 2)
+        boxes = np.asarray(outputs["boxes"], np.float32).reshape(-1, 2, 2)
         # Corners as (y, x); their middle is the keypoint.
         points = level.to_photo(boxes.mean(axis=1)[:, ::-1])
         points = points.clip(0, [level.width - 1, level.height - 1])
-        descriptors = self._project(np.asarray(found["features"], np.float32))
+        descriptors = self._project(np.asarray(outputs["features"], np.float32))
         self._expect("local_head.dim", descriptors.shape[1], self.local_dim)
         keep = best(scores, self.settings.extraction.max_features)
-        scales = np.asarray(found["scales"], np.float32).reshape(-1)
+        scales = np.asarray(outputs["scales"], np.float32).reshape(-1)
         if self._inverse_scales:
             scales = invert_scales(scales)
         return LocalFeatures(

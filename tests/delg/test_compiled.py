@@ -59,15 +59,15 @@ def run(tmp_path):
 
     def started(*words: str) -> list[str]:
         command = [sys.executable, tmp_path / "main.py", *words]
-        found = subprocess.run(
+        result = subprocess.run(
             command,
             env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "0"},
             capture_output=True,
             text=True,
             check=False,
         )
-        assert found.returncode == 0, found.stderr
-        return found.stdout.split()
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
 
     return started
 

@@ -61,10 +61,10 @@ def official() -> dict[str, type]:
     kinds = descriptor_pb2.FieldDescriptorProto
 
     def message(name: str, *fields: tuple[str, int, int, str]) -> descriptor_pb2.DescriptorProto:
-        made = file.message_type.add(name=name)
+        created = file.message_type.add(name=name)
         for field, number, kind, of in fields:
             repeated = field in ("dim", "value", "feature")
-            added = made.field.add(
+            added = created.field.add(
                 name=field,
                 number=number,
                 type=kind,
@@ -74,7 +74,7 @@ def official() -> dict[str, type]:
                 added.type_name = f".d.{of}"
             elif repeated:
                 added.options.packed = True
-        return made
+        return created
 
     message("Shape", ("dim", 1, kinds.TYPE_INT64, ""))
     message("FloatList", ("value", 1, kinds.TYPE_FLOAT, ""))
@@ -117,33 +117,33 @@ def test_local_features_have_the_bytes_that_protobuf_writes(official, count, dim
     features = local_features(count, dim)
     expected = official["Features"]()
     for i in range(count):
-        one = expected.feature.add()
-        one.descriptor.CopyFrom(official_datum(official, features.descriptors[i]))
-        one.x, one.y = features.keypoints[i].tolist()
-        one.s, one.o, one.a = 1 / features.scales[i], 0, features.scores[i]
+        item = expected.feature.add()
+        item.descriptor.CopyFrom(official_datum(official, features.descriptors[i]))
+        item.x, item.y = features.keypoints[i].tolist()
+        item.s, item.o, item.a = 1 / features.scales[i], 0, features.scores[i]
     assert encode_local(features) == expected.SerializeToString()
 
 
 def test_protobuf_reads_x_as_the_column_of_a_landscape_photo(official) -> None:
-    one = LocalFeatures(
+    item = LocalFeatures(
         np.array([[600.0, 30.0]], np.float32),
         np.ones((1, 2), np.float32),
         np.ones(1, np.float32),
         np.ones(1, np.float32),
     )
-    seen = official["Features"].FromString(encode_local(one)).feature[0]
-    assert (seen.x, seen.y) == (600, 30)
-    assert decode_local(encode_local(one)).keypoints.tolist() == [[600, 30]]
+    visited = official["Features"].FromString(encode_local(item)).feature[0]
+    assert (visited.x, visited.y) == (600, 30)
+    assert decode_local(encode_local(item)).keypoints.tolist() == [[600, 30]]
 
 
 def test_values_written_one_by_one_or_as_whole_numbers_are_read_too(official) -> None:
     shape = length_delimited(1, varint(8) + varint(2))
     loose = b"".join(b"\x0d" + np.float32(v).tobytes() for v in (1.5, -2))
     assert decode_datum(shape + length_delimited(2, loose)).tolist() == [1.5, -2]
-    whole = official["Datum"]()
-    whole.shape.dim.extend([2, 2])
-    whole.uint32_list.value.extend([1, 300, 0, 7])
-    assert decode_datum(whole.SerializeToString()).tolist() == [[1, 300], [0, 7]]
+    complete = official["Datum"]()
+    complete.shape.dim.extend([2, 2])
+    complete.uint32_list.value.extend([1, 300, 0, 7])
+    assert decode_datum(complete.SerializeToString()).tolist() == [[1, 300], [0, 7]]
 
 
 def test_unknown_fields_of_a_datum_are_passed_over() -> None:
@@ -171,16 +171,16 @@ def test_local_features_come_back_as_they_were(points, descriptors, scales, scor
 def test_files_hold_the_inverse_of_the_pyramid_scale(official) -> None:
     message = official["Features"]()
     for scale in (4, 2, 1, 0.5):
-        one = message.feature.add(x=1, y=2, s=scale, a=3)
-        one.descriptor.CopyFrom(official_datum(official, np.ones(2, np.float32)))
+        item = message.feature.add(x=1, y=2, s=scale, a=3)
+        item.descriptor.CopyFrom(official_datum(official, np.ones(2, np.float32)))
     assert decode_local(message.SerializeToString()).scales.tolist() == [0.25, 0.5, 1, 2]
 
 
 def test_files_come_back_as_they_were(tmp_path: Path) -> None:
-    whole, features = np.arange(6, dtype=np.float32).reshape(2, 3), local_features(7, 16)
-    write_datum(tmp_path / "a.datum", whole)
+    complete, features = np.arange(6, dtype=np.float32).reshape(2, 3), local_features(7, 16)
+    write_datum(tmp_path / "a.datum", complete)
     write_local(tmp_path / "a.delf", features)
-    np.testing.assert_array_equal(read_datum(tmp_path / "a.datum"), whole)
+    np.testing.assert_array_equal(read_datum(tmp_path / "a.datum"), complete)
     np.testing.assert_array_equal(read_local(tmp_path / "a.delf").descriptors, features.descriptors)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.datum", "a.delf"]
 
@@ -259,11 +259,11 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 @given(st.data())
 def test_flipped_bytes_are_read_or_refused(data) -> None:
-    whole = bytearray(encode_local(local_features(3, 4)))
-    for place in data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=4)):
-        whole[place] = data.draw(st.integers(0, 255))
+    complete = bytearray(encode_local(local_features(3, 4)))
+    for place in data.draw(st.lists(st.integers(0, len(complete) - 1), max_size=4)):
+        complete[place] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ValueError):
-        assert np.isfinite(decode_local(bytes(whole)).descriptors).all()
+        assert np.isfinite(decode_local(bytes(complete)).descriptors).all()
 
 
 HOSTILE = """

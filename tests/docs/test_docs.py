@@ -93,7 +93,7 @@ def headings(page: Path) -> set[str]:
     """The anchors of a page's headings."""
     text = BLOCK.sub("", page.read_text("utf-8"))
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", one.lower()).strip().replace(" ", "-") for one in titles}
+    return {re.sub(r"[^\w\- ]", "", item.lower()).strip().replace(" ", "-") for item in titles}
 
 
 def documented(page: Path) -> list[str]:
@@ -114,12 +114,12 @@ def resolve(name: str) -> bool:
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:cut]))
+            result = importlib.import_module(".".join(parts[:cut]))
         except ModuleNotFoundError:
             continue
         for part in parts[cut:]:
-            found = getattr(found, part, None)
-        return found is not None
+            result = getattr(result, part, None)
+        return result is not None
     return False
 
 

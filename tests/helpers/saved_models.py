@@ -75,8 +75,8 @@ def _frozen(model: Delg) -> tuple[Any, dict[str, Any]]:
     )
     def extract(image, scales, max_features, threshold, global_indices):
         def add_level(i, *collected):
-            found = _level_features(model, image, scales[i])
-            return i + 1, *(tf.concat(pair, 0) for pair in zip(collected, found, strict=True))
+            result = _level_features(model, image, scales[i])
+            return i + 1, *(tf.concat(pair, 0) for pair in zip(collected, result, strict=True))
 
         dim, local_dim = (h.dim for h in (model.settings.global_head, model.settings.local_head))
         shapes = [[None, 4], [None, local_dim], [None], [None], [None, dim]]
@@ -182,14 +182,14 @@ def published_files(folder: Path, photo: np.ndarray, name: Path) -> None:
     """Write ``name`` + .delg_global and .delg_local of a photo that the model sees as it is, as the
     published tools do: places are the middles of boxes, scales those that the SavedModel gives."""
     spec = find_model(str(folder)).settings.extraction
-    found = tf.saved_model.load(str(folder)).signatures["serving_default"](
+    result = tf.saved_model.load(str(folder)).signatures["serving_default"](
         input_image=tf.constant(photo),
         input_scales=tf.constant(spec.scales),
         input_max_feature_num=tf.constant(spec.max_features),
         input_abs_thres=tf.constant(0.0),
         input_global_scales_ind=tf.constant([spec.scales.index(s) for s in spec.global_scales]),
     )
-    values = {key: tensor.numpy() for key, tensor in found.items()}
+    values = {key: tensor.numpy() for key, tensor in result.items()}
     descriptor = values[GLOBAL_OUTPUT].sum(axis=0)
     write_datum(name.with_suffix(".delg_global"), descriptor / np.linalg.norm(descriptor))
     message = _message_classes()["DelfFeatures"]()

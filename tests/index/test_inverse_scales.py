@@ -96,5 +96,5 @@ def test_a_saved_model_that_gives_pyramid_scales_is_noticed(
 
     saved_model_call = saved_model.load_export
     monkeypatch.setattr(saved_model, "load_export", load_former)
-    found = load_model(str(folders["new"])).extract(coffee).local
-    np.testing.assert_allclose(found.scales, models["new"].extract(coffee).local.scales, rtol=1e-6)
+    result = load_model(str(folders["new"])).extract(coffee).local
+    np.testing.assert_allclose(result.scales, models["new"].extract(coffee).local.scales, rtol=1e-6)

@@ -56,9 +56,9 @@ def test_smaller_copies_of_a_photo_are_verified(
     for photo in (coffee, astronaut):
         stored = model.extract(photo)
         for size in SIZES:
-            found = verify_features(model.extract(resized(photo, size)), stored, settings)
-            assert found.verified and found.inliers >= MIN_INLIERS, (size, found.inliers)
-            np.testing.assert_allclose(found.transform[:2, :2] * size, np.eye(2), atol=0.1)
+            result = verify_features(model.extract(resized(photo, size)), stored, settings)
+            assert result.verified and result.inliers >= MIN_INLIERS, (size, result.inliers)
+            np.testing.assert_allclose(result.transform[:2, :2] * size, np.eye(2), atol=0.1)
 
 
 def test_smaller_copies_are_verified_against_files_of_the_published_tools(

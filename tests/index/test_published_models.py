@@ -26,9 +26,9 @@ KINDS = ("new", "old", "delf")
 
 def same_place(a, b) -> None:
     """Matched features of two extractions of one photo lie in the same places of it."""
-    seen = verify_features(a, b, IndexSettings())
-    assert seen.inliers > 0.8 * len(a.local)
-    np.testing.assert_allclose(seen.transform, np.eye(3), atol=0.5)
+    visited = verify_features(a, b, IndexSettings())
+    assert visited.inliers > 0.8 * len(a.local)
+    np.testing.assert_allclose(visited.transform, np.eye(3), atol=0.5)
 
 
 @pytest.mark.parametrize("kind", ["new", "old"])
@@ -38,13 +38,13 @@ def test_an_export_sees_what_the_network_sees_in_the_same_places(
 ) -> None:
     photo = coffee[:, :250] if portrait else coffee
     lite = load_model("delg-lite", extraction=models[kind].settings.extraction)
-    found, expected = models[kind].extract(photo), lite.extract(photo)
-    assert (found.width, found.height) == (expected.width, expected.height)
-    assert found.global_descriptor @ expected.global_descriptor > 0.97
-    assert np.linalg.norm(found.global_descriptor) == pytest.approx(1, abs=1e-4)
-    same_place(found, expected)
-    assert (np.diff(found.local.scores) <= 0).all()
-    np.testing.assert_allclose(np.unique(found.local.scales), lite.settings.extraction.scales)
+    result, expected = models[kind].extract(photo), lite.extract(photo)
+    assert (result.width, result.height) == (expected.width, expected.height)
+    assert result.global_descriptor @ expected.global_descriptor > 0.97
+    assert np.linalg.norm(result.global_descriptor) == pytest.approx(1, abs=1e-4)
+    same_place(result, expected)
+    assert (np.diff(result.local.scores) <= 0).all()
+    np.testing.assert_allclose(np.unique(result.local.scales), lite.settings.extraction.scales)
 
 
 def test_both_ways_to_call_give_the_same(models, coffee) -> None:
@@ -55,12 +55,12 @@ def test_both_ways_to_call_give_the_same(models, coffee) -> None:
 
 
 def test_delf_has_projected_local_features_and_their_aggregate(models, lite, coffee) -> None:
-    found = models["delf"].extract(coffee)
-    assert found.local.descriptors.shape[1] == models["delf"].local_dim == 24
-    np.testing.assert_allclose(np.linalg.norm(found.local.descriptors, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(found.global_descriptor, aggregate(found.local.descriptors))
+    result = models["delf"].extract(coffee)
+    assert result.local.descriptors.shape[1] == models["delf"].local_dim == 24
+    np.testing.assert_allclose(np.linalg.norm(result.local.descriptors, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(result.global_descriptor, aggregate(result.local.descriptors))
     old = models["old"].extract(coffee)
-    np.testing.assert_allclose(found.local.keypoints, old.local.keypoints, atol=0.1)
+    np.testing.assert_allclose(result.local.keypoints, old.local.keypoints, atol=0.1)
 
 
 def test_a_turned_photo_and_a_box_give_keypoints_of_the_photo_as_it_came(models, coffee) -> None:
@@ -74,9 +74,9 @@ def test_a_turned_photo_and_a_box_give_keypoints_of_the_photo_as_it_came(models,
     assert y.min() >= 100
     assert y.max() <= 299
     turned = model.extract(np.rot90(coffee), turns=3)
-    seen = verify_features(upright, turned, IndexSettings())
+    visited = verify_features(upright, turned, IndexSettings())
     # A quarter turn counter-clockwise takes (x, y) to (y, W - 1 - x).
-    np.testing.assert_allclose(seen.transform, [[0, 1, 0], [-1, 0, 599], [0, 0, 1]], atol=3)
+    np.testing.assert_allclose(visited.transform, [[0, 1, 0], [-1, 0, 599], [0, 0, 1]], atol=3)
 
 
 def test_extraction_settings_reach_the_model(folders, coffee) -> None:
@@ -84,10 +84,10 @@ def test_extraction_settings_reach_the_model(folders, coffee) -> None:
         longest_side=256, scales=(0.5, 1.0), global_scales=(1.0,), max_features=20
     )
     model = load_model(str(folders["new"]), extraction=spec)
-    found = model.extract(coffee)
-    assert len(found.local) == 20
-    assert set(found.local.scales.tolist()) <= {0.5, 1.0}
-    strict = spec.model_copy(update={"min_score": float(found.local.scores[4])})
+    result = model.extract(coffee)
+    assert len(result.local) == 20
+    assert set(result.local.scales.tolist()) <= {0.5, 1.0}
+    strict = spec.model_copy(update={"min_score": float(result.local.scores[4])})
     assert len(load_model(str(folders["new"]), extraction=strict).extract(coffee).local) == 5
     none = spec.model_copy(update={"max_features": 0})
     assert len(load_model(str(folders["new"]), extraction=none).extract(coffee).local) == 0
@@ -264,6 +264,6 @@ def test_one_head_of_a_model_can_be_used_alone(folders, coffee, tmp_path) -> Non
     values = yaml.safe_load((tmp_path / "m" / "settings.yaml").read_text())
     values["export"]["has_local"] = False
     (tmp_path / "m" / "settings.yaml").write_text(yaml.safe_dump(values))
-    found = load_model(str(tmp_path / "m")).extract(coffee)
-    assert len(found.local) == 0
-    assert found.global_descriptor.shape == (768,)
+    result = load_model(str(tmp_path / "m")).extract(coffee)
+    assert len(result.local) == 0
+    assert result.global_descriptor.shape == (768,)

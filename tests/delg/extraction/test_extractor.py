@@ -252,9 +252,9 @@ def test_max_features_of_the_real_network(lite: Extractor, coffee: np.ndarray) -
     extraction = lite.settings.extraction.model_copy(update={"max_features": 30})
     settings = lite.settings.model_copy(update={"extraction": extraction})
     few = Extractor(lite._backend, settings, lite.fingerprint).extract(coffee)
-    whole = lite.extract(coffee)
-    np.testing.assert_array_equal(few.local.keypoints, whole.local.keypoints[:30])
-    np.testing.assert_array_equal(few.global_descriptor, whole.global_descriptor)
+    complete = lite.extract(coffee)
+    np.testing.assert_array_equal(few.local.keypoints, complete.local.keypoints[:30])
+    np.testing.assert_array_equal(few.global_descriptor, complete.global_descriptor)
 
 
 # Many photos.

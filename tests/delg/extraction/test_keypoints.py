@@ -61,7 +61,7 @@ def with_square(width: int, height: int, centre: tuple[int, int], half: int = 24
     return pixels
 
 
-def seen(features: ImageFeatures) -> np.ndarray:
+def bright_keypoints(features: ImageFeatures) -> np.ndarray:
     """Keypoints that say: here it is bright."""
     return features.local.keypoints[features.local.scores > 127]
 
@@ -75,7 +75,7 @@ def test_at_every_scale_bright_keypoints_lie_on_the_bright_square(
     scale: float, centre: tuple[int, int]
 ) -> None:
     photo = with_square(500, 380, centre)
-    points = seen(bright(longest_side=512, scales=[scale]).extract(photo))
+    points = bright_keypoints(bright(longest_side=512, scales=[scale]).extract(photo))
     assert len(points) >= 1
     assert np.abs(points - centre).max() <= 24 + 1.5 / scale
     # Cells are spaced evenly over the square, so their mean is off by half a spacing at most.
@@ -86,7 +86,7 @@ def test_at_every_scale_bright_keypoints_lie_on_the_bright_square(
 def test_keypoints_of_a_turned_photo_are_in_the_upright_photos_pixels(turns: int) -> None:
     photo = with_square(500, 380, (120, 300))
     features = bright(longest_side=512).extract(photo, turns=turns)
-    points = seen(features)
+    points = bright_keypoints(features)
     assert len(points) > 10
     assert np.abs(points - (120, 300)).max() <= 24 + 4
     assert (features.width, features.height) == (500, 380)
@@ -97,12 +97,12 @@ def test_keypoints_of_a_box_are_in_the_whole_photos_pixels(turns: int) -> None:
     photo = with_square(500, 380, (380, 90))
     box = (300, 20, 170, 240)
     features = bright(longest_side=512).extract(photo, box=box, turns=turns)
-    points = seen(features)
+    points = bright_keypoints(features)
     assert len(points) > 10
     assert np.abs(points - (380, 90)).max() <= 24 + 4
-    found = features.local.keypoints
-    assert (found <= (469, 259)).all()
-    assert (found.min(axis=0) >= (300, 20)).all()
+    result = features.local.keypoints
+    assert (result <= (469, 259)).all()
+    assert (result.min(axis=0) >= (300, 20)).all()
     assert (features.width, features.height) == (500, 380)
 
 
@@ -243,21 +243,21 @@ def test_photos_turned_by_exif_give_the_keypoints_of_the_upright_one(
     lite: Extractor, coffee: np.ndarray, orientation: int, turns: int
 ) -> None:
     expected = lite.extract(coffee)
-    found = lite.extract(exif_png(np.rot90(coffee, turns), orientation))
-    assert (found.width, found.height) == (600, 400)
-    np.testing.assert_array_equal(found.local.keypoints, expected.local.keypoints)
-    np.testing.assert_array_equal(found.local.descriptors, expected.local.descriptors)
-    np.testing.assert_array_equal(found.global_descriptor, expected.global_descriptor)
+    result = lite.extract(exif_png(np.rot90(coffee, turns), orientation))
+    assert (result.width, result.height) == (600, 400)
+    np.testing.assert_array_equal(result.local.keypoints, expected.local.keypoints)
+    np.testing.assert_array_equal(result.local.descriptors, expected.local.descriptors)
+    np.testing.assert_array_equal(result.global_descriptor, expected.global_descriptor)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_turns_are_those_of_rot90(lite: Extractor, coffee: np.ndarray, turns: int) -> None:
     turned = lite.extract(np.ascontiguousarray(np.rot90(coffee, turns)))
-    found = lite.extract(coffee, turns=turns)
+    result = lite.extract(coffee, turns=turns)
     expected = rotate_back(turned.local.keypoints, 600, 400, turns)
-    np.testing.assert_allclose(found.local.keypoints, expected, atol=1e-3)
-    np.testing.assert_allclose(found.global_descriptor, turned.global_descriptor, atol=1e-5)
-    assert (found.width, found.height) == (600, 400)
+    np.testing.assert_allclose(result.local.keypoints, expected, atol=1e-3)
+    np.testing.assert_allclose(result.global_descriptor, turned.global_descriptor, atol=1e-5)
+    assert (result.width, result.height) == (600, 400)
 
 
 @pytest.mark.parametrize("turns", [0, 1])
@@ -270,9 +270,9 @@ def test_keypoints_of_a_box_lie_inside_it(lite: Extractor, coffee: np.ndarray, t
 
 
 def test_a_box_over_the_whole_photo_changes_nothing(lite: Extractor, coffee: np.ndarray) -> None:
-    whole, boxed = lite.extract(coffee), lite.extract(coffee, box=(0, 0, 600, 400))
-    np.testing.assert_array_equal(boxed.local.keypoints, whole.local.keypoints)
-    np.testing.assert_array_equal(boxed.global_descriptor, whole.global_descriptor)
+    complete, boxed = lite.extract(coffee), lite.extract(coffee, box=(0, 0, 600, 400))
+    np.testing.assert_array_equal(boxed.local.keypoints, complete.local.keypoints)
+    np.testing.assert_array_equal(boxed.global_descriptor, complete.global_descriptor)
 
 
 def test_keypoints_of_a_box_match_those_of_the_whole_photo(

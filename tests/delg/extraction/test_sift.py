@@ -11,7 +11,7 @@ from delg.types import LocalFeatures
 
 
 @pytest.fixture(scope="module")
-def found(coffee: np.ndarray) -> LocalFeatures:
+def features(coffee: np.ndarray) -> LocalFeatures:
     return extract_sift(coffee, 1024, 1000)
 
 
@@ -22,27 +22,27 @@ def mutual(a: LocalFeatures, b: LocalFeatures) -> tuple[np.ndarray, np.ndarray]:
     return a.keypoints[kept], b.keypoints[forth[kept]]
 
 
-def test_rootsift_is_of_unit_length_and_not_negative(found: LocalFeatures) -> None:
-    assert len(found) > 300
-    assert found.descriptors.shape == (len(found), DIM)
-    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, rtol=1e-5)
-    assert found.descriptors.min() >= 0
+def test_rootsift_is_of_unit_length_and_not_negative(features: LocalFeatures) -> None:
+    assert len(features) > 300
+    assert features.descriptors.shape == (len(features), DIM)
+    np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, rtol=1e-5)
+    assert features.descriptors.min() >= 0
 
 
-def test_rootsift_is_the_root_of_sift(coffee: np.ndarray, found: LocalFeatures) -> None:
+def test_rootsift_is_the_root_of_sift(coffee: np.ndarray, features: LocalFeatures) -> None:
     grey = cv2.cvtColor(coffee, cv2.COLOR_RGB2GRAY)
     points, plain = cv2.SIFT.create(nfeatures=1000).detectAndCompute(grey, None)
     strongest = int(np.argmax([point.response for point in points]))
-    assert found.keypoints[0] == pytest.approx(points[strongest].pt, abs=1e-3)
+    assert features.keypoints[0] == pytest.approx(points[strongest].pt, abs=1e-3)
     expected = np.sqrt(plain[strongest] / plain[strongest].sum())
-    np.testing.assert_allclose(found.descriptors[0], expected, atol=1e-5)
+    np.testing.assert_allclose(features.descriptors[0], expected, atol=1e-5)
 
 
-def test_arrays_are_float32_and_scores_sorted(found: LocalFeatures) -> None:
-    for array in (found.keypoints, found.descriptors, found.scales, found.scores):
+def test_arrays_are_float32_and_scores_sorted(features: LocalFeatures) -> None:
+    for array in (features.keypoints, features.descriptors, features.scales, features.scores):
         assert array.dtype == np.float32
-    assert (np.diff(found.scores) <= 0).all()
-    assert found.scales.min() > 0
+    assert (np.diff(features.scores) <= 0).all()
+    assert features.scales.min() > 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
@@ -55,20 +55,20 @@ def test_no_more_features_than_asked_for(coffee: np.ndarray, count: int) -> None
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
 def test_a_quarter_turn_finds_the_same_points(
-    coffee: np.ndarray, found: LocalFeatures, turns: int
+    coffee: np.ndarray, features: LocalFeatures, turns: int
 ) -> None:
     turned = extract_sift(np.ascontiguousarray(np.rot90(coffee, turns)), 1024, 1000)
     height, width = coffee.shape[:2]
     back = rotate_back(turned.keypoints, width, height, turns)
-    distances = np.linalg.norm(found.keypoints[:, None] - back[None], axis=2).min(axis=1)
+    distances = np.linalg.norm(features.keypoints[:, None] - back[None], axis=2).min(axis=1)
     assert (distances < 1.5).mean() > 0.8
 
 
-def test_matches_follow_a_known_rotation(coffee: np.ndarray, found: LocalFeatures) -> None:
+def test_matches_follow_a_known_rotation(coffee: np.ndarray, features: LocalFeatures) -> None:
     height, width = coffee.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 35, 0.8)
     warped = cv2.warpAffine(coffee, matrix, (width, height), flags=cv2.INTER_AREA)
-    here, there = mutual(found, extract_sift(warped, 1024, 1000))
+    here, there = mutual(features, extract_sift(warped, 1024, 1000))
     expected = here @ matrix[:, :2].T + matrix[:, 2]
     errors = np.linalg.norm(there - expected, axis=1)
     assert (errors < 3).sum() > 150
@@ -76,15 +76,15 @@ def test_matches_follow_a_known_rotation(coffee: np.ndarray, found: LocalFeature
 
 
 def test_shrunk_photos_keep_points_and_diameters_in_their_own_pixels(
-    coffee: np.ndarray, found: LocalFeatures
+    coffee: np.ndarray, features: LocalFeatures
 ) -> None:
     shrunk = extract_sift(coffee, 300, 1000)
-    here, there = mutual(shrunk, found)
+    here, there = mutual(shrunk, features)
     errors = np.linalg.norm(there - here, axis=1)
     assert (errors < 4).sum() > 60
     assert np.abs(np.median((there - here)[errors < 4], axis=0)).max() < 0.6
     assert shrunk.keypoints[:, 0].max() > 450
-    assert np.median(shrunk.scales) > 1.3 * np.median(found.scales)
+    assert np.median(shrunk.scales) > 1.3 * np.median(features.scales)
 
 
 @pytest.mark.parametrize("size", [(400, 600), (10, 10), (10, 900)])
@@ -105,14 +105,14 @@ def sift() -> Extractor:
 
 
 def test_the_sift_model_joins_sift_with_the_global_descriptor_of_lite(
-    sift: Extractor, lite: Extractor, coffee: np.ndarray, found: LocalFeatures
+    sift: Extractor, lite: Extractor, coffee: np.ndarray, features: LocalFeatures
 ) -> None:
-    features = sift.extract(coffee)
+    extracted = sift.extract(coffee)
     assert sift.local_dim == DIM
-    assert (features.local.keypoints == found.keypoints).all()
-    assert (features.local.descriptors == found.descriptors).all()
+    assert (extracted.local.keypoints == features.keypoints).all()
+    assert (extracted.local.descriptors == features.descriptors).all()
     expected = lite.extract(coffee).global_descriptor
-    np.testing.assert_allclose(features.global_descriptor, expected, atol=1e-4)
+    np.testing.assert_allclose(extracted.global_descriptor, expected, atol=1e-4)
     assert sift.fingerprint != lite.fingerprint
 
 

@@ -123,18 +123,18 @@ def test_transparent_parts_lie_on_white(kind: str) -> None:
     pixels[:, 10:20] = 200, 40, 0, 128
     pixels[:, 20:] = 200, 40, 0, 255
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    found = decode(encoded(pixels, kind, **options))
-    assert (found[:, :10] == 255).all()
-    assert np.abs(found[5, 15].astype(int) - (227, 147, 127)).max() <= 1
-    assert (found[:, 20:] == (200, 40, 0)).all()
+    result = decode(encoded(pixels, kind, **options))
+    assert (result[:, :10] == 255).all()
+    assert np.abs(result[5, 15].astype(int) - (227, 147, 127)).max() <= 1
+    assert (result[:, 20:] == (200, 40, 0)).all()
 
 
 def test_grey_with_alpha_lies_on_white() -> None:
     pixels = np.zeros((20, 30, 2), np.uint8)
     pixels[:, 15:] = 90, 255
-    found = decode(encoded(Image.fromarray(pixels, "LA"), "PNG"))
-    assert (found[:, :15] == 255).all()
-    assert (found[:, 15:] == 90).all()
+    result = decode(encoded(Image.fromarray(pixels, "LA"), "PNG"))
+    assert (result[:, :15] == 255).all()
+    assert (result[:, 15:] == 90).all()
 
 
 def test_colour_key_and_palette_transparency_lie_on_white() -> None:
@@ -143,24 +143,24 @@ def test_colour_key_and_palette_transparency_lie_on_white() -> None:
     assert (keyed[:16, 24:] == GREEN).all()
     palette = Image.fromarray(quadrants()).quantize(8, dither=Image.Dither.NONE)
     for kind in ("GIF", "PNG"):
-        found = decode(encoded(palette, kind, transparency=palette.getpixel((0, 0))))
-        assert (found[:16, :24] == 255).all(), kind
+        result = decode(encoded(palette, kind, transparency=palette.getpixel((0, 0))))
+        assert (result[:16, :24] == 255).all(), kind
 
 
 def test_cmyk_jpeg_keeps_its_colours() -> None:
     inks = np.zeros((32, 48, 4), np.uint8)
     inks[:, :16, 0], inks[:, 16:32, 1], inks[:, 32:, 3] = 255, 255, 255
-    found = decode(encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=95)).astype(int)
+    result = decode(encoded(Image.fromarray(inks, "CMYK"), "JPEG", quality=95)).astype(int)
     for column, colour in ((8, (0, 255, 255)), (24, (255, 0, 255)), (40, (0, 0, 0))):
-        assert np.abs(found[16, column] - colour).max() < 40, colour
+        assert np.abs(result[16, column] - colour).max() < 40, colour
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
 def test_of_several_frames_the_first_counts(kind: str) -> None:
     frames = [Image.new("RGB", (40, 30), colour) for colour in (RED, GREEN, BLUE)]
-    found = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
-    assert found.shape == (30, 40, 3)
-    assert np.abs(found.astype(int) - RED).max() < 6
+    result = decode(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    assert result.shape == (30, 40, 3)
+    assert np.abs(result.astype(int) - RED).max() < 6
 
 
 # Orientation: EXIF says on which side of the upright photo the stored row 0 and column 0 lie.
@@ -183,9 +183,9 @@ def test_all_exif_orientations_come_out_upright(kind: str, orientation: int) -> 
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
-    found = decode(encoded(stored, kind, exif=exif, **options.get(kind, {})))
-    assert found.shape == (32, 48, 3)
-    assert np.abs(found.astype(int) - quadrants()).mean() < (3 if kind == "JPEG" else 1e-9)
+    result = decode(encoded(stored, kind, exif=exif, **options.get(kind, {})))
+    assert result.shape == (32, 48, 3)
+    assert np.abs(result.astype(int) - quadrants()).mean() < (3 if kind == "JPEG" else 1e-9)
 
 
 def test_compressed_tiff_is_turned_once() -> None:
@@ -213,9 +213,9 @@ def test_orientation_outside_1_to_8_is_ignored() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 @pytest.mark.parametrize("part", [0.3, 0.6])
 def test_truncated_files_are_refused(coffee: np.ndarray, kind: str, part: float) -> None:
-    whole = encoded(coffee[:200, :300], kind)
+    complete = encoded(coffee[:200, :300], kind)
     with pytest.raises(ImageError, match=r"truncated|damaged"):
-        decode(whole[: int(len(whole) * part)])
+        decode(complete[: int(len(complete) * part)])
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_formats_of_phones(coffee: np.ndarray, kind: str) -> None:
 
 
 def test_reason_of_a_truncated_jpeg_says_so(coffee: np.ndarray) -> None:
-    whole = encoded(coffee, "JPEG")
+    complete = encoded(coffee, "JPEG")
     with pytest.raises(ImageError, match="truncated"):
-        decode(whole[: len(whole) // 2])
+        decode(complete[: len(complete) // 2])
 
 
 def test_empty_file(tmp_path: Path) -> None:
@@ -372,9 +372,9 @@ def test_16_bit_arrays_keep_the_high_byte() -> None:
 def test_rgba_arrays_lie_on_white() -> None:
     pixels = np.zeros((20, 20, 4), np.uint8)
     pixels[:, 10:] = 10, 20, 30, 255
-    found = decode(pixels)
-    assert (found[:, :10] == 255).all()
-    assert (found[:, 10:] == (10, 20, 30)).all()
+    result = decode(pixels)
+    assert (result[:, :10] == 255).all()
+    assert (result[:, 10:] == (10, 20, 30)).all()
 
 
 def test_bool_arrays_are_black_and_white() -> None:

@@ -202,12 +202,12 @@ def first_features(photo: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def assert_equal_features(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found["global_descriptor"] @ expected["global_descriptor"] >= 0.9999
+def assert_equal_features(result: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert result["global_descriptor"] @ expected["global_descriptor"] >= 0.9999
     rows = {tuple(point): row for row, point in enumerate(expected["keypoints"].round(1).tolist())}
     matches = [
-        (found["descriptors"][row] @ expected["descriptors"][rows[tuple(point)]])
-        for row, point in enumerate(found["keypoints"].round(1).tolist())
+        (result["descriptors"][row] @ expected["descriptors"][rows[tuple(point)]])
+        for row, point in enumerate(result["keypoints"].round(1).tolist())
         if tuple(point) in rows
     ]
     assert len(matches) >= 190

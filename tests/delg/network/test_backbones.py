@@ -62,8 +62,10 @@ def test_lite_cells_describe_their_middle_not_the_theoretical_centre(
         )  # However it grows, it stays below the 6 of ReLU6.
         with tf.GradientTape() as tape:
             maps = lite0.shallow(image, training=False)
-            seen = maps[0, 0, cell, 0] if axis == "x" else maps[0, cell, 0, 0]
-        slope = np.abs(tape.gradient(seen, image).numpy()[0]).sum(axis=(0 if axis == "x" else 1, 2))
+            visited = maps[0, 0, cell, 0] if axis == "x" else maps[0, cell, 0, 0]
+        slope = np.abs(tape.gradient(visited, image).numpy()[0]).sum(
+            axis=(0 if axis == "x" else 1, 2)
+        )
         reached = np.flatnonzero(slope > slope.max() * 1e-7)
         assert reached[0] > 0 and reached[-1] < length - 1, "the border would hide the answer"
         assert (reached[0] + reached[-1]) / 2 == 15 + lite0.stride * cell

@@ -14,8 +14,8 @@ def maps_of(*channels: list[list[float]]) -> np.ndarray:
 
 
 def test_l2_normalize_by_hand_and_at_zero() -> None:
-    found = np.asarray(l2_normalize(np.array([[3, 4], [0, 0], [0, -2]], np.float32)))
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0], [0, -1]], rtol=1e-6)
+    result = np.asarray(l2_normalize(np.array([[3, 4], [0, 0], [0, -2]], np.float32)))
+    np.testing.assert_allclose(result, [[0.6, 0.8], [0, 0], [0, -1]], rtol=1e-6)
 
 
 def test_gem_with_p_1_is_the_mean() -> None:
@@ -42,10 +42,10 @@ def test_gem_takes_negative_activations_as_epsilon() -> None:
 
 def test_gem_pools_each_image_by_itself_whatever_its_shape() -> None:
     maps = np.random.default_rng(0).uniform(0, 5, (2, 3, 7, 4)).astype(np.float32)
-    found = np.asarray(GeM()(maps))
+    result = np.asarray(GeM()(maps))
     for image in range(2):
         expected = (maps[image].astype(float) ** 3).mean(axis=(0, 1)) ** (1 / 3)
-        np.testing.assert_allclose(found[image], expected, rtol=1e-5)
+        np.testing.assert_allclose(result[image], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("trainable", [True, False])
@@ -78,8 +78,8 @@ def test_whitening_can_take_the_input_at_unit_length() -> None:
         layer.build((None, 2))
         # (3, 4) / 5 + (0.4, -0.8) = (1, 0); (3, 4) + (0.4, -0.8) = (3.4, 3.2)
         layer.projection.set_weights([np.eye(2), np.array([0.4, -0.8])])
-        found = layer(np.array([[3, 4]], np.float32))
-        np.testing.assert_allclose(found, [expected], atol=1e-6)
+        result = layer(np.array([[3, 4]], np.float32))
+        np.testing.assert_allclose(result, [expected], atol=1e-6)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -122,9 +122,9 @@ def test_attention_by_hand() -> None:
     layer.score.set_weights([np.array([1, 3]).reshape(1, 1, 2, 1), np.array([0.25])])
     # (5, −3): hidden (5, −2); normed (2·(5 − 1)/2 + 0.5, −2) = (4.5, −2); ReLU (4.5, 0);
     # score 4.75; softplus ln(1 + e^4.75)
-    found = layer(np.array([5, -3], np.float32).reshape(1, 1, 1, 2))
-    assert found.shape == (1, 1, 1, 1)
-    np.testing.assert_allclose(np.ravel(found), [np.log1p(np.exp(4.75))], rtol=1e-5)
+    result = layer(np.array([5, -3], np.float32).reshape(1, 1, 1, 2))
+    assert result.shape == (1, 1, 1, 1)
+    np.testing.assert_allclose(np.ravel(result), [np.log1p(np.exp(4.75))], rtol=1e-5)
 
 
 def test_attention_is_positive_and_learns_statistics_only_in_training() -> None:
@@ -142,8 +142,8 @@ def test_attention_is_positive_and_learns_statistics_only_in_training() -> None:
 
 def test_norm_attention_is_the_length_of_the_feature() -> None:
     maps = maps_of([[3, 0], [1, -6]], [[4, 0], [2, 8]], [[0, 0], [2, 0]])
-    found = NormAttention()(maps)
-    np.testing.assert_allclose(found, [[[[5], [0]], [[3], [10]]]], rtol=1e-6)
+    result = NormAttention()(maps)
+    np.testing.assert_allclose(result, [[[[5], [0]], [[3], [10]]]], rtol=1e-6)
     assert not NormAttention().weights
 
 
@@ -162,7 +162,7 @@ def test_layers_are_rebuilt_from_their_configuration(layer: keras.layers.Layer) 
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
-    for one in (layer, again):
-        one.build((None, 4) if isinstance(one, Whitening) else (None, 2, 2, 4))
+    for item in (layer, again):
+        item.build((None, 4) if isinstance(item, Whitening) else (None, 2, 2, 4))
     assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
     assert len(again.trainable_variables) == len(layer.trainable_variables)

@@ -27,16 +27,16 @@ def test_whitened_vectors_have_zero_mean_and_identity_covariance(
     assert kernel.shape == (12, dim)
     assert bias.shape == (dim,)
     assert kernel.dtype == bias.dtype == np.float32
-    found = projected(vectors, kernel, bias)
-    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
-    np.testing.assert_allclose(np.atleast_2d(np.cov(found.T)), np.eye(dim), atol=1e-3)
+    result = projected(vectors, kernel, bias)
+    np.testing.assert_allclose(result.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.atleast_2d(np.cov(result.T)), np.eye(dim), atol=1e-3)
 
 
 def test_power_0_only_rotates(vectors: np.ndarray) -> None:
     kernel, bias = fit_pca(vectors, 12, power=0)
     np.testing.assert_allclose(kernel.T @ kernel, np.eye(12), atol=1e-5)
-    found = projected(vectors, kernel, bias)
-    covariance = np.cov(found.T)
+    result = projected(vectors, kernel, bias)
+    covariance = np.cov(result.T)
     variances = np.diag(covariance)
     assert (np.diff(variances) <= 0).all(), "largest variance first"
     assert np.abs(covariance - np.diag(variances)).max() < 1e-3 * variances[0]

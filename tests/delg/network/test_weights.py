@@ -180,8 +180,8 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", [0.01, 0.2, 0.5, 0.9, 0.999])
 def test_truncated_files_are_refused(path: Path, part: float) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * part)])
+    complete = path.read_bytes()
+    path.write_bytes(complete[: int(len(complete) * part)])
     with pytest.raises(ModelError, match=r"weights\.h5"):
         read_weights(path)
 
@@ -192,11 +192,11 @@ def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
         for number in range(8):
             file[f"block{number}/kernel"] = np.full((3, 4), number, np.float16)
             file[f"block{number}/bias"] = np.full(4, number, np.float32)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    complete, rng = path.read_bytes(), np.random.default_rng(0)
     refused = 0
     for _ in range(300):
-        content = bytearray(whole)
-        content[rng.integers(len(whole))] = rng.integers(256)
+        content = bytearray(complete)
+        content[rng.integers(len(complete))] = rng.integers(256)
         path.write_bytes(content)
         try:
             read_weights(path)

@@ -87,10 +87,12 @@ def test_a_saved_model_gives_what_keras_gives_and_is_a_model_by_its_path(
     )
     ours = load_model(str(small_folder), extraction=spec)
     theirs = load_model(str(tmp_path / "m"), extraction=spec)
-    expected, found = ours.extract(photo), theirs.extract(photo)
-    np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=1e-4)
-    np.testing.assert_allclose(found.local.scores, expected.local.scores, rtol=1e-3)
-    np.testing.assert_allclose(found.local.keypoints[:20], expected.local.keypoints[:20], atol=1e-2)
+    expected, result = ours.extract(photo), theirs.extract(photo)
+    np.testing.assert_allclose(result.global_descriptor, expected.global_descriptor, atol=1e-4)
+    np.testing.assert_allclose(result.local.scores, expected.local.scores, rtol=1e-3)
+    np.testing.assert_allclose(
+        result.local.keypoints[:20], expected.local.keypoints[:20], atol=1e-2
+    )
 
 
 def test_an_export_that_differs_is_not_written(small_folder, tmp_path, monkeypatch) -> None:

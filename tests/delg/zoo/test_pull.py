@@ -49,15 +49,15 @@ def server() -> Iterator[Server]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = self.headers.get("Range")
-            state.ranges.append(asked)
+            requested = self.headers.get("Range")
+            state.ranges.append(requested)
             if state.status != 200:
                 self.send_error(state.status)
                 return
             start = 0
             same = self.headers.get("If-Range") == state.etag
-            if asked and same and not state.ignore_ranges:
-                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            if requested and same and not state.ignore_ranges:
+                start = int(requested.removeprefix("bytes=").removesuffix("-"))
             if start >= len(state.content) and start:
                 self.send_error(416)
                 return
@@ -95,10 +95,10 @@ def home(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_a_file_arrives_whole_with_progress(server, tmp_path) -> None:
-    seen: list[tuple[int, int]] = []
-    download(server.url, tmp_path / "d" / "f", lambda done, total: seen.append((done, total)))
+    progress: list[tuple[int, int]] = []
+    download(server.url, tmp_path / "d" / "f", lambda done, total: progress.append((done, total)))
     assert (tmp_path / "d" / "f").read_bytes() == server.content
-    assert seen[-1] == (700_000, 700_000)
+    assert progress[-1] == (700_000, 700_000)
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["f"]
 
 
@@ -160,11 +160,11 @@ def test_a_file_of_unknown_length_arrives(server, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "told"), [(404, "there is no such file"), (403, "Forbidden"), (500, "Internal")]
+    ("status", "message"), [(404, "there is no such file"), (403, "Forbidden"), (500, "Internal")]
 )
-def test_a_server_that_says_no_is_quoted(server, tmp_path, status, told) -> None:
+def test_a_server_that_says_no_is_quoted(server, tmp_path, status, message) -> None:
     server.status = status
-    with pytest.raises(DelgError, match=rf"{told}.*\({status}\)"):
+    with pytest.raises(DelgError, match=rf"{message}.*\({status}\)"):
         download(server.url, tmp_path / "f")
     assert len(server.ranges) == 1
 
@@ -281,8 +281,13 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch) -> None:
 def test_a_broken_archive_is_named_and_leaves_what_was_there(tmp_path) -> None:
     good = packed(tmp_path / "a.tar.gz", ("m/x", np.random.default_rng(0).bytes(50_000)))
     unpack(good, tmp_path / "out")
-    whole = good.read_bytes()
-    for content in (b"", b"no archive", whole[:30_000], whole[:20_000] + bytes(9) + whole[20_009:]):
+    complete = good.read_bytes()
+    for content in (
+        b"",
+        b"no archive",
+        complete[:30_000],
+        complete[:20_000] + bytes(9) + complete[20_009:],
+    ):
         good.write_bytes(content)
         with pytest.raises(BadArchiveError, match=r"a\.tar\.gz: a broken archive"):
             unpack(good, tmp_path / "out")

@@ -248,9 +248,9 @@ def test_a_copy_in_a_folder_gives_the_same_features(
     extraction = lite.settings.extraction.model_copy(update={"max_features": 20})
     copy = load_model(str(tmp_path / "copy"), extraction=extraction)
     assert copy.fingerprint != lite.fingerprint
-    found, expected = copy.extract(coffee), lite.extract(coffee)
-    np.testing.assert_allclose(found.global_descriptor, expected.global_descriptor, atol=1e-5)
-    np.testing.assert_allclose(found.local.keypoints, expected.local.keypoints[:20], atol=1e-3)
+    result, expected = copy.extract(coffee), lite.extract(coffee)
+    np.testing.assert_allclose(result.global_descriptor, expected.global_descriptor, atol=1e-5)
+    np.testing.assert_allclose(result.local.keypoints, expected.local.keypoints[:20], atol=1e-3)
 
 
 # What is imported when.
