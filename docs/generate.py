@@ -230,12 +230,9 @@ def _yaml(value: Any) -> str:
 @functools.cache
 def application() -> typer.Typer:
     """``delg`` with the commands of all packages."""
-    from delg.cli.main import app
-    from eval.cli import register as add_eval
-    from index.cli import register as add_index
+    from delg.cli.main import add_commands_of_other_packages, app
 
-    add_index(app)
-    add_eval(app)
+    add_commands_of_other_packages()
     return app
 
 
