@@ -33,13 +33,6 @@ def compiled(function: _Function) -> _Function:
     return cast(_Function, _LazyFunction(function))
 
 
-def may_compile() -> bool:
-    """Whether Numba may; with ``NUMBA_DISABLE_JIT=1`` loops run in Python."""
-    from numba import config
-
-    return not vars(config)["DISABLE_JIT"]
-
-
 class _LazyFunction:
     """Stands for a function until it is called; then it and its module's others are Numba's."""
 
