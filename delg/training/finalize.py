@@ -80,8 +80,7 @@ def export_trained_model(
     load_weights(final, read_weights(folder / WEIGHTS_FILE), str(folder))
     sample = evenly_spaced(len(data.train.items), CALIBRATION_PHOTOS)
     network = write_network(folder, final, (pixels for _, pixels in readable(data.train, sample)))
-    backend = OnnxRuntimeBackend(network, str(folder / NETWORK_FILE))
-    spec = with_score_threshold(final.settings, backend, settings, data)
+    spec = with_score_threshold(final.settings, network, settings, data)
     write_settings(folder, spec)
     classifiers = applicable_classifiers(settings, refitted)
     with trainer.averaged():
@@ -195,12 +194,20 @@ def applicable_classifiers(settings: TrainSettings, refitted: bool) -> set[str]:
 
 
 def with_score_threshold(
-    spec: ModelSettings, backend: Backend, settings: TrainSettings, data: TrainingData
+    spec: ModelSettings, network: bytes, settings: TrainSettings, data: TrainingData
 ) -> ModelSettings:
-    """The settings of the finished model, ``min_score`` set by the share of features to keep."""
+    """The settings of the finished model, ``min_score`` set by the share of features to keep.
+
+    Args:
+        spec: its settings so far.
+        network: its ONNX file.
+        settings: of the run.
+        data: its photos.
+    """
     share = settings.finalize.keep_features
     if not share:
         return spec
+    backend = OnnxRuntimeBackend(network, NETWORK_FILE)
     photos = evenly_spaced(len(data.train.items), _SCORED_PHOTOS)
     scores = local_scores(backend, spec.extraction, data.train, photos)
     threshold = round(float(np.quantile(scores, 1 - share)), 4)

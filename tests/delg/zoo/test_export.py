@@ -78,15 +78,14 @@ def test_a_saved_model_gives_what_keras_gives_and_is_a_model_by_its_path(
         input_global_scales_ind=tf.constant([0]),
     )
     assert set(raw["scales"].numpy().tolist()) == {1, 2}
-    ours, theirs = load_model(str(small_folder)), load_model(str(tmp_path / "m"))
-    assert (theirs.name, theirs.global_dim, theirs.local_dim) == ("test", 16, 8)
     # A multiple of 32 in both sides and one scale, so that nothing is resized on the way.
     photo = np.ascontiguousarray(coffee[:384, :576])
-    spec = ours.settings.extraction.model_copy(
+    spec = find_model(str(small_folder)).settings.extraction.model_copy(
         update={"scales": (1.0,), "global_scales": (1.0,), "longest_side": 576}
     )
     ours = load_model(str(small_folder), extraction=spec)
     theirs = load_model(str(tmp_path / "m"), extraction=spec)
+    assert (theirs.name, theirs.global_dim, theirs.local_dim) == ("test", 16, 8)
     expected, result = ours.extract(photo), theirs.extract(photo)
     np.testing.assert_allclose(result.global_descriptor, expected.global_descriptor, atol=1e-4)
     np.testing.assert_allclose(result.local.scores, expected.local.scores, rtol=1e-3)
