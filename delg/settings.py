@@ -248,6 +248,8 @@ class ImageSettings(Settings):
     # Photos of more pixels are refused. Beyond the ceiling, which is Pillow's, the header alone is
     # refused.
     max_pixels: int = Field(100_000_000, ge=100, le=178_000_000)
+    # Photos that take more memory to decode, in MB and besides their RGB pixels, are refused.
+    max_decode_mb: int = Field(512, ge=16)
     # Photos with a shorter side, in pixels, are refused.
     min_side: int = Field(10, ge=1)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from delg.errors import UsageError
 from delg.files import atomic_write
+from delg.limits import MAX_RECORD_BYTES, read_array
 from index.results import Ranking
 
 FILE = "predictions.npz"
@@ -29,7 +30,7 @@ _KINDS = {"ids": "U", "queries": "U", "labels": "U", "offsets": "i", "images": "
 _KINDS |= {"scores": "f", "inliers": "i", "verified": "b"}
 # What NumPy and zipfile raise over files of another kind, and over damaged ones.
 _DAMAGE = (
-    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError),
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
 )
 
@@ -108,8 +109,12 @@ def load_predictions(folder: Path) -> Predictions:
     """
     path = folder / FILE
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = {}
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    name = entry.filename.removesuffix(".npy")
+                    arrays[name] = read_array(file, "Uifb", MAX_RECORD_BYTES)
         return _unpack(arrays)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from delg.errors import DelgError
 from delg.images.jpeg_end import with_end_marker
+from delg.limits import LimitError, check_scans, decoding_bytes
 from delg.settings import ImageSettings
 
 # Raw bytes of an image file, its path, or pixels: uint8 or uint16, (H, W), (H, W, 3) RGB or
@@ -31,6 +32,8 @@ SUFFIXES = (
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
+# Pixels that are converted at once.
+_STRIP_PIXELS = 1 << 20
 # Filters of warnings are global: one thread at a time may change them and put them back.
 _FILTERING = threading.Lock()
 
@@ -69,11 +72,22 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         return _array_to_rgb(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.mode == "F":
         return _array_to_rgb(np.asarray(image))
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return np.asarray(image)
+    # In strips, so that the copies on the way to RGB do not add up.
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = np.asarray(_on_white(image.crop((0, top, image.width, bottom))))
+    return pixels
+
+
+def _on_white(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        page = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(page, rgba)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _array_to_rgb(pixels: np.ndarray) -> NDArray[np.uint8]:
@@ -110,6 +124,20 @@ def _check_size(width: int, height: int, settings: ImageSettings) -> None:
         )
 
 
+def _check_work(image: Image.Image, data: bytes, settings: ImageSettings) -> None:
+    try:
+        check_scans(image, data)
+    except LimitError as error:
+        raise OversizedError(str(error)) from None
+    needed = decoding_bytes(image)
+    if needed > settings.max_decode_mb * 1_000_000:
+        raise OversizedError(
+            f"oversized: {image.width}×{image.height} pixels of a {image.format} take "
+            f"{needed // 1_000_000:,} MB to decode, the limit is {settings.max_decode_mb:,} "
+            "(setting images.max_decode_mb)"
+        )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     broken = OSError, ValueError, TypeError, KeyError, SyntaxError, ZeroDivisionError
     # Broken EXIF says nothing about the pixels.
@@ -137,6 +165,7 @@ def decode_bytes(
         image = _open(data)
         with image:
             _check_size(*image.size, settings)
+            _check_work(image, data, settings)
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
             image.load()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from delg.paths import exists, is_file
 from delg.zoo.cache import home
 from delg.zoo.download import Progress, download
 from delg.zoo.registry import ModelFiles, find_model, shipped_models
-from delg.zoo.unpack import BadArchiveError, unpack
+from delg.zoo.unpack import BadArchiveError, remove_leftovers, unpack
 
 ADDRESS = "https://storage.googleapis.com/delf/{archive}.tar.gz"
 CHECKSUMS_FILE = "checksums.json"
@@ -75,15 +76,27 @@ def pull(
     export = files.settings.export
     assert export is not None
     if files.has_weights:
+        with suppress(OSError, filelock.Timeout), _lock(export.archive):
+            # A kill may have come after the model was in its place.
+            remove_leftovers(files.weights)
+            _download_path(export.archive).unlink(missing_ok=True)
         return Pulled(files.weights, "", False)
     try:
         home().mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(home() / f"{export.archive}.lock", timeout=0):
+        with _lock(export.archive):
             return _pull(files, export.archive, from_file, url, progress)
     except filelock.Timeout:
         raise DelgError(f"{name} is being pulled by another process; wait for it") from None
     except OSError as error:
         raise DelgError(f"{home()}: cannot be written to: {error.strerror}") from None
+
+
+def _lock(archive: str) -> filelock.BaseFileLock:
+    return filelock.FileLock(home() / f"{archive}.lock", timeout=0)
+
+
+def _download_path(archive: str) -> Path:
+    return home() / "downloads" / f"{archive}.tar.gz"
 
 
 def _pull(
@@ -93,7 +106,7 @@ def _pull(
     url: str | None,
     progress: Progress | None,
 ) -> Pulled:
-    place = from_file or home() / "downloads" / f"{archive}.tar.gz"
+    place = from_file or _download_path(archive)
     if from_file is None:
         if not exists(place):
             download(url or ADDRESS.format(archive=archive), place, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import sys
 import tarfile
@@ -11,9 +12,9 @@ import zlib
 from pathlib import Path
 
 from delg.errors import DelgError
+from delg.limits import MAX_ARCHIVE_BYTES as MAX_BYTES
+from delg.limits import MAX_MEMBERS, LimitError, TarStream
 
-MAX_BYTES = 8 << 30
-MAX_MEMBERS = 10_000
 _BLOCK = 1 << 20
 
 
@@ -40,6 +41,7 @@ def unpack(archive: Path, folder: Path) -> None:
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise DelgError(f"{folder.parent}: cannot be written to: {error.strerror}") from None
@@ -51,7 +53,11 @@ def unpack(archive: Path, folder: Path) -> None:
             shutil.rmtree(folder)
         source.chmod(0o755)
         source.replace(folder)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except LimitError as error:
+        raise BadArchiveError(f"{archive}: {error}") from None
+    except RecursionError:
+        raise BadArchiveError(f"{archive}: its headers are nested without end") from None
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OverflowError) as error:
         raise BadArchiveError(f"{archive}: a broken archive ({error})") from None
     except OSError as error:
         # gzip calls a broken stream an OSError without a number.
@@ -62,13 +68,30 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed attempts to unpack as that folder left; one process at a time."""
+    # As mkdtemp names them, so that another folder's name is never taken for one.
+    leftover = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}")
+    for path in folder.parent.glob(".*"):
+        if leftover.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _extract(archive: Path, folder: Path) -> None:
     size = 0
-    with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+    with (
+        gzip.open(archive) as stream,
+        tarfile.open(
+            fileobj=TarStream(stream),  # type: ignore[call-overload]
+            mode="r:",
+        ) as tar,
+    ):
         for number, member in enumerate(tar):
             # Links that stay inside would pass the filter, and no model needs them.
             if not (member.isfile() or member.isdir()):
                 raise BadArchiveError(f"{archive}: {member.name!r} is neither a file nor a folder")
+            if member.size < 0:
+                raise BadArchiveError(f"{archive}: {member.name!r} has a negative length")
             size += member.size
             if size > MAX_BYTES or number >= MAX_MEMBERS:
                 raise BadArchiveError(

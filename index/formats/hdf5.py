@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from delg.delf_files import FeatureFileError
-from index.formats.parsed import MAX_ARRAY_BYTES, BadFeaturesError
+from delg.limits import MAX_ARRAY_BYTES
+from index.formats.parsed import BadFeaturesError
 
 
 @contextmanager

@@ -9,7 +9,6 @@ fingerprint. It is written photo by photo, so that memory does not grow with it.
 from __future__ import annotations
 
 import json
-import math
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,9 +18,9 @@ import numpy as np
 
 from delg.delf_files import FeatureFileError
 from delg.files import atomic_write
+from delg.limits import LimitError, read_array
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import (
-    MAX_ARRAY_BYTES,
     NAMES,
     BadFeaturesError,
     FeatureSource,
@@ -30,7 +29,6 @@ from index.formats.parsed import (
 )
 
 _SUFFIX = ".npy"
-_MAX_HEADER = 10_000
 
 
 def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
@@ -96,24 +94,8 @@ def _read_array(name: str, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> 
     """One array; no more is read than its header says and the limit allows."""
     try:
         with archive.open(entry) as file:
-            version = np.lib.format.read_magic(file)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = reader(file, max_header_size=_MAX_HEADER)
-            if dtype.kind not in "fiu":
-                raise BadFeaturesError(f"{name} holds {dtype}, not numbers")
-            size = math.prod(shape) * dtype.itemsize
-            if size > MAX_ARRAY_BYTES:
-                raise BadFeaturesError(
-                    f"{name} would take {size:,} bytes, the limit is {MAX_ARRAY_BYTES:,}"
-                )
-            data = file.read(size)
-    except BadFeaturesError:
-        raise
+            return read_array(file, "fiu")
+    except LimitError as error:
+        raise BadFeaturesError(f"{name} {error}") from None
     except Exception as error:
         raise BadFeaturesError(f"{name} cannot be read ({error})") from None
-    if len(data) != size:
-        raise BadFeaturesError(f"{name} is cut short: {len(data):,} of {size:,} bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")

@@ -13,7 +13,6 @@ from delg.paths import normal_form
 from delg.types import FloatArray, LocalFeatures
 
 # Largest array of one photo that is read, bytes.
-MAX_ARRAY_BYTES = 256 << 20
 _MAX_SIDE = 1 << 20
 _TINY = 1e-12
 NAMES = ("global_descriptor", "keypoints", "descriptors", "scales", "scores")
