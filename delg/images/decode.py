@@ -32,6 +32,8 @@ SUFFIXES = (
 )
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
+# What decodes within a moment.
+_QUICK_BYTES, _QUICK_PIXELS, _QUICK_SCANS = 4 << 20, 4_000_000, 20
 # Pixels that are converted at once.
 _STRIP_PIXELS = 1 << 20
 # Filters of warnings are global: one thread at a time may change them and put them back.
@@ -183,6 +185,18 @@ def decode_bytes(
         if mended is not None:
             return decode_bytes(mended, settings, at_least)
         raise ImageError(f"truncated or damaged: {error}") from None
+
+
+def is_quick(data: bytes) -> bool:
+    """Whether decoding takes a moment at most, by the file's size and header."""
+    if len(data) > _QUICK_BYTES:
+        return False
+    try:
+        with _open(data) as image:
+            few_scans = data.count(b"\xff\xda") <= _QUICK_SCANS
+            return few_scans and image.width * image.height <= _QUICK_PIXELS
+    except Exception:  # What cannot be opened is refused as quickly.
+        return True
 
 
 def read_bytes(path: str | Path) -> bytes:

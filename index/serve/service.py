@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.images.decode import ImageError, decode
+from delg.images.decode_process import DecodeProcess
 from delg.types import FloatArray, ImageFeatures
 from index.image_index import ImageIndex
 from index.labels import Label
@@ -43,6 +44,7 @@ class Service:
         settings: of the server.
         jobs: runs queries and changes.
         receiver: reads uploads.
+        decoder: decodes uploads.
         thumbnails: encodes photos for browsers.
     """
 
@@ -50,6 +52,7 @@ class Service:
         self.shared, self.settings = shared, settings
         self.jobs = JobQueue(settings.workers, settings.queue, settings.seconds)
         self.receiver = Receiver(settings)
+        self.decoder = DecodeProcess(settings.decode_seconds)
         self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, settings.workers)
         self._started = time.monotonic()
         if settings.writable:
@@ -74,8 +77,9 @@ class Service:
         """
         with self.shared.reading() as images:
             if params.id is None:
+                pixels = self.decoder.decode(upload.source, images.settings.images)
                 return images.query(
-                    upload.source, params.k, params.rerank, params.box, params.orientations
+                    pixels, params.k, params.rerank, params.box, params.orientations
                 )
             source = _source(images, _row(images, params.id))
             if isinstance(source, ImageFeatures):
@@ -95,7 +99,7 @@ class Service:
             _row(images, hit_id)
             hit = images.features(hit_id)
             if params.id is None:
-                source: Any = upload.source
+                source: Any = self.decoder.decode(upload.source, images.settings.images)
             else:
                 source = _source(images, _row(images, params.id))
             if not isinstance(source, ImageFeatures):
@@ -143,7 +147,7 @@ class Service:
         label = Label(upload.fields.get("label") or None, _metadata(upload.fields))
         with self.shared.writing() as images:
             # Refuse an unusable photo before anything is stored.
-            decode(upload.source, images.settings.images)
+            self.decoder.decode(upload.source, images.settings.images)
             return images.add_upload(image_id, upload.data, label)
 
     def remove(self, image_id: str) -> None:
@@ -173,6 +177,7 @@ class Service:
     def close(self) -> None:
         """Stop the threads and close the index."""
         self.jobs.close()
+        self.decoder.close()
         self.shared.close()
 
 

@@ -47,6 +47,8 @@ class ServeSettings(Settings):
     queue: int = Field(16, ge=0)
     # Seconds that one query may wait and run.
     seconds: float = Field(30.0, gt=0)
+    # Seconds that decoding one upload may take.
+    decode_seconds: float = Field(10.0, gt=0)
     # Requests of any kind at once.
     requests: int = Field(256, ge=1)
     # Memory for cached thumbnails, in MiB.

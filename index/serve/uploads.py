@@ -14,7 +14,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from delg.errors import DelgError
-from delg.images.decode import Source
 from delg.settings import Settings
 from delg.types import Box
 from index.serve.job_queue import TooBusyError
@@ -98,8 +97,8 @@ class Upload:
     fields: dict[str, str]
 
     @property
-    def source(self) -> Source:
-        """The photo.
+    def source(self) -> bytes:
+        """The bytes of the photo.
 
         Raises:
             BadRequestError: there is none.

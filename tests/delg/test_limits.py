@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from delg.images.decode import OversizedError, decode
+from delg.images.decode_process import DecodeProcess
 from delg.limits import LimitError, read_array
+from delg.settings import ImageSettings
 from delg.zoo.unpack import BadArchiveError, unpack
 
 
@@ -21,15 +23,15 @@ def image_file(kind: str, mode: str, side: int, **options: object) -> bytes:
     return data.getvalue()
 
 
-@pytest.mark.parametrize(("kind", "mode", "side"), [("WEBP", "RGB", 9000), ("TIFF", "I", 6000)])
+@pytest.mark.parametrize(("kind", "mode", "side"), [("WEBP", "RGB", 1300), ("TIFF", "I", 1000)])
 def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(kind, mode, side):
     options = {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}
     data = image_file(kind, mode, side, **options)
     tracemalloc.start()
     try:
         with pytest.raises(OversizedError, match=r"MB to decode, .*images.max_decode_mb"):
-            decode(data)
-        assert tracemalloc.get_traced_memory()[1] < 50e6
+            decode(data, ImageSettings(max_decode_mb=16))
+        assert tracemalloc.get_traced_memory()[1] < 5e6
     finally:
         tracemalloc.stop()
 
@@ -40,6 +42,23 @@ def test_a_progressive_jpeg_of_a_thousand_scans_is_refused():
     start = data.rindex(b"\xff\xda")
     with pytest.raises(OversizedError, match="scans of 2000×2000 pixels take too long"):
         decode(data[:-2] + data[start:-2] * 1000 + data[-2:])
+
+
+def test_a_photo_that_takes_long_to_decode_is_killed_and_the_next_is_decoded():
+    data = image_file("JPEG", "RGB", 4000, progressive=True)
+    start = data.rindex(b"\xff\xda")
+    slow = data[:-2] + data[start:-2] * 100 + data[-2:]
+    process = DecodeProcess(0.4)
+    try:
+        for _ in range(2):
+            with pytest.raises(OversizedError, match=r"takes more than 0.4 s"):
+                process.decode(slow, ImageSettings())
+        process = DecodeProcess(60)
+        assert (process.decode(data, ImageSettings()) == decode(data)).all()
+        with pytest.raises(OversizedError, match="over the limit of 1,000 "):
+            process.decode(data, ImageSettings(max_pixels=1000))
+    finally:
+        process.close()
 
 
 def test_transparent_parts_become_white_in_large_photos_too():
