@@ -8,6 +8,7 @@ Importing this is cheap; what a name needs is loaded when it is first used.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from delg.images.decode import ImageError
     from delg.types import Failure, ImageFeatures, LocalFeatures
     from delg.zoo.registry import load_model
+
+# ONNX Runtime would start a thread to report its use, for which the end of a forked child waits.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "DelgError": "delg.errors",

@@ -11,14 +11,15 @@ import logging
 from collections.abc import Callable
 from functools import cache, update_wrapper
 from pathlib import Path
-from threading import Lock
 from types import ModuleType
 from typing import Any, TypeVar, cast
+
+from delg.forks import shared_lock
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 # Lets sums be reordered, so that they are vectorised; infinities and NaN keep their meaning.
 _FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-_LOCK = Lock()
+_LOCK = shared_lock()
 _LOG = logging.getLogger(__name__)
 
 

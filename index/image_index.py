@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,29 @@ class ImageIndex:
     """
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._model = IndexModel(store)
+        self._opened, self._opened_model = store, IndexModel(store)
+        self._process, self._closed = os.getpid(), False
         self.path = store.folder
+
+    @property
+    def _store(self) -> Store:
+        """What every method works on.
+
+        Raises:
+            UsageError: the index is closed.
+        """
+        if self._closed:
+            raise UsageError(f"{self.path}: this index is closed; open it anew")
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self._opened.reopen()
+        return self._opened
+
+    @property
+    def _model(self) -> IndexModel:
+        """The same for methods that need the model; see ``_store``."""
+        assert self._store
+        return self._opened_model
 
     # Opening and closing.
 
@@ -151,8 +172,10 @@ class ImageIndex:
         self.close()
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._store.close()
+        """Let go of the files; every other method raises a ``UsageError`` afterwards."""
+        if not self._closed and self._process == os.getpid():
+            self._opened.close()
+        self._closed = True
 
     def refresh(self) -> None:
         """Show the newest committed state."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
-import threading
 import warnings
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from delg.errors import DelgError
+from delg.forks import shared_lock
 from delg.images.jpeg_end import with_end_marker
 from delg.limits import LimitError, check_scans, decoding_bytes
 from delg.settings import ImageSettings
@@ -37,7 +37,7 @@ _QUICK_BYTES, _QUICK_PIXELS, _QUICK_SCANS = 4 << 20, 4_000_000, 20
 # Pixels that are converted at once.
 _STRIP_PIXELS = 1 << 20
 # Filters of warnings are global: one thread at a time may change them and put them back.
-_FILTERING = threading.Lock()
+_FILTERING = shared_lock()
 
 
 class ImageError(DelgError):

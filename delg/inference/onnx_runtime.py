@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from delg.errors import ModelError
+from delg.forks import PerProcess
 from delg.inference.backend import LevelOutput
 
 # More photos in the network at a time would cost memory and hardly be faster.
@@ -52,29 +52,23 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, model: bytes, origin: str) -> None:
-        self._model, self._origin = model, origin
         self._cores = os.cpu_count() or 1
         self.parallel_images = min(self._cores, _MAX_PARALLEL_IMAGES)
+        self._single = PerProcess(lambda: load_session(model, self._cores))
+        # With cores of its own, a photo waits for no other thread.
+        threads = self._cores // self.parallel_images
+        self._parallel = PerProcess(lambda: load_session(model, threads))
         try:
-            self.metadata = self._single.get_modelmeta().custom_metadata_map
+            self.metadata = self._single().get_modelmeta().custom_metadata_map
             self._stride = int(self.metadata[STRIDE])
             self._offset = float(self.metadata[OFFSET])
         except (KeyError, ValueError):
             raise ModelError(f"{origin}: lacks the stride of its cells; export it anew") from None
         except ModelError as error:
             raise ModelError(f"{origin}: {error}") from None
-        self._has_global = GLOBAL in {output.name for output in self._single.get_outputs()}
+        self._has_global = GLOBAL in {output.name for output in self._single().get_outputs()}
         precision = self.metadata.get(PRECISION, "float32")
         self.description = f"ONNX Runtime, {precision}, {origin}"
-
-    @cached_property
-    def _single(self) -> onnxruntime.InferenceSession:
-        return load_session(self._model, self._cores)
-
-    @cached_property
-    def _parallel(self) -> onnxruntime.InferenceSession:
-        # With cores of its own, a photo waits for no other thread.
-        return load_session(self._model, self._cores // self.parallel_images)
 
     def run(
         self,
@@ -85,7 +79,7 @@ class OnnxRuntimeBackend:
         all_cores: bool = True,
     ) -> LevelOutput:
         """Run one level; see :class:`delg.inference.backend.Backend`."""
-        session = self._single if all_cores else self._parallel
+        session = self._single() if all_cores else self._parallel()
         inputs = {IMAGE: pixels[None], WITH_LOCAL: np.array(with_local)}
         names = [DESCRIPTORS, SCORES]
         if self._has_global:

@@ -27,6 +27,7 @@ from PIL import Image
 from delg.delf_files import read_datum
 from delg.errors import ModelError
 from delg.extraction.extractor import Extractor, Prepared, aggregate_or_refuse, best
+from delg.forks import OneProcess
 from delg.images.decode import ImageError
 from delg.images.pyramid import Level
 from delg.settings import ExportSettings, ImageSettings, ModelSettings, PcaSettings
@@ -206,6 +207,7 @@ class ExportedExtractor(Extractor):
             raise ModelError(f"{self.name}: extraction.border_cells does nothing with this model")
         pca = self._export.pca
         self._project = Projection(pca, folder) if pca else unit
+        self._process = OneProcess("TensorFlow")
         self._call = load_export(folder / self._export.folder, self._export)
         self._inverse_scales = self._export.has_local and self._gives_inverse_scales()
 
@@ -235,6 +237,7 @@ class ExportedExtractor(Extractor):
         return [Level(1.0, np.asarray(resized), width, height)]
 
     def _features(self, photo: Prepared, all_cores: bool) -> tuple[FloatArray, LocalFeatures]:
+        self._process.check()
         spec, [level] = self.settings.extraction, photo.levels
         inputs: dict[str, object] = {"input_image": level.pixels, "input_scales": self._scales}
         if self._export.has_local:

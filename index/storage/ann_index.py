@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.files import atomic_write
+from delg.forks import after_fork
 from delg.types import FloatArray
 from index.settings import ShortlistSettings
 
@@ -56,6 +57,9 @@ _MAX_BYTE_REFINE_FACTOR = 2
 _MAX_EXTRA_CANDIDATES = 4000
 
 Rows = NDArray[np.int64]
+
+# The thread that forks would wait for OpenMP's other threads, which the child does not have.
+after_fork(lambda: faiss.omp_set_num_threads(1))
 
 
 def choose_kind(settings: ShortlistSettings, count: int) -> str:
@@ -198,7 +202,9 @@ class AnnIndex:
         path = folder / FILE
         with atomic_write(path) as temporary:
             try:
-                faiss.write_index(self._index, str(temporary))
+                with temporary.open("wb") as file:
+                    writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+                    faiss.write_index(self._index, writer)
             except RuntimeError as error:
                 raise DelgError(f"{path}: cannot be written: {error}") from None
             with temporary.open("r+b") as file:

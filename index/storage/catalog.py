@@ -1,7 +1,9 @@
 """The catalog: one SQLite file that says what is in the index.
 
 Readers hold a read transaction for as long as they live, so they see one state however much
-another process adds meanwhile (write-ahead logging keeps the old pages for them).
+another process adds meanwhile (write-ahead logging keeps the old pages for them). A reader that may
+not write into the folder shares the files of the log while a writer has them there; without them
+it reads a copy, as nothing would keep its pages from a writer that comes later.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sqlite3
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
+from delg.forks import keep_forever
 from delg.paths import exists, name_forms
 from index.storage.catalog_tables import (
     IMAGE_COLUMNS,
@@ -35,8 +41,10 @@ FORMAT = 1
 # Where rows lie closer than this on average, reading all between them is faster than each by key.
 _RANGE_SCAN_GAP = 4
 _KEYS_AT_ONCE = 500
-# SQLite's messages for a full disk, a missing permission or a lock elsewhere: nothing is broken.
-_TEMPORARY = re.compile("disk I/O error|is full|unable to open|readonly|is locked")
+# SQLite's messages where the file itself is damaged, or none of ours.
+_DAMAGED = re.compile("malformed|not a database|no such (table|column)|unsupported file format")
+# How often a copy is tried while writers come and go, and seconds between.
+_COPIES, _PAUSE = 20, 0.05
 
 
 class CatalogError(DelgError):
@@ -65,6 +73,8 @@ class Catalog:
         self.path = folder / FILE
         if not exists(self.path):
             raise CatalogError(f"{folder}: no index there (it has no {FILE})")
+        # Of the files that the connection reads a copy of.
+        self._copied: tuple | None = None
         try:
             self._db = self._connect()
             self.refresh()
@@ -76,21 +86,56 @@ class Catalog:
             raise self._failed(error) from None
 
     def _connect(self) -> sqlite3.Connection:
-        # A folder that cannot be written to cannot take the log's files, and nobody changes it;
-        # a log that a killed writer left there is read all the same.
+        self._copied = None
         if os.access(self.path.parent, os.W_OK):
             with contextlib.suppress(sqlite3.OperationalError):
                 return self._connect_as("rw")
-            # A full disk has no room for the log's files either.
+            # A full disk has no room for the log's files.
+        for _ in range(_COPIES):
+            if all(exists(self.path.with_name(FILE + suffix)) for suffix in ("-wal", "-shm")):
+                with contextlib.suppress(sqlite3.OperationalError):
+                    return self._connect_as("ro")
+            stamp = self._stamp()
+            copy = self._copy()
+            if self._stamp() == stamp:
+                self._copied = stamp
+                return copy
+            # A writer came while it was copied.
+            copy.close()
+            time.sleep(_PAUSE)
+        raise CatalogError(f"{self.path}: changes too fast to be read without writing; try again")
+
+    def _stamp(self) -> tuple:
+        """Differs after every change of the files."""
+        stamp: list[tuple[int, int, int] | None] = []
+        for suffix in ("", "-wal"):
+            try:
+                stat = self.path.with_name(FILE + suffix).stat()
+                stamp.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            except OSError:
+                stamp.append(None)
+        return tuple(stamp)
+
+    def _copy(self) -> sqlite3.Connection:
+        """A connection to a copy of the present state, which cannot be written to."""
         log = self.path.with_name(FILE + "-wal")
-        has_log = log.exists() and log.stat().st_size > 0
-        return self._connect_as("ro" if has_log else "ro&immutable=1")
+        copy = self._open(":memory:")
+        with contextlib.ExitStack() as stack:
+            if log.exists() and log.stat().st_size:
+                # A killed writer left it, and it can only be read where there is room for more.
+                folder = Path(stack.enter_context(TemporaryDirectory()))
+                for path in (self.path, log):
+                    shutil.copyfile(path, folder / path.name)
+                source = self._open(folder / FILE)
+            else:
+                source = self._connect_as("ro&immutable=1")
+            with contextlib.closing(source):
+                source.backup(copy)
+        copy.execute("PRAGMA query_only = ON")
+        return copy
 
     def _connect_as(self, mode: str) -> sqlite3.Connection:
-        uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        db = sqlite3.connect(
-            uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False
-        )
+        db = self._open(f"{self.path.absolute().as_uri()}?mode={mode}")
         try:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA foreign_keys = ON")
@@ -100,6 +145,22 @@ class Catalog:
             db.close()
             raise
         return db
+
+    @staticmethod
+    def _open(name: str | Path) -> sqlite3.Connection:
+        is_uri = isinstance(name, str)
+        return sqlite3.connect(
+            name, uri=is_uri, timeout=30, isolation_level=None, check_same_thread=False
+        )
+
+    def reopen(self) -> None:
+        """Let go of the connection of the process that this one was forked from."""
+        keep_forever(self._db)
+        try:
+            self._db = self._connect()
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        self.refresh()
 
     @staticmethod
     def create(folder: Path, meta: dict[str, str]) -> None:
@@ -132,20 +193,22 @@ class Catalog:
     def _rows(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
         try:
             yield from self._db.execute(query, values)
-        except (sqlite3.Error, OverflowError) as error:
+        except sqlite3.Error as error:
             raise self._failed(error) from None
+        except (OverflowError, UnicodeEncodeError):
+            raise UsageError(f"{self.path}: cannot hold {values!r:.200}") from None
 
     def _row(self, query: str, values: Sequence = ()) -> tuple | None:
         return next(self._rows(query, values), None)
 
     def _failed(self, error: Exception) -> CatalogError:
-        if isinstance(error, sqlite3.OperationalError) and _TEMPORARY.search(str(error)):
+        if isinstance(error, sqlite3.DatabaseError) and _DAMAGED.search(str(error)):
             return CatalogError(
-                f"{self.path}: cannot be read or written now ({error}); what it holds is kept: "
-                "make room on the disk or mend the permissions, and try again"
+                f"{self.path}: not a readable catalog ({error}); restore it, or build a new index"
             )
         return CatalogError(
-            f"{self.path}: not a readable catalog ({error}); restore it, or build a new index"
+            f"{self.path}: cannot be read or written now ({error}); what it holds is kept: "
+            "make room on the disk or mend the permissions, and try again"
         )
 
     def close(self) -> None:
@@ -154,6 +217,9 @@ class Catalog:
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
+        if self._copied is not None and self._copied != self._stamp():
+            self._db.close()
+            self._db = self._connect()
         if self._db.in_transaction:
             self._execute("ROLLBACK")
         self._execute("BEGIN")

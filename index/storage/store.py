@@ -127,6 +127,11 @@ class Store:
         self.catalog.close()
         self.segments = SegmentSet(self.folder, [])
 
+    def reopen(self) -> None:
+        """Make the object usable in a fork of the process that opened it, at the newest state."""
+        self.catalog.reopen()
+        self.refresh()
+
     @property
     def unreadable(self) -> dict[int, str]:
         """Segment number -> what is wrong with it; its photos cannot be found until they are

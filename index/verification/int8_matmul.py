@@ -7,7 +7,6 @@ the codes have lost, and products of bytes take a fraction of the time of float3
 from __future__ import annotations
 
 import threading
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.forks import PerProcess
 from delg.types import FloatArray
 
 # A component of 1 as int8. So small that processors that add pairs of products in 16 bits cannot
@@ -96,8 +96,7 @@ def _buffer(rows: int, columns: int, dtype: type) -> Any:
     return _BUFFER.bytes[:size].view(dtype).reshape(rows, columns)
 
 
-@cache
-def _session() -> Any:
+def _load_session() -> Any:
     """ONNX Runtime's product of int8 matrices; None where it is not installed."""
     if find_spec("onnxruntime") is None:
         return None
@@ -109,3 +108,6 @@ def _session() -> Any:
     return onnxruntime.InferenceSession(
         GRAPH_FILE.read_bytes(), options, providers=["CPUExecutionProvider"]
     )
+
+
+_session: PerProcess[Any] = PerProcess(_load_session)
