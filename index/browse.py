@@ -9,7 +9,7 @@ from typing import Any, Literal
 from delg.paths import name_forms
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
-from index.storage.store import Store
+from index.storage.store import CODEBOOK_DIGEST, Store
 
 
 @dataclass(frozen=True)
@@ -105,5 +105,7 @@ def describe(store: Store) -> dict[str, Any]:
         "bytes": size,
         "bytes_per_image": round(size / images) if images else None,
         "shortlist": store.ann_index.kind,
+        # Of the model's, by its digest; empty where local features have no codes of one.
+        "codebook": catalog.meta(CODEBOOK_DIGEST),
         "settings": store.settings.model_dump(mode="json"),
     }

@@ -29,6 +29,7 @@ from index.search.search import Search
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
+from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
 from index.uploaded_photos import add_upload, orphaned_uploads, remove_upload, repair
@@ -115,7 +116,7 @@ class ImageIndex:
     def create_like(self, path: str | Path) -> ImageIndex:
         """A new, empty index of the same model and settings; see :meth:`create`."""
         model, weights = self._model.location, self._model.weights
-        other = ImageIndex.create(path, model, weights, self.settings)
+        other = ImageIndex.create(path, model, weights, self.settings, self.fingerprint)
         other.use(self.extractor)
         return other
 
@@ -278,6 +279,7 @@ class ImageIndex:
         sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
         labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
+            self._model.adopt_codebook()
             return add(
                 self._store,
                 lambda: self.extractor,
@@ -292,6 +294,7 @@ class ImageIndex:
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
         """Add a photo whose file the index keeps; see :func:`index.uploaded_photos.add_upload`."""
         with self._store.lock():
+            self._model.adopt_codebook()
             return add_upload(self._store, lambda: self.extractor, image_id, data, label)
 
     def remove_upload(self, row: ImageRow) -> None:
@@ -358,9 +361,19 @@ class ImageIndex:
             )
 
     def compact(self) -> int:
-        """Free the space of removed and replaced images; returns the bytes freed."""
+        """Free the space of removed and replaced images, and encode anew what was encoded badly.
+
+        Returns:
+            The bytes freed.
+        """
         with self._store.lock():
-            return compact(self._store)
+            self._model.adopt_codebook()
+            return compact(self._store, self._extract)
+
+    @property
+    def _extract(self) -> Extract | None:
+        """Extracts photos anew, by a model that is loaded when first needed."""
+        return (lambda paths: self.extractor.extract_many(paths)) if self.accepts_images else None
 
     # Searching.
 
@@ -484,7 +497,7 @@ class ImageIndex:
 
     def check(self) -> CheckReport:
         """Read everything and say what is damaged."""
-        report = check(self._store)
+        report = check(self._store, self._extract, self._model.find_codebook())
         report.notes.extend(
             f"{path}: of an upload that was cut short or removed; check --repair removes it"
             for path in orphaned_uploads(self._store)

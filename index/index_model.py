@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from delg.errors import DelgError, ModelError, UsageError
 from delg.extraction.extractor import Extractor
 from delg.extraction.sift import DIM as SIFT_DIM
+from delg.paths import exists
 from delg.settings import ModelSettings
-from delg.zoo.registry import find_model, load_model
+from delg.zoo.registry import ModelFiles, find_model, load_model
 from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
-from index.storage.store import Store
+from index.storage.codebook import read_codebook
+from index.storage.product_quantizer import ProductQuantizer
+from index.storage.store import CODEBOOK, Store, codebook_meta
+
+logger = logging.getLogger(__name__)
 
 
 def record_model(
@@ -41,7 +47,23 @@ def record_model(
         "fingerprint": files.fingerprint,
         **_spec_of(files.settings).as_meta(),
     }
+    if settings.store.local_codec == "compact":
+        codebook = _codebook_of(files)
+        if codebook is not None:
+            meta |= codebook_meta(codebook)
+        else:
+            logger.info(
+                "note: %s has no codebook, so its local features take several times the space; "
+                "to learn one: delg model codebook %s --photos DIR (then delg index compact)",
+                files.settings.name, model,
+            )  # fmt: skip
     return meta, settings.of_model(files.settings)
+
+
+def _codebook_of(files: ModelFiles) -> ProductQuantizer | None:
+    if not exists(files.codebook):
+        return None
+    return read_codebook(files.codebook, _spec_of(files.settings).local_dim)
 
 
 def _spec_of(settings: ModelSettings) -> FeatureSpec:
@@ -129,6 +151,36 @@ class IndexModel:
         except DelgError:
             return ()
         return () if settings.local_head.kind == "sift" else settings.extraction.scales
+
+    def find_codebook(self) -> ProductQuantizer | None:
+        """The codebook that the index records, or else the model's; None if that has none or is
+        gone, or the index keeps descriptors component by component.
+
+        Raises:
+            ModelError: the codebook is damaged.
+        """
+        store = self._store
+        if store.settings.store.local_codec != "compact":
+            return None
+        if store.catalog.meta(CODEBOOK):
+            return store.codebook
+        try:
+            files = find_model(self.location, self.weights) if self.location else None
+        except DelgError:
+            return None  # What is stored can be maintained without the model.
+        return _codebook_of(files) if files else None
+
+    def adopt_codebook(self) -> None:
+        """Record the model's codebook in an index that has none, as it was made by an earlier
+        version or when the model had none; under the store's lock.
+
+        Raises:
+            ModelError: the codebook is damaged.
+        """
+        if not self._store.catalog.meta(CODEBOOK):
+            codebook = self.find_codebook()
+            if codebook is not None:
+                self._store.set_codebook(codebook)
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.

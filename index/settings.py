@@ -22,7 +22,7 @@ class StoreSettings(Settings):
     """How features lie on disk; fixed when the index is created."""
 
     # Encoding of local descriptors. "compact" takes 21 bytes per feature, keypoint and scores
-    # included, with codes learnt from the first photos. Until there are enough of these, and with
+    # included, by the codebook that comes with the model. Where the model has none, and with
     # "int8", descriptors keep their direction to half a degree. "float32" keeps them exactly.
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
     # Local features kept per photo, the best by score; None: 380 with "compact", else all.

@@ -23,7 +23,13 @@ from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights, weights_digest
 from delg.paths import exists
 from delg.settings import ModelSettings
-from delg.zoo.registry import NETWORK_FILE, SETTINGS_FILE, WEIGHTS_FILE, ModelFiles
+from delg.zoo.registry import (
+    CODEBOOK_FILE,
+    NETWORK_FILE,
+    SETTINGS_FILE,
+    WEIGHTS_FILE,
+    ModelFiles,
+)
 
 Pixels = NDArray[np.uint8]
 # More photos only widen the ranges by their outliers.
@@ -90,6 +96,8 @@ def quantize_model(files: ModelFiles, sources: list[Path], out: Path) -> None:
             shutil.copyfile(files.weights, folder / WEIGHTS_FILE)
             write_network(folder, model, _decode_some(photos))
             write_settings(folder, settings)
+            if files.codebook.exists():
+                shutil.copyfile(files.codebook, folder / CODEBOOK_FILE)
             folder.rename(out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None

@@ -33,6 +33,8 @@ WEIGHTS_FILE = "weights.h5"
 # Beside the weights: the network that they make, as it runs.
 NETWORK_FILE = "network.onnx"
 NETWORKS_FOLDER = "networks"
+# The codes of the model's local descriptors, for indexes.
+CODEBOOK_FILE = "codebook.h5"
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
@@ -46,10 +48,13 @@ class ModelFiles:
         settings: with any override of extraction applied.
         weights: path of the weight file, or of the folder of an export; it need not exist for
             models that ship without weights.
+        codebook: path of the codebook of its local descriptors, which need not exist; see
+            :mod:`index.storage.codebook`.
     """
 
     settings: ModelSettings
     weights: Path
+    codebook: Path
 
     @property
     def network(self) -> Path:
@@ -166,7 +171,12 @@ def find_model(
     if weights is not None and settings.precision != "float32":
         # The quantised network was made from the model's own weights.
         settings = settings.model_copy(update={"precision": "float32"})
-    files = ModelFiles(settings, Path(weights) if weights else default)
+    path = Path(weights) if weights else default
+    # Models that share weights differ in their local descriptors.
+    beside = path.parent if weights else folder
+    if settings.export is not None:
+        beside = path
+    files = ModelFiles(settings, path, beside / CODEBOOK_FILE)
     if fingerprint is not None and settings.precision != "float32" and exists(files.weights):
         in_float32 = files.in_float32()
         return in_float32 if in_float32.fingerprint == fingerprint else files

@@ -15,6 +15,7 @@ from index.feature_spec import FeatureSpec
 from index.image_index import ImageIndex
 from index.settings import IndexSettings
 from index.storage.catalog_tables import ImageRow
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.store import Store
 
 SIZE = (1024, 768)
@@ -118,12 +119,15 @@ def photo(count: int = 1000, dim: int = 128, global_dim: int = 512, seed: int = 
 def make_index(
     folder: Path, photos: Sequence[ImageFeatures], settings: IndexSettings | None = None
 ) -> ImageIndex:
-    """An index of synthetic photos."""
+    """An index of synthetic photos, encoded by a codebook of theirs if that can be learnt."""
     global_dim, local_dim = len(photos[0].global_descriptor), photos[0].local.descriptors.shape[1]
     spec = FeatureSpec("made-up", global_dim, local_dim, aggregated=False)
     ImageIndex.create_for_features(folder, spec, settings).close()
     store = Store(folder)
+    descriptors = np.concatenate([photo.local.descriptors for photo in photos])
     with store.lock():
+        if len(descriptors) >= MIN_TRAINING_VECTORS:
+            store.set_codebook(ProductQuantizer.train(descriptors))
         size = store.settings.store.segment_images
         for start in range(0, len(photos), size):
             batch = photos[start : start + size]

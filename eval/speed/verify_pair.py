@@ -33,7 +33,7 @@ class _StoredPair:
         self.scene = pair
         settings = parse(IndexSettings, {"store": {"max_features": 10**6}, **SCALES}, "speed")
         self.settings = settings
-        # Further photos, as compact codes are learnt from some thousands of features.
+        # Further photos, as a codebook is learnt from some thousands of features.
         count = len(pair.query.local)
         fillers = [
             photo(count, seed=seed) for seed in range(1, 1 + -(-MIN_TRAINING_VECTORS // count))

@@ -61,7 +61,7 @@ def many_photos(folder: Path, quick: bool) -> tuple[Path, int]:
 
 def _copy(store: Store, images: list[ImageRow]) -> None:
     """Store images under other ids, with the features that their rows name."""
-    segment = store.rewrite_segment(store.catalog.next_segment(), images)
+    segment = store.rewrite_segment(store.catalog.next_segment(), images, store.codebook)
     placed = [
         replace(image, segment=segment.number, position=position)
         for position, image in enumerate(images)

@@ -7,11 +7,13 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``delg``."""
-    from index.cli import demo, exchange, extract, index, query, serve
+    from delg.cli.model import app as model_app
+    from index.cli import demo, exchange, extract, index, model, query, serve
 
     app.command()(demo.demo)
     index.app.command("import")(exchange.index_import)
     app.add_typer(index.app, name="index")
+    model_app.command("codebook")(model.model_codebook)
     app.command()(query.query)
     app.command()(query.match)
     app.command()(serve.serve)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from delg.files import file_sha256
+from delg.types import Failure
 from index.storage.catalog_tables import ImageRow, delete_segments, insert_segment, move_images
+from index.storage.codebook_fit import (
+    Extract,
+    Fit,
+    is_unchanged,
+    measure_fits,
+    rows_encoded_by,
+)
+from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import Segment, SegmentError, segment_path
-from index.storage.store import HOW_TO_REPAIR, Store
+from index.storage.store import CODEBOOK, HOW_TO_REPAIR, Store
+
+logger = logging.getLogger(__name__)
 
 # Largest deviation of a stored global descriptor's length from 1.
 _LENGTH_TOLERANCE = 1e-3
@@ -29,8 +42,18 @@ class CheckReport:
     notes: list[str]
 
 
-def check(store: Store) -> CheckReport:
-    """Read everything and compare it with the catalog: checksums, ids, shapes, descriptors."""
+def check(
+    store: Store,
+    extract: Extract | None = None,
+    model_codebook: ProductQuantizer | None = None,
+) -> CheckReport:
+    """Read everything and compare it with the catalog: checksums, ids, shapes, descriptors.
+
+    Args:
+        extract: the index's model, to measure how well the codes of local descriptors fit; without
+            it, or where no photo is left, they are not measured.
+        model_codebook: that comes with the model, to compare them with.
+    """
     problems: list[str] = []
     verdict = store.catalog.integrity()
     if verdict != "ok":
@@ -43,7 +66,25 @@ def check(store: Store) -> CheckReport:
             problems.append(problem)
     if not np.array_equal(np.sort(store.ann_index.rows()), store.searchable()):
         problems.append("the shortlist does not hold the catalog's images; run compact")
-    return CheckReport(problems, _notes(store, segments.values()))
+    if not problems:
+        fits = measure_fits(store, extract, model_codebook)
+        problems += [_spoilt_codes(store, fit) for fit in fits if fit.is_spoilt]
+    has_codebook = (model_codebook or store.codebook) is not None
+    return CheckReport(problems, _notes(store, segments.values(), has_codebook))
+
+
+def _spoilt_codes(store: Store, fit: Fit) -> str:
+    count = len(rows_encoded_by(store, fit.codebook))
+    usual, remedy = "", "run compact, which extracts them again"
+    if fit.model_cosine is not None:
+        usual = f", {fit.model_cosine:.2f} by the model's codebook"
+    else:
+        remedy = f"learn a codebook for the model (delg model codebook), then {remedy}"
+    return (
+        f"the codes of local features are spoilt in {count:,} photos (mean cosine "
+        f"{fit.cosine:.2f}{usual}), so that fewer are verified: they were learnt from the index's "
+        f"first photos, which were unlike these; {remedy}"
+    )
 
 
 def _read_segments(store: Store, problems: list[str]) -> dict[int, Segment]:
@@ -81,7 +122,7 @@ def _image_problem(image: ImageRow, written_id: str, segments: dict[int, Segment
     return ""
 
 
-def _notes(store: Store, segments: Iterable[Segment]) -> list[str]:
+def _notes(store: Store, segments: Collection[Segment], has_codebook: bool) -> list[str]:
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
     if not store.ann_index_current:
         notes.append("the stored shortlist is behind; the next add or compact writes it anew")
@@ -90,6 +131,8 @@ def _notes(store: Store, segments: Iterable[Segment]) -> list[str]:
             "made before the scales of features counted in verification, which goes on without "
             "them; build the index anew for fewer false matches"
         )
+    if has_codebook and any(segment.quantizer is None for segment in segments):
+        notes.append("some photos are not encoded by the codebook yet; compact encodes them")
     if any(segment.inverse_scales for segment in segments):
         notes.append(
             "made before the scales of published models were stored the right way up; they are "
@@ -99,11 +142,16 @@ def _notes(store: Store, segments: Iterable[Segment]) -> list[str]:
     return notes
 
 
-def compact(store: Store) -> int:
+def compact(store: Store, extract: Extract | None = None) -> int:
     """Rewrite the segments with only the images that are left, in full batches; under the lock.
 
     Row numbers stay, and so does the content of the ANN index. Readers elsewhere keep what they
-    have mapped.
+    have mapped. Local descriptors without codes are encoded by the codebook of the index, if it has
+    one. Where codes are spoilt, photos that are still there are extracted again; the others keep
+    their codes, whatever these were learnt from.
+
+    Args:
+        extract: the index's model; without it nothing is extracted again.
 
     Returns:
         Bytes freed.
@@ -113,6 +161,11 @@ def compact(store: Store) -> int:
     """
     for problem in store.unreadable.values():
         raise SegmentError(f"{problem}; {HOW_TO_REPAIR}")
+    bytes_before = sum(segment.bytes for segment in store.catalog.segments())
+    if extract is not None and store.catalog.meta(CODEBOOK):
+        for fit in measure_fits(store, extract, store.codebook):
+            if fit.is_spoilt:
+                _extract_again(store, fit.codebook, extract)
     old = store.catalog.segments()
     if not _is_compact(store):
         _rewrite_segments(store)
@@ -121,31 +174,71 @@ def compact(store: Store) -> int:
         store.refresh()
     store.rebuild_ann_index()
     store.save_ann_index()
-    new = store.catalog.segments()
-    return sum(segment.bytes for segment in old) - sum(segment.bytes for segment in new)
+    return bytes_before - sum(segment.bytes for segment in store.catalog.segments())
+
+
+def _extract_again(store: Store, spoilt: ProductQuantizer, extract: Extract) -> None:
+    """Commit the photos that a spoilt codebook encoded as new ones."""
+    rows, batch, done = rows_encoded_by(store, spoilt), store.settings.store.segment_images, 0
+    for start in range(0, len(rows), batch):
+        images = map(store.catalog.by_row, rows[start : start + batch].tolist())
+        present = [image for image in images if is_unchanged(image)]
+        results = list(extract(Path(image.path) for image in present))
+        pairs = [
+            (image, result)
+            for image, result in zip(present, results, strict=True)
+            if not isinstance(result, Failure)
+        ]
+        store.commit([image for image, _ in pairs], [features for _, features in pairs])
+        done += len(pairs)
+    logger.info("note: %d of %d photos with spoilt codes were extracted again", done, len(rows))
 
 
 def _is_compact(store: Store) -> bool:
-    """Whether all segments but the last are full, none holds removed images, and all are coded
-    alike."""
-    segments = store.catalog.segments()
-    full = all(row.images == store.settings.store.segment_images for row in segments[:-1])
-    written = sum(row.images for row in segments)
-    return full and store.segments.is_uniform and written == store.catalog.count("ok")
+    """Whether all segments are full but the last of each codebook, none holds removed images or
+    scales upside down, and all that can be is encoded."""
+    rows = store.catalog.segments()
+    segments = [store.segments[row.number] for row in rows]
+    counts: dict[ProductQuantizer | None, list[int]] = {}
+    for row, segment in zip(rows, segments, strict=True):
+        counts.setdefault(segment.quantizer, []).append(row.images)
+    batch = store.settings.store.segment_images
+    return (
+        sum(row.images for row in rows) == store.catalog.count("ok")
+        and not any(segment.inverse_scales for segment in segments)
+        and (None not in counts or store.codebook is None)
+        and all(count == batch for group in counts.values() for count in group[:-1])
+    )
 
 
 def _rewrite_segments(store: Store) -> None:
     """All new segments are on disk before one transaction moves every image to them."""
-    old = store.catalog.segments()
-    rows = store.catalog.searchable()[:, 0]
-    batch = store.settings.store.segment_images
+    old, codebook = store.catalog.segments(), store.codebook
+    batches = list(_batches(store, codebook))
     moves, written = [], []
-    for number, start in enumerate(range(0, len(rows), batch), store.catalog.next_segment()):
-        images = [store.catalog.by_row(int(row)) for row in rows[start : start + batch]]
-        written.append(store.rewrite_segment(number, images))
+    for number, (quantizer, rows) in enumerate(batches, store.catalog.next_segment()):
+        images = [store.catalog.by_row(row) for row in rows]
+        written.append(store.rewrite_segment(number, images, quantizer))
         moves += [(number, position, image.row) for position, image in enumerate(images)]
     with store.catalog.write() as db:
         for segment in written:
             insert_segment(db, segment)
         move_images(db, moves)
         delete_segments(db, [segment.number for segment in old])
+
+
+def _batches(
+    store: Store, codebook: ProductQuantizer | None
+) -> Iterator[tuple[ProductQuantizer | None, list[int]]]:
+    """The row numbers of each new segment, and what it is encoded by: images that have codes keep
+    them, the others get the index's."""
+    own = [quantizer for quantizer in store.segments.quantizers if quantizer is not codebook]
+    uncoded = rows_encoded_by(store, None)
+    main = uncoded
+    if codebook is not None:
+        main = np.union1d(uncoded, rows_encoded_by(store, codebook))
+    batch = store.settings.store.segment_images
+    groups = [(quantizer, rows_encoded_by(store, quantizer)) for quantizer in own]
+    for quantizer, rows in [*groups, (codebook, main)]:
+        for start in range(0, len(rows), batch):
+            yield quantizer, rows[start : start + batch].tolist()

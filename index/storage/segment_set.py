@@ -91,14 +91,13 @@ class SegmentSet(Mapping[int, Segment]):
             with self._lock:
                 path = segment_path(self._folder, number)
                 segment = Segment(path, data, self._has_inverse_scales)
-                segment.quantizer = self._shared(segment.quantizer)
+                if segment.quantizer is not None:
+                    segment.quantizer = self.shared(segment.quantizer)
                 self._read[number] = segment
         return self._read[number]
 
-    def _shared(self, quantizer: ProductQuantizer | None) -> ProductQuantizer | None:
+    def shared(self, quantizer: ProductQuantizer) -> ProductQuantizer:
         """Equal codes as one object, so that a query is projected once for many segments."""
-        if quantizer is None:
-            return None
         quantizers = (segment.quantizer for segment in self._read.values())
         return next((q for q in quantizers if q is not None and q.is_same(quantizer)), quantizer)
 
@@ -118,14 +117,7 @@ class SegmentSet(Mapping[int, Segment]):
                 self.unreadable[number] = str(error)
 
     @property
-    def quantizer(self) -> ProductQuantizer | None:
-        """Of the compact segments; None while there are none."""
+    def quantizers(self) -> list[ProductQuantizer]:
+        """Of the compact segments, each once, oldest first."""
         quantizers = (segment.quantizer for segment in self.values())
-        return next((quantizer for quantizer in quantizers if quantizer is not None), None)
-
-    @property
-    def is_uniform(self) -> bool:
-        """Whether all segments are compact or none is, and all store pyramid scales."""
-        if any(segment.inverse_scales for segment in self.values()):
-            return False
-        return len({segment.quantizer is None for segment in self.values()}) < 2
+        return list(dict.fromkeys(q for q in quantizers if q is not None))

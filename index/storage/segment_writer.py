@@ -22,13 +22,12 @@ from index.settings import StoreSettings
 from index.storage.catalog_tables import SegmentRow
 from index.storage.codec import encode
 from index.storage.feature_selection import top_k
-from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
-from index.storage.segment_set import SegmentSet
-from index.storage.segments import SCALES_MARK, EncodedImage, segment_path
+from index.storage.product_quantizer import ProductQuantizer
+from index.storage.segments import SCALES_MARK, EncodedImage, Segment, segment_path
 from index.verification.matching import one_blas_thread
 
-# With "compact", until there are enough descriptors to learn codes from.
-_CODEC_BEFORE_CODES = "int8"
+# With "compact", where the model has no codebook.
+_CODEC_WITHOUT_CODES = "int8"
 
 
 class SegmentWriter:
@@ -37,11 +36,13 @@ class SegmentWriter:
     Args:
         folder: of the index.
         settings: which features are kept, and the codec.
-        segments: of the index so far; new ones take over their codes.
+        codebook: that new segments are encoded by; None leaves descriptors component by component.
     """
 
-    def __init__(self, folder: Path, settings: StoreSettings, segments: SegmentSet) -> None:
-        self._folder, self._settings, self._segments = folder, settings, segments
+    def __init__(
+        self, folder: Path, settings: StoreSettings, codebook: ProductQuantizer | None
+    ) -> None:
+        self._folder, self._settings, self._codebook = folder, settings, codebook
 
     def write(
         self, number: int, ids: Sequence[str], features: Sequence[ImageFeatures]
@@ -59,35 +60,32 @@ class SegmentWriter:
         # Photos in parallel; while the last batch is written, no core has anything else to do.
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
             features = list(threads.map(self._select, features))
-            quantizer = self._quantizer_for(features)
-            if quantizer is None:
+            if self._codebook is None:
                 self._write_uncoded(path, ids, features)
             else:
-                images = list(threads.map(EncodedImage.encode, features, repeat(quantizer)))
-                write_compact_segment(path, ids, images, quantizer)
+                images = list(threads.map(EncodedImage.encode, features, repeat(self._codebook)))
+                write_compact_segment(path, ids, images, self._codebook)
         return _segment_row(path, number, len(ids))
 
     def rewrite(
-        self, number: int, ids: Sequence[str], places: Sequence[tuple[int, int]]
+        self, number: int, ids: Sequence[str], sources: Sequence[tuple[Segment, int]]
     ) -> SegmentRow:
-        """Write images that are stored already as segment ``number``, compact where that can be.
+        """Write images that are stored already as segment ``number``.
 
         Args:
             ids: of the images.
-            places: number of the segment and position in it, for each id.
+            sources: for each id the segment and the position in it.
 
         Raises:
             DelgError: it cannot be written (no space, no permission).
         """
         path = segment_path(self._folder, number)
-        quantizer = self._segments.quantizer
-        sources = [(self._segments[segment], position) for segment, position in places]
-        if quantizer is None:
+        if self._codebook is None:
             features = [segment.features(position) for segment, position in sources]
             self._write_uncoded(path, ids, features)
         else:
-            images = [segment.encoded(position, quantizer) for segment, position in sources]
-            write_compact_segment(path, ids, images, quantizer)
+            images = [segment.encoded(position, self._codebook) for segment, position in sources]
+            write_compact_segment(path, ids, images, self._codebook)
         return _segment_row(path, number, len(ids))
 
     def _select(self, features: ImageFeatures) -> ImageFeatures:
@@ -95,29 +93,11 @@ class SegmentWriter:
         kept = top_k(features.local, self._settings.kept_features, longest_side)
         return replace(features, local=kept)
 
-    def _quantizer_for(self, features: Sequence[ImageFeatures]) -> ProductQuantizer | None:
-        """The index's codes, learnt now if these features complete the sample; None without."""
-        if self._settings.local_codec != "compact":
-            return None
-        return self._segments.quantizer or self._train(features)
-
-    def _train(self, features: Sequence[ImageFeatures]) -> ProductQuantizer | None:
-        """Codes learnt from these features and those stored; None if they are too few."""
-        stored = (
-            segment.local(position).descriptors
-            for segment in self._segments.values()
-            for position in range(len(segment))
-        )
-        sample = np.concatenate([*(image.local.descriptors for image in features), *stored])
-        if len(sample) < MIN_TRAINING_VECTORS:
-            return None
-        return ProductQuantizer.train(sample)
-
     def _write_uncoded(
         self, path: Path, ids: Sequence[str], features: Sequence[ImageFeatures]
     ) -> None:
         if self._settings.local_codec == "compact":
-            write_segment(path, ids, features, _CODEC_BEFORE_CODES, np.float16)
+            write_segment(path, ids, features, _CODEC_WITHOUT_CODES, np.float16)
         else:
             write_segment(path, ids, features, self._settings.local_codec)
 

@@ -35,13 +35,17 @@ from index.storage.catalog_tables import (
     put_images,
     rename_images,
 )
+from index.storage.codebook import codebook_digest, codebook_from_text, codebook_to_text
 from index.storage.inverse_scales import unmarked_are_inverse
 from index.storage.lock import LOCK_FILES, BusyError, writer_lock
+from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
 from index.verification.matchable import MatchableFeatures
 
+# What the catalog calls the codebook of the model, and the digest of it.
+CODEBOOK, CODEBOOK_DIGEST = "codebook", "codebook_digest"
 # What a killed attempt to create an index may leave in its folder.
 _LEFTOVERS = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal", *LOCK_FILES}
 # Seconds to wait for another process that is creating the same index, and between two looks.
@@ -60,6 +64,11 @@ def _check_usable(folder: Path) -> None:
         return
     if not is_folder(folder) or not {path.name for path in folder.iterdir()} <= _LEFTOVERS:
         raise UsageError(f"{folder}: exists and is not empty; choose another place for the index")
+
+
+def codebook_meta(codebook: ProductQuantizer) -> dict[str, str]:
+    """What the catalog of an index records of a codebook."""
+    return {CODEBOOK: codebook_to_text(codebook), CODEBOOK_DIGEST: codebook_digest(codebook)}
 
 
 class Store:
@@ -183,6 +192,26 @@ class Store:
     def has_inverse_scales(self) -> bool:
         """See :class:`index.storage.segments.Segment`."""
         return unmarked_are_inverse(self.catalog.meta("model"))
+
+    @property
+    def codebook(self) -> ProductQuantizer | None:
+        """What the local descriptors of new photos are encoded by; None: component by component.
+
+        It is the model's, as recorded. An index of before that has none recorded goes on with the
+        codes that it learnt from its first photos.
+        """
+        if self.settings.store.local_codec != "compact":
+            return None
+        text = self.catalog.meta(CODEBOOK)
+        if not text:
+            return next(iter(self.segments.quantizers), None)
+        return self.segments.shared(codebook_from_text(text, str(self.catalog.path)))
+
+    def set_codebook(self, codebook: ProductQuantizer) -> None:
+        """Encode new photos by that from now on; under the lock."""
+        with self.catalog.write() as db:
+            for key, value in codebook_meta(codebook).items():
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     # The ANN index.
 
@@ -323,20 +352,25 @@ class Store:
         segments = set((self.folder / FOLDER).glob("*.h5*")) - known
         return sorted([*segments, *self.folder.glob("*.tmp*")])
 
-    @property
-    def _writer(self) -> SegmentWriter:
-        return SegmentWriter(self.folder, self.settings.store, self.segments)
-
     def write_segment(
         self, number: int, ids: Sequence[str], features: Sequence[ImageFeatures]
     ) -> SegmentRow:
         """Write features as a new segment, which the catalog does not know yet."""
-        return self._writer.write(number, ids, features)
+        writer = SegmentWriter(self.folder, self.settings.store, self.codebook)
+        return writer.write(number, ids, features)
 
-    def rewrite_segment(self, number: int, images: Sequence[ImageRow]) -> SegmentRow:
-        """Write stored images as a new segment, which the catalog does not know yet."""
-        ids = [image.id for image in images]
-        return self._writer.rewrite(number, ids, [self._place(image) for image in images])
+    def rewrite_segment(
+        self, number: int, images: Sequence[ImageRow], codebook: ProductQuantizer | None
+    ) -> SegmentRow:
+        """Write stored images as a new segment, which the catalog does not know yet.
+
+        Args:
+            codebook: that the segment is encoded by.
+        """
+        places = map(self._place, images)
+        sources = [(self.segments[segment], position) for segment, position in places]
+        writer = SegmentWriter(self.folder, self.settings.store, codebook)
+        return writer.rewrite(number, [image.id for image in images], sources)
 
     def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:
         """Commit a batch: images with features, in that order, and failed ones without.

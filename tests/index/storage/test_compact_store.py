@@ -1,4 +1,4 @@
-"""An index whose features are compact: when codes are learnt, and that they stay."""
+"""An index whose features are compact: encoded by a codebook, and that the codes stay."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from index import ImageIndex, IndexSettings
 from index.feature_spec import FeatureSpec
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import check, compact
-from index.storage.product_quantizer import MIN_TRAINING_VECTORS
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.store import Store
 
 SIZE = (640, 480)
@@ -35,13 +35,22 @@ def photo(seed: int, count: int = 600) -> ImageFeatures:
     return ImageFeatures(unit(64), local, *SIZE)
 
 
+@pytest.fixture(scope="module")
+def codebook() -> ProductQuantizer:
+    photos = [photo(seed) for seed in range(100, 100 + ENOUGH)]
+    return ProductQuantizer.train(np.concatenate([p.local.descriptors for p in photos]))
+
+
 @pytest.fixture
-def make_store(tmp_path) -> Callable[..., Store]:
-    def make(**store: object) -> Store:
+def make_store(tmp_path, codebook) -> Callable[..., Store]:
+    def make(coded: bool = True, **store: object) -> Store:
         settings = parse(IndexSettings, {"store": {"max_features": KEPT, **store}}, "test")
         kind = FeatureSpec("made-up", 64, 24, aggregated=False)
         ImageIndex.create_for_features(tmp_path / "my.index", kind, settings).close()
-        return Store(tmp_path / "my.index")
+        made = Store(tmp_path / "my.index")
+        if coded:
+            made.set_codebook(codebook)
+        return made
 
     return make
 
@@ -68,39 +77,42 @@ def bytes_on_disk(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.h5"))
 
 
-def test_codes_are_learnt_when_there_are_enough_features(make_store):
-    store = make_store()
-    put(store, range(2))
-    assert kinds(store) == [False] and store.segments.quantizer is None
-    put(store, range(2, ENOUGH))
+def test_all_photos_are_encoded_once_there_is_a_codebook(make_store, codebook):
+    store = make_store(coded=False)
+    put(store, range(ENOUGH))
+    assert kinds(store) == [False] and store.codebook is None
+    store.set_codebook(codebook)
+    put(store, range(ENOUGH, ENOUGH + 1))
     assert kinds(store) == [False, True]
-    learnt = store.segments.quantizer
-    put(store, range(ENOUGH, ENOUGH + 3))
-    assert kinds(store) == [False, True, True]
-    assert list(store.segments.values())[-1].quantizer.is_same(learnt)
+    assert list(store.segments.values())[-1].quantizer.is_same(codebook)
+    assert Store(store.folder).codebook.is_same(codebook)
     assert not check(store).problems
+
+
+def test_an_index_of_before_goes_on_with_its_own_codes(make_store, codebook):
+    store = make_store()
+    put(store, range(1))
+    with store.catalog.write() as db:
+        db.execute("DELETE FROM meta WHERE key = 'codebook'")
+    store = Store(store.folder)
+    put(store, range(1, 2))
+    assert kinds(store) == [True, True] and store.codebook.is_same(codebook)
 
 
 def test_segments_with_the_same_codes_share_them(make_store):
     store = make_store()
-    put(store, range(ENOUGH))
-    put(store, range(ENOUGH, ENOUGH + 3))
-    put(store, range(ENOUGH + 3, ENOUGH + 6))
+    for seed in range(3):
+        put(store, range(seed, seed + 1))
     reopened = Store(store.folder)
-    assert len({id(store.quantizer) for store in reopened.segments.values()}) == 1
-
-
-def test_another_process_reads_the_same(make_store):
-    store = make_store()
-    put(store, range(ENOUGH))
-    reopened = Store(store.folder)
-    assert reopened.segments.quantizer.is_same(store.segments.quantizer)
+    assert len(reopened.segments.quantizers) == 1
+    assert reopened.codebook is reopened.segments.quantizers[0]
     assert stored(reopened) == stored(store)
 
 
-def test_compacting_packs_what_came_before_the_codes_and_then_changes_nothing(make_store):
-    store = make_store()
+def test_compacting_packs_what_came_before_the_codes_and_then_changes_nothing(make_store, codebook):
+    store = make_store(coded=False)
     put(store, range(2))
+    store.set_codebook(codebook)
     put(store, range(2, ENOUGH))
     before = bytes_on_disk(store.folder)
     with store.lock():
@@ -150,9 +162,10 @@ def test_float32_keeps_all_as_it_was(make_store):
     np.testing.assert_array_equal(features.global_descriptor, exact.global_descriptor)
 
 
-def test_a_photo_is_found_among_compact_and_older_segments(make_store):
-    store = make_store()
+def test_a_photo_is_found_among_compact_and_older_segments(make_store, codebook):
+    store = make_store(coded=False)
     put(store, range(2))
+    store.set_codebook(codebook)
     put(store, range(2, ENOUGH))
     store.save_ann_index()
     with ImageIndex.open(store.folder) as images:

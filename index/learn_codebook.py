@@ -1,0 +1,72 @@
+"""Learn the codebook of a model from photos; see :mod:`index.storage.codebook`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from delg.errors import UsageError
+from delg.extraction.extractor import Extractor
+from delg.images.scan import Photo, scan
+from delg.types import Failure, FloatArray, ImageFeatures, Progress
+from index.settings import COMPACT_FEATURES
+from index.storage.feature_selection import top_k
+from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
+
+# Of each source; more do not make better codes.
+PHOTOS_PER_SOURCE = 300
+# Of those that an index would keep, so that no photo of much texture outweighs others.
+_FEATURES_PER_PHOTO = 50
+
+
+def learn_codebook(
+    extractor: Extractor, sources: Sequence[str | Path], progress: Progress | None = None
+) -> ProductQuantizer:
+    """Learn codes of a model's local descriptors; the same photos give the same codes.
+
+    Args:
+        extractor: the model.
+        sources: photos, or folders of them: like those that the model was trained on. At most
+            :data:`PHOTOS_PER_SOURCE` of each are used, spread evenly.
+        progress: called as ``progress(done, total, failed)`` after every photo.
+
+    Raises:
+        UsageError: a source does not exist, or the photos give too few features.
+    """
+    photos = [photo for source in sources for photo in _spread(scan([source])[0])]
+    samples: list[FloatArray] = []
+    failed = 0
+    results = extractor.extract_many(photo.path for photo in photos)
+    for number, result in enumerate(results, 1):
+        if isinstance(result, Failure):
+            failed += 1
+        else:
+            samples.append(_sample(result))
+        if progress:
+            progress(number, len(photos), failed)
+    count = sum(map(len, samples))
+    if count < MIN_TRAINING_VECTORS:
+        raise UsageError(
+            f"these photos give {count:,} local features; a codebook needs "
+            f"{MIN_TRAINING_VECTORS:,} or more, and some 20,000 are better: name more photos"
+        )
+    return ProductQuantizer.train(np.concatenate(samples))
+
+
+def _spread(photos: list[Photo]) -> list[Photo]:
+    """At most :data:`PHOTOS_PER_SOURCE` of them."""
+    return [photos[number] for number in _evenly_spaced(len(photos), PHOTOS_PER_SOURCE)]
+
+
+def _sample(features: ImageFeatures) -> FloatArray:
+    """Descriptors float32 (at most ``_FEATURES_PER_PHOTO``, d) of features as an index keeps
+    them."""
+    kept = top_k(features.local, COMPACT_FEATURES, max(features.width, features.height))
+    return kept.descriptors[_evenly_spaced(len(kept), _FEATURES_PER_PHOTO)]
+
+
+def _evenly_spaced(total: int, count: int) -> list[int]:
+    """``count`` numbers spread evenly over ``range(total)``, all of them if there are fewer."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()
