@@ -17,7 +17,7 @@ from delg.extraction.aggregation import aggregate
 from delg.extraction.sift import DIM as SIFT_DIM
 from delg.extraction.sift import extract_sift
 from delg.images import pyramid
-from delg.images.decode import ImageError, Source, decode
+from delg.images.decode import IN_MEMORY, ImageError, Source, decode
 from delg.images.geometry import crop_to_box, rotate, rotate_back
 from delg.images.pyramid import Level
 from delg.settings import ImageSettings, ModelSettings
@@ -232,5 +232,5 @@ def _outcome(source: object, future: Future[ImageFeatures]) -> ImageFeatures | F
     try:
         return future.result()
     except ImageError as error:
-        named = "<memory>" if isinstance(source, (bytes, np.ndarray)) else str(source)
+        named = "<memory>" if isinstance(source, IN_MEMORY) else str(source)
         return Failure(named, str(error))

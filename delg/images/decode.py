@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from delg.errors import DelgError
+from delg.errors import DelgError, UsageError
 from delg.forks import shared_lock
 from delg.images.jpeg_end import with_end_marker
 from delg.limits import LimitError, check_scans, decoding_bytes
 from delg.settings import ImageSettings
 
-# Raw bytes of an image file, its path, or pixels: uint8 or uint16, (H, W), (H, W, 3) RGB or
-# (H, W, 4) RGBA.
-Source = str | Path | bytes | np.ndarray
+# The path of an image file, its bytes, the open file (in binary mode), Pillow's image, or pixels:
+# uint8 or uint16, (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+Source = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+)
+# Those that have no name.
+IN_MEMORY = (bytes, bytearray, memoryview, io.IOBase, Image.Image, np.ndarray)
 
 _HAS_AVIF = features.check("avif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", *(("AVIF",) if _HAS_AVIF else ()))
@@ -140,12 +146,12 @@ def _check_work(image: Image.Image, data: bytes, settings: ImageSettings) -> Non
         )
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, in_place: bool = True) -> Image.Image:
     broken = OSError, ValueError, TypeError, KeyError, SyntaxError, ZeroDivisionError
     # Broken EXIF says nothing about the pixels.
     with contextlib.suppress(*broken):
-        # In place, as a photo that stands upright would be copied otherwise.
-        ImageOps.exif_transpose(image, in_place=True)
+        # In place where it may be, as a photo that stands upright would be copied otherwise.
+        return ImageOps.exif_transpose(image, in_place=in_place) or image  # type: ignore[call-overload]
     return image
 
 
@@ -164,27 +170,51 @@ def decode_bytes(
     if not data:
         raise ImageError("the file is empty")
     try:
-        image = _open(data)
-        with image:
-            _check_size(*image.size, settings)
+        with _open(data) as image:
+            _check_size(image.width, image.height, settings)
             _check_work(image, data, settings)
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
             image.load()
             return _to_rgb(_upright(image))
-    except ImageError:
-        raise
-    except Image.DecompressionBombError:
-        raise OversizedError("oversized: its header names more pixels than can be read") from None
-    except UnidentifiedImageError:
-        raise ImageError("not an image of a known format, or its header is damaged") from None
-    except MemoryError:
-        raise ImageError("not enough memory to decode it") from None
     except Exception as error:  # Decoders raise anything on hostile or damaged bytes.
-        mended = with_end_marker(data)
+        reason = _reason(error)
+        mended = with_end_marker(data) if reason is None else None
         if mended is not None:
             return decode_bytes(mended, settings, at_least)
-        raise ImageError(f"truncated or damaged: {error}") from None
+        raise reason or ImageError(f"truncated or damaged: {error}") from None
+
+
+def _reason(error: Exception) -> ImageError | None:
+    """Why an image cannot be decoded, where the error says more than that it is damaged."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, Image.DecompressionBombError):
+        return OversizedError("oversized: its header names more pixels than can be read")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError("not an image of a known format, or its header is damaged")
+    return ImageError("not enough memory to decode it") if isinstance(error, MemoryError) else None
+
+
+def _decode_image(image: Image.Image, settings: ImageSettings) -> NDArray[np.uint8]:
+    """Pillow's image, which stays as it is."""
+    _check_size(image.width, image.height, settings)
+    try:
+        image.load()
+        return np.array(_to_rgb(_upright(image, in_place=False)))
+    except Exception as error:  # As above, where Pillow has read the header only.
+        raise _reason(error) or ImageError(f"truncated or damaged: {error}") from None
+
+
+def _read_file(file: BinaryIO) -> bytes:
+    """The bytes of an open file, from where it stands."""
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:  # What is closed raises a ValueError.
+        raise ImageError(f"cannot be read: {error}") from None
+    if not isinstance(data, bytes):
+        raise UsageError("a photo's file must be opened in binary mode: open(path, 'rb')")
+    return data
 
 
 def is_quick(data: bytes) -> bool:
@@ -199,7 +229,7 @@ def is_quick(data: bytes) -> bool:
         return True
 
 
-def read_bytes(path: str | Path) -> bytes:
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a file.
 
     Raises:
@@ -227,8 +257,8 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
     not the file's name.
 
     Args:
-        source: a path, the bytes of an image file, or pixels (see ``Source``; float pixels are
-            taken as 0 to 1). Pixels are not rotated.
+        source: a path, an open file, the bytes of an image file, Pillow's image, or pixels (see
+            ``Source``; float pixels are taken as 0 to 1). Pixels are not rotated.
         settings: limits.
 
     Returns:
@@ -236,6 +266,7 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
 
     Raises:
         ImageError: empty, truncated, not an image, too large, too small, or unreadable.
+        UsageError: the source is none of these.
     """
     settings = settings or ImageSettings()
     if isinstance(source, np.ndarray):
@@ -243,6 +274,15 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
             raise ImageError(f"pixels of shape {source.shape} are not an image")
         _check_size(source.shape[1], source.shape[0], settings)
         return _array_to_rgb(source)
-    if isinstance(source, bytes):
-        return decode_bytes(source, settings)
-    return decode_bytes(read_bytes(source), settings)
+    if isinstance(source, Image.Image):
+        return _decode_image(source, settings)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return decode_bytes(bytes(source), settings)
+    if isinstance(source, (str, os.PathLike)):
+        return decode_bytes(read_bytes(source), settings)
+    if hasattr(source, "read"):
+        return decode_bytes(_read_file(source), settings)
+    raise UsageError(
+        "a photo is a path, an open file, bytes, Pillow's image or an array of pixels, "
+        f"not {type(source).__name__}"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.errors import UsageError
 from delg.images.decode import ImageError
 from delg.types import Box, FloatArray
 
@@ -21,13 +22,19 @@ def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8],
 
     Raises:
         ImageError: the box has no area inside the photo.
+        UsageError: it is not four numbers.
     """
     height, width = pixels.shape[:2]
-    shown = ",".join(f"{value:g}" for value in box)
-    if not np.isfinite(box).all():
+    try:
+        x, y, box_width, box_height = map(float, box)
+    except (TypeError, ValueError):
+        raise UsageError(f"box {box!r}: must be (x, y, width, height) in pixels") from None
+    numbers = x, y, box_width, box_height
+    shown = ",".join(f"{value:g}" for value in numbers)
+    if not np.isfinite(numbers).all():
         raise ImageError(f"the box {shown} must be four finite numbers")
-    left, top = max(0, round(box[0])), max(0, round(box[1]))
-    right, bottom = min(width, round(box[0] + box[2])), min(height, round(box[1] + box[3]))
+    left, top = max(0, round(x)), max(0, round(y))
+    right, bottom = min(width, round(x + box_width)), min(height, round(y + box_height))
     if right - left < 1 or bottom - top < 1:
         raise ImageError(f"the box {shown} has no area inside the photo of {width}×{height} pixels")
     return pixels[top:bottom, left:right], (left, top)

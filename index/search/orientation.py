@@ -8,14 +8,28 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.errors import UsageError
 from index.search.candidates import Candidate, any_verified, sort_by_score
 
 # "1": the query as it is. "4": also rotated by 90°, 180° and 270°. "auto": rotated when nothing is
 # verified as it is, or when the best match says that it lies on its side.
-Orientations = Literal["auto", "1", "4"]
+Orientations = Literal["auto", "1", "4", 1, 4]
+_CHOICES: dict[str, Literal["auto", "1", "4"]] = {"auto": "auto", "1": "1", "4": "4"}
 # A rotation leads the ranking if its best candidate has this many times the inliers of the best
 # upright one.
 _MIN_INLIER_RATIO = 1.5
+
+
+def parse_orientations(value: Orientations) -> Literal["auto", "1", "4"]:
+    """The choice as text; numbers are accepted.
+
+    Raises:
+        UsageError: it is none of the choices.
+    """
+    chosen = _CHOICES.get(str(value))
+    if chosen is None:
+        raise UsageError(f"orientations={value!r}: must be one of {', '.join(_CHOICES)}")
+    return chosen
 
 
 def further_rotations(upright: Sequence[Candidate], orientations: Orientations) -> tuple[int, ...]:

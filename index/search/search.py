@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
 from delg.images.decode import Source, decode
 from delg.types import Box, ImageFeatures
@@ -21,10 +23,25 @@ from index.search.candidates import (
     shortlist,
     sort_by_score,
 )
-from index.search.orientation import Orientations, further_rotations, merge_rotations
+from index.search.orientation import (
+    Orientations,
+    further_rotations,
+    merge_rotations,
+    parse_orientations,
+)
 from index.search.rerank import Reranker
 from index.storage.store import Store
 from index.verification.reverify import QueryPhoto
+
+
+def _whole_number(name: str, value: int, minimum: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name}={value!r}: must be a whole number") from None
+    if number < minimum:
+        raise UsageError(f"{name}={value!r}: must be {minimum} or more")
+    return number
 
 
 class Search:
@@ -96,6 +113,7 @@ class Search:
 
         Raises:
             ImageError: the box has no area in the query.
+            UsageError: ``k`` is below 1, ``rerank`` below 0, or ``orientations`` is unknown.
         """
         ranked = self._rank(k, rerank, orientations, without)[:k]
         width, height = self._size
@@ -141,7 +159,10 @@ class Search:
         without: Collection[str],
     ) -> list[Candidate]:
         """At least ``k`` candidates, if there are so many, best first."""
+        k = _whole_number("k", k, 1)
         rerank = self._settings.ranking.rerank if rerank is None else rerank
+        rerank = _whole_number("rerank", rerank, 0)
+        orientations = parse_orientations(orientations)
         by_rotation = {0: self._candidates(0, k, rerank, without)}
         if rerank > 0 and self._photo is not None:
             for rotations in further_rotations(by_rotation[0], orientations):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from delg.errors import UsageError
 from delg.images.decode import FORMATS, SUFFIXES, ImageError, decode, decode_bytes, read_bytes
 from delg.settings import ImageSettings
 
@@ -471,3 +472,41 @@ def test_damaged_files_are_refused_in_words(kind: str, data: st.DataObject) -> N
     for where, value in data.draw(st.lists(st.tuples(place, st.integers(0, 255)), max_size=8)):
         bytes_[where] = value
     usable_or_refused(bytes(bytes_[: data.draw(st.just(len(bytes_)) | place)]))
+
+
+def test_a_photo_is_the_same_in_whatever_form_it_is_given(tmp_path, coffee):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(coffee).save(path, quality=90, exif=exif)
+    data, expected = path.read_bytes(), decode(path)
+    assert expected.shape[:2] == coffee.shape[1::-1]
+    with Image.open(path) as opened, path.open("rb") as file:
+        size = opened.size
+        for source in (
+            *(str(path), data, bytearray(data), memoryview(data), io.BytesIO(data), file, opened),
+            *(opened.copy(), memoryview(bytearray(data) * 2)[: len(data)]),
+        ):
+            np.testing.assert_array_equal(decode(source), expected)
+        assert opened.size == size
+    grey = Image.fromarray(coffee).convert("L")
+    np.testing.assert_array_equal(decode(grey), np.asarray(grey.convert("RGB")))
+
+
+def test_what_is_no_photo_says_so(tmp_path):
+    with pytest.raises(UsageError, match=r"a photo is a path, .* not NoneType"):
+        decode(None)
+    with pytest.raises(UsageError, match="binary mode"):
+        decode(io.StringIO("text"))
+    file = io.BytesIO(b"x")
+    file.close()
+    with pytest.raises(ImageError, match="closed file"):
+        decode(file)
+    with pytest.raises(ImageError, match="is empty"):
+        decode(bytearray())
+    Image.new("RGB", (40, 30)).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:60])
+    with Image.open(tmp_path / "cut.png") as cut, pytest.raises(ImageError, match="truncated"):
+        decode(cut)
+    with pytest.raises(ImageError, match="too small"):
+        decode(Image.new("RGB", (4, 4)))

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 from dots import DotModel, Dots, dots, gallery
+from PIL import Image
 
+from delg.errors import UsageError
 from delg.images.decode import ImageError
 from index import ImageIndex
 from index.verification.geometric import transform_points
@@ -177,3 +179,30 @@ def test_the_keys_of_a_hit_as_json(images):
         "transform",
     ]
     assert np.array(first["transform"]).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"k": 0}, "k=0: must be 1 or more"),
+        ({"k": -3}, "k=-3: must be 1 or more"),
+        ({"k": 2.5}, r"k=2\.5: must be a whole number"),
+        ({"rerank": -1}, "rerank=-1: must be 0 or more"),
+        ({"orientations": 3}, "orientations=3: must be one of auto, 1, 4"),
+        ({"orientations": True}, "orientations=True"),
+        ({"box": (1, 2, 3)}, r"box \(1, 2, 3\): must be \(x, y, width, height\)"),
+        ({"box": "1,2,3,4"}, "must be"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(real_index, real_photos, values, message):
+    with pytest.raises(UsageError, match=message):
+        real_index.query(real_photos / "cat.jpg", **values)
+
+
+def test_numbers_are_accepted_in_any_type_and_photos_in_any_form(real_index, real_photos):
+    path = real_photos / "cat.jpg"
+    with Image.open(path) as photo:
+        hits = real_index.query(photo, k=np.int64(2), rerank=np.int32(3), orientations=4)
+    text = real_index.query(bytearray(path.read_bytes()), k=2, rerank=3, orientations="4")
+    assert [hit.as_json() for hit in hits] == [hit.as_json() for hit in text]
+    assert len(hits) == 2 and hits[0].id == "cat.jpg"
