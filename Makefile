@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench soak clean
 
 # The stamp is younger than the files that say what to install.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -47,6 +47,12 @@ docs: $(VENV)/installed-docs
 # `delg eval speed --baseline` takes longer and measures more.
 bench: $(VENV)/installed
 	$(BIN)/delg eval speed --quick --baseline
+
+# Reliability: kills, full disks, damaged and hostile files, races, attacks on the server; each
+# stage for SECONDS.
+SECONDS ?= 300
+soak: $(VENV)/installed-dev
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python tests/soak/run.py --seconds $(SECONDS)
 
 clean:
 	rm -rf $(VENV) demo-output site build dist *.egg-info
