@@ -50,7 +50,7 @@ def learn_codebook(
     if count < MIN_TRAINING_VECTORS:
         raise UsageError(
             f"these photos give {count:,} local features; a codebook needs "
-            f"{MIN_TRAINING_VECTORS:,} or more, and some 20,000 are better: name more photos"
+            f"{MIN_TRAINING_VECTORS:,} or more, and ten times as many are better: name more photos"
         )
     return ProductQuantizer.train(np.concatenate(samples))
 

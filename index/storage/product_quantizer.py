@@ -26,10 +26,10 @@ from index.verification.int8_matmul import INT8_SCALE
 CENTROIDS = 256
 # At most: bytes per descriptor, and components kept for each of them.
 CODE_BYTES = 16
-_GROUP_WIDTH = 5
+_GROUP_WIDTH = 6
 # Fewer descriptors are too few to learn from; more than the maximum do not help.
-MIN_TRAINING_VECTORS, MAX_TRAINING_VECTORS = 4_000, 20_000
-_KMEANS_ITERATIONS = 8
+MIN_TRAINING_VECTORS, MAX_TRAINING_VECTORS = 4_000, 50_000
+_KMEANS_ITERATIONS = 16
 _TINY = 1e-12
 
 
