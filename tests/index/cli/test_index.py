@@ -146,7 +146,7 @@ def test_compacting_frees_space_and_changes_the_shortlist_for_good(place, run):
     (place / "sq8.yaml").write_text("shortlist: {kind: sq8}\nranking: {rerank: 7}\n")
     done = run("index", "compact", "--index", "i", "--config", "sq8.yaml", cwd=place)
     freed, words = done.stdout.split(" bytes freed; ")
-    assert int(freed.replace(",", "")) > 10_000
+    assert int(freed.replace(",", "")) > 9_000  # 380 features of 21 bytes and 768 numbers of two
     assert (done.returncode, words) == (0, "search index: exhaustive, 1 byte per component (sq8)\n")
     shown = run("index", "info", "--index", "i", cwd=place)
     assert '{"shortlist": {"kind": "sq8"}, "ranking": {"rerank": 7}}' in shown.stdout
