@@ -14,6 +14,7 @@ from typing import Any
 from delg.errors import UsageError
 from delg.files import make_folder
 from delg.types import Progress
+from eval.answers import forget_answers
 from eval.benchmark import Benchmark
 from eval.run import BASELINES_FOLDER, Run, environment_info
 from eval.run_queries import (
@@ -83,6 +84,9 @@ def evaluate(
 ) -> Iterator[list[EvalResult]]:
     """Run the benchmark, then the baselines.
 
+    Answers are kept in the output folder until the context ends without an error, so that the same
+    call continues where another was stopped.
+
     Args:
         benchmark: gallery, queries and truth.
         config: what to evaluate.
@@ -93,7 +97,7 @@ def evaluate(
 
     Raises:
         UsageError: the configuration does not fit the benchmark or the index.
-        DelgError: a photo of the gallery cannot be read.
+        DelgError: no photo of the gallery can be read.
     """
     unknown = sorted(set(config.baselines) - set(BASELINES))
     if unknown:
@@ -102,15 +106,20 @@ def evaluate(
         folder = Path(temporary) if config.out is None else config.out
         make_folder(folder)
 
+        failed: dict[str, str] = {}
+
         def make_engine(model: str | None, index: Path, prefix: str) -> Engine:
             with progress(f"{prefix}gallery") as report:
-                images = index_gallery(benchmark, index, model, config.overrides, report)
+                images, unreadable = index_gallery(
+                    benchmark, index, model, config.overrides, report
+                )
+            failed.update(unreadable)
             distractors = _distractors(benchmark, config, images, folder, prefix, progress)
             return Engine(images, distractors, config.rerank, config.orientations)
 
         def measure(engine: Engine, baseline: str = "") -> EvalResult:
             subfolder = f"{BASELINES_FOLDER}/{baseline}" if baseline else ""
-            return _evaluate(benchmark, engine, progress, subfolder)
+            return _evaluate(benchmark, engine, failed, progress, folder, subfolder)
 
         engine = make_engine(config.model, config.index or folder / "gallery.index", "")
         results = [measure(engine)]
@@ -123,21 +132,32 @@ def evaluate(
                 brute_force = replace(sift, rerank=len(sift.images))
                 results.append(measure(brute_force, "sift-brute-force"))
         yield results
+        for result in results:
+            forget_answers(folder / result.subfolder)
 
 
 def _evaluate(
-    benchmark: Benchmark, engine: Engine, progress: ProgressFactory, subfolder: str
+    benchmark: Benchmark,
+    engine: Engine,
+    failed: Mapping[str, str],
+    progress: ProgressFactory,
+    folder: Path,
+    subfolder: str,
 ) -> EvalResult:
+    """Run the queries on the gallery without the photos that ``failed``; see :func:`evaluate`."""
     started = time.monotonic()
+    gallery = tuple(photo for photo in benchmark.gallery if photo.id not in failed)
+    benchmark = replace(benchmark, gallery=gallery)
     title = _title(engine)
     with progress(f"{title}: queries") as report:
-        results = run_queries(benchmark, engine, report)
+        results = run_queries(benchmark, engine, report, folder / subfolder)
     metadata = {
         "queries": len(benchmark.queries),
         "gallery": len(benchmark.gallery),
         "engine": engine.metadata(),
         "query_ms": _latency(results.milliseconds),
         "failed_queries": results.failed,
+        "failed_gallery": dict(failed),
         "seconds": round(time.monotonic() - started, 2),
         **environment_info(),
     }

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from delg.errors import UsageError
+from delg.errors import DelgError, UsageError
 from delg.files import make_folder, write_text
 from delg.paths import is_file
 from eval.benchmark import (
@@ -128,6 +128,30 @@ def load_run(folder: Path) -> Run:
         raise UsageError(f"{folder}: not a run, or a damaged one ({reason})") from None
     except (LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not a run, or a damaged one ({error!r})") from None
+
+
+def check_output(folder: Path | None, overwrite: bool) -> None:
+    """Refuse a folder that holds a complete run; with ``overwrite``, remove the run.
+
+    Args:
+        folder: for a new run; None is no folder.
+
+    Raises:
+        UsageError: it holds a run, which is not to be overwritten.
+        DelgError: the run cannot be removed.
+    """
+    if folder is None or not is_run(folder):
+        return
+    if not overwrite:
+        raise UsageError(
+            f"--out {folder}: holds a complete run; choose another folder, or give --overwrite"
+        )
+    try:
+        for path in (folder, *baselines(folder)):
+            for name in (METRICS_FILE, PREDICTIONS_FILE, BENCHMARK_FILE, REPORT_FILE):
+                (path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise DelgError(f"{folder}: cannot be overwritten: {error.strerror}") from None
 
 
 def is_run(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError
 from delg.settings import parse
 from delg.types import Progress
+from eval.answers import Answer, answer_log
 from eval.benchmark import ALL_QUERIES, Benchmark, QueryPhoto, RevisitedTruth
 from eval.metrics import DIFFICULTIES, revisited_split
 from eval.predictions import Predictions, truncate
@@ -85,7 +86,7 @@ def index_gallery(
     model: str | None,
     overrides: Mapping[str, Any],
     progress: Progress | None = None,
-) -> ImageIndex:
+) -> tuple[ImageIndex, dict[str, str]]:
     """Create the index of a benchmark's gallery, or bring it up to date.
 
     Args:
@@ -95,21 +96,31 @@ def index_gallery(
         overrides: settings by section and key; an existing index does not store them.
         progress: called as ``progress(done, total, failed)``.
 
+    Returns:
+        The index, and id -> reason of the photos that cannot be read. Nothing finds them, so a
+        query that they are right for misses them.
+
     Raises:
         UsageError: the index was made by another model.
-        DelgError: a photo of the gallery cannot be read: the benchmark would not be the same.
+        DelgError: no photo of the gallery can be read.
     """
     settings = parse(IndexSettings, dict(overrides), "settings")
     images = ImageIndex.open_or_create(folder, model, settings=settings)
     images.configure(dict(overrides))
     added = images.add(benchmark.gallery, progress=progress)
-    if added.failed:
+    reasons = {failure.path: failure.reason for failure in added.failed}
+    failed = {
+        photo.id: reasons[str(photo.path.absolute())]
+        for photo in benchmark.gallery
+        if str(photo.path.absolute()) in reasons
+    }
+    if failed and len(failed) == len(benchmark.gallery):
         first = added.failed[0]
         raise DelgError(
-            f"{len(added.failed)} of the gallery's {len(benchmark.gallery)} photos cannot be read, "
+            f"none of the gallery's {len(failed):,} photos can be read, "
             f"the first is {first.path}: {first.reason}"
         )
-    return images
+    return images, failed
 
 
 def check_distractors(benchmark: Benchmark, distractors: Iterable[ImageIndex]) -> None:
@@ -127,7 +138,10 @@ def check_distractors(benchmark: Benchmark, distractors: Iterable[ImageIndex]) -
 
 
 def run_queries(
-    benchmark: Benchmark, engine: Engine, progress: Progress | None = None
+    benchmark: Benchmark,
+    engine: Engine,
+    progress: Progress | None = None,
+    folder: Path | None = None,
 ) -> QueryResults:
     """Run all queries of a benchmark.
 
@@ -135,26 +149,66 @@ def run_queries(
         benchmark: its queries are run.
         engine: with the gallery's index.
         progress: called as ``progress(done, total, failed)`` after each query.
+        folder: of the run, where answers are kept until it is complete, so that the same call
+            continues after an interruption; see :mod:`eval.answers`.
     """
     foreign_ids = ids_outside_gallery(benchmark, engine)
-    lists = DIFFICULTIES if benchmark.protocol == "revisited" else (ALL_QUERIES,)
-    rankings: dict[str, dict[str, Ranking]] = {name: {} for name in lists}
+    rankings: dict[str, dict[str, Ranking]] = {name: {} for name in _lists(benchmark)}
     labels: dict[str, tuple[str, float] | None] = {}
     results = QueryResults(Predictions(rankings, labels))
-    for number, query in enumerate(benchmark.queries, 1):
-        started = time.perf_counter()
-        try:
-            for name, ranking in _rankings(benchmark, engine, query, foreign_ids):
+    with answer_log(folder, _question(benchmark, engine)) as log:
+        for number, query in enumerate(benchmark.queries, 1):
+            answer = log.known.get(query.id)
+            if answer is None:
+                answer = _answer(benchmark, engine, query, foreign_ids)
+                log.add(query.id, answer)
+            if answer.failure:
+                results.failed[query.id] = answer.failure
+            else:
+                results.milliseconds.append(answer.milliseconds)
+            for name, ranking in answer.rankings.items():
                 rankings[name][query.id] = ranking
-        except ImageError as error:
-            results.failed[query.id] = str(error)
-        else:
-            results.milliseconds.append((time.perf_counter() - started) * 1000)
-        if benchmark.protocol == "recognition" and query.id in rankings[ALL_QUERIES]:
-            labels[query.id] = recognise(rankings[ALL_QUERIES][query.id], benchmark.labels)
-        if progress:
-            progress(number, len(benchmark.queries), len(results.failed))
+            if benchmark.protocol == "recognition" and query.id in rankings[ALL_QUERIES]:
+                labels[query.id] = recognise(rankings[ALL_QUERIES][query.id], benchmark.labels)
+            if progress:
+                progress(number, len(benchmark.queries), len(results.failed))
     return results
+
+
+def _answer(
+    benchmark: Benchmark, engine: Engine, query: QueryPhoto, foreign_ids: frozenset[str]
+) -> Answer:
+    started = time.perf_counter()
+    try:
+        rankings = dict(_rankings(benchmark, engine, query, foreign_ids))
+    except ImageError as error:
+        return Answer(failure=str(error))
+    return Answer(rankings, milliseconds=(time.perf_counter() - started) * 1000)
+
+
+def _question(benchmark: Benchmark, engine: Engine) -> list[object]:
+    """All that answers depend on, as plain values."""
+    queries = [
+        [query.id, str(query.path), query.box, *_file_stamp(query.path)]
+        + [sorted(excluded_ids(benchmark, query, name)) for name in _lists(benchmark)]
+        for query in benchmark.queries
+    ]
+    states = [[index.generation, index.ids()] for index in (engine.images, *engine.distractors)]
+    gallery = [photo.id for photo in benchmark.gallery]
+    return [benchmark.name, benchmark.depth, queries, gallery, states, engine.metadata()]
+
+
+def _file_stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return 0, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _lists(benchmark: Benchmark) -> tuple[str, ...]:
+    """Names of the rankings that each query gets."""
+    return DIFFICULTIES if benchmark.protocol == "revisited" else (ALL_QUERIES,)
 
 
 def ids_outside_gallery(benchmark: Benchmark, engine: Engine) -> frozenset[str]:

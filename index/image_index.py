@@ -438,6 +438,11 @@ class ImageIndex:
         """Whether it holds nothing, not even a photo that failed."""
         return not next(self._store.catalog.images(), None)
 
+    @property
+    def generation(self) -> int:
+        """Counts the changes of what can be found; equal numbers mean the same images."""
+        return self._store.catalog.generation
+
     def ids(self) -> list[str]:
         """Ids of the images that can be found."""
         return self._store.catalog.ids(self._store.searchable())

@@ -39,6 +39,10 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder for metrics.json, predictions and report.html.")
 ]
 
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a complete run in the folder of --out.")
+]
+
 
 @dataclass(frozen=True)
 class CommonOptions:
@@ -52,6 +56,7 @@ class CommonOptions:
     config: Config = None
     baseline: Baseline = None
     out: Out = None
+    overwrite: Overwrite = False
     as_json: AsJson = False
 
 
@@ -74,10 +79,14 @@ def engine_command(function: Callable[..., None]) -> Callable[..., None]:
 
     def command(**values: Any) -> None:
         common = CommonOptions(**{p.name: values.pop(p.name) for p in shared})
+        from eval.run import check_output
+
+        check_output(common.out, common.overwrite)
         failed: dict[str, str] = {}
 
         def evaluate(benchmark: Benchmark) -> Run:
             run = _evaluate(benchmark, common)
+            failed.update(run.metadata["failed_gallery"])
             failed.update(run.metadata["failed_queries"])
             return run
 
@@ -118,9 +127,10 @@ def _evaluate(benchmark: Benchmark, common: CommonOptions) -> Run:
         if out is not None:
             from eval.reports.match_drawings import draw_best_and_worst
 
-            for result in results:
-                save_run(out / result.subfolder, result.run)
             write_report_of(out, runs, draw_best_and_worst(benchmark, results[0]))
+            # The main run makes the folder complete.
+            for result in reversed(results):
+                save_run(out / result.subfolder, result.run)
     print_runs(runs, common.as_json)
     return runs[0]
 

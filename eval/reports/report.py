@@ -39,6 +39,11 @@ EACH = 10
 # As many as runs store paths of.
 HITS = 10
 MAX_FAILURES = 20
+# By the key of the metadata: which photos failed, and what that means.
+_FAILURES = {
+    "failed_queries": ("Queries", "They score 0."),
+    "failed_gallery": ("Photos of the gallery", "Queries that they are right for miss them."),
+}
 MATCHES_SIDE = 1200
 _PRECISIONS = (0.5, 0.8, 0.9, 0.95, 0.99)
 
@@ -108,7 +113,10 @@ def render_report(runs: Sequence[Run], matches: Sequence[MatchPicture] = ()) -> 
         table=recognition_table(run) if recognition else retrieval_table(runs),
         recognition=recognition,
         matches=[(match, _page_drawing(match)) for match in matches],
-        failures=list(run.metadata.get("failed_queries", {}).items()),
+        failures=[
+            (kind, effect, list(run.metadata.get(key, {}).items()))
+            for key, (kind, effect) in _FAILURES.items()
+        ],
         max_failures=MAX_FAILURES,
     )
 

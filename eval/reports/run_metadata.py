@@ -12,8 +12,8 @@ from eval.run import Run
 ABSENT = "–"
 # Times differ between any two runs.
 _TIMES = ("finished", "seconds", "query_ms")
-# Reasons by query: here only their number.
-_COUNTED = "failed_queries"
+# Reasons by photo: here only their number.
+_COUNTED = ("failed_queries", "failed_gallery")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def flatten(metadata: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in metadata.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and name == _COUNTED:
+        if isinstance(value, Mapping) and name in _COUNTED:
             flat[name] = str(len(value))
         elif isinstance(value, Mapping):
             flat |= flatten(value, f"{name}.")

@@ -49,7 +49,9 @@ def writer(format_name: str) -> Callable[[Path, Features, FeatureSource], int]:
 
 
 def read(
-    paths: Sequence[Path], format_name: str | None = None
+    paths: Sequence[Path],
+    format_name: str | None = None,
+    count: Callable[[int], None] = lambda total: None,
 ) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """The model that the files name, and the features of each photo.
 
@@ -57,6 +59,7 @@ def read(
         paths: files or folders of one format; photos with the same id in several are put together,
             so that local and global features may come from different files.
         format_name: of ``FORMATS``; None goes by the first path.
+        count: called with the number of photos before the first one is given.
 
     Raises:
         UsageError: a path does not exist, or does not show its format.
@@ -69,7 +72,7 @@ def read(
     # The reader tells this engine's own HDF5 from hloc's by its attributes.
     format_name = "hloc" if format_name == "hdf5" else format_name
     _check(format_name)
-    return import_module(_MODULES[format_name]).read(paths)
+    return import_module(_MODULES[format_name]).read(paths, count)
 
 
 def _check(format_name: str) -> None:

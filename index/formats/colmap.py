@@ -12,7 +12,7 @@ keypoints are this engine's addition. Of keypoints with more than two columns th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -63,7 +63,9 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: Fea
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
+def read(
+    paths: Sequence[Path], count: Callable[[int], None] = lambda total: None
+) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     for path in paths:
         for name in _FILES.values():
@@ -72,11 +74,13 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
                     source = FeatureSource(
                         read_text(file.attrs, "model"), read_text(file.attrs, "fingerprint")
                     )
-                return source, _photos(paths)
+                return source, _photos(paths, count)
     raise DelgError(f"{paths[0]}: holds none of {', '.join(_FILES.values())}")
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
+def _photos(
+    paths: Sequence[Path], count: Callable[[int], None]
+) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         files = [
             (kind, stack.enter_context(open_hdf5(path / name)))
@@ -89,6 +93,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
             if kind in ("keypoints", "global_descriptor"):
                 names = (name for name, item in walk(file) if isinstance(item, h5py.Dataset))
                 ids |= dict.fromkeys(names)
+        count(len(ids))
         for image_id in ids:
             try:
                 yield _photo(image_id, files)

@@ -9,7 +9,7 @@ two photos differ in nothing else, the suffix stays. Photos of which only ``.del
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -49,12 +49,16 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: Fea
     return len(names)
 
 
-def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
+def read(
+    paths: Sequence[Path], count: Callable[[int], None] = lambda total: None
+) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`; a file stands for all files of its photo."""
-    return FeatureSource(), _photos(paths)
+    return FeatureSource(), _photos(paths, count)
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
+def _photos(
+    paths: Sequence[Path], count: Callable[[int], None]
+) -> Iterator[ParsedFeatures | Failure]:
     photos: dict[str, dict[str, Path]] = {}
     closed: list[Failure] = []
     for path in paths:
@@ -69,6 +73,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
         raise FeatureFileError(
             f"{paths[0]}: holds no file that ends in {GLOBAL}, {LOCAL} or {DELF}"
         )
+    count(len(closed) + len(photos))
     yield from closed
     for name, by_suffix in photos.items():
         try:

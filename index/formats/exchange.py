@@ -172,27 +172,35 @@ def import_features(
         DelgError: a file as a whole cannot be read.
     """
     folders = _PhotoFolders(photos)
-    entries = with_pyramid_scales(read(sources, format_name)[1], pyramid, str(sources[0]))
+    total = 0
+
+    def count(photos: int) -> None:
+        nonlocal total
+        total = photos
+
+    parsed_photos = read(sources, format_name, count)[1]
+    entries = with_pyramid_scales(parsed_photos, pyramid, str(sources[0]))
     failed: list[Failure] = []
     images: list[ImageRow] = []
     batch: list[ImageFeatures] = []
     added = with_photo = guessed = 0
     for number, parsed in enumerate(entries, 1):
-        if isinstance(parsed, Failure):
-            failed.append(parsed)
-            continue
+        name = parsed.path if isinstance(parsed, Failure) else parsed.id
         try:
+            if isinstance(parsed, Failure):
+                raise BadFeaturesError(parsed.reason)
             row, size = folders.row(parsed.id)
             features = as_image_features(parsed, spec, size)
         except (BadFeaturesError, ImageError) as error:
-            failed.append(Failure(parsed.id, str(error)))
+            failed.append(Failure(name, str(error)))
             continue
+        finally:
+            if progress:
+                progress(number, total, len(failed))
         images.append(replace(row, width=features.width, height=features.height))
         batch.append(features)
         added, with_photo = added + 1, with_photo + bool(row.path)
         guessed += parsed.size is None and size is None
-        if progress:
-            progress(number, number, len(failed))
         if len(images) >= store.settings.store.segment_images:
             store.commit(images, batch)
             images, batch = [], []

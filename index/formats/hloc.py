@@ -15,7 +15,7 @@ are recognised and read as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -53,14 +53,18 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: Fea
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
+def read(
+    paths: Sequence[Path], count: Callable[[int], None] = lambda total: None
+) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     with open_hdf5(paths[0]) as file:
         source = FeatureSource(read_text(file.attrs, "model"), read_text(file.attrs, "fingerprint"))
-    return source, _photos(paths)
+    return source, _photos(paths, count)
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
+def _photos(
+    paths: Sequence[Path], count: Callable[[int], None]
+) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         files = [stack.enter_context(open_hdf5(path)) for path in paths]
         ids: dict[str, None] = {}
@@ -70,6 +74,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
                 for name, item in walk(file)
                 if isinstance(item, h5py.Group) and any(dataset in item for dataset in NAMES)
             )
+        count(len(ids))
         for image_id in ids:
             groups = [find(file, form) for file in files for form in name_forms(image_id)]
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -55,7 +55,9 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: Fea
     return count
 
 
-def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
+def read(
+    paths: Sequence[Path], count: Callable[[int], None] = lambda total: None
+) -> tuple[FeatureSource, Iterator[ParsedFeatures | Failure]]:
     """See :func:`index.formats.read`."""
     with _open_archive(paths[0]) as archive:
         try:
@@ -63,7 +65,7 @@ def read(paths: Sequence[Path]) -> tuple[FeatureSource, Iterator[ParsedFeatures 
             source = FeatureSource(str(comment["model"]), str(comment["fingerprint"]))
         except (ValueError, KeyError, TypeError):
             source = FeatureSource()
-    return source, _photos(paths)
+    return source, _photos(paths, count)
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
@@ -73,7 +75,9 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
         raise FeatureFileError(f"{path}: not a readable .npz archive ({error})") from None
 
 
-def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
+def _photos(
+    paths: Sequence[Path], count: Callable[[int], None]
+) -> Iterator[ParsedFeatures | Failure]:
     with ExitStack() as stack:
         photos: dict[str, dict[str, tuple[zipfile.ZipFile, zipfile.ZipInfo]]] = {}
         for path in paths:
@@ -82,6 +86,7 @@ def _photos(paths: Sequence[Path]) -> Iterator[ParsedFeatures | Failure]:
                 image_id, _, name = entry.filename.removesuffix(_SUFFIX).rpartition("/")
                 if image_id and name in (*NAMES, "size"):
                     photos.setdefault(image_id, {})[name] = archive, entry
+        count(len(photos))
         for image_id, entries in photos.items():
             try:
                 arrays = {name: _read_array(name, *entry) for name, entry in entries.items()}

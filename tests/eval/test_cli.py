@@ -318,3 +318,36 @@ def test_a_mistake_in_the_settings_is_told_before_libraries_are_loaded(tmp_path)
     loaded, stderr = run_and_list_modules(tmp_path, *commands)
     assert stderr.count("wrong.yaml: matching.ration") == stderr.count("exit code 2") == 3
     assert not loaded
+
+
+def test_a_complete_run_is_overwritten_only_if_asked_for(measured, run, tmp_path):
+    folder, _ = measured
+    shutil.copytree(folder / "run", tmp_path / "run")
+    words = ("eval", "folders", folder / "photos", "--out", "run", "--rerank", "0", "--json")
+    before = (tmp_path / "run" / "metrics.json").read_bytes()
+    done = run(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--out run: holds a complete run; choose another folder" in done.stderr
+    assert (tmp_path / "run" / "metrics.json").read_bytes() == before
+    done = run(*words, "--overwrite", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["engine"]["rerank"] == 0
+    # Nothing of the old run is left beside the new one.
+    assert not list((tmp_path / "run" / "baselines").rglob("metrics.json"))
+    assert not (tmp_path / "run" / "answers.part").exists()
+
+
+def test_a_broken_photo_of_the_gallery_is_reported_and_left_out(measured, run, tmp_path):
+    shutil.copytree(measured[0] / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "rotten.jpg").write_bytes(b"no photo")
+    (tmp_path / "queries").mkdir()
+    shutil.copy(tmp_path / "photos" / "chelsea" / "part.jpg", tmp_path / "queries" / "q.jpg")
+    (tmp_path / "t.csv").write_text("query,relevant\nq.jpg,chelsea/whole.jpg\nq.jpg,rotten.jpg\n")
+    words = ("--gallery", "photos", "--queries", "queries", "--truth", "t.csv", "--json")
+    done = run("eval", "queries", *words, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "failed: rotten.jpg: not an image of a known format" in done.stderr
+    [result] = lines(done)
+    assert list(result["failed_gallery"]) == ["rotten.jpg"]
+    assert 0 < result["metrics"]["all"]["mAP@100"] < 1
+    assert "rotten.jpg" in (tmp_path / "run" / "report.html").read_text()

@@ -1,13 +1,22 @@
 """A whole evaluation: the run, its baselines, its files."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
+import dot_benchmarks
+import numpy as np
 import pytest
 from dot_benchmarks import folders, gallery, recognition, revisited
 
 from delg.errors import DelgError, UsageError
 from delg.types import Progress
+from eval import run_queries
 from eval.benchmark import Benchmark
 from eval.evaluate import BASELINES, EvalConfig, EvalResult, evaluate
 from eval.run import Run, load_run, rescore, save_run
@@ -95,11 +104,96 @@ def test_an_index_of_another_model_is_an_error(tmp_path, model):
         run(benchmark, "sift", index=tmp_path / "i")
 
 
-def test_a_broken_photo_of_the_gallery_is_an_error(tmp_path, model):
+def test_a_broken_photo_of_the_gallery_is_a_fact_and_a_miss(tmp_path, model):
     benchmark = folders(tmp_path / "f")
+    queries = tuple(query for query in benchmark.queries if query.id != "0/a.png")
+    benchmark = replace(benchmark, queries=queries)
     benchmark.gallery[0].path.write_bytes(b"no photo")
-    with pytest.raises(DelgError, match=r"0/a\.png"):
-        run(benchmark, model)
+    result = main(benchmark, model)
+    assert list(result.metadata["failed_gallery"]) == ["0/a.png"]
+    assert result.metadata["gallery"] == 8
+    # Of the two right photos of each query of this thing, one can be found.
+    scores = result.scores.queries["all"]
+    assert scores["0/b.png"]["AP@100"] == scores["0/c.png"]["AP@100"] == 0.5
+    assert scores["1/a.png"]["AP@100"] == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import index.index_model
+from dots import DotModel
+from dot_benchmarks import {kind}
+import eval.run_queries as module
+from eval.evaluate import EvalConfig, evaluate
+from test_evaluate import quiet
+
+index.index_model.load_model = lambda name, *_: DotModel(Path(name))
+answer, left = module._answer, [2]
+
+def answer_or_die(*values):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer(*values)
+
+module._answer = answer_or_die
+with evaluate({kind}(Path({folder!r})), EvalConfig(model={model!r}, out=Path({out!r})), quiet):
+    pass
+"""
+
+
+@pytest.mark.parametrize("benchmark", [folders, recognition])
+def test_a_killed_run_continues_and_ends_as_one_that_was_not(
+    tmp_path, model, monkeypatch, benchmark
+):
+    asked = benchmark(tmp_path / "f")
+    paths = [str(Path(__file__).parent), str(Path(dot_benchmarks.__file__).parent)]
+    code = KILLED.format(
+        paths=paths, kind=benchmark.__name__, folder=str(tmp_path / "f"), model=model,
+        out=str(tmp_path / "run"),
+    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(Path(run_queries.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    answers = tmp_path / "run" / "answers.part"
+    # The kill may also cut a line.
+    answers.write_bytes(answers.read_bytes()[:-3])
+    count = 0
+    answer = run_queries._answer
+
+    def counted(*values):
+        nonlocal count
+        count += 1
+        return answer(*values)
+
+    monkeypatch.setattr(run_queries, "_answer", counted)
+    continued = main(asked, model, out=tmp_path / "run")
+    assert count == len(asked.queries) - 1
+    assert not answers.exists()
+    uninterrupted = main(asked, model, out=tmp_path / "other")
+    save_run(tmp_path / "run", continued)
+    save_run(tmp_path / "other", uninterrupted)
+    assert continued.scores == uninterrupted.scores
+    files = [(tmp_path / name / "predictions.npz") for name in ("run", "other")]
+    with np.load(files[0]) as ours, np.load(files[1]) as theirs:
+        assert set(ours) == set(theirs)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_answers_to_another_question_are_not_used(tmp_path, model):
+    benchmark = folders(tmp_path / "f")
+    with (
+        pytest.raises(ZeroDivisionError),
+        evaluate(benchmark, EvalConfig(model=model, out=tmp_path / "run"), quiet),
+    ):
+        raise ZeroDivisionError
+    assert (tmp_path / "run" / "answers.part").exists()
+    changed = main(benchmark, model, out=tmp_path / "run", rerank=0)
+    assert changed.scores == main(benchmark, model, rerank=0).scores
+    assert not any(r.verified.any() for r in changed.predictions.rankings["all"].values())
 
 
 def test_queries_that_fail_are_facts_of_the_run(tmp_path, model):

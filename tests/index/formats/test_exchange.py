@@ -40,7 +40,12 @@ def imported(folder: Path, sources: list[Path], photos: Path | None = None, name
 def test_an_index_comes_back_out_of_its_own_export(kind, filled, photos, tmp_path) -> None:
     out = tmp_path / OUT[kind]
     assert filled.export(out, kind) == 12
-    images, report = imported(tmp_path / "i", [out], photos)
+    numbers: list[tuple[int, int, int]] = []
+    spec = read_spec([out], None, "theirs")
+    images = ImageIndex.create_for_features(tmp_path / "i", spec, EXACT)
+    report = images.import_from([out], None, [photos], lambda *now: numbers.append(now))
+    # From the first photo on it is known how many there are.
+    assert numbers == [(number, 12, 0) for number in range(1, 13)]
     assert (report.added, report.with_photo, report.guessed, report.failed) == (12, 12, 0, [])
     assert images.check().problems == []
     before, after = contents(filled.path), contents(images.path)
