@@ -1,24 +1,18 @@
 """The catalog: one SQLite file that says what is in the index.
 
 Readers hold a read transaction for as long as they live, so they see one state however much
-another process adds meanwhile (write-ahead logging keeps the old pages for them). A reader that may
-not write into the folder shares the files of the log while a writer has them there; without them
-it reads a copy, as nothing would keep its pages from a writer that comes later.
+another process adds meanwhile (write-ahead logging keeps the old pages for them).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import sqlite3
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +21,7 @@ from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
 from delg.forks import keep_forever
 from delg.paths import exists, name_forms
+from index.storage.catalog_connection import connect, file_stamp
 from index.storage.catalog_tables import (
     IMAGE_COLUMNS,
     SCHEMA,
@@ -43,8 +38,6 @@ _RANGE_SCAN_GAP = 4
 _KEYS_AT_ONCE = 500
 # SQLite's messages where the file itself is damaged, or none of ours.
 _DAMAGED = re.compile("malformed|not a database|no such (table|column)|unsupported file format")
-# How often a copy is tried while writers come and go, and seconds between.
-_COPIES, _PAUSE = 20, 0.05
 
 
 class CatalogError(DelgError):
@@ -57,6 +50,16 @@ def _image_row(values: Sequence) -> ImageRow:
         return ImageRow(**{**columns, "metadata": json.loads(columns["metadata"])})
     except ValueError as error:
         raise CatalogError(f"the catalog's entry of {columns['id']} is damaged ({error})") from None
+
+
+def _odd(values: Sequence) -> object:
+    """The value that SQLite cannot take."""
+    for value in values:
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            return value
+    return max((value for value in values if isinstance(value, int)), key=abs, default="")
 
 
 class Catalog:
@@ -73,93 +76,24 @@ class Catalog:
         self.path = folder / FILE
         if not exists(self.path):
             raise CatalogError(f"{folder}: no index there (it has no {FILE})")
-        # Of the files that the connection reads a copy of.
-        self._copied: tuple | None = None
+        self._connect()
+        self.refresh()
+        if self.meta("format") != str(FORMAT):
+            raise CatalogError(
+                f"{self.path}: format {self.meta('format')}, this version reads {FORMAT}"
+            )
+
+    def _connect(self) -> None:
         try:
-            self._db = self._connect()
-            self.refresh()
-            if self.meta("format") != str(FORMAT):
-                raise CatalogError(
-                    f"{self.path}: format {self.meta('format')}, this version reads {FORMAT}"
-                )
-        except sqlite3.Error as error:
+            connection = connect(self.path)
+        except (sqlite3.Error, OSError) as error:
             raise self._failed(error) from None
-
-    def _connect(self) -> sqlite3.Connection:
-        self._copied = None
-        if os.access(self.path.parent, os.W_OK):
-            with contextlib.suppress(sqlite3.OperationalError):
-                return self._connect_as("rw")
-            # A full disk has no room for the log's files.
-        for _ in range(_COPIES):
-            if all(exists(self.path.with_name(FILE + suffix)) for suffix in ("-wal", "-shm")):
-                with contextlib.suppress(sqlite3.OperationalError):
-                    return self._connect_as("ro")
-            stamp = self._stamp()
-            copy = self._copy()
-            if self._stamp() == stamp:
-                self._copied = stamp
-                return copy
-            # A writer came while it was copied.
-            copy.close()
-            time.sleep(_PAUSE)
-        raise CatalogError(f"{self.path}: changes too fast to be read without writing; try again")
-
-    def _stamp(self) -> tuple:
-        """Differs after every change of the files."""
-        stamp: list[tuple[int, int, int] | None] = []
-        for suffix in ("", "-wal"):
-            try:
-                stat = self.path.with_name(FILE + suffix).stat()
-                stamp.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-            except OSError:
-                stamp.append(None)
-        return tuple(stamp)
-
-    def _copy(self) -> sqlite3.Connection:
-        """A connection to a copy of the present state, which cannot be written to."""
-        log = self.path.with_name(FILE + "-wal")
-        copy = self._open(":memory:")
-        with contextlib.ExitStack() as stack:
-            if log.exists() and log.stat().st_size:
-                # A killed writer left it, and it can only be read where there is room for more.
-                folder = Path(stack.enter_context(TemporaryDirectory()))
-                for path in (self.path, log):
-                    shutil.copyfile(path, folder / path.name)
-                source = self._open(folder / FILE)
-            else:
-                source = self._connect_as("ro&immutable=1")
-            with contextlib.closing(source):
-                source.backup(copy)
-        copy.execute("PRAGMA query_only = ON")
-        return copy
-
-    def _connect_as(self, mode: str) -> sqlite3.Connection:
-        db = self._open(f"{self.path.absolute().as_uri()}?mode={mode}")
-        try:
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA foreign_keys = ON")
-            # Only the first read opens the log.
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
-
-    @staticmethod
-    def _open(name: str | Path) -> sqlite3.Connection:
-        is_uri = isinstance(name, str)
-        return sqlite3.connect(
-            name, uri=is_uri, timeout=30, isolation_level=None, check_same_thread=False
-        )
+        self._db, self._copied = connection.db, connection.copied
 
     def reopen(self) -> None:
         """Let go of the connection of the process that this one was forked from."""
         keep_forever(self._db)
-        try:
-            self._db = self._connect()
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
+        self._connect()
         self.refresh()
 
     @staticmethod
@@ -196,7 +130,9 @@ class Catalog:
         except sqlite3.Error as error:
             raise self._failed(error) from None
         except (OverflowError, UnicodeEncodeError):
-            raise UsageError(f"{self.path}: cannot hold {values!r:.200}") from None
+            raise UsageError(
+                f"{self.path}: {_odd(values)!r} is not text in UTF-8 or too large"
+            ) from None
 
     def _row(self, query: str, values: Sequence = ()) -> tuple | None:
         return next(self._rows(query, values), None)
@@ -217,9 +153,9 @@ class Catalog:
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
-        if self._copied is not None and self._copied != self._stamp():
+        if self._copied is not None and self._copied != file_stamp(self.path):
             self._db.close()
-            self._db = self._connect()
+            self._connect()
         if self._db.in_transaction:
             self._execute("ROLLBACK")
         self._execute("BEGIN")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from delg.errors import UsageError
 from index.storage.catalog import FILE, Catalog, CatalogError
 from index.storage.catalog_tables import (
     ImageRow,
@@ -273,3 +274,15 @@ def test_metadata_is_plain_json_for_other_tools(folder, catalog):
         .fetchone()[0]
     )
     assert "Đặng" in text and json.loads(text) == {"artist": "Đặng"}
+
+
+def test_what_sqlite_cannot_take_is_wrong_use_and_no_damage(folder):
+    catalog = Catalog(folder)
+    with pytest.raises(UsageError, match=r"'caf\\udce9' is not text in UTF-8"):
+        catalog.by_id("caf\udce9")
+    with pytest.raises(UsageError, match="too large"):
+        catalog.place(1 << 70)
+    catalog.close()
+    with pytest.raises(CatalogError, match="cannot be read or written now") as error:
+        catalog.ids(np.array([1]))
+    assert "new index" not in str(error.value)
