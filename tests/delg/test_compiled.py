@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from delg import compiled as compiled_module
 from delg.compiled import compiled
@@ -76,9 +77,10 @@ def test_compiled_functions_call_those_of_their_own_file_only():
     """Numba does not notice that a function in another file has changed."""
     for name in COMPILED:
         module = importlib.import_module(name)
-        others = [f for f in vars(module).values() if isinstance(f, compiled_module._LazyFunction)]
-        assert others
-        assert {f.__module__ for f in others} == {name}
+        kinds = (compiled_module._LazyFunction, Dispatcher)
+        functions = [value for value in vars(module).values() if isinstance(value, kinds)]
+        assert functions
+        assert {function.__module__ for function in functions} == {name}
 
 
 def test_the_next_process_finds_what_was_compiled(run):
