@@ -46,8 +46,8 @@ class ImageIndex:
         path: folder of the index.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._opened, self._opened_model = store, IndexModel(store)
+    def __init__(self, store: Store, model: str | None = None) -> None:
+        self._opened, self._opened_model = store, IndexModel(store, model)
         self._process, self._closed = os.getpid(), False
         self.path = store.folder
 
@@ -115,19 +115,31 @@ class ImageIndex:
 
     def create_like(self, path: str | Path) -> ImageIndex:
         """A new, empty index of the same model and settings; see :meth:`create`."""
+        extractor = self.extractor  # Only a model that may be used is named to the new index.
         model, weights = self._model.location, self._model.weights
         other = ImageIndex.create(path, model, weights, self.settings, self.fingerprint)
-        other.use(self.extractor)
+        other.use(extractor)
         return other
 
     @classmethod
-    def open(cls, path: str | Path) -> ImageIndex:
+    def open(cls, path: str | Path, model: str | None = None) -> ImageIndex:
         """An index that exists.
 
+        Args:
+            path: its folder.
+            model: a shipped model's name or a model's folder, in place of what the index records;
+                it must be the one that made the index. An index may use by itself only models that
+                come with the package or that were used on this machine before
+                (:mod:`delg.zoo.trust`).
+
         Raises:
-            DelgError: there is none, or it is damaged.
+            UsageError: the index was made by another model.
+            ModelError: there is no such model.
+            DelgError: there is no index, or it is damaged.
         """
-        return cls(Store(Path(path)))
+        images = cls(Store(Path(path)), model)
+        images.check_model(model)
+        return images
 
     @classmethod
     def open_or_create(
@@ -157,9 +169,7 @@ class ImageIndex:
                 # Another process may have been first.
                 if not cls.exists(path):
                     raise
-        images = cls.open(path)
-        images.check_model(model)
-        return images
+        return cls.open(path, model)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -263,6 +273,7 @@ class ImageIndex:
         progress: Progress | None = None,
         exclude: Iterable[str] = (),
         reread: bool = False,
+        verify_stored: bool = False,
     ) -> AddReport:
         """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
 
@@ -271,6 +282,7 @@ class ImageIndex:
                 None.
             exclude: patterns of files and folders to leave out.
             reread: read all photos again, to notice changes that kept size and time.
+            verify_stored: compare checksums first, and extract again what is damaged.
 
         Raises:
             BusyError: another process is writing.
@@ -289,6 +301,7 @@ class ImageIndex:
                 progress,
                 exclude,
                 reread,
+                verify_stored,
             )
 
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:

@@ -11,6 +11,7 @@ from delg.extraction.sift import DIM as SIFT_DIM
 from delg.paths import exists
 from delg.settings import ModelSettings
 from delg.zoo.registry import ModelFiles, find_model, load_model
+from delg.zoo.trust import is_trusted, trust_if_possible
 from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
 from index.storage.codebook import read_codebook
@@ -28,6 +29,8 @@ def record_model(
 ) -> tuple[dict[str, str], IndexSettings]:
     """What the catalog of a new index records of its model, and the settings for that model.
 
+    Whoever calls it has named the model, so that the index may use it from now on.
+
     Args:
         model: a shipped model's name or a model's folder.
         weights: another weight file for that model.
@@ -40,6 +43,7 @@ def record_model(
     files = find_model(model, weights, settings.extraction, fingerprint)
     if not files.has_weights:
         raise ModelError(files.missing())
+    trust_if_possible(model, weights)
     is_shipped = model == files.settings.name
     meta = {
         "model": model if is_shipped else str(Path(model).absolute()),
@@ -85,10 +89,12 @@ class IndexModel:
 
     Args:
         store: of the index.
+        named: the model's name or folder as the caller gives it, in place of what the index
+            records; it need not be trusted.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, named: str | None = None) -> None:
+        self._store, self._named = store, named
         self._extractor: Extractor | None = None
 
     @property
@@ -99,12 +105,13 @@ class IndexModel:
     @property
     def location(self) -> str:
         """A shipped model's name or a model's folder; empty for features made elsewhere."""
-        return self._store.catalog.meta("model")
+        recorded = self._store.catalog.meta("model")
+        return recorded and (self._named or recorded)
 
     @property
     def weights(self) -> str | None:
         """Another weight file for that model."""
-        return self._store.catalog.meta("weights") or None
+        return None if self._named else self._store.catalog.meta("weights") or None
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +123,8 @@ class IndexModel:
         """The model; loaded when first needed.
 
         Raises:
-            ModelError: it is gone, or its fingerprint is no longer that of the stored features.
+            ModelError: it is gone, its fingerprint is no longer that of the stored features, or
+                the index names one that its user does not trust.
         """
         if self._extractor is None:
             if not self.location:
@@ -125,6 +133,7 @@ class IndexModel:
                     "it can be searched with features of that kind, not with photos"
                 )
             settings = self._store.settings
+            self._find()
             self.use(
                 load_model(
                     self.location,
@@ -145,12 +154,29 @@ class IndexModel:
         if not self.location:
             return ()
         try:
-            settings = find_model(
-                self.location, self.weights, self._store.settings.extraction
-            ).settings
+            settings = self._find().settings
         except DelgError:
             return ()
         return () if settings.local_head.kind == "sift" else settings.extraction.scales
+
+    def _find(self) -> ModelFiles:
+        """The model's files.
+
+        Raises:
+            ModelError: it is gone, or the index names one that its user does not trust.
+        """
+        location, weights = self.location, self.weights
+        files = find_model(location, weights, self._store.settings.extraction)
+        if self._named is None and not is_trusted(location, weights, files):
+            named = location + (f" with the weights {weights}" if weights else "")
+            words = location if not weights else f"{location} --weights {weights}"
+            raise ModelError(
+                f"{self._store.folder} names the model {named}, which was not used here before or "
+                "has changed since. A model can run code, so that an index cannot choose one by "
+                f"itself: if you trust it, allow it with delg model trust {words}, or name it "
+                "in the command (--model)"
+            )
+        return files
 
     def find_codebook(self) -> ProductQuantizer | None:
         """The codebook that the index records, or else the model's; None if that has none or is
@@ -165,7 +191,7 @@ class IndexModel:
         if store.catalog.meta(CODEBOOK):
             return store.codebook
         try:
-            files = find_model(self.location, self.weights) if self.location else None
+            files = self._find() if self.location else None
         except DelgError:
             return None  # What is stored can be maintained without the model.
         return _codebook_of(files) if files else None

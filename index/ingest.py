@@ -20,6 +20,7 @@ from index.missing import MissingPhotos, SourceLoss, find_missing
 from index.moved import follow
 from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
+from index.storage.merge import merge_small_segments
 from index.storage.store import Store
 
 
@@ -185,6 +186,7 @@ def add(
     progress: Progress | None = None,
     exclude: Iterable[str] = (),
     reread: bool = False,
+    verify_stored: bool = False,
 ) -> AddReport:
     """Bring the index up to date with the photos in ``sources``; under the store's lock.
 
@@ -202,11 +204,15 @@ def add(
         progress: called as ``progress(done, total, failed)`` after every photo.
         exclude: patterns of files and folders to leave out; see :func:`delg.images.scan.scan`.
         reread: read all photos again, to notice changes that kept size and modification time.
+        verify_stored: compare the checksums of what is stored first; photos whose features are
+            damaged are extracted again.
 
     Raises:
         UsageError: a source does not exist, or cannot be looked at.
     """
     started = time.monotonic()
+    if verify_stored:
+        store.verify_segments()
     sources = list(sources)
     photos, failed, passed_over = scan(sources, prefix, exclude)
     plan = _plan(store, photos, labels, reread)
@@ -287,12 +293,17 @@ def _extract(
                 progress(number, len(photos), len(failed))
             if batch.is_due(store.settings.store):
                 commit.result()
-                commit = writer.submit(store.commit, batch.images, batch.features)
+                commit = writer.submit(_commit, store, batch)
                 batch = _Batch()
         commit.result()
         if batch.images:
-            store.commit(batch.images, batch.features)
+            _commit(store, batch)
     return failed
+
+
+def _commit(store: Store, batch: _Batch) -> None:
+    store.commit(batch.images, batch.features)
+    merge_small_segments(store)
 
 
 def _missing(store: Store, sources: list[str | Path | Photo], present: set[str]) -> MissingPhotos:

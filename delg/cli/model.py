@@ -146,3 +146,29 @@ def model_info(
 
     for line in yaml.safe_dump(info, sort_keys=False, allow_unicode=True).splitlines():
         print_result(line)
+
+
+@app.command("trust")
+def model_trust(
+    model: Annotated[str | None, typer.Argument(help="A model's folder.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Let indexes use it no more.")] = False,
+) -> None:
+    """Let indexes use a model from elsewhere; without a model, list those that they may use.
+
+    A SavedModel can run code: trust only what you or people you trust have made. A model that you
+    name when you build an index is trusted by that.
+    """
+    from delg.errors import UsageError
+    from delg.zoo.trust import distrust, trust, trusted_models
+
+    if model is None:
+        for entry in trusted_models():
+            print_result(entry.model + (f" --weights {entry.weights}" if entry.weights else ""))
+    elif not remove:
+        trust(model, weights)
+        print_result(f"{model} is trusted as long as its files stay as they are")
+    elif distrust(model, weights):
+        print_result(f"{model} is not trusted any more")
+    else:
+        raise UsageError(f"{model} is not one of the trusted models")

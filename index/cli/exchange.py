@@ -94,6 +94,7 @@ def _open_or_create(
 ) -> ImageIndex:
     """The index to import into; created if there is none."""
     from delg.settings import parse, read_yaml
+    from delg.zoo.registry import shipped_models
     from index import ImageIndex, IndexSettings
     from index.formats import read
     from index.formats.exchange import read_spec
@@ -115,7 +116,9 @@ def _open_or_create(
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
     spec = read_spec(sources, kind, name)
     fingerprint = None if model else source.fingerprint
-    if _is_installed(name, fingerprint):
+    # A file cannot choose a folder to load a model from.
+    is_named = model is not None or name in shipped_models()
+    if is_named and _is_installed(name, fingerprint):
         images = ImageIndex.create(index, name, settings=settings, fingerprint=fingerprint)
         if images.feature_spec.widths == spec.widths:
             return images

@@ -18,6 +18,7 @@ from index.cli.options import (
     Exclude,
     IndexDir,
     Labels,
+    NamedModel,
     Prefix,
     Reread,
     no_blank_index,
@@ -68,13 +69,14 @@ def index_build(
     ):
         if overrides and not is_new:
             images.configure(overrides, str(config), record=True)
-        _add(images, sources, options, as_json)
+        _add(images, sources, {**options, "verify_stored": not is_new}, as_json)
 
 
 @app.command("add")
 def index_add(
     sources: Sources,
     index: IndexDir,
+    model: NamedModel = None,
     labels: Labels = None,
     prefix: Prefix = "",
     exclude: Exclude = None,
@@ -83,7 +85,7 @@ def index_add(
 ) -> None:
     """Add new and changed photos to an index."""
     options = {"labels": labels, "prefix": prefix, "exclude": exclude or (), "reread": reread}
-    with open_index(index) as images:
+    with open_index(index, model=model) as images:
         _add(images, sources, options, as_json)
 
 
@@ -261,13 +263,14 @@ def _changes(settings: dict[str, Any]) -> dict[str, Any]:
 @app.command("check")
 def index_check(
     index: IndexDir,
+    model: NamedModel = None,
     as_json: AsJson = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="First remove what killed writers left behind.")
     ] = False,
 ) -> None:
     """Read everything in an index and report what is damaged."""
-    with open_index(index) as images:
+    with open_index(index, model=model) as images:
         for path in images.repair() if repair else []:
             log.info("removed: %s", path)
         report = images.check()
@@ -285,10 +288,10 @@ def index_check(
 
 
 @app.command("compact")
-def index_compact(index: IndexDir, config: Config = None) -> None:
+def index_compact(index: IndexDir, model: NamedModel = None, config: Config = None) -> None:
     """Free the space of removed images, and rebuild the search index as the settings say."""
     overrides = read_config(config)
-    with open_index(index) as images:
+    with open_index(index, model=model) as images:
         if config is not None:
             images.configure(overrides, str(config), record=True)
         freed, kind = images.compact(), images.info()["shortlist"]

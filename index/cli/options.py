@@ -36,6 +36,14 @@ Labels = Annotated[
 ]
 Prefix = Annotated[str, typer.Option(help="Put this before every id, to tell sources apart.")]
 
+NamedModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="The index's model, a name or a folder, where it is not the recorded one or not yet "
+        "trusted (delg model trust).",
+    ),
+]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
@@ -97,12 +105,12 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def open_index(index: Path, config: Path | None = None) -> ImageIndex:
+def open_index(index: Path, config: Path | None = None, model: str | None = None) -> ImageIndex:
     """Open an index with settings overridden; photos with unreadable features are a warning."""
     overrides = read_config(config)
     from index import ImageIndex
 
-    images = ImageIndex.open(index)
+    images = ImageIndex.open(index, model)
     for problem in images.unreadable_segments():
         log.warning("%s", problem)
     if config is not None:

@@ -16,7 +16,7 @@ from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Mode
 from delg.cli.streams import answer_is_lost
 from delg.errors import DelgError, UsageError
 from delg.files import make_folder
-from index.cli.options import IndexDir, Orientations, open_index
+from index.cli.options import IndexDir, NamedModel, Orientations, open_index
 
 if TYPE_CHECKING:
     from delg.types import Box, Failure
@@ -61,6 +61,7 @@ def query(
             help="1: upright; 4: all quarter turns; auto: all if nothing is verified upright."
         ),
     ] = Orientations.auto,
+    model: NamedModel = None,
     config: Config = None,
     as_json: AsJson = False,
     draw: Annotated[
@@ -83,14 +84,14 @@ def query(
     if features:
         if box or draw or html:
             raise UsageError("--box, --draw and --html need photos; leave --features out")
-        with open_index(index, config) as images:
+        with open_index(index, config, model) as images:
             _query_features(images, photos, index, k, rerank, as_json)
         return
     region = _parse_box(box)
     names = _UniqueNames()
     results: list[tuple[Path, QueryResult]] = []
     failed: list[Failure] = []
-    with open_index(index, config) as images:
+    with open_index(index, config, model) as images:
         for photo in photos:
             if answer_is_lost() and draw is None and html is None:
                 break

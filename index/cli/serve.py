@@ -14,7 +14,7 @@ from delg.cli.console import plural, print_result
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
 from delg.paths import is_folder
-from index.cli.options import IndexDir, read_config
+from index.cli.options import IndexDir, NamedModel, read_config
 
 if TYPE_CHECKING:
     from index.serve.service import Service
@@ -58,6 +58,7 @@ def serve(
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds that a query may take, waiting included.")
     ] = 30.0,
+    model: NamedModel = None,
     config: Config = None,
 ) -> None:
     """Serve an index as a web page and an HTTP API."""
@@ -80,7 +81,7 @@ def serve(
     from index.serve.shared_index import SharedIndex
 
     log.info("opening %s and its model", index)
-    shared = SharedIndex(index, overrides, str(config))
+    shared = SharedIndex(index, overrides, str(config), model=model)
     with shared.reading() as images:
         for problem in images.unreadable_segments():
             log.warning("%s", problem)

@@ -20,6 +20,7 @@ from index.formats.delg import without_suffix
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
 from index.formats.pyramid_scales import with_pyramid_scales
 from index.storage.catalog_tables import ImageRow
+from index.storage.merge import merge_small_segments
 from index.storage.store import Store
 
 # Largest side of a photo whose size is taken from its keypoints, pixels.
@@ -206,6 +207,7 @@ def import_features(
             images, batch = [], []
     if images:
         store.commit(images, batch)
+        merge_small_segments(store)
     if not store.ann_index_current:
         store.save_ann_index()
     return ImportReport(added, with_photo, guessed, failed)

@@ -41,6 +41,7 @@ class SharedIndex:
         overrides: of its settings, by section and key.
         origin: where the overrides come from, for error messages.
         extractor: the index's model, if it is loaded already.
+        model: see :meth:`index.image_index.ImageIndex.open`.
 
     Raises:
         DelgError: there is no index, or it is damaged.
@@ -52,8 +53,9 @@ class SharedIndex:
         overrides: Any = None,
         origin: str = "settings",
         extractor: Extractor | None = None,
+        model: str | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._model = path, model
         self._overrides, self._origin = overrides or {}, origin
         self._lock = threading.Lock()
         self._refresh_lock = threading.Lock()
@@ -74,7 +76,7 @@ class SharedIndex:
         return tuple(stamps)
 
     def _open(self) -> ImageIndex:
-        images = ImageIndex.open(self.path)
+        images = ImageIndex.open(self.path, self._model)
         if self._overrides:
             images.configure(self._overrides, self._origin)
         if images.accepts_images:

@@ -199,6 +199,12 @@ class Catalog:
         query = "SELECT number, images, bytes, sha256 FROM segments ORDER BY number"
         return [SegmentRow(*row) for row in self._rows(query)]
 
+    def segment(self, number: int) -> SegmentRow | None:
+        """The segment of that number, if there is one."""
+        query = "SELECT number, images, bytes, sha256 FROM segments WHERE number = ?"
+        row = self._row(query, (number,))
+        return SegmentRow(*row) if row else None
+
     def next_segment(self) -> int:
         """The number after the highest ever given."""
         row = self._row("SELECT seq FROM sqlite_sequence WHERE name = 'segments'")
@@ -296,6 +302,12 @@ class Catalog:
         query = f"SELECT {IMAGE_COLUMNS}, row FROM images {where} ORDER BY id"
         for row in self._rows(query, values):
             yield _image_row(row)
+
+    def in_segments(self, numbers: Collection[int]) -> list[ImageRow]:
+        """The images whose features lie in these segments, by row number."""
+        marks = ", ".join("?" * len(numbers))
+        images = self.select(f"segment IN ({marks})", list(numbers))
+        return sorted(images, key=lambda image: image.row)
 
     def select(
         self, where: str, values: Sequence = (), limit: int = -1, offset: int = 0

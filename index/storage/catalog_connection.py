@@ -106,4 +106,7 @@ def _open_file(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _open(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None, check_same_thread=False)
+    # A catalog from elsewhere may hold views and triggers; they may not call what has effects.
+    db.execute("PRAGMA trusted_schema = OFF")
+    return db

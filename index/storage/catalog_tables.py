@@ -165,9 +165,12 @@ def rename_images(db: sqlite3.Connection, renamed: Iterable[tuple[int, str]]) ->
 
 def move_images(db: sqlite3.Connection, moves: Iterable[tuple[int, int, int]]) -> None:
     """Record where features lie now: segment, position and row number of each image."""
+    moves = list(moves)
     db.executemany("UPDATE images SET segment = ?, position = ? WHERE row = ?", moves)
-    # All segments are written anew, under the present ids.
-    db.execute(f"DROP TABLE IF EXISTS {WRITTEN_IDS}")
+    # Their segments are written anew, under the present ids.
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (WRITTEN_IDS,)).fetchone():
+        rows = [(row,) for _, _, row in moves]
+        db.executemany(f"DELETE FROM {WRITTEN_IDS} WHERE row = ?", rows)
 
 
 def delete_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:

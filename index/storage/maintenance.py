@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from index.storage.codebook_fit import (
 )
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import Segment, SegmentError, segment_path
-from index.storage.store import CODEBOOK, HOW_TO_REPAIR, Store
+from index.storage.store import CODEBOOK, HOW_TO_REPAIR, NOT_AS_WRITTEN, Store
 
 logger = logging.getLogger(__name__)
 
 # Largest deviation of a stored global descriptor's length from 1.
 _LENGTH_TOLERANCE = 1e-3
+# Traits of segments: without codes, and with scales upside down.
+_UNCODED, _INVERSE = "uncoded", "inverse scales"
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,21 @@ def check(
     verdict = store.catalog.integrity()
     if verdict != "ok":
         problems.append(f"{store.catalog.path}: {verdict}")
-    segments = _read_segments(store, problems)
+    traits: set[str] = set()
     written_ids = store.catalog.written_ids()
-    for image in store.catalog.images("ok"):
-        problem = _image_problem(image, written_ids.get(image.row, image.id), segments)
-        if problem:
-            problems.append(problem)
+    for number, rows in _rows_by_segment(store).items():
+        segment = _read_segment(store, number, problems)
+        images = map(store.catalog.by_row, rows)
+        problems += _image_problems(number, images, written_ids, segment)
+        if segment is not None:
+            traits |= _traits(segment)
     if not np.array_equal(np.sort(store.ann_index.rows()), store.searchable()):
         problems.append("the shortlist does not hold the catalog's images; run compact")
     if not problems:
         fits = measure_fits(store, extract, model_codebook)
         problems += [_spoilt_codes(store, fit) for fit in fits if fit.is_spoilt]
     has_codebook = (model_codebook or store.codebook) is not None
-    return CheckReport(problems, _notes(store, segments.values(), has_codebook))
+    return CheckReport(problems, _notes(store, traits, has_codebook))
 
 
 def _spoilt_codes(store: Store, fit: Fit) -> str:
@@ -87,30 +91,48 @@ def _spoilt_codes(store: Store, fit: Fit) -> str:
     )
 
 
-def _read_segments(store: Store, problems: list[str]) -> dict[int, Segment]:
-    """The segments that can be read, by number; what is wrong is added to the problems."""
-    segments: dict[int, Segment] = {}
-    for row in store.catalog.segments():
-        path = segment_path(store.folder, row.number)
-        try:
-            if file_sha256(path) != row.sha256:
-                problems.append(f"{path}: its bytes are not those that were written")
-            segment = Segment(path, has_inverse_scales=lambda: store.has_inverse_scales)
-            segments[row.number] = segment
-            if len(segment) != row.images:
-                problems.append(f"{path}: holds {len(segment)} of {row.images} photos")
-        except FileNotFoundError:
-            problems.append(f"{path}: the segment is missing; {HOW_TO_REPAIR}")
-        except (OSError, SegmentError) as error:
-            problems.append(f"{error}; {HOW_TO_REPAIR}")
-    return segments
+def _rows_by_segment(store: Store) -> dict[int, list[int]]:
+    """Number of each segment, oldest first -> row numbers of the images in it."""
+    table = store.catalog.searchable()
+    rows: dict[int, list[int]] = {segment.number: [] for segment in store.catalog.segments()}
+    for row, number, _ in table.tolist():
+        rows.setdefault(number, []).append(row)
+    return rows
 
 
-def _image_problem(image: ImageRow, written_id: str, segments: dict[int, Segment]) -> str:
+def _read_segment(store: Store, number: int, problems: list[str]) -> Segment | None:
+    """The segment, or None if it cannot be read; what is wrong is added to the problems."""
+    path = segment_path(store.folder, number)
+    record = store.catalog.segment(number)
+    try:
+        if record is not None and file_sha256(path) != record.sha256:
+            problems.append(f"{path}: {NOT_AS_WRITTEN}; {HOW_TO_REPAIR}")
+        segment = Segment(path, has_inverse_scales=lambda: store.has_inverse_scales)
+    except FileNotFoundError:
+        problems.append(f"{path}: the segment is missing; {HOW_TO_REPAIR}")
+        return None
+    except (OSError, SegmentError) as error:
+        problems.append(f"{error}; {HOW_TO_REPAIR}")
+        return None
+    if record is not None and len(segment) != record.images:
+        problems.append(f"{path}: holds {len(segment)} of {record.images} photos")
+    return segment
+
+
+def _image_problems(
+    number: int, images: Iterable[ImageRow], written_ids: dict[int, str], segment: Segment | None
+) -> Iterator[str]:
+    """What is wrong with the images in a segment."""
+    for image in images:
+        if segment is None:
+            yield f"{image.id}: its segment {number} is missing or damaged"
+        elif problem := _image_problem(image, written_ids.get(image.row, image.id), segment):
+            yield problem
+
+
+def _image_problem(image: ImageRow, written_id: str, segment: Segment) -> str:
     """What is wrong with an image, which its segment knows by ``written_id``; empty if nothing."""
-    if image.segment not in segments or image.position is None:
-        return f"{image.id}: its segment {image.segment} is missing or damaged"
-    segment = segments[image.segment]
+    assert image.position is not None
     if image.position >= len(segment):
         return f"{image.id}: its place is outside {segment.path}"
     if segment.ids[image.position] != written_id:
@@ -122,7 +144,17 @@ def _image_problem(image: ImageRow, written_id: str, segments: dict[int, Segment
     return ""
 
 
-def _notes(store: Store, segments: Collection[Segment], has_codebook: bool) -> list[str]:
+def _traits(segment: Segment) -> set[str]:
+    """What notes are about."""
+    traits = set()
+    if segment.quantizer is None:
+        traits.add(_UNCODED)
+    if segment.inverse_scales:
+        traits.add(_INVERSE)
+    return traits
+
+
+def _notes(store: Store, traits: set[str], has_codebook: bool) -> list[str]:
     notes = [f"{path}: left behind by a killed writer" for path in store.orphans()]
     if not store.ann_index_current:
         notes.append("the stored shortlist is behind; the next add or compact writes it anew")
@@ -131,9 +163,9 @@ def _notes(store: Store, segments: Collection[Segment], has_codebook: bool) -> l
             "made before the scales of features counted in verification, which goes on without "
             "them; build the index anew for fewer false matches"
         )
-    if has_codebook and any(segment.quantizer is None for segment in segments):
+    if has_codebook and _UNCODED in traits:
         notes.append("some photos are not encoded by the codebook yet; compact encodes them")
-    if any(segment.inverse_scales for segment in segments):
+    if _INVERSE in traits:
         notes.append(
             "made before the scales of published models were stored the right way up; they are "
             "read so, and compact rewrites them, but features were chosen by them: build the index "
@@ -159,6 +191,8 @@ def compact(store: Store, extract: Extract | None = None) -> int:
     Raises:
         SegmentError: a segment cannot be read.
     """
+    # Damaged bytes must not be copied under a new checksum.
+    store.verify_segments()
     for problem in store.unreadable.values():
         raise SegmentError(f"{problem}; {HOW_TO_REPAIR}")
     bytes_before = sum(segment.bytes for segment in store.catalog.segments())
@@ -198,14 +232,16 @@ def _is_compact(store: Store) -> bool:
     """Whether all segments are full but the last of each codebook, none holds removed images or
     scales upside down, and all that can be is encoded."""
     rows = store.catalog.segments()
-    segments = [store.segments[row.number] for row in rows]
     counts: dict[ProductQuantizer | None, list[int]] = {}
-    for row, segment in zip(rows, segments, strict=True):
+    has_inverse_scales = False
+    for row in rows:
+        segment = store.segments[row.number]
         counts.setdefault(segment.quantizer, []).append(row.images)
+        has_inverse_scales |= segment.inverse_scales
     batch = store.settings.store.segment_images
     return (
         sum(row.images for row in rows) == store.catalog.count("ok")
-        and not any(segment.inverse_scales for segment in segments)
+        and not has_inverse_scales
         and (None not in counts or store.codebook is None)
         and all(count == batch for group in counts.values() for count in group[:-1])
     )

@@ -1,46 +1,45 @@
-"""The segments of an index, mapped from the start and read when they are first needed.
+"""The segments of an index, opened from the start as far as files go, and read when they are first
+needed.
 
 Opening an index of a million photos looks at thousands of files. Mapping a file costs next to
 nothing and keeps it readable however a compaction elsewhere replaces it; its content is only read
-when a photo in it is needed.
+when a photo in it is needed. What is beyond the limit on files is opened when it is needed.
 """
 
 from __future__ import annotations
 
-import errno
+import itertools
 import mmap
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from threading import Lock
 
 from index.storage.catalog_tables import SegmentRow
+from index.storage.open_segments import OPEN, SegmentFile
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import Segment, SegmentError, segment_path
 
 # The first bytes of every HDF5 file.
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_USERS = itertools.count()
 
 
-def _map_file(path: Path, min_size: int) -> mmap.mmap | None:
-    """The file's bytes; None if this process may not map any more files.
+def _look_at(path: Path, min_size: int) -> SegmentFile:
+    """The file at a path.
 
     Raises:
-        SegmentError: the file is missing or cannot be a segment of that many bytes.
+        SegmentError: it is missing or cannot be a segment of that many bytes.
     """
+    file = SegmentFile.find(path)
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as stream:
             # Read and not mapped: the first touch of a map brings in much more than it needs.
-            start = file.read(len(_SIGNATURE))
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise SegmentError(f"{path}: the segment is missing") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return None
+            start = stream.read(len(_SIGNATURE))
+    except OSError as error:
         raise SegmentError(f"{path}: not a readable segment ({error})") from None
-    if len(data) < min_size or start != _SIGNATURE:
+    if file.size < min_size or start != _SIGNATURE:
         raise SegmentError(f"{path}: not a readable segment (damaged or cut short)")
-    return data
+    return file
 
 
 class SegmentSet(Mapping[int, Segment]):
@@ -49,7 +48,8 @@ class SegmentSet(Mapping[int, Segment]):
     Args:
         folder: of the index.
         rows: the segments that the catalog names.
-        previous: an earlier state, whose open segments are used again.
+        previous: an earlier state; what it has open is not looked up again.
+        damaged: segment number -> what is wrong with it, as far as that is known already.
         has_inverse_scales: see :class:`index.storage.segments.Segment`.
 
     Attributes:
@@ -61,59 +61,63 @@ class SegmentSet(Mapping[int, Segment]):
         folder: Path,
         rows: Iterable[SegmentRow],
         previous: SegmentSet | None = None,
+        damaged: Mapping[int, str] | None = None,
         has_inverse_scales: Callable[[], bool] = lambda: False,
     ) -> None:
         self.unreadable: dict[int, str] = {}
-        self._folder, self._lock = folder, Lock()
         self._has_inverse_scales = has_inverse_scales
-        self._mapped: dict[int, mmap.mmap | None] = {}
-        self._read: dict[int, Segment] = {}
+        self._files: dict[int, SegmentFile] = {}
+        # Those whose content has been read once.
+        self._readable: set[int] = set()
+        self._user = next(_USERS)
+        weakref.finalize(self, OPEN.release, self._user).atexit = False
         for row in rows:
-            if previous is not None and row.number in previous._mapped:
-                self._mapped[row.number] = previous._mapped[row.number]
-                if row.number in previous._read:
-                    self._read[row.number] = previous._read[row.number]
-                continue
+            number = row.number
             try:
-                self._mapped[row.number] = _map_file(segment_path(folder, row.number), row.bytes)
+                if damaged and number in damaged:
+                    raise SegmentError(damaged[number])
+                file = previous._files.get(number) if previous else None
+                if file is None or not OPEN.share(file, self._user):
+                    file = _look_at(segment_path(folder, number), row.bytes)
+                    OPEN.keep(file, self._user)
             except SegmentError as error:
-                self.unreadable[row.number] = str(error)
+                self.unreadable[number] = str(error)
+                continue
+            self._files[number] = file
+            if previous and number in previous._readable and file == previous._files.get(number):
+                self._readable.add(number)
 
     def __getitem__(self, number: int) -> Segment:
         """The segment of that number.
 
         Raises:
             KeyError: there is none, or it cannot be read.
-            SegmentError: it turns out to be damaged.
+            SegmentError: it turns out to be damaged, or a compaction elsewhere has replaced it.
         """
-        if number not in self._read:
-            data = self._mapped[number]
-            with self._lock:
-                path = segment_path(self._folder, number)
-                segment = Segment(path, data, self._has_inverse_scales)
-                if segment.quantizer is not None:
-                    segment.quantizer = self.shared(segment.quantizer)
-                self._read[number] = segment
-        return self._read[number]
+        segment = OPEN.get(self._files[number], self._user, self._read)
+        self._readable.add(number)
+        return segment
 
-    def shared(self, quantizer: ProductQuantizer) -> ProductQuantizer:
-        """Equal codes as one object, so that a query is projected once for many segments."""
-        quantizers = (segment.quantizer for segment in self._read.values())
-        return next((q for q in quantizers if q is not None and q.is_same(quantizer)), quantizer)
+    def _read(self, path: Path, data: mmap.mmap) -> Segment:
+        segment = Segment(path, data, self._has_inverse_scales)
+        if segment.quantizer is not None:
+            segment.quantizer = OPEN.shared(segment.quantizer)
+        return segment
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._mapped)
+        return iter(self._files)
 
     def __len__(self) -> int:
-        return len(self._mapped)
+        return len(self._files)
 
     def read_all(self) -> None:
-        """Read every segment now, so that damaged ones are known to be unreadable."""
-        for number in list(self._mapped):
+        """Read every segment that has not been read, so that damaged ones are known to be
+        unreadable."""
+        for number in self._files.keys() - self._readable:
             try:
                 self[number]
             except SegmentError as error:
-                del self._mapped[number]
+                del self._files[number]
                 self.unreadable[number] = str(error)
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
@@ -68,7 +68,7 @@ class SegmentWriter:
         return _segment_row(path, number, len(ids))
 
     def rewrite(
-        self, number: int, ids: Sequence[str], sources: Sequence[tuple[Segment, int]]
+        self, number: int, ids: Sequence[str], sources: Iterable[tuple[Segment, int]]
     ) -> SegmentRow:
         """Write images that are stored already as segment ``number``.
 

@@ -101,7 +101,8 @@ def _map_file(path: Path) -> mmap.mmap:
 class Segment:
     """One segment, mapped into memory.
 
-    It stays readable after the file is deleted, as a compaction elsewhere may do.
+    It stays readable after the file is deleted, as a compaction elsewhere may do. What its methods
+    return are copies, which do not keep the file open.
 
     Args:
         path: of the file.
@@ -143,7 +144,7 @@ class Segment:
         self._local = {name: arrays[name] for name in parts if name not in _QUANTIZER}
         self.quantizer: ProductQuantizer | None = None
         if "records" in self._local:
-            self.quantizer = ProductQuantizer(*(np.asarray(arrays[name]) for name in _QUANTIZER))
+            self.quantizer = ProductQuantizer(*(np.array(arrays[name]) for name in _QUANTIZER))
         self._check_shapes()
         self.inverse_scales = not is_marked and has_inverse_scales()
 
@@ -219,10 +220,10 @@ class Segment:
             local = decode_records(records, self.size(position), self.quantizer)
         else:
             local = LocalFeatures(
-                keypoints=np.asarray(self._local["keypoints"][rows]),
+                keypoints=np.array(self._local["keypoints"][rows]),
                 descriptors=decode(self._local["descriptors"][rows]),
-                scales=np.asarray(self._local["scales"][rows]),
-                scores=np.asarray(self._local["scores"][rows]),
+                scales=np.array(self._local["scales"][rows]),
+                scores=np.array(self._local["scores"][rows]),
             )
         return replace(local, scales=self._pyramid_scales(local.scales))
 
@@ -240,8 +241,8 @@ class Segment:
         descriptors: Descriptors
         if self.quantizer is None:
             descriptors = decode(self._local["descriptors"][rows])
-            keypoints = np.asarray(self._local["keypoints"][rows])
-            scales = self._pyramid_scales(np.asarray(self._local["scales"][rows]))
+            keypoints = np.array(self._local["keypoints"][rows])
+            scales = self._pyramid_scales(np.array(self._local["scales"][rows]))
             return MatchableFeatures(keypoints, descriptors, scales, size)
         # Copied, so that the file is read once.
         records = np.array(self._local["records"][rows])
@@ -259,7 +260,7 @@ class Segment:
         bytes stay as they are, but for scales that are stored upside down."""
         if self.quantizer is None or not self.quantizer.is_same(quantizer):
             return EncodedImage.encode(self.features(position), quantizer)
-        records = np.asarray(self._local["records"][self._rows(position)])
+        records = np.array(self._local["records"][self._rows(position)])
         if self.inverse_scales:
             records = invert_record_scales(records)
-        return EncodedImage(np.asarray(self._global[position]), records, *self.size(position))
+        return EncodedImage(np.array(self._global[position]), records, *self.size(position))

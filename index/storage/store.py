@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from delg.errors import DelgError, UsageError
+from delg.files import file_sha256
 from delg.paths import exists, is_folder
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
@@ -38,6 +39,7 @@ from index.storage.catalog_tables import (
 from index.storage.codebook import codebook_digest, codebook_from_text, codebook_to_text
 from index.storage.inverse_scales import unmarked_are_inverse
 from index.storage.lock import LOCK_FILES, BusyError, writer_lock
+from index.storage.open_segments import OPEN
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
@@ -53,6 +55,7 @@ _CREATE_SECONDS, _CREATE_PAUSE = 10.0, 0.02
 HOW_TO_REPAIR = (
     "restore the file, or build again from the same sources, which extracts its photos anew"
 )
+NOT_AS_WRITTEN = "its bytes are not those that were written"
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_ATTEMPTS = 5
 _ROWS_PER_STEP = 50_000
@@ -95,6 +98,8 @@ class Store:
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
         self.segments = SegmentSet(folder, [])
+        # Number of each segment whose bytes are not those that were written -> what is wrong.
+        self._damaged: dict[int, str] = {}
         self.refresh()
 
     @classmethod
@@ -149,9 +154,10 @@ class Store:
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
+        self._damaged.clear()
         for _ in range(_OPEN_ATTEMPTS):
             self.catalog.refresh()
-            self._open_segments()
+            self.reopen_segments()
             if not self.unreadable:
                 break
         self.settings = self._read_settings()
@@ -183,10 +189,36 @@ class Store:
             self.rebuild_ann_index()
             self.save_ann_index()
 
-    def _open_segments(self) -> None:
+    def reopen_segments(self) -> None:
+        """Open the segments that the catalog names now."""
         self.segments = SegmentSet(
-            self.folder, self.catalog.segments(), self.segments, lambda: self.has_inverse_scales
+            self.folder,
+            self.catalog.segments(),
+            self.segments,
+            self._damaged,
+            lambda: self.has_inverse_scales,
         )
+
+    def verify_segments(self, numbers: Collection[int] | None = None) -> None:
+        """Compare checksums; segments whose bytes are not those that were written count as
+        unreadable until the next refresh.
+
+        Args:
+            numbers: of the segments; None: all.
+        """
+        for row in self.catalog.segments():
+            is_asked = numbers is None or row.number in numbers
+            if not is_asked or row.number in self.unreadable:
+                continue
+            path = segment_path(self.folder, row.number)
+            try:
+                if file_sha256(path) != row.sha256:
+                    self._damaged[row.number] = f"{path}: {NOT_AS_WRITTEN}"
+            except OSError as error:
+                self._damaged[row.number] = f"{path}: not a readable segment ({error.strerror})"
+        if self._damaged.keys() - self.unreadable.keys():
+            self.reopen_segments()
+            self._match_ann_index()
 
     @cached_property
     def has_inverse_scales(self) -> bool:
@@ -205,7 +237,7 @@ class Store:
         text = self.catalog.meta(CODEBOOK)
         if not text:
             return next(iter(self.segments.quantizers), None)
-        return self.segments.shared(codebook_from_text(text, str(self.catalog.path)))
+        return OPEN.shared(codebook_from_text(text, str(self.catalog.path)))
 
     def set_codebook(self, codebook: ProductQuantizer) -> None:
         """Encode new photos by that from now on; under the lock."""
@@ -224,10 +256,14 @@ class Store:
             return
         self.ann_index = stored[0]
         if self.unreadable or not self.ann_index_current:
-            present, indexed = self.searchable(), self.ann_index.rows()
-            self.update_ann_index(
-                np.setdiff1d(present, indexed), removed=np.setdiff1d(indexed, present)
-            )
+            self._match_ann_index()
+
+    def _match_ann_index(self) -> None:
+        """Bring the ANN index in memory up to date with what can be searched."""
+        present, indexed = self.searchable(), self.ann_index.rows()
+        self.update_ann_index(
+            np.setdiff1d(present, indexed), removed=np.setdiff1d(indexed, present)
+        )
 
     def update_ann_index(self, added: Rows, removed: Rows) -> None:
         """Add rows to the ANN index in memory and remove others."""
@@ -368,7 +404,8 @@ class Store:
             codebook: that the segment is encoded by.
         """
         places = map(self._place, images)
-        sources = [(self.segments[segment], position) for segment, position in places]
+        # One after the other, as there may be more segments than files may be open.
+        sources = ((self.segments[segment], position) for segment, position in places)
         writer = SegmentWriter(self.folder, self.settings.store, codebook)
         return writer.rewrite(number, [image.id for image in images], sources)
 
@@ -393,7 +430,7 @@ class Store:
             put_images(db, [*usable, *failed])
             # An unreadable segment whose photos have all been extracted again is repaired.
             delete_empty_segments(db, self.unreadable)
-        self._open_segments()
+        self.reopen_segments()
         self.ann_index_current = False
         self.update_ann_index(self._rows([image.id for image in usable]), removed=replaced)
 

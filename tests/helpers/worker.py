@@ -1,11 +1,12 @@
 """One command on an index of dots, in a process of its own that can be killed.
 
     worker.py MODEL_FOLDER COMMAND INDEX [ARGUMENT…] [--kill POINT:TIMES] [--disk BYTES]
-              [--pause SECONDS]
+              [--files NUMBER] [--pause SECONDS]
 
 It prints "ready" when the work begins and a JSON object when it is done. With ``--kill`` it kills
 itself, as ``kill -9`` would, when it gets to that point so many times. With ``--disk`` no file may
-grow beyond that size, which makes writes fail as a full disk does.
+grow beyond that size, which makes writes fail as a full disk does. With ``--files`` it may not have
+more files open than that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from dots import DotModel
 
 import index.storage.maintenance
+import index.storage.merge
 import index.storage.store
 from delg.errors import DelgError
 from index import ImageIndex
@@ -48,6 +50,8 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
     "inside the removal": (index.storage.store, "delete_images", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),
+    "before the merge": (index.storage.merge, "insert_segment", "before", _always),
+    "inside the merge": (index.storage.merge, "delete_segments", "after", _always),
     "before old segments go": (Path, "unlink", "before", lambda path, **_: path.suffix == ".h5"),
     "after an old segment went": (Path, "unlink", "after", lambda path, **_: path.suffix == ".h5"),
 }
@@ -87,6 +91,8 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
         return {"removed": images.remove(arguments)}
     if options.command == "compact":
         return {"freed": images.compact()}
+    if options.command == "check":
+        return vars(images.check())
     if options.command == "churn":
         gone, source = arguments
         for _ in range(4):
@@ -108,6 +114,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*")
     parser.add_argument("--kill")
     parser.add_argument("--disk", type=int)
+    parser.add_argument("--files", type=int)
     parser.add_argument("--pause", type=float, default=0)
     options = parser.parse_args()
     if options.kill:
@@ -115,6 +122,8 @@ def main() -> None:
         die_at(point, int(times))
     if options.disk is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.disk, resource.RLIM_INFINITY))
+    if options.files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.files, options.files))
     print("ready", flush=True)  # noqa: T201
     try:
         result = run(options, options.model)

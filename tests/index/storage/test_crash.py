@@ -120,6 +120,35 @@ def test_killed_while_the_shortlist_is_saved(place, many, work, model, uninterru
     check_continues(place, many, model, uninterrupted, had)
 
 
+def small_segments(place: Path) -> int:
+    with ImageIndex.open(place) as images:
+        return int(images.info()["segments"])
+
+
+@pytest.mark.parametrize(
+    "kill", ["before the merge:2", "inside the merge:1", "after an old segment went:3"]
+)
+def test_small_segments_are_joined_and_a_kill_meanwhile_loses_nothing(
+    tmp_path, many, work, model, uninterrupted, dot_model_folder, kill
+):
+    place = tmp_path / "small.index"
+    store = {"segment_images": 32, "segment_seconds": 1e-6}  # A segment for each photo.
+    settings = IndexSettings.model_validate({"store": store})
+    ImageIndex.create(place, str(dot_model_folder), settings=settings).close()
+    assert work("add", place, many, "--kill", kill)[0] == -9
+    left = contents(place)
+    assert len(left) >= 8 and left == {name: uninterrupted[name] for name in left}
+    with ImageIndex.open(place) as images:
+        assert images.check().problems == []
+    assert work("add", place, many)[0] == 0
+    assert contents(place) == uninterrupted and small_segments(place) <= 16
+    with ImageIndex.open(place) as images:
+        images.use(model)
+        report = images.check()
+        assert report.problems == report.notes == []
+        assert images.query(dots(17).pixels(), k=1)[0].id == "017.png"
+
+
 def test_what_a_kill_left_is_noted_and_swept_by_the_next_writer(place, many, work, model):
     for point in ("before segment rename", "after segment rename"):
         assert work("add", place, many, "--kill", f"{point}:1")[0] == -9

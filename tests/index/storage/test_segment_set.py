@@ -1,15 +1,16 @@
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from dots import gallery
 
+import index.storage.open_segments
 import index.storage.segment_set
-from index import ImageIndex
+from index import ImageIndex, IndexSettings
 from index.storage.segments import SegmentError, segment_path
 
 
@@ -53,20 +54,37 @@ def test_a_refresh_keeps_what_has_been_read(images, photos, reopen, read_segment
     assert read_segments == ["000002.h5"]
 
 
-def test_a_process_that_may_hold_no_more_files_reads_them_by_their_path(
+def test_more_segments_than_open_files(tmp_path, dot_model_folder, work):
+    settings = IndexSettings.model_validate({"store": {"segment_images": 1}})
+    place, photos = tmp_path / "my.index", tmp_path / "photos"
+    ImageIndex.create(place, str(dot_model_folder), settings=settings).close()
+    gallery(photos, 60)
+    few = ("--files", 48)
+    assert work("add", place, photos, *few)[1]["added"] == 60
+    assert len(list((place / "segments").iterdir())) == 60
+    hits = work("query", place, photos / "005.png", *few)[1]["hits"]
+    assert hits[0]["id"] == "005.png"
+    assert work("check", place, *few)[1] == {"problems": [], "notes": []}
+    assert work("remove", place, "005.png", *few)[1] == {"removed": 1}
+    assert work("compact", place, *few)[1]["freed"] > 0
+    assert work("check", place, *few)[1] == {"problems": [], "notes": []}
+
+
+def test_a_segment_beyond_the_limit_that_was_replaced_meanwhile_is_said(
     images, photos, reopen, monkeypatch
 ):
-    class Full:
-        ACCESS_READ = 0
-
-        @staticmethod
-        def mmap(*_, **__):
-            raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(index.storage.segment_set, "mmap", Full)
+    monkeypatch.setattr(index.storage.open_segments, "max_open_segments", lambda: 1)
     reader = reopen(images.path)
-    assert reader.unreadable_segments() == []
-    assert reader.query(photos / "005.png", k=1, rerank=1)[0].id == "005.png"
+    assert reader.query(photos / "005.png", k=1, rerank=3)[0].id == "005.png"
+    assert len(index.storage.open_segments.OPEN) == 1
+    with ImageIndex.open(images.path) as writer:
+        writer.use(reader.extractor)
+        writer.remove(["000.png"])
+        writer.compact()
+    with pytest.raises(SegmentError, match=r"a compaction elsewhere.*open the index anew"):
+        reader.query(photos / "005.png", k=12, rerank=12)
+    reader.refresh()
+    assert reader.query(photos / "005.png", k=12, rerank=12)[0].id == "005.png"
 
 
 @pytest.mark.parametrize("damage", ["short", "garbage", "empty", "gone"])
