@@ -114,12 +114,18 @@ def evaluate(
                     benchmark, index, model, config.overrides, report
                 )
             failed.update(unreadable)
-            distractors = _distractors(benchmark, config, images, folder, prefix, progress)
+            distractors: tuple[ImageIndex, ...] = ()
+            if config.distractors is not None:
+                with progress(f"{prefix}distractors") as report:
+                    distractors = open_distractors(
+                        benchmark, config.distractors, images, folder, prefix, report
+                    )
             return Engine(images, distractors, config.rerank, config.orientations)
 
         def measure(engine: Engine, baseline: str = "") -> EvalResult:
             subfolder = f"{BASELINES_FOLDER}/{baseline}" if baseline else ""
-            return _evaluate(benchmark, engine, failed, progress, folder, subfolder)
+            result = evaluate_engine(benchmark, engine, failed, progress, folder / subfolder)
+            return replace(result, subfolder=subfolder)
 
         engine = make_engine(config.model, config.index or folder / "gallery.index", "")
         results = [measure(engine)]
@@ -136,21 +142,30 @@ def evaluate(
             forget_answers(folder / result.subfolder)
 
 
-def _evaluate(
+def evaluate_engine(
     benchmark: Benchmark,
     engine: Engine,
     failed: Mapping[str, str],
     progress: ProgressFactory,
     folder: Path,
-    subfolder: str,
+    title: str = "",
 ) -> EvalResult:
-    """Run the queries on the gallery without the photos that ``failed``; see :func:`evaluate`."""
+    """Run the queries of a benchmark on an engine, and score what it finds.
+
+    Args:
+        benchmark: gallery, queries and truth.
+        engine: with the gallery's index.
+        failed: id -> reason of the gallery's photos that cannot be read.
+        progress: makes a progress display.
+        folder: of the run, where answers are kept until it is complete; nothing else is written.
+        title: names the engine; empty names its model and the candidates it verifies.
+    """
     started = time.monotonic()
     gallery = tuple(photo for photo in benchmark.gallery if photo.id not in failed)
     benchmark = replace(benchmark, gallery=gallery)
-    title = _title(engine)
+    title = title or _title(engine)
     with progress(f"{title}: queries") as report:
-        results = run_queries(benchmark, engine, report, folder / subfolder)
+        results = run_queries(benchmark, engine, report, folder)
     metadata = {
         "queries": len(benchmark.queries),
         "gallery": len(benchmark.gallery),
@@ -169,7 +184,7 @@ def _evaluate(
         paths=_paths(benchmark, engine, results),
         metadata=metadata,
     )
-    return EvalResult(run, engine, results, subfolder)
+    return EvalResult(run, engine, results)
 
 
 def _title(engine: Engine) -> str:
@@ -203,23 +218,33 @@ def _paths(benchmark: Benchmark, engine: Engine, results: QueryResults) -> dict[
     return paths
 
 
-def _distractors(
+def open_distractors(
     benchmark: Benchmark,
-    config: EvalConfig,
+    source: Path,
     images: ImageIndex,
     folder: Path,
     prefix: str,
-    progress: ProgressFactory,
+    progress: Progress,
 ) -> tuple[ImageIndex, ...]:
-    if config.distractors is None:
-        return ()
-    if ImageIndex.exists(config.distractors):
-        index = ImageIndex.open(config.distractors)
+    """The index of distractors, made if the source is a folder of photos.
+
+    Args:
+        benchmark: whose photos they are not.
+        source: an index, or a folder of photos.
+        images: index of the gallery, whose model and settings a new index takes.
+        folder: for a new index.
+        prefix: of its name.
+        progress: called as ``progress(done, total, failed)``.
+
+    Raises:
+        UsageError: a distractor has the id of a photo of the gallery.
+    """
+    if ImageIndex.exists(source):
+        index = ImageIndex.open(source)
     else:
         path = folder / f"{prefix.strip()}distractors.index"
         index = ImageIndex.open(path) if ImageIndex.exists(path) else images.create_like(path)
         index.use(images.extractor)
-        with progress(f"{prefix}distractors") as report:
-            index.add(config.distractors, prefix="distractors/", progress=report)
+        index.add(source, prefix="distractors/", progress=progress)
     check_distractors(benchmark, (index,))
     return (index,)

@@ -32,6 +32,7 @@ from index.storage.catalog_tables import ImageRow
 from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
+from index.tune import Tuning, tune
 from index.uploaded_photos import add_upload, orphaned_uploads, remove_upload, repair
 
 
@@ -441,6 +442,19 @@ class ImageIndex:
     ) -> Duplicates:
         """Photos that are in the index more than once; see :mod:`index.duplicates`."""
         return find_duplicates(self._store, limits, progress)
+
+    def tune(
+        self,
+        recall: float = 0.98,
+        queries: int = 200,
+        depth: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tuning:
+        """Measure which shortlist finds enough in the least time; see :func:`index.tune.tune`.
+
+        :meth:`configure` records the settings that were chosen.
+        """
+        return tune(self._store, recall, queries, depth, progress)
 
     # Looking inside.
 

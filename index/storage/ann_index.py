@@ -69,7 +69,8 @@ def choose_kind(settings: ShortlistSettings, count: int) -> str:
     return "rabitq" if count >= settings.ivf_from else "fp16"
 
 
-def _list_count(settings: ShortlistSettings, count: int) -> int:
+def choose_list_count(settings: ShortlistSettings, count: int) -> int:
+    """Lists of an inverted file for that many images: what is asked for, if they fill them."""
     lists = settings.nlist or min(_MAX_LISTS, round(4 * math.sqrt(count)))
     return max(1, min(lists, count // _POINTS_PER_LIST))
 
@@ -108,7 +109,7 @@ class AnnIndex:
         """
         # With nothing to train on, the exact kind stands in; it is rebuilt when there is.
         kind = choose_kind(settings, count) if count else "flat"
-        lists = _list_count(settings, count) if kind in _LISTED else 0
+        lists = choose_list_count(settings, count) if kind in _LISTED else 0
         description = {
             "flat": "IDMap2,Flat",
             "fp16": "IDMap2,SQfp16",
@@ -128,6 +129,17 @@ class AnnIndex:
     def faiss_index(self) -> Any:
         """The FAISS index itself."""
         return self._index
+
+    @property
+    def list_count(self) -> int:
+        """Lists of an inverted file; 0 for other kinds."""
+        return int(faiss.extract_index_ivf(self._index).nlist) if self.kind in _LISTED else 0
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes of one image's code and row number."""
+        index = self._index if self.kind in _LISTED else self._index.index
+        return int(index.sa_code_size()) + np.dtype(np.int64).itemsize
 
     def is_exact(self, from_float16: bool = False) -> bool:
         """Whether its similarities are those of the descriptors that were added.

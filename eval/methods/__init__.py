@@ -1,0 +1,1 @@
+"""Methods of retrieval, each switched on and off, measured on several benchmarks."""

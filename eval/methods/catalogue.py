@@ -1,0 +1,17 @@
+"""The methods that are measured where a plan names none: the default, and what differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Overrides = Mapping[str, Any]
+
+DEFAULT = "default"
+# Name -> settings by section and key that differ from the default.
+METHODS: dict[str, Overrides] = {
+    DEFAULT: {},
+    "global descriptor alone": {"ranking": {"rerank": 0}},
+    "no second verification": {"reverification": {"candidates": 0}},
+    "inliers alone decide": {"ranking": {"order": "inliers"}},
+}
