@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from delg.paths import name_forms
@@ -92,7 +94,6 @@ def describe(store: Store) -> dict[str, Any]:
     """What an index holds, as plain values."""
     catalog = store.catalog
     segments = catalog.segments()
-    size = sum(file.stat().st_size for file in store.folder.rglob("*") if file.is_file())
     images = catalog.count("ok")
     return {
         "index": str(store.folder),
@@ -101,11 +102,21 @@ def describe(store: Store) -> dict[str, Any]:
         "images": images,
         "failed": catalog.count("failed"),
         "segments": len(segments),
+        "unreadable_segments": len(store.unreadable),
         "dead": sum(segment.images for segment in segments) - images,
-        "bytes": size,
+        "bytes": (size := _bytes_in(store.folder)),
         "bytes_per_image": round(size / images) if images else None,
         "shortlist": store.ann_index.kind,
         # Of the model's, by its digest; empty where local features have no codes of one.
         "codebook": catalog.meta(CODEBOOK_DIGEST),
         "settings": store.settings.model_dump(mode="json"),
     }
+
+
+def _bytes_in(folder: Path) -> int:
+    """Bytes of the files in a folder, of which a writer may just remove some."""
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size

@@ -11,7 +11,7 @@ from delg.extraction.sift import DIM as SIFT_DIM
 from delg.paths import exists
 from delg.settings import ModelSettings
 from delg.zoo.registry import ModelFiles, find_model, load_model
-from delg.zoo.trust import is_trusted, trust_if_possible
+from delg.zoo.trust import is_trusted, trust_if_possible, was_trusted
 from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
 from index.storage.codebook import read_codebook
@@ -168,6 +168,8 @@ class IndexModel:
         location, weights = self.location, self.weights
         files = find_model(location, weights, self._store.settings.extraction)
         if self._named is None and not is_trusted(location, weights, files):
+            if was_trusted(location, weights) and files.has_weights:
+                self._check_same(files.settings.name, files.fingerprint)
             named = location + (f" with the weights {weights}" if weights else "")
             words = location if not weights else f"{location} --weights {weights}"
             raise ModelError(
@@ -223,11 +225,13 @@ class IndexModel:
         Raises:
             ModelError: the index was made by another.
         """
-        if extractor.fingerprint != self.fingerprint:
+        self._check_same(extractor.name, extractor.fingerprint)
+
+    def _check_same(self, name: str, fingerprint: str) -> None:
+        if fingerprint != self.fingerprint:
             raise ModelError(
                 f"{self._store.folder} was made by model {self.name} {self.fingerprint}, but "
-                f"{extractor.name} here is {extractor.fingerprint}: "
-                "use that model, or build a new index"
+                f"{name} here is {fingerprint}: use that model, or build a new index"
             )
 
     def check_name(self, model: str) -> None:

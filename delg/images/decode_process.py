@@ -9,6 +9,7 @@ an error.
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
 import threading
@@ -38,15 +39,20 @@ class DecodeProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, data: bytes, settings: ImageSettings) -> NDArray[np.uint8]:
+    def decode(
+        self, data: bytes, settings: ImageSettings, at_least: int | None = None
+    ) -> NDArray[np.uint8]:
         """Upright RGB pixels, uint8 (H, W, 3), of the bytes of an image file.
+
+        Args:
+            data, settings, at_least: see :func:`delg.images.decode.decode_bytes`.
 
         Raises:
             OversizedError: it takes too long, or is over a limit.
             ImageError: see :func:`delg.images.decode.decode`.
         """
         if is_quick(data):
-            return decode_bytes(data, settings)
+            return decode_bytes(data, settings, at_least)
         with self._lock:
             process = self._started()
             # A process that is killed ends both pipes, and with them the wait.
@@ -55,7 +61,8 @@ class DecodeProcess:
             started = time.monotonic()
             try:
                 assert process.stdin is not None and process.stdout is not None
-                _send(process.stdin, {"settings": settings.model_dump()}, data)
+                request = {"settings": settings.model_dump(), "at_least": at_least}
+                _send(process.stdin, request, data)
                 header, pixels = _receive(process.stdout)
             except (OSError, ValueError):
                 self._stop()
@@ -103,6 +110,39 @@ class DecodeProcess:
             self._stop()
 
 
+class DecodePool:
+    """Several processes that decode, each started when it is first needed.
+
+    Args:
+        seconds: limit of one photo.
+        processes: costly photos that are decoded at once.
+    """
+
+    def __init__(self, seconds: float, processes: int) -> None:
+        self._processes = [DecodeProcess(seconds) for _ in range(processes)]
+        # The last that was used is the next, so that no more are started than are needed.
+        self._free: queue.LifoQueue[DecodeProcess] = queue.LifoQueue()
+        for process in reversed(self._processes):
+            self._free.put(process)
+
+    def decode(
+        self, data: bytes, settings: ImageSettings, at_least: int | None = None
+    ) -> NDArray[np.uint8]:
+        """See :meth:`DecodeProcess.decode`."""
+        if is_quick(data):
+            return decode_bytes(data, settings, at_least)
+        process = self._free.get()
+        try:
+            return process.decode(data, settings, at_least)
+        finally:
+            self._free.put(process)
+
+    def close(self) -> None:
+        """Stop the processes; they start again when needed."""
+        for process in self._processes:
+            process.close()
+
+
 def _send(stream: IO[bytes], header: dict, body: bytes) -> None:
     stream.write(json.dumps({**header, "bytes": len(body)}).encode() + b"\n")
     stream.write(body)
@@ -123,7 +163,8 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     while requests.peek(1):  # type: ignore[attr-defined]
         header, data = _receive(requests)
         try:
-            pixels = decode_bytes(data, ImageSettings(**header["settings"]))
+            settings = ImageSettings(**header["settings"])
+            pixels = decode_bytes(data, settings, header["at_least"])
         except ImageError as error:
             _send(answers, {"error": type(error).__name__, "message": str(error)}, b"")
         else:

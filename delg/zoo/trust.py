@@ -84,10 +84,15 @@ def is_trusted(model: str, weights: str | Path | None, files: ModelFiles) -> boo
     """
     if comes_with_package(model, weights):
         return True
-    trusted = trusted_models()
-    if not any(_place(model, weights) == (entry.model, entry.weights) for entry in trusted):
-        return False  # Nothing of it is read.
-    return files.has_weights and TrustedModel.of(model, weights, files) in trusted
+    # Otherwise nothing of it is read.
+    was_named = was_trusted(model, weights) and files.has_weights
+    return was_named and TrustedModel.of(model, weights, files) in trusted_models()
+
+
+def was_trusted(model: str, weights: str | Path | None) -> bool:
+    """Whether the user has named a model of that place, which may have changed since."""
+    place = _place(model, weights)
+    return any(place == (entry.model, entry.weights) for entry in trusted_models())
 
 
 def trust(model: str, weights: str | Path | None = None) -> None:

@@ -233,6 +233,7 @@ def index_info(
 _NAMES = {
     "dead": "removed, space not freed",
     "segments": "segment files",
+    "unreadable_segments": "unreadable segment files",
     "shortlist": "search index",
 }
 

@@ -83,8 +83,6 @@ def serve(
     log.info("opening %s and its model", index)
     shared = SharedIndex(index, overrides, str(config), model=model)
     with shared.reading() as images:
-        for problem in images.unreadable_segments():
-            log.warning("%s", problem)
         count = len(images)
     shared.warm()
     run_pages = [] if runs is None else [p.load()(runs) for p in entry_points(group=RUN_PAGES)]
@@ -107,7 +105,7 @@ def _run(app: Any, service: Service, description: str) -> None:
         """Prints its address; when it stops, waiting queries are refused at once."""
 
         async def shutdown(self, sockets: Any = None) -> None:
-            service.jobs.close()
+            service.stop_jobs()
             await super().shutdown(sockets)
 
         async def startup(self, sockets: Any = None) -> None:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from index.serve.job_queue import never
+from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
 from index.serve.uploads import MAX_HITS, MAX_RERANKED, SearchParams, disconnected
@@ -207,7 +208,7 @@ def make_router(service: Service) -> APIRouter:
             return result.as_json(params.id or upload.name or UNNAMED, str(service.shared.path))
 
         has_gone = functools.partial(disconnected, request)
-        return JSONResponse(await service.jobs.run(search, has_gone))
+        return JSONResponse(await service.jobs.run(search, has_gone, client_of(request.scope)))
 
     @router.get("/api/stats", responses=_errors())
     def stats() -> dict[str, Any]:
@@ -227,9 +228,15 @@ def make_router(service: Service) -> APIRouter:
             summary=f"The photo as a JPEG of at most {side} pixels a side",
             name=name,
         )
-        def photo(image_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
+        async def photo(
+            request: Request, image_id: str, if_none_match: Annotated[str | None, Header()] = None
+        ) -> Response:
             known_tag = (if_none_match or "").removeprefix("W/").strip('"')
-            jpeg = service.photo(unquote(image_id), side, known_tag)
+            jpeg = await service.thumbnail_jobs.run(
+                lambda: service.photo(unquote(image_id), side, known_tag),
+                functools.partial(disconnected, request),
+                client_of(request.scope),
+            )
             # Browsers ask each time, and it is sent again only if it has changed.
             headers = {"cache-control": "private, no-cache", "etag": f'"{jpeg.tag}"'}
             if not jpeg.data:
@@ -270,12 +277,13 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
         def add_photo() -> dict[str, Any]:
             return image_json(service.add(upload))
 
-        return JSONResponse(await service.jobs.run(add_photo, never), 201)
+        client = client_of(request.scope)
+        return JSONResponse(await service.jobs.run(add_photo, never, client), 201)
 
     @router.delete(
         "/api/images/{image_id:path}", response_model=RemovedJson, responses=_errors(404)
     )
-    async def remove(image_id: str) -> Response:
+    async def remove(request: Request, image_id: str) -> Response:
         """Remove an image from the index. A photo that was not added over HTTP stays on disk."""
         decoded_id = unquote(image_id)
 
@@ -283,4 +291,5 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
             service.remove(decoded_id)
             return {"removed": decoded_id}
 
-        return JSONResponse(await service.jobs.run(remove_image, never))
+        client = client_of(request.scope)
+        return JSONResponse(await service.jobs.run(remove_image, never, client))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
-from index.serve.job_queue import TooBusyError
+from index.serve.places import TooBusyError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
 from index.storage.lock import BusyError
 from index.uploaded_photos import ConflictError

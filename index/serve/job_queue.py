@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from delg.errors import DelgError
+from index.serve.places import Places, TooBusyError
 
 T = TypeVar("T")
 _STOPPING = "the server is stopping"
-
-
-class TooBusyError(DelgError):
-    """The queue is full, or the job took too long; worth another try later."""
 
 
 class GoneError(Exception):
@@ -37,21 +33,27 @@ class JobQueue:
     """
 
     def __init__(self, threads: int, queue: int, seconds: float) -> None:
-        self._capacity, self._seconds = threads + queue, seconds
+        self._seconds = seconds
+        self._places = Places(threads + queue, "too many queries at once; try again in a moment")
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="job")
         self._lock = threading.Lock()
-        self._active = 0
         self._closed = False
 
     @property
     def active(self) -> int:
         """Number of jobs running and waiting."""
-        return self._active
+        return self._places.taken
 
-    async def run(self, job: Callable[[], T], disconnected: Callable[[], Awaitable[None]]) -> T:
+    async def run(
+        self,
+        job: Callable[[], T],
+        disconnected: Callable[[], Awaitable[None]],
+        client: str = "",
+    ) -> T:
         """The result of ``job``.
 
         Args:
+            client: who wants it; see :class:`index.serve.places.Places`.
             disconnected: returns when the client has gone; a job that still waits is dropped then.
 
         Raises:
@@ -61,11 +63,9 @@ class JobQueue:
         with self._lock:
             if self._closed:
                 raise TooBusyError(_STOPPING)
-            if self._active >= self._capacity:
-                raise TooBusyError("too many queries at once; try again in a moment")
-            self._active += 1
+            self._places.take(client)
             future = self._pool.submit(job)
-        future.add_done_callback(self._count_done)
+        future.add_done_callback(lambda _: self._places.leave(client))
         result: asyncio.Future[Any] = asyncio.wrap_future(future)
         disconnect: asyncio.Future[Any] = asyncio.ensure_future(disconnected())
         try:
@@ -87,10 +87,6 @@ class JobQueue:
             future.cancel()
             if not result.done():
                 result.cancel()
-
-    def _count_done(self, future: Future) -> None:
-        with self._lock:
-            self._active -= 1
 
     def close(self) -> None:
         """Take no more jobs and refuse those that wait; running ones end by themselves."""

@@ -21,6 +21,7 @@ from index.serve.assets import load_assets, make_environment
 from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.errors import error_response
 from index.serve.pagination import PageNumber, Pagination
+from index.serve.places import client_of
 from index.serve.security import COOKIE, is_token, session_value
 from index.serve.service import Service
 from index.serve.settings import MIB
@@ -131,7 +132,7 @@ class Pages:
 
         @router.post("/login")
         async def login(request: Request) -> Response:
-            form = await self.service.receiver.receive(request)
+            form = await self.service.login_receiver.receive(request)
             target = _local_path(form.fields.get("next", "/"))
             if token is None:
                 return RedirectResponse(target, 303)
@@ -184,7 +185,7 @@ class Pages:
                 )  # fmt: skip
 
             has_gone = functools.partial(disconnected, request)
-            return await service.jobs.run(render_results, has_gone)
+            return await service.jobs.run(render_results, has_gone, client_of(request.scope))
 
         @router.post("/outliers")
         async def outliers(request: Request) -> Response:
@@ -199,7 +200,7 @@ class Pages:
             has_gone = functools.partial(disconnected, request)
             # The page's script reads errors as JSON.
             try:
-                return await service.jobs.run(list_outliers, has_gone)
+                return await service.jobs.run(list_outliers, has_gone, client_of(request.scope))
             except DelgError as error:
                 status, reason, headers = error_response(error)
                 return JSONResponse({"error": reason}, status, headers)
@@ -292,7 +293,7 @@ def _read_transform(upload: Upload) -> NDArray[np.float64] | None:
         if value is None:
             return None
         matrix = np.array(value, np.float64)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, RecursionError, OverflowError):
         raise BadRequestError("transform: not a matrix in JSON") from None
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
         raise BadRequestError("transform: must have three rows of three finite numbers")

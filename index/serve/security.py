@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from index.serve.places import Places, TooBusyError, client_of
 from index.serve.settings import ServeSettings
 
 COOKIE = "delg_token"
@@ -57,7 +58,7 @@ class SecurityMiddleware:
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app, self._settings = app, settings
         self._session = session_value(settings.token) if settings.token else ""
-        self._active = 0
+        self._places = Places(settings.requests, "too many requests at once; try again in a moment")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +79,12 @@ class SecurityMiddleware:
                         headers.append((name.encode(), value.encode()))
             await send(message)
 
-        refusal = self._refusal(scope)
+        refusal, client = self._refusal(scope), client_of(scope)
+        if refusal is None:
+            try:
+                self._places.take(client)
+            except TooBusyError as error:
+                refusal = 503, str(error), {"retry-after": "1"}
         if refusal is not None:
             await _send_refusal(scope, send_secured, *refusal)
             return
@@ -89,11 +95,10 @@ class SecurityMiddleware:
         if is_head:
             # The routes know GET alone.
             scope = {**scope, "method": "GET"}
-        self._active += 1
         try:
             await self._app(scope, receive, send_secured)
         finally:
-            self._active -= 1
+            self._places.leave(client)
 
     def _refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
         """Status, reason and headers, if the request must not be served."""
@@ -103,8 +108,6 @@ class SecurityMiddleware:
             return 403, f"host {host!r} is not allowed; see --allow-host", {}
         if scope["method"] not in _SAFE_METHODS and _is_cross_site(headers, host):
             return 403, "requests from pages of other sites are not allowed", {}
-        if self._active >= self._settings.requests:
-            return 503, "too many requests at once; try again in a moment", {"retry-after": "1"}
         if self._settings.token and not self._is_authorized(scope["path"], headers):
             return 401, "a token is required", {"www-authenticate": 'Bearer realm="delg"'}
         return None

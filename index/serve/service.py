@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.images.decode import ImageError, decode
-from delg.images.decode_process import DecodeProcess
+from delg.images.decode import ImageError, read_bytes
+from delg.images.decode_process import DecodePool
 from delg.types import FloatArray, ImageFeatures
 from index.image_index import ImageIndex
 from index.labels import Label
@@ -25,6 +25,7 @@ from index.serve.shared_index import SharedIndex
 from index.serve.thumbnails import Jpeg, ThumbnailCache
 from index.serve.uploads import (
     MAX_ID_LENGTH,
+    MAX_LOGIN_BYTES,
     BadRequestError,
     NotFoundError,
     Receiver,
@@ -43,17 +44,22 @@ class Service:
         shared: the index.
         settings: of the server.
         jobs: runs queries and changes.
+        thumbnail_jobs: makes thumbnails, so that many large photos keep nothing else waiting.
         receiver: reads uploads.
-        decoder: decodes uploads.
+        login_receiver: reads the login form; who has no token takes no place of those who have.
+        decoder: decodes photos that are searched with or added.
         thumbnails: encodes photos for browsers.
     """
 
     def __init__(self, shared: SharedIndex, settings: ServeSettings) -> None:
         self.shared, self.settings = shared, settings
         self.jobs = JobQueue(settings.workers, settings.queue, settings.seconds)
-        self.receiver = Receiver(settings)
-        self.decoder = DecodeProcess(settings.decode_seconds)
-        self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, settings.workers)
+        self.thumbnail_jobs = JobQueue(settings.workers, settings.thumbnail_queue, settings.seconds)
+        self.receiver = Receiver(settings, settings.max_upload_mib * MIB)
+        self.login_receiver = Receiver(settings, MAX_LOGIN_BYTES)
+        self.decoder = DecodePool(settings.decode_seconds, settings.workers)
+        self._thumbnail_decoder = DecodePool(settings.decode_seconds, settings.workers)
+        self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, self._thumbnail_decoder)
         self._started = time.monotonic()
         if settings.writable:
             self._repair()
@@ -81,11 +87,21 @@ class Service:
                 return images.query(
                     pixels, params.k, params.rerank, params.box, params.orientations
                 )
-            source = _source(images, _row(images, params.id))
+            source = self._source(images, _row(images, params.id))
             if isinstance(source, ImageFeatures):
                 return images.query_features(source, params.k, params.rerank, (params.id,))
             search = images.search(source, params.box)
             return search.hits(params.k, params.rerank, params.orientations, (params.id,))
+
+    def _source(self, images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
+        """The photo of an image as a query, or its stored features if the photo is missing."""
+        if images.accepts_images:
+            try:
+                return self.decoder.decode(read_bytes(row.path), images.settings.images)
+            except ImageError:
+                if row.state != "ok":
+                    raise
+        return images.features(row.id)
 
     def outliers(
         self,
@@ -101,7 +117,7 @@ class Service:
             if params.id is None:
                 source: Any = self.decoder.decode(upload.source, images.settings.images)
             else:
-                source = _source(images, _row(images, params.id))
+                source = self._source(images, _row(images, params.id))
             if not isinstance(source, ImageFeatures):
                 rotations = 0 if transform is None else quarter_rotations(transform)
                 source = images.extractor.extract(source, params.box, rotations)
@@ -174,10 +190,16 @@ class Service:
         }
         return stats
 
+    def stop_jobs(self) -> None:
+        """Refuse what waits, and all that comes."""
+        self.jobs.close()
+        self.thumbnail_jobs.close()
+
     def close(self) -> None:
         """Stop the threads and close the index."""
-        self.jobs.close()
+        self.stop_jobs()
         self.decoder.close()
+        self._thumbnail_decoder.close()
         self.shared.close()
 
 
@@ -188,17 +210,6 @@ def _row(images: ImageIndex, image_id: str) -> ImageRow:
         if row is not None:
             return row
     raise NotFoundError(f"no image {image_id!r} in the index")
-
-
-def _source(images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
-    """The photo of an image as a query, or its stored features if the photo is missing."""
-    if images.accepts_images:
-        try:
-            return decode(row.path, images.settings.images)
-        except ImageError:
-            if row.state != "ok":
-                raise
-    return images.features(row.id)
 
 
 def _new_id(upload: Upload) -> str:

@@ -45,12 +45,17 @@ class ServeSettings(Settings):
     workers: int = Field(default_factory=lambda: max(1, os.cpu_count() or 1), ge=1)
     # Queries that may wait; beyond that the answer is 503.
     queue: int = Field(16, ge=0)
+    # Thumbnails that may wait; a page asks for dozens.
+    thumbnail_queue: int = Field(512, ge=0)
     # Seconds that one query may wait and run.
     seconds: float = Field(30.0, gt=0)
-    # Seconds that decoding one upload may take.
+    # Seconds that decoding one photo may take.
     decode_seconds: float = Field(10.0, gt=0)
-    # Requests of any kind at once.
+    # Requests of any kind at once. When so many are there, clients that have none are still served,
+    # up to twice the number; so it is with uploads, queries and connections.
     requests: int = Field(256, ge=1)
+    # Connections at once; at most a third of the files that the system lets the server open.
+    connections: int = Field(512, ge=1)
     # Memory for cached thumbnails, in MiB.
     thumbnail_mib: int = Field(64, ge=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from index.storage.lock import BusyError
 log = logging.getLogger(__name__)
 # Inode, size and time of the catalog's file and of its log: differs after every change.
 _Stamp = tuple[tuple[int, int, int], ...]
+# Seconds between two looks for segments that are missing.
+_LOOK_SECONDS = 2.0
 _WARM_SIZES = ((768, 1024), (1024, 768))
 
 
@@ -29,6 +32,7 @@ class _Snapshot:
 
     def __init__(self, images: ImageIndex, stamp: _Stamp) -> None:
         self.images, self.stamp = images, stamp
+        self.lacks_segments = bool(images.unreadable_segments())
         self.readers = 0
         self.replaced = False
 
@@ -61,9 +65,11 @@ class SharedIndex:
         self._refresh_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._extractor = extractor
+        self._missing: list[str] = []
         stamp = self._stamp()
         self._snapshot = _Snapshot(self._open(), stamp)
-        self._tried = stamp
+        self._tried, self._next_look = stamp, 0.0
+        self._say_what_is_missing(self._snapshot)
 
     def _stamp(self) -> _Stamp:
         stamps = []
@@ -104,7 +110,8 @@ class SharedIndex:
 
     def _refresh(self) -> None:
         """Open a new snapshot if the index has changed; meanwhile others read the old one."""
-        if self._stamp() in (self._snapshot.stamp, self._tried):
+        is_known = self._stamp() in (self._snapshot.stamp, self._tried)
+        if is_known and not (self._snapshot.lacks_segments and self._may_look_again()):
             return
         if not self._refresh_lock.acquire(blocking=False):
             return
@@ -115,6 +122,7 @@ class SharedIndex:
             except DelgError as error:
                 log.warning("the index changed and cannot be opened again: %s", error)
                 return
+            self._say_what_is_missing(new)
             with self._lock:
                 old, self._snapshot = self._snapshot, new
                 old.replaced = True
@@ -123,6 +131,26 @@ class SharedIndex:
                 old.images.close()
         finally:
             self._refresh_lock.release()
+
+    def _may_look_again(self) -> bool:
+        """Whether it is time to look for segments that were missing: a copy of an index may arrive
+        after its catalog did."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + _LOOK_SECONDS
+        return True
+
+    def _say_what_is_missing(self, snapshot: _Snapshot) -> None:
+        problems = snapshot.images.unreadable_segments()
+        if problems and problems != self._missing:
+            log.warning(
+                "%s: %d files of features are missing or unreadable, and their photos are not "
+                "found until they are there, such as: %s", self.path, len(problems), problems[0],
+            )  # fmt: skip
+        if self._missing and not problems:
+            log.warning("%s: all files of features are there now", self.path)
+        self._missing = problems
 
     @contextmanager
     def writing(self) -> Iterator[ImageIndex]:

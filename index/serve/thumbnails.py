@@ -8,7 +8,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from delg.images.decode import decode_bytes, read_bytes
+from delg.images.decode import read_bytes
+from delg.images.decode_process import DecodePool
 from delg.settings import ImageSettings
 from index.visualize.draw_matches import encode_image, resize
 
@@ -34,13 +35,12 @@ class ThumbnailCache:
 
     Args:
         max_bytes: of cached JPEGs.
-        threads: photos decoded at once.
+        decoder: decodes costly photos within a limit of time.
     """
 
-    def __init__(self, max_bytes: int, threads: int) -> None:
+    def __init__(self, max_bytes: int, decoder: DecodePool) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
-        # A page requests dozens at once, and decoded photos are large.
-        self._decoding = threading.Semaphore(threads)
+        self._decoder = decoder
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -64,12 +64,11 @@ class ThumbnailCache:
             if tag in self._cache:
                 self._cache.move_to_end(tag)
                 return Jpeg(self._cache[tag], tag)
-        with self._decoding:
-            # Small JPEGs do not need all pixels of large photos.
-            pixels = decode_bytes(read_bytes(path), limits, at_least=side)
-            scale = min(1.0, side / max(pixels.shape[:2]))
-            height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-            data = encode_image(resize(pixels, width, height), "JPEG", _QUALITY[side])
+        # Small JPEGs do not need all pixels of large photos.
+        pixels = self._decoder.decode(read_bytes(path), limits, at_least=side)
+        scale = min(1.0, side / max(pixels.shape[:2]))
+        height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+        data = encode_image(resize(pixels, width, height), "JPEG", _QUALITY[side])
         if side == THUMBNAIL_SIDE and tag:
             self._store(tag, data)
         return Jpeg(data, tag)

@@ -9,7 +9,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from index.serve.places import Places, TooBusyError, network_of
 from index.serve.settings import ServeSettings
+from index.storage.open_segments import max_open_segments
 
 # Seconds that running requests get to finish when the server stops.
 _SHUTDOWN_SECONDS = 5
@@ -46,12 +48,22 @@ class _TimedProtocol(H11Protocol):
     Attributes:
         head_seconds: limit for receiving the head of a request, or a body that no route reads.
         answer_seconds: limit for the client to read what was sent.
+        places: for connections.
     """
 
     head_seconds: float
     answer_seconds: float
+    places: Places
+    _place: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        client = network_of((transport.get_extra_info("peername") or ("",))[0])
+        try:
+            self.places.take(client)
+            self._place = client
+        except TooBusyError:
+            # There is no handle to spare for an answer.
+            transport.abort()
         self._head_timer = _Timer(self.head_seconds, transport.abort)
         self._write_timer = _Timer(self.answer_seconds, transport.abort)
         super().connection_made(transport)
@@ -78,7 +90,14 @@ class _TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_timer.stop()
         self._write_timer.stop()
+        if self._place is not None:
+            self.places.leave(self._place)
         super().connection_lost(exc)
+
+
+def _max_connections(settings: ServeSettings) -> int:
+    """Connections at once, so that twice as many leave handles for the index and for photos."""
+    return min(settings.connections, max(1, max_open_segments() // 3))
 
 
 def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
@@ -87,6 +106,7 @@ def server_config(app: ASGIApp, settings: ServeSettings) -> uvicorn.Config:
     class Protocol(_TimedProtocol):
         head_seconds = settings.head_seconds
         answer_seconds = settings.answer_seconds
+        places = Places(_max_connections(settings), "too many connections at once")
 
     return uvicorn.Config(
         app,

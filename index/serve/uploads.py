@@ -16,7 +16,7 @@ from starlette.requests import Request
 from delg.errors import DelgError
 from delg.settings import Settings
 from delg.types import Box
-from index.serve.job_queue import TooBusyError
+from index.serve.places import Places, TooBusyError, client_of
 from index.serve.settings import MIB, ServeSettings
 
 MAX_HITS, MAX_RERANKED = 1000, 1000
@@ -24,6 +24,8 @@ MAX_ID_LENGTH = 1024
 # Bytes of the fields and headers around a photo in a form.
 _FORM_OVERHEAD = 64 * 1024
 _MAX_FIELDS = 12
+# Bytes of the form of the login page.
+MAX_LOGIN_BYTES = 16 * 1024
 
 
 class BadRequestError(DelgError):
@@ -111,13 +113,22 @@ class Upload:
 
 
 class Receiver:
-    """Receives uploads: a limited number at once, and each with a limit of size and time."""
+    """Receives uploads: a limited number at once, and each with a limit of size and time.
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self._max_bytes = settings.max_upload_mib * MIB
-        self._capacity = settings.uploads
+    Args:
+        settings: of the server.
+        max_bytes: of an upload.
+    """
+
+    def __init__(self, settings: ServeSettings, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._places = Places(settings.uploads, "too many uploads at once; try again in a moment")
         self._seconds, self._rate = settings.upload_seconds, settings.upload_pace_kib * 1024
-        self._active = 0
+
+    @property
+    def active(self) -> int:
+        """Uploads that are being received."""
+        return self._places.taken
 
     async def receive(self, request: Request) -> Upload:
         """Read the body of a request: a form, or the bytes of a photo.
@@ -128,13 +139,8 @@ class Receiver:
             BadRequestError: the form is malformed.
             TooBusyError: too many uploads at once, or this one is too slow.
         """
-        if self._active >= self._capacity:
-            raise TooBusyError("too many uploads at once; try again in a moment")
-        self._active += 1
-        try:
+        with self._places.place(client_of(request.scope)):
             return await self._read(request)
-        finally:
-            self._active -= 1
 
     async def _read(self, request: Request) -> Upload:
         declared = request.headers.get("content-length", "")
@@ -203,7 +209,8 @@ class Receiver:
             yield chunk
 
     def _too_large(self) -> TooLargeError:
-        return TooLargeError(f"the upload has more than {self._max_bytes // MIB} MiB")
+        limit = f"{self._max_bytes // MIB} MiB" if self._max_bytes >= MIB else "a form may have"
+        return TooLargeError(f"the upload has more than {limit}")
 
 
 async def disconnected(request: Request) -> None:

@@ -55,6 +55,7 @@ def test_info_says_what_an_index_holds(make_index, photos):
         "images": 10,
         "failed": 1,
         "segments": 3,
+        "unreadable_segments": 0,
         "dead": 2,
         "bytes_per_image": round(info["bytes"] / 10),
         "shortlist": "fp16",

@@ -9,16 +9,20 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from bad_photos import encoded
 from dots import DotModel, dots, gallery
 from servers import at_port
 
+from delg.images.decode import is_quick
 from index import ImageIndex
 from index.serve.app import make_app
-from index.serve.job_queue import GoneError, JobQueue, TooBusyError, never
+from index.serve.job_queue import GoneError, JobQueue, never
+from index.serve.places import TooBusyError
 from index.serve.service import Service
 from index.serve.settings import ServeSettings
 from index.serve.shared_index import SharedIndex
@@ -117,7 +121,9 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
             if sent == "half":
                 connection.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
     time.sleep(0.3)
-    assert service.receiver._active == 0 and service.jobs.active == 0
+    assert (
+        service.receiver.active == service.login_receiver.active == 0 and service.jobs.active == 0
+    )
     assert ask(address).status_code == 200
 
 
@@ -180,7 +186,71 @@ def test_a_body_that_trickles_is_cut_off(site, head):
     assert took < 3
     if head.startswith("POST"):
         assert b" 503 " in received and b"too slow" in received
-    assert service.receiver._active == 0
+    assert service.receiver.active == service.login_receiver.active == 0
+
+
+def test_who_has_no_token_keeps_nobody_from_searching(site):
+    token = "a-token-for-the-tests"
+    address, service, _ = site(uploads=2, token=token)
+    head = b"POST /login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 999\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(connect(address)).sendall(head)
+        headers = {"authorization": f"Bearer {token}"}
+        assert ask(address).status_code == 401
+        answer = CLIENT.post(f"{address}/api/query", content=PHOTO, headers=headers)
+        assert answer.status_code == 200
+        assert service.login_receiver.active == 2
+
+
+def test_idle_connections_of_one_client_keep_no_other_out(site):
+    address, _, _ = site(connections=4)
+    host, port = address.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(12)]
+        time.sleep(0.2)
+        with socket.create_connection((host, int(port)), source_address=("127.0.0.2", 0)) as other:
+            other.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            assert b" 200 " in other.recv(4000)
+        closed = 0
+        for connection in idle:
+            connection.settimeout(0.1)
+            with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(ConnectionError):
+                    assert connection.recv(1) == b""
+                closed += 1
+        assert closed >= 8
+
+
+def test_photos_of_the_index_are_decoded_within_a_limit_of_time_too(site, place):
+    address, service, _ = site(decode_seconds=0.02)
+    pixels = np.random.default_rng(0).integers(0, 255, (2100, 2100, 3)).astype(np.uint8)
+    with service.shared.reading() as images:
+        path = images.paths(["plain/003.png"])["plain/003.png"]
+    assert not is_quick(encoded(pixels, "PNG"))
+    shutil.copy(path, place / "kept")
+    try:
+        Path(path).write_bytes(encoded(pixels, "PNG"))
+        answer = CLIENT.get(f"{address}/api/images/plain%2F003.png/thumb")
+        assert answer.status_code == 404 and "takes more than 0.02 s" in answer.text
+        # As if the photo were missing, its stored features answer.
+        answer = CLIENT.post(f"{address}/api/query", params={"id": "plain/003.png"})
+        assert answer.status_code == 200 and answer.json()["hits"]
+    finally:
+        shutil.copy(place / "kept", path)
+
+
+def test_segments_that_arrive_after_the_catalog_are_noticed(
+    place, tmp_path, site, monkeypatch, caplog
+):
+    monkeypatch.setattr("index.serve.shared_index._LOOK_SECONDS", 0.0)
+    (place / "segments").rename(tmp_path / "on the way")
+    address, _, _ = site()
+    assert ask(address).json()["hits"] == [] and "are missing or unreadable" in caplog.text
+    assert CLIENT.get(f"{address}/api/stats").json()["unreadable_segments"] == 1
+    (tmp_path / "on the way").rename(place / "segments")
+    assert ask(address).json()["hits"][0]["id"] == "plain/003.png"
+    assert CLIENT.get(f"{address}/api/stats").json()["unreadable_segments"] == 0
 
 
 def test_a_slow_upload_that_goes_on_is_received(site):
@@ -227,7 +297,7 @@ def test_too_many_bytes_are_refused_whether_declared_or_not(site, form, declared
         f"{address}/api/query", content=body if declared else chunks, headers=headers, timeout=10
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
-    assert model.extracted == 0 and service.receiver._active == 0
+    assert model.extracted == 0 and service.receiver.active == service.login_receiver.active == 0
 
 
 def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):

@@ -8,6 +8,7 @@ import pytest
 
 from delg.errors import UsageError
 from delg.settings import parse
+from index.serve.places import Places, TooBusyError, network_of
 from index.serve.settings import ServeSettings
 
 TOKEN = "a-token-of-some-length"
@@ -175,6 +176,34 @@ def test_a_token_that_is_too_short_or_fits_no_header_is_refused(token):
 
 def test_too_many_requests_at_once_are_sent_away(serve):
     client = serve(requests=1)
-    client.app._active = 1
+    places = client.app._places
+    places.take("testclient")
     answer = client.get("/api/stats")
     assert answer.status_code == 503 and answer.headers["retry-after"]
+    # Who has no place still gets one.
+    places.leave("testclient")
+    places.take("203.0.113.7")
+    assert client.get("/api/stats").status_code == 200
+
+
+def test_nobody_takes_all_places():
+    places = Places(3, "full")
+    for _ in range(3):
+        places.take("a")
+    with pytest.raises(TooBusyError, match="full"):
+        places.take("a")
+    for other in "bcd":
+        places.take(other)
+    with pytest.raises(TooBusyError):
+        places.take("e")
+    places.leave("a")
+    places.take("e")
+    assert places.taken == 6
+    for address, client in (
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("", ""),
+    ):
+        assert network_of(address) == client
