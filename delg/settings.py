@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from delg.errors import UsageError
-from delg.extraction.aggregation import aggregated_dim
+from delg.extraction.match_kernel import aggregated_dim
 
 logger = logging.getLogger(__name__)
 

@@ -292,7 +292,7 @@ class ImageIndex:
         sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
         labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
-            self._model.adopt_codebook()
+            self._model.adopt_what_is_learnt()
             return add(
                 self._store,
                 lambda: self.extractor,
@@ -308,7 +308,7 @@ class ImageIndex:
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
         """Add a photo whose file the index keeps; see :func:`index.uploaded_photos.add_upload`."""
         with self._store.lock():
-            self._model.adopt_codebook()
+            self._model.adopt_what_is_learnt()
             return add_upload(self._store, lambda: self.extractor, image_id, data, label)
 
     def remove_upload(self, row: ImageRow) -> None:
@@ -381,7 +381,7 @@ class ImageIndex:
             The bytes freed.
         """
         with self._store.lock():
-            self._model.adopt_codebook()
+            self._model.adopt_what_is_learnt()
             return compact(self._store, self._extract)
 
     @property

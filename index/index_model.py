@@ -16,7 +16,8 @@ from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
 from index.storage.codebook import read_codebook
 from index.storage.product_quantizer import ProductQuantizer
-from index.storage.store import CODEBOOK, Store, codebook_meta
+from index.storage.store import CODEBOOK, VOCABULARY_DIGEST, Store, codebook_meta
+from index.storage.vocabulary import Vocabulary, find_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,16 @@ def record_model(
                 "to learn one: delg model codebook %s --photos DIR (then delg index compact)",
                 files.settings.name, model,
             )  # fmt: skip
+    vocabulary = find_vocabulary(meta["model"], meta["weights"], int(meta["local_dim"]))
+    if vocabulary is not None:
+        meta[VOCABULARY_DIGEST] = vocabulary.digest
+    elif not files.settings.has_global:
+        logger.info(
+            "note: %s has no visual vocabulary, so an aggregate of its local features stands for a "
+            "global descriptor; to learn one: delg model vocabulary %s --photos DIR (then delg "
+            "index compact)",
+            files.settings.name, model,
+        )  # fmt: skip
     return meta, settings.of_model(files.settings)
 
 
@@ -198,17 +209,26 @@ class IndexModel:
             return None  # What is stored can be maintained without the model.
         return _codebook_of(files) if files else None
 
-    def adopt_codebook(self) -> None:
+    def adopt_what_is_learnt(self) -> None:
         """Record the model's codebook in an index that has none, as it was made by an earlier
-        version or when the model had none; under the store's lock.
+        version or when the model had none, and the model's present vocabulary; under the store's
+        lock.
 
         Raises:
-            ModelError: the codebook is damaged.
+            ModelError: one of them is damaged.
         """
         if not self._store.catalog.meta(CODEBOOK):
             codebook = self.find_codebook()
             if codebook is not None:
                 self._store.set_codebook(codebook)
+        vocabulary = self._find_vocabulary()
+        known = self._store.catalog.meta(VOCABULARY_DIGEST)
+        if vocabulary is not None and vocabulary.digest != known:
+            self._store.set_vocabulary(vocabulary)
+
+    def _find_vocabulary(self) -> Vocabulary | None:
+        meta = self._store.catalog.meta
+        return find_vocabulary(meta("model"), meta("weights"), int(meta("local_dim") or 0))
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.

@@ -35,7 +35,7 @@ def learn_codebook(
     Raises:
         UsageError: a source does not exist, or the photos give too few features.
     """
-    photos = [photo for source in sources for photo in _spread(scan([source])[0])]
+    photos = spread_photos(sources, PHOTOS_PER_SOURCE)
     samples: list[FloatArray] = []
     failed = 0
     results = extractor.extract_many(photo.path for photo in photos)
@@ -55,18 +55,25 @@ def learn_codebook(
     return ProductQuantizer.train(np.concatenate(samples))
 
 
-def _spread(photos: list[Photo]) -> list[Photo]:
-    """At most :data:`PHOTOS_PER_SOURCE` of them."""
-    return [photos[number] for number in _evenly_spaced(len(photos), PHOTOS_PER_SOURCE)]
+def spread_photos(sources: Sequence[str | Path], per_source: int) -> list[Photo]:
+    """At most ``per_source`` photos of each source, spread evenly over it.
+
+    Raises:
+        UsageError: a source does not exist.
+    """
+    by_source = [scan([source])[0] for source in sources]
+    return [
+        photos[number] for photos in by_source for number in evenly_spaced(len(photos), per_source)
+    ]
 
 
 def _sample(features: ImageFeatures) -> FloatArray:
     """Descriptors float32 (at most ``_FEATURES_PER_PHOTO``, d) of features as an index keeps
     them."""
     kept = top_k(features.local, COMPACT_FEATURES, max(features.width, features.height))
-    return kept.descriptors[_evenly_spaced(len(kept), _FEATURES_PER_PHOTO)]
+    return kept.descriptors[evenly_spaced(len(kept), _FEATURES_PER_PHOTO)]
 
 
-def _evenly_spaced(total: int, count: int) -> list[int]:
+def evenly_spaced(total: int, count: int) -> list[int]:
     """``count`` numbers spread evenly over ``range(total)``, all of them if there are fewer."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()

@@ -27,6 +27,9 @@ class StoreSettings(Settings):
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
     # Local features kept per photo, the best by score; None: 380 with "compact", else all.
     max_features: int | None = Field(None, ge=0)
+    # Visual words kept per photo, of its best features, for the second shortlist, where the model
+    # has a vocabulary: 10 bytes each for 64 components. 0 keeps none.
+    max_words: int = Field(39, ge=0, le=65_535)
     # Photos after which a segment is written: what a kill can cost, and how much is held in memory.
     # Compaction joins short segments.
     segment_images: int = Field(256, ge=1)
@@ -65,6 +68,33 @@ class ShortlistSettings(Settings):
     nprobe: int | None = Field(None, ge=1)
     # Candidates per requested result that are ranked again by their stored descriptors.
     refine_factor: int = Field(8, ge=1)
+
+
+class LocalShortlistSettings(Settings):
+    """The shortlist by local features: ASMK* over the model's vocabulary, where it has one.
+
+    It finds what the global descriptor misses, such as covers, logos and parts. Candidates are
+    verified in the order of
+
+        similarity + weight · ASMK* / mean of the query's ``normalizer_images`` highest ASMK*
+
+    Their scores are not changed by it. Models without a global descriptor are shortlisted, and
+    ranked, by ASMK* alone.
+    """
+
+    # Off, the global descriptors alone decide which candidates are verified.
+    enabled: bool = True
+    # Weight of ASMK* beside the similarity of global descriptors.
+    weight: float = Field(0.15, ge=0)
+    # Photos with the highest ASMK* that it is divided by the mean of.
+    normalizer_images: int = Field(100, ge=1)
+    # Words that each feature of a query goes to; those of stored photos go to one.
+    assignments: int = Field(5, ge=1)
+    # Features of a query that are used, the best by score.
+    query_features: int = Field(600, ge=1)
+    # Exponent and threshold of the selectivity, α and τ.
+    alpha: float = Field(3.0, gt=0)
+    tau: float = Field(0.0, ge=0, lt=1)
 
 
 class MatchingSettings(Settings):
@@ -171,6 +201,7 @@ class IndexSettings(Settings):
     extraction: ExtractionSettings | None = None
     store: StoreSettings = StoreSettings()
     shortlist: ShortlistSettings = ShortlistSettings()
+    local_shortlist: LocalShortlistSettings = LocalShortlistSettings()
     matching: MatchingSettings = MatchingSettings()
     verification: VerificationSettings = VerificationSettings()
     reverification: ReverificationSettings = ReverificationSettings()

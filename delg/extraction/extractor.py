@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import ModelError
-from delg.extraction.aggregation import aggregate
+from delg.extraction.match_kernel import aggregate
 from delg.extraction.sift import DIM as SIFT_DIM
 from delg.extraction.sift import extract_sift
 from delg.images import pyramid

@@ -37,7 +37,7 @@ from delg.network.weights import load_weights, read_weights
 from delg.paths import exists
 from delg.settings import ExportSettings
 from delg.zoo.published_signature import save_serving
-from delg.zoo.registry import CODEBOOK_FILE, SETTINGS_FILE, ModelFiles
+from delg.zoo.registry import SETTINGS_FILE, ModelFiles
 
 FORMATS = ("savedmodel", "onnx", "litert")
 OUTPUTS = ("global_descriptor", "local_descriptors", "attention")
@@ -91,8 +91,8 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
             written = Path(temporary) / out.name
             outputs = write(model, written)(probe)
             deviations = _compare(expected, outputs, settings.name, kind)
-            if kind == "savedmodel" and files.codebook.exists():
-                shutil.copyfile(files.codebook, written / CODEBOOK_FILE)
+            for path in files.learnt_for_indexes if kind == "savedmodel" else []:
+                shutil.copyfile(path, written / path.name)
             shutil.move(written, out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None

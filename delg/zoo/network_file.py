@@ -24,7 +24,6 @@ from delg.network.weights import load_weights, read_weights, weights_digest
 from delg.paths import exists
 from delg.settings import ModelSettings
 from delg.zoo.registry import (
-    CODEBOOK_FILE,
     NETWORK_FILE,
     SETTINGS_FILE,
     WEIGHTS_FILE,
@@ -96,8 +95,8 @@ def quantize_model(files: ModelFiles, sources: list[Path], out: Path) -> None:
             shutil.copyfile(files.weights, folder / WEIGHTS_FILE)
             write_network(folder, model, _decode_some(photos))
             write_settings(folder, settings)
-            if files.codebook.exists():
-                shutil.copyfile(files.codebook, folder / CODEBOOK_FILE)
+            for path in files.learnt_for_indexes:
+                shutil.copyfile(path, folder / path.name)
             folder.rename(out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None

@@ -35,6 +35,8 @@ NETWORK_FILE = "network.onnx"
 NETWORKS_FOLDER = "networks"
 # The codes of the model's local descriptors, for indexes.
 CODEBOOK_FILE = "codebook.h5"
+# The visual words of its local descriptors, for the second shortlist of indexes.
+VOCABULARY_FILE = "vocabulary.h5"
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
@@ -55,6 +57,17 @@ class ModelFiles:
     settings: ModelSettings
     weights: Path
     codebook: Path
+
+    @property
+    def vocabulary(self) -> Path:
+        """The vocabulary of its local descriptors, which need not exist; see
+        :mod:`index.storage.vocabulary`."""
+        return self.codebook.with_name(VOCABULARY_FILE)
+
+    @property
+    def learnt_for_indexes(self) -> list[Path]:
+        """Of codebook and vocabulary those that exist: a copy of the model needs them too."""
+        return [path for path in (self.codebook, self.vocabulary) if exists(path)]
 
     @property
     def network(self) -> Path:

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     index.app.command("tune")(tune.index_tune)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
+    model_app.command("vocabulary")(model.model_vocabulary)
     app.command()(query.query)
     app.command()(query.match)
     app.command()(serve.serve)

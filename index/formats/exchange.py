@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from delg.errors import DelgError
-from delg.extraction.aggregation import aggregate, aggregated_dim
+from delg.extraction.match_kernel import aggregate, aggregated_dim
 from delg.images.decode import ImageError, decode_bytes, read_bytes
 from delg.images.scan import scan
 from delg.types import Failure, FloatArray, ImageFeatures, LocalFeatures, Progress

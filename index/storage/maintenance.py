@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 # Largest deviation of a stored global descriptor's length from 1.
 _LENGTH_TOLERANCE = 1e-3
 # Traits of segments: without codes, and with scales upside down.
-_UNCODED, _INVERSE = "uncoded", "inverse scales"
+_UNCODED, _INVERSE, _WITHOUT_WORDS = "uncoded", "inverse scales", "without words"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def check(
         images = map(store.catalog.by_row, rows)
         problems += _image_problems(number, images, written_ids, segment)
         if segment is not None:
-            traits |= _traits(segment)
+            traits |= _traits(store, segment)
     if not np.array_equal(np.sort(store.ann_index.rows()), store.searchable()):
         problems.append("the shortlist does not hold the catalog's images; run compact")
     if not problems:
@@ -144,13 +144,15 @@ def _image_problem(image: ImageRow, written_id: str, segment: Segment) -> str:
     return ""
 
 
-def _traits(segment: Segment) -> set[str]:
+def _traits(store: Store, segment: Segment) -> set[str]:
     """What notes are about."""
     traits = set()
     if segment.quantizer is None:
         traits.add(_UNCODED)
     if segment.inverse_scales:
         traits.add(_INVERSE)
+    if not _has_words(store, segment):
+        traits.add(_WITHOUT_WORDS)
     return traits
 
 
@@ -165,6 +167,10 @@ def _notes(store: Store, traits: set[str], has_codebook: bool) -> list[str]:
         )
     if has_codebook and _UNCODED in traits:
         notes.append("some photos are not encoded by the codebook yet; compact encodes them")
+    if _WITHOUT_WORDS in traits:
+        notes.append(
+            "the shortlist by local features does not know some photos yet; compact adds them"
+        )
     if _INVERSE in traits:
         notes.append(
             "made before the scales of published models were stored the right way up; they are "
@@ -228,14 +234,22 @@ def _extract_again(store: Store, spoilt: ProductQuantizer, extract: Extract) -> 
     logger.info("note: %d of %d photos with spoilt codes were extracted again", done, len(rows))
 
 
+def _has_words(store: Store, segment: Segment) -> bool:
+    """Whether a segment has the words that the index keeps, if it keeps any."""
+    if store.vocabulary is None or not store.settings.store.max_words:
+        return True
+    return segment.postings is not None and segment.postings.are_of(store.vocabulary)
+
+
 def _is_compact(store: Store) -> bool:
     """Whether all segments are full but the last of each codebook, none holds removed images or
     scales upside down, and all that can be is encoded."""
     rows = store.catalog.segments()
     counts: dict[ProductQuantizer | None, list[int]] = {}
-    has_inverse_scales = False
+    has_inverse_scales, has_all_words = False, True
     for row in rows:
         segment = store.segments[row.number]
+        has_all_words &= _has_words(store, segment)
         counts.setdefault(segment.quantizer, []).append(row.images)
         has_inverse_scales |= segment.inverse_scales
     batch = store.settings.store.segment_images
@@ -243,6 +257,7 @@ def _is_compact(store: Store) -> bool:
         sum(row.images for row in rows) == store.catalog.count("ok")
         and not has_inverse_scales
         and (None not in counts or store.codebook is None)
+        and has_all_words
         and all(count == batch for group in counts.values() for count in group[:-1])
     )
 

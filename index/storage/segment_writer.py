@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
@@ -17,13 +17,23 @@ import h5py
 import numpy as np
 
 from delg.files import atomic_write, file_sha256
-from delg.types import ImageFeatures
+from delg.types import FloatArray, ImageFeatures
 from index.settings import StoreSettings
 from index.storage.catalog_tables import SegmentRow
-from index.storage.codec import encode
+from index.storage.codec import decode, encode
+from index.storage.feature_record import EXTRA_BYTES
 from index.storage.feature_selection import top_k
+from index.storage.inverted_file import Postings
 from index.storage.product_quantizer import ProductQuantizer
-from index.storage.segments import SCALES_MARK, EncodedImage, Segment, segment_path
+from index.storage.segments import (
+    SCALES_MARK,
+    VOCABULARY_MARK,
+    WORDS,
+    EncodedImage,
+    Segment,
+    segment_path,
+)
+from index.storage.vocabulary import NO_WORDS, BinaryWords, Vocabulary
 from index.verification.matching import one_blas_thread
 
 # With "compact", where the model has no codebook.
@@ -37,12 +47,19 @@ class SegmentWriter:
         folder: of the index.
         settings: which features are kept, and the codec.
         codebook: that new segments are encoded by; None leaves descriptors component by component.
+        vocabulary: of the words that are stored beside them; None stores none.
     """
 
     def __init__(
-        self, folder: Path, settings: StoreSettings, codebook: ProductQuantizer | None
+        self,
+        folder: Path,
+        settings: StoreSettings,
+        codebook: ProductQuantizer | None,
+        vocabulary: Vocabulary | None,
     ) -> None:
-        self._folder, self._settings, self._codebook = folder, settings, codebook
+        self._folder, self._settings = folder, settings
+        self._codebook = codebook
+        self._vocabulary = vocabulary if settings.max_words else None
 
     def write(
         self, number: int, ids: Sequence[str], features: Sequence[ImageFeatures]
@@ -61,10 +78,12 @@ class SegmentWriter:
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
             features = list(threads.map(self._select, features))
             if self._codebook is None:
-                self._write_uncoded(path, ids, features)
+                words = list(threads.map(self._uncoded_words, features))
+                self._write_uncoded(path, ids, features, words)
             else:
                 images = list(threads.map(EncodedImage.encode, features, repeat(self._codebook)))
-                write_compact_segment(path, ids, images, self._codebook)
+                words = list(threads.map(self._coded_words, images))
+                self._write_compact(path, ids, images, words)
         return _segment_row(path, number, len(ids))
 
     def rewrite(
@@ -80,12 +99,19 @@ class SegmentWriter:
             DelgError: it cannot be written (no space, no permission).
         """
         path = segment_path(self._folder, number)
+        words: list[BinaryWords] = []
+        features: list[ImageFeatures] = []
+        images: list[EncodedImage] = []
+        for segment, position in sources:
+            words.append(self._stored_words(segment, position))
+            if self._codebook is None:
+                features.append(segment.features(position))
+            else:
+                images.append(segment.encoded(position, self._codebook))
         if self._codebook is None:
-            features = [segment.features(position) for segment, position in sources]
-            self._write_uncoded(path, ids, features)
+            self._write_uncoded(path, ids, features, words)
         else:
-            images = [segment.encoded(position, self._codebook) for segment, position in sources]
-            write_compact_segment(path, ids, images, self._codebook)
+            self._write_compact(path, ids, images, words)
         return _segment_row(path, number, len(ids))
 
     def _select(self, features: ImageFeatures) -> ImageFeatures:
@@ -93,13 +119,54 @@ class SegmentWriter:
         kept = top_k(features.local, self._settings.kept_features, longest_side)
         return replace(features, local=kept)
 
+    @property
+    def _codec(self) -> str:
+        """Of descriptors that are stored component by component."""
+        codec = self._settings.local_codec
+        return _CODEC_WITHOUT_CODES if codec == "compact" else codec
+
     def _write_uncoded(
-        self, path: Path, ids: Sequence[str], features: Sequence[ImageFeatures]
+        self,
+        path: Path,
+        ids: Sequence[str],
+        features: Sequence[ImageFeatures],
+        words: Sequence[BinaryWords],
     ) -> None:
-        if self._settings.local_codec == "compact":
-            write_segment(path, ids, features, _CODEC_WITHOUT_CODES, np.float16)
-        else:
-            write_segment(path, ids, features, self._settings.local_codec)
+        global_type = np.float16 if self._settings.local_codec == "compact" else np.float32
+        write_segment(path, ids, features, self._codec, global_type, self._postings(words))
+
+    def _write_compact(
+        self,
+        path: Path,
+        ids: Sequence[str],
+        images: Sequence[EncodedImage],
+        words: Sequence[BinaryWords],
+    ) -> None:
+        assert self._codebook is not None
+        write_compact_segment(path, ids, images, self._codebook, self._postings(words))
+
+    def _postings(self, words: Sequence[BinaryWords]) -> Postings | None:
+        return None if self._vocabulary is None else Postings.of(self._vocabulary, words)
+
+    # Of descriptors as they are stored, so that a compaction finds the same words.
+
+    def _uncoded_words(self, features: ImageFeatures) -> BinaryWords:
+        return self._words(lambda: decode(encode(features.local.descriptors, self._codec)))
+
+    def _coded_words(self, image: EncodedImage) -> BinaryWords:
+        assert self._codebook is not None
+        codes, codebook = image.records[:, :-EXTRA_BYTES], self._codebook
+        return self._words(lambda: codebook.reconstruct(codes))
+
+    def _words(self, descriptors: Callable[[], FloatArray]) -> BinaryWords:
+        if self._vocabulary is None:
+            return NO_WORDS
+        return self._vocabulary.photo_words(descriptors(), self._settings.max_words)
+
+    def _stored_words(self, segment: Segment, position: int) -> BinaryWords:
+        if self._vocabulary is None:
+            return NO_WORDS
+        return segment.words(position, self._vocabulary, self._settings.max_words)
 
 
 def write_segment(
@@ -108,6 +175,7 @@ def write_segment(
     features: Sequence[ImageFeatures],
     codec: str,
     global_type: type[np.floating] = np.float32,
+    postings: Postings | None = None,
 ) -> None:
     """Write a segment without codes.
 
@@ -117,6 +185,7 @@ def write_segment(
         features: one for each id.
         codec: of the local descriptors, see :mod:`index.storage.codec`.
         global_type: of the global descriptors.
+        postings: the words of the images.
 
     Raises:
         DelgError: it cannot be written (no space, no permission).
@@ -132,11 +201,15 @@ def write_segment(
         "scores": np.concatenate([part.scores for part in local]),
     }
     sizes = [(image.width, image.height) for image in features]
-    _write_file(path, ids, sizes, [len(part) for part in local], arrays)
+    _write_file(path, ids, sizes, [len(part) for part in local], arrays, postings)
 
 
 def write_compact_segment(
-    path: Path, ids: Sequence[str], images: Sequence[EncodedImage], quantizer: ProductQuantizer
+    path: Path,
+    ids: Sequence[str],
+    images: Sequence[EncodedImage],
+    quantizer: ProductQuantizer,
+    postings: Postings | None = None,
 ) -> None:
     """Write a compact segment; all images are encoded by ``quantizer``. See
     :func:`write_segment`."""
@@ -147,7 +220,7 @@ def write_compact_segment(
         "centroids": quantizer.centroids,
     }
     sizes = [(image.width, image.height) for image in images]
-    _write_file(path, ids, sizes, [len(image.records) for image in images], arrays)
+    _write_file(path, ids, sizes, [len(image.records) for image in images], arrays, postings)
 
 
 def _write_file(
@@ -156,12 +229,18 @@ def _write_file(
     sizes: Sequence[tuple[int, int]],
     counts: Sequence[int],
     arrays: dict[str, np.ndarray],
+    postings: Postings | None,
 ) -> None:
+    if postings is not None:
+        values = postings.counts, postings.words, postings.signs
+        arrays = arrays | dict(zip(WORDS, values, strict=True))
     # HDF5 writes into memory first: on a full disk it can take the whole process with it.
     data = io.BytesIO()
     with h5py.File(data, "w") as file:
         name, value = SCALES_MARK
         file.attrs[name] = value
+        if postings is not None:
+            file.attrs[VOCABULARY_MARK] = postings.vocabulary
         file["ids"] = np.array([image_id.encode() for image_id in ids], dtype=h5py.string_dtype())
         file["sizes"] = np.array(sizes, np.int32)
         file["offsets"] = np.cumsum([0, *counts], dtype=np.int64)

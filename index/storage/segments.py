@@ -15,6 +15,14 @@ With the codec "compact" the global descriptors are float16, and in place of the
     records             uint8 (f, m + 5), one feature per row, :mod:`index.storage.feature_record`
     rotation, centroids float16 (d, r), (m, 256, r / m), of :mod:`index.storage.product_quantizer`
 
+Where the model has a vocabulary, with the words of all photos, at most 65,535 each, in one row:
+
+    word_counts         uint16 (n,), words of each photo
+    words               uint16 (t,), ascending within a photo
+    word_signs          uint8 (t, b), see :class:`index.storage.vocabulary.BinaryWords`
+
+and the attribute ``vocabulary``, its digest. They are derived from the descriptors as stored here.
+
 The file's attribute ``scales`` is "pyramid". Files without it may be of versions before 0.2, which
 stored the scales of published exports upside down (:mod:`index.storage.inverse_scales`).
 
@@ -45,7 +53,9 @@ from index.storage.feature_record import (
     encode_records,
     invert_record_scales,
 )
+from index.storage.inverted_file import Postings
 from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
+from index.storage.vocabulary import BinaryWords, Vocabulary
 from index.verification.int8_matmul import Descriptors
 from index.verification.matchable import MatchableFeatures
 
@@ -54,6 +64,9 @@ _PER_IMAGE = ("sizes", "global_descriptors", "offsets")
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
 _QUANTIZER = ("rotation", "centroids")
 _COMPACT = ("records", *_QUANTIZER)
+WORDS = ("word_counts", "words", "word_signs")
+# The attribute that names the vocabulary of the words.
+VOCABULARY_MARK = "vocabulary"
 # The attribute that says that scales are pyramid scales.
 SCALES_MARK = ("scales", "pyramid")
 
@@ -115,6 +128,7 @@ class Segment:
         sizes: int32 (n, 2), width and height of the photos.
         offsets: int64 (n + 1), see the head of this file.
         quantizer: of a compact segment; None where descriptors are stored component by component.
+        postings: the words of its photos; None where it has none.
         inverse_scales: whether the file holds 1 / pyramid scale; what is read from it does not.
 
     Raises:
@@ -132,7 +146,10 @@ class Segment:
             self._data = data or _map_file(path)
             with h5py.File(self._data, "r") as file:
                 parts = _COMPACT if "records" in file else _LOCAL
-                arrays = {name: self._view(file[name]) for name in (*_PER_IMAGE, *parts)}
+                words = WORDS if VOCABULARY_MARK in file.attrs else ()
+                names = (*_PER_IMAGE, *parts, *words)
+                arrays = {name: self._view(file[name]) for name in names}
+                vocabulary = str(file.attrs.get(VOCABULARY_MARK, ""))
                 self.ids = [image_id.decode() for image_id in file["ids"][()]]
                 is_marked = SCALES_MARK[0] in file.attrs
         except FileNotFoundError:
@@ -145,6 +162,9 @@ class Segment:
         self.quantizer: ProductQuantizer | None = None
         if "records" in self._local:
             self.quantizer = ProductQuantizer(*(np.array(arrays[name]) for name in _QUANTIZER))
+        self.postings: Postings | None = None
+        if words:
+            self.postings = Postings(vocabulary, *(arrays[name] for name in words))
         self._check_shapes()
         self.inverse_scales = not is_marked and has_inverse_scales()
 
@@ -172,6 +192,7 @@ class Segment:
             and offsets[-1] == features
             and bool((np.diff(offsets) >= 0).all())
             and self._local_fits(features)
+            and (self.postings is None or self.postings.fit(images))
         )
         if not fits:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")
@@ -254,6 +275,22 @@ class Segment:
             size,
             self.quantizer,
         )
+
+    def words(self, position: int, vocabulary: Vocabulary, max_words: int) -> BinaryWords:
+        """The words of the photo at that position, from its descriptors if they are not stored.
+
+        Args:
+            max_words: see :meth:`index.storage.vocabulary.Vocabulary.photo_words`.
+        """
+        if self.postings is not None and self.postings.are_of(vocabulary):
+            return self.postings.photo(position)
+        return vocabulary.photo_words(self._descriptors(position), max_words)
+
+    def _descriptors(self, position: int) -> FloatArray:
+        rows = self._rows(position)
+        if self.quantizer is None:
+            return decode(self._local["descriptors"][rows])
+        return self.quantizer.reconstruct(self._local["records"][rows, :-EXTRA_BYTES])
 
     def encoded(self, position: int, quantizer: ProductQuantizer) -> EncodedImage:
         """The photo at that position, encoded by ``quantizer``; if that is the segment's own, the

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,20 @@ from index.storage.catalog_tables import (
 )
 from index.storage.codebook import codebook_digest, codebook_from_text, codebook_to_text
 from index.storage.inverse_scales import unmarked_are_inverse
+from index.storage.inverted_file import InvertedFile
 from index.storage.lock import LOCK_FILES, BusyError, writer_lock
 from index.storage.open_segments import OPEN
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
+from index.storage.vocabulary import BinaryWords, Vocabulary, find_vocabulary
 from index.verification.matchable import MatchableFeatures
 
 # What the catalog calls the codebook of the model, and the digest of it.
 CODEBOOK, CODEBOOK_DIGEST = "codebook", "codebook_digest"
+# What the catalog calls the digest of the vocabulary whose words the segments hold.
+VOCABULARY_DIGEST = "vocabulary_digest"
 # What a killed attempt to create an index may leave in its folder.
 _LEFTOVERS = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal", *LOCK_FILES}
 # Seconds to wait for another process that is creating the same index, and between two looks.
@@ -100,6 +105,9 @@ class Store:
         self.segments = SegmentSet(folder, [])
         # Number of each segment whose bytes are not those that were written -> what is wrong.
         self._damaged: dict[int, str] = {}
+        self._vocabulary: Vocabulary | None = None
+        self._inverted_file: InvertedFile | None = None
+        self._words_changed, self._words_lock = True, Lock()
         self.refresh()
 
     @classmethod
@@ -144,6 +152,8 @@ class Store:
     def reopen(self) -> None:
         """Make the object usable in a fork of the process that opened it, at the newest state."""
         self.catalog.reopen()
+        # A thread of the parent may have held it.
+        self._words_lock = Lock()
         self.refresh()
 
     @property
@@ -161,6 +171,7 @@ class Store:
             if not self.unreadable:
                 break
         self.settings = self._read_settings()
+        self._find_vocabulary()
         self._load_ann_index()
 
     def _read_settings(self) -> IndexSettings:
@@ -179,12 +190,14 @@ class Store:
         for section, keys in overrides.items():
             self._overrides[section] = {**self._overrides.get(section, {}), **(keys or {})}
         self.ann_index.set_nprobe(self.settings.shortlist.nprobe)
+        self._inverted_file = None
 
     def set_settings(self, settings: IndexSettings) -> None:
         """Record other settings, and rebuild the ANN index if they ask for another."""
         needs_rebuild = settings.shortlist != self.settings.shortlist
         self.catalog.set_meta("settings", settings.model_dump_json())
         self.settings = settings
+        self._inverted_file = None
         if needs_rebuild:
             self.rebuild_ann_index()
             self.save_ann_index()
@@ -198,6 +211,7 @@ class Store:
             self._damaged,
             lambda: self.has_inverse_scales,
         )
+        self._words_changed = True
 
     def verify_segments(self, numbers: Collection[int] | None = None) -> None:
         """Compare checksums; segments whose bytes are not those that were written count as
@@ -245,6 +259,62 @@ class Store:
             for key, value in codebook_meta(codebook).items():
                 db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    # Visual words.
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The model's vocabulary, if the words in the index are of it."""
+        return self._vocabulary
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Keep words of that vocabulary from now on; under the lock."""
+        self.catalog.set_meta(VOCABULARY_DIGEST, vocabulary.digest)
+        self._vocabulary, self._inverted_file = vocabulary, None
+
+    def _find_vocabulary(self) -> None:
+        meta = self.catalog.meta
+        digest = meta(VOCABULARY_DIGEST)
+        known = self._vocabulary.digest if self._vocabulary is not None else ""
+        if digest == known:
+            return
+        local_dim = int(meta("local_dim") or 0)
+        found = find_vocabulary(meta("model"), meta("weights"), local_dim) if digest else None
+        self._vocabulary = found if found is not None and found.digest == digest else None
+        self._inverted_file = None
+
+    def inverted_file(self) -> InvertedFile | None:
+        """The words of the photos that can be found; None where there are none, or settings say
+        not to look at them."""
+        spec, vocabulary = self.settings.local_shortlist, self._vocabulary
+        if vocabulary is None or not (spec.enabled and self.settings.store.max_words):
+            return None
+        with self._words_lock:
+            if self._inverted_file is None:
+                self._inverted_file = InvertedFile(vocabulary, spec.alpha, spec.tau)
+                self._words_changed = True
+            if self._words_changed:
+                table = self.catalog.searchable()
+                is_readable = ~np.isin(table[:, 1], list(self.unreadable))
+                self._inverted_file.update(table[is_readable], self.segments)
+                self._words_changed = False
+            return self._inverted_file
+
+    def word_similarities(
+        self, query: BinaryWords, without: Collection[str] = ()
+    ) -> tuple[Rows, FloatArray]:
+        """The rows of photos with words, ascending, and their ASMK* similarities to a query.
+
+        Args:
+            query: words of the index's vocabulary.
+            without: ids of images to leave out.
+        """
+        inverted = self.inverted_file()
+        if inverted is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        rows, similarities = inverted.similarities(query)
+        kept = ~np.isin(rows, self._rows(without))
+        return rows[kept], similarities[kept]
+
     # The ANN index.
 
     def _load_ann_index(self) -> None:
@@ -267,6 +337,7 @@ class Store:
 
     def update_ann_index(self, added: Rows, removed: Rows) -> None:
         """Add rows to the ANN index in memory and remove others."""
+        self._words_changed = True
         if len(removed):
             self.ann_index.remove(removed)
         if len(added):
@@ -392,7 +463,8 @@ class Store:
         self, number: int, ids: Sequence[str], features: Sequence[ImageFeatures]
     ) -> SegmentRow:
         """Write features as a new segment, which the catalog does not know yet."""
-        writer = SegmentWriter(self.folder, self.settings.store, self.codebook)
+        settings, vocabulary = self.settings.store, self._vocabulary
+        writer = SegmentWriter(self.folder, settings, self.codebook, vocabulary)
         return writer.write(number, ids, features)
 
     def rewrite_segment(
@@ -406,7 +478,7 @@ class Store:
         places = map(self._place, images)
         # One after the other, as there may be more segments than files may be open.
         sources = ((self.segments[segment], position) for segment, position in places)
-        writer = SegmentWriter(self.folder, self.settings.store, codebook)
+        writer = SegmentWriter(self.folder, self.settings.store, codebook, self._vocabulary)
         return writer.rewrite(number, [image.id for image in images], sources)
 
     def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from delg import load_model
 from delg.errors import ModelError, UsageError
-from delg.extraction.aggregation import aggregate
+from delg.extraction.match_kernel import aggregate
 from delg.images.decode import ImageError
 from delg.settings import ExtractionSettings
 from delg.zoo.cache import HOME_VARIABLE

@@ -16,7 +16,7 @@ import skimage.data
 
 from delg import load_model
 from delg.errors import ModelError
-from delg.extraction.aggregation import aggregated_dim
+from delg.extraction.match_kernel import aggregated_dim
 from delg.images.pyramid import level
 from delg.inference.backend import Backend
 from delg.inference.export_onnx import check_against_keras, export_network

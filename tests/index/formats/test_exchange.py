@@ -10,7 +10,7 @@ import pytest
 from dots import contents, dots
 
 from delg.errors import DelgError, ModelError, UsageError
-from delg.extraction.aggregation import MAX_WIDTH, aggregate, aggregated_dim
+from delg.extraction.match_kernel import MAX_WIDTH, aggregate, aggregated_dim
 from delg.settings import parse
 from delg.types import LocalFeatures
 from index import ImageIndex, IndexSettings
