@@ -153,7 +153,8 @@ def _similar_pairs(
     store: Store, rows: Rows, limits: Limits, deadline: float, progress: ShareDone
 ) -> tuple[list[tuple[int, int]], bool]:
     """Pairs of rows that are similar enough, the most similar first; whether time sufficed."""
-    vectors = store.global_descriptors(rows)
+    # The limit is for descriptors as the model makes them.
+    vectors = store.stored_descriptors(rows)
     pairs: list[tuple[float, int, int]] = []
     for start in range(0, len(rows), _BLOCK):
         if time.monotonic() > deadline:

@@ -14,6 +14,7 @@ from delg.images.scan import Photo
 from delg.paths import exists as file_exists
 from delg.types import Box, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
+from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
 from index.browse import Filter, ImagePage, browse, describe, most_frequent
 from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
 from index.feature_spec import FeatureSpec
@@ -115,11 +116,13 @@ class ImageIndex:
         return cls(Store.create(Path(path), meta, settings))
 
     def create_like(self, path: str | Path) -> ImageIndex:
-        """A new, empty index of the same model and settings; see :meth:`create`."""
+        """A new, empty index of the same model, settings and adaptation; see :meth:`create`."""
         extractor = self.extractor  # Only a model that may be used is named to the new index.
         model, weights = self._model.location, self._model.weights
         other = ImageIndex.create(path, model, weights, self.settings, self.fingerprint)
         other.use(extractor)
+        if self._store.adaptation is not None:
+            other._store.set_adaptation(self._store.adaptation, {})
         return other
 
     @classmethod
@@ -384,6 +387,35 @@ class ImageIndex:
             self._model.adopt_what_is_learnt()
             return compact(self._store, self._extract)
 
+    def adapt(
+        self,
+        labels: str | Labels | None = None,
+        shrinkage: float = SHRINKAGE,
+        force: bool = False,
+    ) -> AdaptReport:
+        """Learn from labelled photos how to compare global descriptors, from what is stored; see
+        :func:`index.adapt.adapt`.
+
+        Args:
+            labels: "folders", a CSV file with columns id and label, labels by id, or None for
+                those that the index records.
+
+        Raises:
+            UsageError: there are too few labels, or the label file cannot be used.
+        """
+        labels_by_id = read_labels(labels)
+        with self._store.lock():
+            return adapt(self._store, labels_by_id, shrinkage, force)
+
+    def undo_adaptation(self) -> bool:
+        """Compare global descriptors as the model made them again.
+
+        Returns:
+            Whether the index was adapted.
+        """
+        with self._store.lock():
+            return undo_adaptation(self._store)
+
     @property
     def _extract(self) -> Extract | None:
         """Extracts photos anew, by a model that is loaded when first needed."""
@@ -412,10 +444,12 @@ class ImageIndex:
 
         Raises:
             ModelError: an index was made by another model.
+            UsageError: an index is adapted otherwise.
         """
         stores = [self._store]
         for other in others:
             other._model.check_fingerprint(self.extractor)
+            check_same_adaptation(self._store, other._store)
             stores.append(other._store)
         return Search(stores, self.extractor, source, box)
 

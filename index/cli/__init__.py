@@ -8,11 +8,12 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands to ``delg``."""
     from delg.cli.model import app as model_app
-    from index.cli import demo, exchange, extract, index, model, query, serve, tune
+    from index.cli import adapt, demo, exchange, extract, index, model, query, serve, tune
 
     app.command()(demo.demo)
     index.app.command("import")(exchange.index_import)
     index.app.command("tune")(tune.index_tune)
+    index.app.command("adapt")(adapt.index_adapt)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

@@ -6,6 +6,7 @@ import operator
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -75,7 +76,7 @@ class Search:
         # By quarter turns of the query.
         self._features: dict[int, ImageFeatures] = {}
         if isinstance(source, ImageFeatures):
-            self._features[0], self._size = source, (source.width, source.height)
+            self._features[0], self._size = self._adapted(source), (source.width, source.height)
         elif extractor is None:
             raise ValueError("a photo cannot be searched for without a model")
         else:
@@ -173,13 +174,18 @@ class Search:
                 ranked = self._reranker.reverify(ranked, chain(*by_rotation.values()))
         return ranked
 
+    def _adapted(self, features: ImageFeatures) -> ImageFeatures:
+        """With the global descriptor as the indexes compare it."""
+        [descriptor] = self._stores[0].adapt(features.global_descriptor[None])
+        return replace(features, global_descriptor=descriptor)
+
     def _candidates(
         self, rotations: int, k: int, rerank: int, without: Collection[str]
     ) -> list[Candidate]:
         """The candidates of one orientation, the ``rerank`` most similar verified, best first."""
         if rotations not in self._features and self._photo is not None:
             with self._timed("extract"):
-                self._features[rotations] = self._photo.extract(rotations)
+                self._features[rotations] = self._adapted(self._photo.extract(rotations))
         features = self._features[rotations]
         with self._timed("search"):
             count = max(k, rerank)

@@ -26,7 +26,8 @@ from delg.types import FloatArray
 from index.settings import ShortlistSettings
 
 FILE = "global.faiss"
-# Magic, generation, number of images trained for, CRC-32 of everything before.
+# Mark of the descriptors' space, generation, number of images trained for, CRC-32 of everything
+# before.
 _FOOTER = struct.Struct("<8sQQI")
 _LISTED = ("ivf", "rabitq")
 # The kinds in words, for people.
@@ -205,8 +206,13 @@ class AnnIndex:
         order = np.lexsort((rows, -similarities))
         return rows[order], similarities[order]
 
-    def save(self, folder: Path, generation: int) -> None:
+    def save(self, folder: Path, generation: int, space: str = "") -> None:
         """Write it, marked as showing that generation of the catalog.
+
+        Args:
+            folder: of the image index.
+            generation: of the catalog.
+            space: hexadecimal digest of what was done to the model's descriptors; empty: nothing.
 
         Raises:
             DelgError: it cannot be written.
@@ -222,16 +228,20 @@ class AnnIndex:
             with temporary.open("r+b") as file:
                 checksum = _checksum(file, temporary.stat().st_size)
                 file.seek(0, os.SEEK_END)
-                file.write(_FOOTER.pack(_MAGIC, generation, self._trained_for, checksum))
+                file.write(_FOOTER.pack(_mark(space), generation, self._trained_for, checksum))
 
     @classmethod
-    def load(cls, folder: Path, dim: int, nprobe: int | None) -> tuple[AnnIndex, int] | None:
-        """The stored index and the generation it shows; None if it is missing or damaged.
+    def load(
+        cls, folder: Path, dim: int, nprobe: int | None, space: str = ""
+    ) -> tuple[AnnIndex, int] | None:
+        """The stored index and the generation it shows; None if it is missing, damaged or of
+        another space.
 
         Args:
             folder: of the image index.
             dim: D, of the descriptors that it must hold.
             nprobe: see :meth:`set_nprobe`.
+            space: see :meth:`save`.
         """
         path = folder / FILE
         try:
@@ -240,7 +250,7 @@ class AnnIndex:
                 end = file.tell()
                 magic, generation, trained_for, checksum = _FOOTER.unpack(file.read())
                 # FAISS does not check what it reads.
-                if magic != _MAGIC or _checksum(file, end) != checksum:
+                if magic != _mark(space) or _checksum(file, end) != checksum:
                     return None
                 # By this handle, as another writer may meanwhile have put a new file at the path.
                 file.seek(0)
@@ -251,6 +261,10 @@ class AnnIndex:
         if index.d != dim:
             return None
         return cls(index, _kind_of(index), nprobe, trained_for), generation
+
+
+def _mark(space: str) -> bytes:
+    return bytes.fromhex(space)[: len(_MAGIC)] if space else _MAGIC
 
 
 def _checksum(file: BinaryIO, length: int) -> int:

@@ -132,7 +132,7 @@ def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
         for image_id in name_forms(image.id):
             db.execute("DELETE FROM images WHERE id = ?", (image_id,))
         db.execute(f"INSERT INTO images ({IMAGE_COLUMNS}) VALUES ({marks})", image.values())
-    _count_change(db)
+    count_change(db)
 
 
 def update_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
@@ -176,8 +176,9 @@ def move_images(db: sqlite3.Connection, moves: Iterable[tuple[int, int, int]]) -
 def delete_images(db: sqlite3.Connection, ids: Iterable[str]) -> None:
     """Delete images by id; their features stay in the segments until a compaction."""
     db.executemany("DELETE FROM images WHERE id = ?", [(image_id,) for image_id in ids])
-    _count_change(db)
+    count_change(db)
 
 
-def _count_change(db: sqlite3.Connection) -> None:
+def count_change(db: sqlite3.Connection) -> None:
+    """Record that what can be found, or how, has changed."""
     db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")

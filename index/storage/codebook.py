@@ -8,8 +8,6 @@ whatever was added first. The file is HDF5 with the two datasets of
 
 from __future__ import annotations
 
-import base64
-import json
 from pathlib import Path
 
 import h5py
@@ -18,6 +16,7 @@ import numpy as np
 from delg.errors import DelgError, ModelError
 from delg.files import atomic_write
 from delg.network.weights import read_weights, weights_digest
+from index.storage.array_text import arrays_from_text, arrays_to_text
 from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
 
 _PARTS = {"rotation", "centroids"}
@@ -61,15 +60,7 @@ def codebook_digest(codebook: ProductQuantizer) -> str:
 
 def codebook_to_text(codebook: ProductQuantizer) -> str:
     """As the catalog of an index records it."""
-    return json.dumps(
-        {
-            name: {
-                "shape": values.shape,
-                "float16": base64.b64encode(values.astype("<f2").tobytes()).decode(),
-            }
-            for name, values in _arrays(codebook).items()
-        }
-    )
+    return arrays_to_text(_arrays(codebook))
 
 
 def codebook_from_text(text: str, origin: str) -> ProductQuantizer:
@@ -82,13 +73,8 @@ def codebook_from_text(text: str, origin: str) -> ProductQuantizer:
         DelgError: it is damaged.
     """
     try:
-        arrays = {
-            name: np.frombuffer(base64.b64decode(part["float16"]), "<f2")
-            .astype(np.float16)
-            .reshape(part["shape"])
-            for name, part in json.loads(text).items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        arrays = arrays_from_text(text)
+    except ValueError as error:
         raise DelgError(f"{origin}: the codebook is damaged ({error})") from None
     return _check(arrays, origin)
 

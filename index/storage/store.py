@@ -25,12 +25,14 @@ from delg.paths import exists, is_folder
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings, merge, read_overrides
+from index.storage.adaptation import ADAPTATION, ADAPTATION_DIGEST, Adaptation
 from index.storage.ann_index import AnnIndex, Rows
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import (
     ImageRow,
     SegmentRow,
+    count_change,
     delete_empty_segments,
     delete_images,
     insert_segment,
@@ -89,7 +91,8 @@ class Store:
         catalog, segments, ann_index: the parts of that state.
         ann_index_current: whether the ANN index on disk shows this state.
         settings: as recorded, with overrides of :meth:`override`.
-        dim: D, width of the global descriptors.
+        dim: D, width of the global descriptors as the model makes them.
+        adaptation: how they are projected before they are compared; None: not at all.
 
     Raises:
         DelgError: there is no index, or a part of it is missing or damaged.
@@ -102,6 +105,7 @@ class Store:
         self._overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
         self.dim = int(self.catalog.meta("global_dim"))
+        self.adaptation: Adaptation | None = None
         self.segments = SegmentSet(folder, [])
         # Number of each segment whose bytes are not those that were written -> what is wrong.
         self._damaged: dict[int, str] = {}
@@ -172,6 +176,7 @@ class Store:
                 break
         self.settings = self._read_settings()
         self._find_vocabulary()
+        self.adaptation = self._read_adaptation()
         self._load_ann_index()
 
     def _read_settings(self) -> IndexSettings:
@@ -315,11 +320,51 @@ class Store:
         kept = ~np.isin(rows, self._rows(without))
         return rows[kept], similarities[kept]
 
+    # The adaptation.
+
+    def _read_adaptation(self) -> Adaptation | None:
+        digest = self.catalog.meta(ADAPTATION_DIGEST)
+        if self.adaptation is not None and self.adaptation.digest == digest:
+            return self.adaptation
+        text = self.catalog.meta(ADAPTATION)
+        return Adaptation.from_text(text, self.dim, str(self.catalog.path)) if text else None
+
+    def set_adaptation(self, adaptation: Adaptation | None, meta: Mapping[str, str]) -> None:
+        """Project global descriptors by that from now on, or not at all; under the lock.
+
+        Args:
+            adaptation: learnt from descriptors as the model makes them.
+            meta: what else to record, in the same transaction; an empty text removes its key.
+        """
+        values = {ADAPTATION: "", ADAPTATION_DIGEST: ""}
+        values |= {**(adaptation.as_meta() if adaptation else {}), **meta}
+        with self.catalog.write() as db:
+            for key, value in values.items():
+                db.execute("DELETE FROM meta WHERE key = ?", (key,))
+                if value:
+                    db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
+            count_change(db)
+        self.adaptation, self.ann_index_current = adaptation, False
+        self.rebuild_ann_index()
+        self.save_ann_index()
+
     # The ANN index.
+
+    @property
+    def search_dim(self) -> int:
+        """Width of the global descriptors as they are compared."""
+        return self.dim if self.adaptation is None else self.adaptation.dim
+
+    @property
+    def _space(self) -> str:
+        """What tells the descriptors of the ANN index from others of the same model."""
+        return "" if self.adaptation is None else self.adaptation.digest
 
     def _load_ann_index(self) -> None:
         """The stored ANN index if it shows this state; otherwise brought up to date in memory."""
-        stored = AnnIndex.load(self.folder, self.dim, self.settings.shortlist.nprobe)
+        stored = AnnIndex.load(
+            self.folder, self.search_dim, self.settings.shortlist.nprobe, self._space
+        )
         self.ann_index_current = stored is not None and stored[1] == self.catalog.generation
         if stored is None:
             self.rebuild_ann_index()
@@ -353,7 +398,7 @@ class Store:
             chosen = np.random.default_rng(0).permutation(len(rows))[:count]
             return self.global_descriptors(rows[np.sort(chosen)])
 
-        self.ann_index = AnnIndex.train(self.dim, len(rows), sample, self.settings.shortlist)
+        self.ann_index = AnnIndex.train(self.search_dim, len(rows), sample, self.settings.shortlist)
         # In parts, so that memory holds the index and not all descriptors as well.
         for start in range(0, len(rows), _ROWS_PER_STEP):
             part = rows[start : start + _ROWS_PER_STEP]
@@ -363,7 +408,7 @@ class Store:
         """Write the ANN index as showing the present state; under the lock."""
         if self.unreadable:
             return  # The stored one still knows the photos of a segment that may come back.
-        self.ann_index.save(self.folder, self.catalog.generation)
+        self.ann_index.save(self.folder, self.catalog.generation, self._space)
         self.ann_index_current = True
 
     # Reading.
@@ -379,13 +424,14 @@ class Store:
         """The rows most similar to a global descriptor, and their exact similarities, best first.
 
         Args:
-            vector: float32 (D,), unit length.
+            vector: float32 (search_dim,), unit length, see :meth:`adapt`.
             count: at most this many are returned.
             without: ids of images to leave out.
         """
         excluded = self._rows(without)
-        # Compact segments keep descriptors as float16.
-        is_exact = self.ann_index.is_exact(self.settings.store.local_codec == "compact")
+        # Compact segments keep descriptors as float16; adapted ones have more digits.
+        is_float16 = self.settings.store.local_codec == "compact" and self.adaptation is None
+        is_exact = self.ann_index.is_exact(is_float16)
         candidates = count
         if not is_exact:
             candidates = self.ann_index.candidate_count(count, self.settings.shortlist)
@@ -398,8 +444,16 @@ class Store:
             rows, similarities = rows[order], similarities[order]
         return rows[:count], similarities[:count]
 
+    def adapt(self, descriptors: FloatArray) -> FloatArray:
+        """Global descriptors (N, D) of the model as they are compared: (N, search_dim)."""
+        return descriptors if self.adaptation is None else self.adaptation.apply(descriptors)
+
     def global_descriptors(self, rows: Rows) -> FloatArray:
-        """Stored global descriptors, float32 (len(rows), D)."""
+        """Global descriptors as they are compared, float32 (len(rows), search_dim)."""
+        return self.adapt(self.stored_descriptors(rows))
+
+    def stored_descriptors(self, rows: Rows) -> FloatArray:
+        """Global descriptors as the model made them, float32 (len(rows), D)."""
         vectors = np.zeros((len(rows), self.dim), np.float32)
         segments, positions = self.catalog.places(rows).T
         for number in np.unique(segments):

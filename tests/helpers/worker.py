@@ -49,6 +49,7 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
     "inside the removal": (index.storage.store, "delete_images", "after", _always),
+    "inside the adaptation": (index.storage.store, "count_change", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),
     "before the merge": (index.storage.merge, "insert_segment", "before", _always),
     "inside the merge": (index.storage.merge, "delete_segments", "after", _always),
@@ -93,6 +94,8 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
         return {"freed": images.compact()}
     if options.command == "check":
         return vars(images.check())
+    if options.command == "adapt":
+        return vars(images.adapt("folders", force=True))
     if options.command == "churn":
         gone, source = arguments
         for _ in range(4):
