@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -41,6 +42,10 @@ def with_present_keys(
     result = {}
     for key, value in values.items():
         name = kind.deprecated_keys.get(key, key) if isinstance(key, str) else key
+        if name is None:
+            if warn:
+                logger.warning("%s: %s has no effect any more", origin, section + key)
+            continue
         if name != key:
             if name in values:
                 raise UsageError(
@@ -72,12 +77,12 @@ class Settings(BaseModel):
 
     Attributes:
         deprecated_keys: former names of keys, with their present ones. They are still read, with a
-            warning.
+            warning. None: keys that no longer have an effect.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    deprecated_keys: ClassVar[dict[str, str]] = {}
+    deprecated_keys: ClassVar[Mapping[str, str | None]] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -130,7 +130,13 @@ def _line(value: object) -> bytes:
 
 def _as_json(answer: Answer) -> dict[str, Any]:
     rankings = {
-        name: [r.ids, r.scores.tolist(), r.inliers.tolist(), r.verified.tolist()]
+        name: [
+            r.ids,
+            r.scores.tolist(),
+            r.inliers.tolist(),
+            r.probabilities.tolist(),
+            r.verified.tolist(),
+        ]
         for name, r in answer.rankings.items()
     }
     return {
@@ -146,8 +152,9 @@ def _from_json(content: dict[str, Any]) -> Answer:
             tuple(ids),
             np.array(scores, np.float32),
             np.array(inliers, np.int32),
+            np.array(probabilities, np.float32),
             np.array(verified, bool),
         )
-        for name, (ids, scores, inliers, verified) in content["rankings"].items()
+        for name, (ids, scores, inliers, probabilities, verified) in content["rankings"].items()
     }
     return Answer(rankings, content["failure"], content["milliseconds"])

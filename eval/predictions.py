@@ -23,11 +23,11 @@ from delg.limits import MAX_RECORD_BYTES, read_array
 from index.results import Ranking
 
 FILE = "predictions.npz"
-_ARRAYS = ("scores", "inliers", "verified")
+_ARRAYS = ("scores", "inliers", "probabilities", "verified")
 _LABELS = "labels"
 # Kinds of the arrays (NumPy's letters), by the last part of their names.
 _KINDS = {"ids": "U", "queries": "U", "labels": "U", "offsets": "i", "images": "i"}
-_KINDS |= {"scores": "f", "inliers": "i", "verified": "b"}
+_KINDS |= {"scores": "f", "inliers": "i", "probabilities": "f", "verified": "b"}
 # What NumPy and zipfile raise over files of another kind, and over damaged ones.
 _DAMAGE = (
     *(ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError),
@@ -57,6 +57,7 @@ def plain_ranking(ids: tuple[str, ...]) -> Ranking:
         ids,
         -np.arange(count, dtype=np.float32),
         np.zeros(count, np.int32),
+        np.full(count, np.nan, np.float32),
         np.zeros(count, bool),
     )
 
@@ -83,7 +84,7 @@ def save_predictions(folder: Path, predictions: Predictions) -> None:
         arrays[f"{name}/queries"] = _texts(list(by_query))
         arrays[f"{name}/offsets"] = np.cumsum([0, *(len(r.ids) for r in rankings)], dtype=np.int64)
         arrays[f"{name}/images"] = np.array(images, np.int32)
-        for part, kind in zip(_ARRAYS, (np.float32, np.int32, bool), strict=True):
+        for part, kind in zip(_ARRAYS, (np.float32, np.int32, np.float32, bool), strict=True):
             parts = [getattr(r, part) for r in rankings]
             arrays[f"{name}/{part}"] = np.concatenate([np.zeros(0, kind), *parts]).astype(kind)
     arrays["ids"] = _texts(list(numbers))
@@ -128,9 +129,11 @@ def _unpack(arrays: dict[str, np.ndarray]) -> Predictions:
             raise ValueError(f"{name!r} is of another kind")
     ids = arrays["ids"].astype(object)
     rankings: dict[str, dict[str, Ranking]] = {}
-    for name in [key.removesuffix("/offsets") for key in arrays if key.endswith("/offsets")]:
+    for name in [key.removesuffix("/offsets") for key in list(arrays) if key.endswith("/offsets")]:
         offsets = arrays[f"{name}/offsets"]
         numbers = arrays[f"{name}/images"]
+        # Runs of before 0.2 have no probabilities.
+        arrays.setdefault(f"{name}/probabilities", np.full(len(numbers), np.nan, np.float32))
         parts = [arrays[f"{name}/{part}"] for part in _ARRAYS]
         if any(len(part) != len(numbers) for part in parts):
             raise ValueError(f"the arrays of {name!r} differ in length")

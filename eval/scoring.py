@@ -33,7 +33,8 @@ from index.results import Ranking
 
 Values = dict[str, float]
 _KAPPAS = (1, 5, 10)
-_EMPTY = Ranking((), np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, bool))
+_NOTHING = np.zeros(0, np.float32)
+_EMPTY = Ranking((), _NOTHING, np.zeros(0, np.int32), _NOTHING, np.zeros(0, bool))
 
 
 @dataclass(frozen=True)

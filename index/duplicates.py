@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.results import Verification
 from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
+from index.verification.calibration import Calibration
 from index.verification.pair import verify_features
 
 SAME_FILE, NEAR = "same file", "near"
@@ -95,9 +97,16 @@ class _DisjointSets:
 
 
 def find_duplicates(
-    store: Store, limits: Limits | None = None, progress: ShareDone = lambda share: None
+    store: Store,
+    calibration: Calibration,
+    limits: Limits | None = None,
+    progress: ShareDone = lambda share: None,
 ) -> Duplicates:
-    """Groups of photos that show the same picture; see the head of this file."""
+    """Groups of photos that show the same picture; see the head of this file.
+
+    Args:
+        calibration: of the model that made the index.
+    """
     limits = limits or Limits()
     deadline = time.monotonic() + limits.seconds
     images = {image.row: image for image in store.catalog.images("ok")}
@@ -119,7 +128,11 @@ def find_duplicates(
             break
         progress(0.5 + 0.5 * compared / len(pairs[: limits.pairs]))
         compared += 1
-        if sets.root(a) != sets.root(b) and _is_near(store, images[a], images[b], limits):
+        if sets.root(a) == sets.root(b):
+            continue
+        first, second = store.features(images[a]), store.features(images[b])
+        verification = verify_features(first, second, store.settings, calibration)
+        if _is_near(verification, min(len(first.local), len(second.local)), limits):
             sets.join(a, b)
     complete = in_time and len(searched) == len(rows) and len(pairs) <= limits.pairs
     return Duplicates(_groups(images, sets), len(searched), compared, complete)
@@ -181,9 +194,6 @@ def _best_first(pairs: list[tuple[float, int, int]], rows: Rows) -> list[tuple[i
     return [(int(rows[a]), int(rows[b])) for _, a, b in pairs]
 
 
-def _is_near(store: Store, a: ImageRow, b: ImageRow, limits: Limits) -> bool:
-    first, second = store.features(a), store.features(b)
-    verification = verify_features(first, second, store.settings)
-    features = min(len(first.local), len(second.local))
+def _is_near(verification: Verification, features: int, limits: Limits) -> bool:
     enough = max(limits.inliers, limits.inlier_rate * features)
     return verification.verified and verification.inliers >= enough

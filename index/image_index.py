@@ -451,7 +451,7 @@ class ImageIndex:
             other._model.check_fingerprint(self.extractor)
             check_same_adaptation(self._store, other._store)
             stores.append(other._store)
-        return Search(stores, self.extractor, source, box)
+        return Search(stores, self.extractor, source, self._model.calibration, box)
 
     def query_features(
         self,
@@ -469,13 +469,14 @@ class ImageIndex:
             UsageError: descriptors are of another width.
         """
         self.feature_spec.check(features, self.path)
-        return Search([self._store], None, features).hits(k, rerank, "1", without)
+        search = Search([self._store], None, features, self._model.calibration)
+        return search.hits(k, rerank, "1", without)
 
     def duplicates(
         self, limits: Limits | None = None, progress: ShareDone = lambda share: None
     ) -> Duplicates:
         """Photos that are in the index more than once; see :mod:`index.duplicates`."""
-        return find_duplicates(self._store, limits, progress)
+        return find_duplicates(self._store, self._model.calibration, limits, progress)
 
     def tune(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from pathlib import Path
 
 from delg.errors import DelgError, ModelError, UsageError
@@ -18,6 +19,7 @@ from index.storage.codebook import read_codebook
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.store import CODEBOOK, VOCABULARY_DIGEST, Store, codebook_meta
 from index.storage.vocabulary import Vocabulary, find_vocabulary
+from index.verification.calibration import DEFAULT_CALIBRATION, Calibration, read_calibration
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +192,20 @@ class IndexModel:
                 "in the command (--model)"
             )
         return files
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        """What evidence is worth with the model's features; for models that are gone or have no
+        calibration, and for features made elsewhere, :data:`DEFAULT_CALIBRATION`.
+
+        Raises:
+            ModelError: the model's calibration is damaged.
+        """
+        try:
+            files = self._find() if self.location else None
+        except DelgError:
+            return DEFAULT_CALIBRATION
+        return read_calibration(files.calibration) if files else DEFAULT_CALIBRATION
 
     def find_codebook(self) -> ProductQuantizer | None:
         """The codebook that the index records, or else the model's; None if that has none or is

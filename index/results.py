@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
+
+
+def probability_of(log_odds: float) -> float:
+    """The probability, 0 to 1, that natural log-odds stand for."""
+    if log_odds < 0:
+        odds = math.exp(log_odds)
+        return odds / (1 + odds)
+    return 1 / (1 + math.exp(-log_odds))
+
+
+def as_percent(probability: float) -> str:
+    """A probability for people; never as certain as 0 % or 100 %."""
+    if probability < 0.001:
+        return "< 0.1%"
+    return "> 99.9%" if probability > 0.999 else f"{probability:.1%}"
+
+
+class Evidence(NamedTuple):
+    """What speaks for or against a pair whose matches agree on a transform; see
+    :mod:`index.verification.evidence`.
+
+    Rates are of the query's features whose nearest neighbour lies where the transform leads,
+    drawn towards 0 where features are few.
+
+    Attributes:
+        inliers: matches that agree with the transform.
+        inlier_rate: their share of all matches.
+        agreement: the least of three rates: in the middle of the region that both photos show, in
+            the box around the inliers, and in the middle of that box.
+        contrast: the rate in the middle of the inliers' box over that in all of it.
+        hole: log likelihood ratio, at least 0, of the least matched window inside that box: of its
+            own rate against the rate around it.
+    """
+
+    inliers: float
+    inlier_rate: float
+    agreement: float
+    contrast: float
+    hole: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,21 +58,35 @@ class Verification:
 
     Attributes:
         inliers: matches that agree with one plausible transform; 0 where there is none.
-        verified: inliers reach the configured minimum.
+        log_odds: natural log-odds that both photos show the same thing; see
+            :mod:`index.verification.calibration`.
+        verified: there is evidence, and the probability reaches the configured minimum.
         transform: float64 (3, 3), maps homogeneous (x, y, 1) in the query's pixels to the other
             photo's; None without inliers.
         matches: int32 (inliers, 2), indices into the query's and the other photo's features.
+        evidence: what the log-odds come from besides the similarity; None: too few inliers.
     """
 
     inliers: int
+    log_odds: float
     verified: bool
     transform: NDArray[np.float64] | None
     matches: NDArray[np.int32]
+    evidence: Evidence | None = None
+
+    @property
+    def probability(self) -> float:
+        """The calibrated probability that both photos show the same thing, 0 to 1."""
+        return probability_of(self.log_odds)
 
     @classmethod
-    def none(cls) -> Verification:
-        """No transform, no inliers."""
-        return cls(0, False, None, np.zeros((0, 2), np.int32))
+    def none(cls, log_odds: float = -math.inf) -> Verification:
+        """No transform, no inliers.
+
+        Args:
+            log_odds: by the similarity alone.
+        """
+        return cls(0, log_odds, False, None, np.zeros((0, 2), np.int32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +98,7 @@ class Hit:
         id, path, label, metadata: of the indexed photo.
         score: orders the hits and is comparable across queries; see :mod:`index.search.scoring`.
         similarity: inner product of the global descriptors.
-        inliers, verified, transform: see :class:`Verification`.
+        inliers, probability, verified, transform: see :class:`Verification`.
         query_points, points: float32 (inliers, 2), (x, y), the matched points in the upright
             pixels of the query and of this photo.
         width, height: of this photo, upright, pixels.
@@ -57,6 +111,7 @@ class Hit:
     score: float
     similarity: float
     inliers: int
+    probability: float
     verified: bool
     transform: NDArray[np.float64] | None
     metadata: dict[str, str] = field(default_factory=dict)
@@ -64,6 +119,11 @@ class Hit:
     points: FloatArray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     width: int = 0
     height: int = 0
+
+    @property
+    def percent(self) -> str:
+        """The probability for people."""
+        return as_percent(self.probability)
 
     def as_json(self) -> dict[str, Any]:
         """The hit as the command line prints it."""
@@ -75,6 +135,7 @@ class Hit:
             "score": round(self.score, 6),
             "similarity": round(self.similarity, 6),
             "inliers": self.inliers,
+            "probability": round(self.probability, 6),
             "verified": self.verified,
             "transform": None if self.transform is None else self.transform.tolist(),
         }
@@ -88,12 +149,14 @@ class Ranking:
         ids: of the images, best first.
         scores: float32 (N,), descending.
         inliers: int32 (N,).
+        probabilities: float32 (N,), see :class:`Verification`.
         verified: bool (N,).
     """
 
     ids: tuple[str, ...]
     scores: FloatArray
     inliers: NDArray[np.int32]
+    probabilities: FloatArray
     verified: NDArray[np.bool_]
 
 

@@ -7,6 +7,7 @@ printed covers taken with phones.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -111,7 +112,10 @@ class MatchingSettings(Settings):
 class VerificationSettings(Settings):
     """Which matches agree on one geometric transform."""
 
-    deprecated_keys: ClassVar[dict[str, str]] = {"believable": "check_plausibility"}
+    deprecated_keys: ClassVar[Mapping[str, str | None]] = {
+        "believable": "check_plausibility",
+        "min_inliers": None,
+    }
 
     # The transform that is estimated; "skimage-affine" is the estimator of the published code.
     method: Literal["affine", "homography", "skimage-affine"] = "affine"
@@ -122,8 +126,10 @@ class VerificationSettings(Settings):
     # Samples that fix a transform, at most ("affine" also tries pairs, a quarter as many); "affine"
     # and "homography" stop earlier where fewer settle it. None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
-    # Inliers that a verified photo has at least.
-    min_inliers: int = Field(20, ge=4)
+    # Probability that both photos show the same thing from which they are verified.
+    min_probability: float = Field(0.5, ge=0.5, lt=1)
+    # A transform with this many inliers should hardly be missed; fewer take more samples.
+    sought_inliers: int = Field(20, ge=4)
     # Share of the matches that must be inliers as well: among very many, a dozen agree by chance.
     min_inlier_rate: float = Field(0.02, ge=0, lt=1)
     # Off, the number of inliers decides alone, as published, whatever transform they agree on.
@@ -170,25 +176,25 @@ class ReverificationSettings(Settings):
 
 
 class RankingSettings(Settings):
-    """How many candidates are verified and how much inliers weigh."""
+    """How many candidates are verified, and what orders them."""
 
-    deprecated_keys: ClassVar[dict[str, str]] = {
-        "half_inliers": "inlier_half_point",
-        "unproven_from": "min_soft_inliers",
-        "half_unproven": "soft_half_point",
-    }
+    deprecated_keys: ClassVar[Mapping[str, str | None]] = dict.fromkeys(
+        (
+            "half_inliers",
+            "unproven_from",
+            "half_unproven",
+            "inlier_half_point",
+            "min_soft_inliers",
+            "soft_half_point",
+        )
+    )
 
     # Candidates that are verified; 0 ranks by similarity alone.
     rerank: int = Field(100, ge=0)
-    # "inliers" puts more inliers first and then more similarity, as published; those scores do not
-    # compare across queries.
+    # "evidence" ranks by the probability that query and photo show the same thing. "inliers" puts
+    # more inliers first and then more similarity, as published; those scores do not compare across
+    # queries.
     order: Literal["evidence", "inliers"] = "evidence"
-    # Inliers at which a verified match has half of the evidence it can have.
-    inlier_half_point: float = Field(50.0, gt=0)
-    # Inliers from which an unverified photo ranks above its similarity alone.
-    min_soft_inliers: int = Field(6, ge=1)
-    # Inliers that lift an unverified photo half of the way from its similarity to 1.
-    soft_half_point: float = Field(40.0, gt=0)
 
 
 class IndexSettings(Settings):

@@ -37,6 +37,8 @@ NETWORKS_FOLDER = "networks"
 CODEBOOK_FILE = "codebook.h5"
 # The visual words of its local descriptors, for the second shortlist of indexes.
 VOCABULARY_FILE = "vocabulary.h5"
+# What evidence for a match of two photos is worth with the model's features.
+CALIBRATION_FILE = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
@@ -66,13 +68,21 @@ class ModelFiles:
 
     @property
     def learnt_for_indexes(self) -> list[Path]:
-        """Of codebook and vocabulary those that exist: a copy of the model needs them too."""
-        return [path for path in (self.codebook, self.vocabulary) if exists(path)]
+        """Of codebook, vocabulary and calibration those that exist: a copy of the model needs them
+        too."""
+        learnt = self.codebook, self.vocabulary, self.calibration
+        return [path for path in learnt if exists(path)]
 
     @property
     def network(self) -> Path:
         """The ONNX file that belongs to the weights; a float32 model may lack it."""
         return self.weights.with_name(NETWORK_FILE)
+
+    @property
+    def calibration(self) -> Path:
+        """The file of what evidence is worth, which need not exist; see
+        :mod:`index.verification.calibration`."""
+        return self.codebook.with_name(CALIBRATION_FILE)
 
     @property
     def has_weights(self) -> bool:

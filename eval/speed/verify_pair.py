@@ -44,7 +44,7 @@ class _StoredPair:
     def verify(self) -> Verification:
         """Read and unpack both photos, match, verify."""
         query, other = (self.store.matchable(row) for row in (1, 2))
-        return verify_matchable(query, other, self.settings)
+        return verify_matchable(query, other, 0.0, self.settings)
 
     def verify_by_reference(self) -> NDArray[np.int64]:
         """Matches of the reference implementation, on float64 arrays."""

@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)
+    model_app.command("calibrate")(model.model_calibrate)
     app.command()(query.query)
     app.command()(query.match)
     app.command()(serve.serve)

@@ -33,7 +33,7 @@ def demo(
         count = len(images)
         with progress("queries") as report:
             results = query_demo_index(images, queries, report)
-    table(["query", "variant", "first hit", "inliers", "score", ""], map(_row, results))
+    table(["query", "variant", "first hit", "inliers", "probability", ""], map(_row, results))
     page = write_demo_page(out, results)
     right = sum(result.is_right for result in results)
     print_result(
@@ -50,5 +50,5 @@ def _row(result: DemoResult) -> list[str]:
     hit = first.id if first.verified else f"({first.id}, not verified)"
     verdict = "right" if result.is_right else f"WRONG, expected {query.expected or 'none'}"
     return [
-        query.path.name, query.variant, hit, str(first.inliers), f"{first.score:.2f}", verdict
+        query.path.name, query.variant, hit, str(first.inliers), first.percent, verdict
     ]  # fmt: skip

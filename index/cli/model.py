@@ -1,4 +1,4 @@
-"""``delg model codebook`` and ``vocabulary``: what an index needs of a model beyond its weights."""
+"""What an index needs of a model beyond its weights: codebook, vocabulary, calibration."""
 
 from __future__ import annotations
 
@@ -67,4 +67,41 @@ def model_vocabulary(
     print_result(
         f"vocabulary {vocabulary.digest} of {extractor.name}, {words:,} words, in {path} "
         f"({path.stat().st_size / 1e6:.1f} MB)"
+    )
+
+
+def model_calibrate(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    photos: Annotated[
+        list[Path],
+        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
+    ],
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder with a folder per label, each with photos of one thing; repeatable."
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write (default: calibration.json beside the weights)."),
+    ] = None,
+) -> None:
+    """Learn how probable matching points make it that two photos show the same thing."""
+    from delg.files import write_bytes
+    from delg.zoo.registry import find_model, load_model
+    from index.calibrate.learn import learn_calibration
+
+    path = out or find_model(model, weights).calibration
+    if path.exists():
+        raise UsageError(f"{path}: exists; delete it first, or choose another place with --out")
+    extractor = load_model(model, weights)
+    calibration = learn_calibration(extractor, model, photos, instances or [], progress)
+    write_bytes(path, calibration.model_dump_json(indent=1).encode() + b"\n")
+    reliability = calibration.reliability
+    assert reliability is not None
+    print_result(
+        f"calibration of {extractor.name} in {path}; expected calibration error "
+        f"{reliability.expected_calibration_error:.3f} on {reliability.pairs:,} other pairs"
     )

@@ -151,7 +151,7 @@ def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) ->
     total = sum(result.timing_ms.values())
     print_result(f"{photo}{rotation} ({total:.0f} ms)")
     table(
-        ["rank", "score", "similarity", "inliers", "", "id", "label"],
+        ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
         [_hit_row(hit) for hit in result],
     )
 
@@ -159,8 +159,8 @@ def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) ->
 def _hit_row(hit: Hit) -> list[str]:
     verified = "verified" if hit.verified else ""
     return [
-        str(hit.rank), f"{hit.score:.3f}", f"{hit.similarity:.3f}", str(hit.inliers), verified,
-        hit.id, hit.label or "",
+        str(hit.rank), f"{hit.score:.3f}", hit.percent, f"{hit.similarity:.3f}",
+        str(hit.inliers), verified, hit.id, hit.label or "",
     ]  # fmt: skip
 
 
@@ -222,11 +222,14 @@ def match(
     """Match two photos and verify that they show the same thing."""
     from delg.images.decode import ImageError, decode
     from delg.settings import parse, read_yaml
-    from delg.zoo.registry import load_model
+    from delg.zoo.registry import find_model, load_model
     from index import IndexSettings
+    from index.results import as_percent
+    from index.verification.calibration import read_calibration
     from index.verification.match_photos import match_photos
 
     settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
+    files = find_model(model)
     extractor = load_model(model, extraction=settings.extraction, images=settings.images)
     settings = settings.of_model(extractor.settings)
     pixels = []
@@ -236,7 +239,8 @@ def match(
         except ImageError as error:
             raise DelgError(f"{photo}: {error}") from None
     features_b = extractor.extract(pixels[1])
-    pair = match_photos(extractor, pixels[0], features_b, settings)
+    calibration = read_calibration(files.calibration)
+    pair = match_photos(extractor, pixels[0], features_b, settings, calibration)
     features_a, verification = pair.query, pair.verification
     similarity = float(features_a.global_descriptor @ features_b.global_descriptor)
     points_a, points_b = (
@@ -251,7 +255,8 @@ def match(
         transform = verification.transform
         values = {
             "a": str(a), "b": str(b), "model": model, "similarity": round(similarity, 6),
-            "inliers": verification.inliers, "verified": verification.verified,
+            "inliers": verification.inliers, "probability": round(verification.probability, 6),
+            "verified": verification.verified,
             "transform": None if transform is None else transform.tolist(),
             "matches": [
                 {"a": a_point, "b": b_point}
@@ -262,5 +267,6 @@ def match(
         return
     verdict = "the same thing, verified" if verification.verified else "not verified"
     print_result(
-        f"{verdict}: {plural(verification.inliers, 'inlier')}, similarity {similarity:.3f}"
+        f"{verdict}: probability {as_percent(verification.probability)}, "
+        f"{plural(verification.inliers, 'inlier')}, similarity {similarity:.3f}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -31,10 +32,17 @@ class Match:
     query_points: FloatArray
     points: FloatArray
 
+    @classmethod
+    def none(cls, log_odds: float = -math.inf) -> Match:
+        """No points that agree.
+
+        Args:
+            log_odds: by the similarity alone.
+        """
+        return cls(Verification.none(log_odds), _NO_POINTS, _NO_POINTS)
+
 
 _NO_POINTS = np.zeros((0, 2), np.float32)
-# Also of candidates that were not verified.
-NO_MATCH = Match(Verification.none(), _NO_POINTS, _NO_POINTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +80,13 @@ class Candidate:
         return self.match.verification.inliers
 
     @property
+    def probability(self) -> float:
+        """That query and image show the same thing."""
+        return self.match.verification.probability
+
+    @property
     def verified(self) -> bool:
-        """Whether they are enough."""
+        """Whether it is probable enough that both show the same thing."""
         return self.match.verification.verified
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from delg.types import ImageFeatures
 from index.results import Verification
-from index.search.candidates import NO_MATCH, Candidate, ImageKey, Match, sort_by_score
+from index.search.candidates import Candidate, ImageKey, Match, sort_by_score
 from index.storage.store import Store
+from index.verification.calibration import Calibration
 from index.verification.matchable import MatchableFeatures, MatchableQuery
 from index.verification.matching import one_blas_thread
 from index.verification.pair import verify_pair
@@ -22,35 +23,45 @@ class Reranker:
     Args:
         stores: of the candidates, all of one model; the first one's settings are used.
         photo: the query; None for features made elsewhere, which get no second look.
+        calibration: of that model.
     """
 
-    def __init__(self, stores: Sequence[Store], photo: QueryPhoto | None) -> None:
-        self._stores, self._photo = stores, photo
+    def __init__(
+        self, stores: Sequence[Store], photo: QueryPhoto | None, calibration: Calibration
+    ) -> None:
+        self._stores, self._photo, self._calibration = stores, photo, calibration
         self._settings = stores[0].settings
         # By quarter turns of the query, and image.
         self._matches: dict[tuple[int, ImageKey], Match] = {}
         self._second_matches: dict[tuple[int, ImageKey], Match] = {}
 
     def verify(
-        self, features: ImageFeatures, rotations: int, images: Collection[ImageKey]
+        self, features: ImageFeatures, rotations: int, similarities: Mapping[ImageKey, float]
     ) -> dict[ImageKey, Match]:
         """Match and verify images, in parallel.
 
         Args:
             features: of the query after that many quarter turns (``rotations``).
+            similarities: of the images' global descriptors to the query's.
         """
         query = MatchableQuery(features)
-        remaining = [image for image in images if (rotations, image) not in self._matches]
+        remaining = [image for image in similarities if (rotations, image) not in self._matches]
 
         def verify(image: ImageKey) -> Match:
             other = self._matchable(image)
-            verification = verify_pair(query.in_codebook_of(other), other, self._settings)
+            verification = verify_pair(
+                query.in_codebook_of(other),
+                other,
+                similarities[image],
+                self._settings,
+                self._calibration,
+            )
             return _match(verification, features, other)
 
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
             for image, match in zip(remaining, threads.map(verify, remaining), strict=True):
                 self._matches[rotations, image] = match
-        return {image: self._matches[rotations, image] for image in images}
+        return {image: self._matches[rotations, image] for image in similarities}
 
     def reverify(
         self, ranked: Sequence[Candidate], candidates: Iterable[Candidate]
@@ -94,9 +105,11 @@ class Reranker:
         transform = candidate.match.verification.transform
         if key not in self._second_matches and transform is not None:
             other = self._matchable(candidate.image)
-            result = reverify_warped(photo, other, transform, self._settings)
+            result = reverify_warped(
+                photo, other, transform, candidate.similarity, self._settings, self._calibration
+            )
             self._second_matches[key] = _match(result.verification, result.query, other)
-        return self._second_matches.get(key, NO_MATCH)
+        return self._second_matches.get(key, Match.none())
 
     def _matchable(self, image: ImageKey) -> MatchableFeatures:
         return self._stores[image.store].matchable(image.row)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from delg.images.decode import Source, decode
 from delg.types import Box, ImageFeatures
 from index.results import Hit, QueryResult, Ranking
 from index.search.candidates import (
-    NO_MATCH,
     Candidate,
     ImageKey,
+    Match,
     any_verified,
     shortlist,
     sort_by_score,
@@ -32,6 +32,7 @@ from index.search.orientation import (
 )
 from index.search.rerank import Reranker
 from index.storage.store import Store
+from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
 
 
@@ -56,6 +57,7 @@ class Search:
         extractor: of that model; not needed for a query that is features.
         source: the query: a path, bytes or pixels (see :func:`delg.images.decode.decode`), or
             features of that model, which are neither rotated nor given a second look.
+        calibration: of that model.
         box: search for this part of the query only, (x, y, width, height) in its upright pixels.
 
     Raises:
@@ -67,9 +69,10 @@ class Search:
         stores: Sequence[Store],
         extractor: Extractor | None,
         source: Source | ImageFeatures,
+        calibration: Calibration,
         box: Box | None = None,
     ) -> None:
-        self._stores, self._box = stores, box
+        self._stores, self._box, self._calibration = stores, box, calibration
         self._settings = stores[0].settings
         self._timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
         self._photo: QueryPhoto | None = None
@@ -84,7 +87,7 @@ class Search:
                 pixels = decode(source, extractor.images)
             self._photo = QueryPhoto(extractor, pixels, box)
             self._size = pixels.shape[1], pixels.shape[0]
-        self._reranker = Reranker(stores, self._photo)
+        self._reranker = Reranker(stores, self._photo, calibration)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -149,6 +152,7 @@ class Search:
             ids=tuple(ids[candidate.image] for candidate in ranked),
             scores=np.array([candidate.score for candidate in ranked], np.float32),
             inliers=np.array([candidate.inliers for candidate in ranked], np.int32),
+            probabilities=np.array([candidate.probability for candidate in ranked], np.float32),
             verified=np.array([candidate.verified for candidate in ranked], bool),
         )
 
@@ -191,18 +195,21 @@ class Search:
             count = max(k, rerank)
             similarities = shortlist(self._stores, features.global_descriptor, count, without)
         with self._timed("rerank"):
-            images = list(similarities)[:rerank]
-            matches = self._reranker.verify(features, rotations, images)
+            verified = dict(islice(similarities.items(), rerank))
+            matches = self._reranker.verify(features, rotations, verified)
             return sort_by_score(
                 Candidate.scored(
                     image,
                     similarity,
-                    matches.get(image, NO_MATCH),
+                    matches.get(image) or self._unverified(similarity),
                     rotations,
                     self._settings.ranking,
                 )
                 for image, similarity in similarities.items()
             )
+
+    def _unverified(self, similarity: float) -> Match:
+        return Match.none(self._calibration.log_odds(similarity, None))
 
     def _hit(self, rank: int, candidate: Candidate) -> Hit:
         image = self._stores[candidate.image.store].catalog.by_row(candidate.image.row)
@@ -214,6 +221,7 @@ class Search:
             score=candidate.score,
             similarity=candidate.similarity,
             inliers=candidate.inliers,
+            probability=candidate.probability,
             verified=candidate.verified,
             transform=candidate.match.verification.transform,
             metadata=image.metadata,

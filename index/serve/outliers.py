@@ -27,7 +27,8 @@ def find_outliers(
     Returns:
         float32 (N, 2) each, (x, y), in the upright pixels of query and hit.
     """
-    matches = match_descriptors(query.local.descriptors, hit.local.descriptors, settings.matching)
+    descriptors = query.local.descriptors, hit.local.descriptors
+    matches = match_descriptors(*descriptors, settings.matching).pairs
     query_points = query.local.keypoints[matches[:, 0]]
     hit_points = hit.local.keypoints[matches[:, 1]]
     if transform is None or not len(matches):

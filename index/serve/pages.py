@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from index.browse import Filter
-from index.results import Hit
+from index.results import Hit, as_percent
 from index.serve.assets import load_assets, make_environment
 from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.errors import error_response
@@ -178,10 +178,12 @@ class Pages:
                 matches = {hit.rank: match_json(hit) for hit in result}
                 with service.shared.reading() as images:
                     photos = len(images)
+                    min_probability = as_percent(images.settings.verification.min_probability)
                 return self.render(
                     request,
                     "search_results_fragment.html" if is_htmx else "search_results.html",
                     result=result, name=params.id or upload.name, matches=matches, photos=photos,
+                    min_probability=min_probability,
                 )  # fmt: skip
 
             has_gone = functools.partial(disconnected, request)

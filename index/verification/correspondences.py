@@ -40,6 +40,7 @@ class Correspondences:
     Attributes:
         query, other: float32 (N, 2) and (M, 2), (x, y), pixels of each upright photo.
         matches: int32 (K, 2), indices into both.
+        nearest: int32 (N,), the other photo's feature that is nearest to each of the query's.
         query_size, other_size: (width, height) of the upright photos, pixels.
         scales: of both photos' features, float32 (N,) and (M,), see
             :class:`delg.types.LocalFeatures`; None: unknown.
@@ -48,6 +49,7 @@ class Correspondences:
     query: FloatArray
     other: FloatArray
     matches: NDArray[np.int32]
+    nearest: NDArray[np.int32]
     query_size: Size
     other_size: Size
     scales: tuple[FloatArray, FloatArray] | None = None

@@ -7,47 +7,67 @@ support can still be an accident; the checks here reject those that no change of
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.compiled import compiled
 from delg.types import FloatArray
-from index.results import Verification
+from index.results import Evidence
 from index.settings import VerificationSettings
 from index.verification.correspondences import Correspondences, PointMatches
 from index.verification.estimators import ESTIMATORS
+from index.verification.evidence import gather_evidence
 from index.verification.ransac import RansacResult
 
 
-def verify(correspondences: Correspondences, settings: VerificationSettings) -> Verification:
-    """Look for one transform that explains the matches of two photos.
+@dataclass(frozen=True, eq=False)
+class GeometricMatch:
+    """A transform on which matches of two photos agree.
 
-    Unless ``settings.check_plausibility`` is off, the result has no inliers if they are too few of
-    the matches, if they lie on a line or in one spot of either photo (any transform fits those), or
-    if the transform mirrors, collapses or shears the photo.
+    Attributes:
+        transform: float64 (3, 3), maps homogeneous (x, y, 1) in the query's pixels to the other
+            photo's.
+        inliers: int32 (K, 2), the matches that agree, indices into both photos' features.
+        evidence: what speaks for and against it; None: too few inliers to say.
+    """
 
-    Returns:
-        The transform in the pixels of both photos, and its inliers; the same every time.
+    transform: NDArray[np.float64]
+    inliers: NDArray[np.int32]
+    evidence: Evidence | None
+
+
+def estimate_transform(
+    correspondences: Correspondences, settings: VerificationSettings, evidence_from: int
+) -> GeometricMatch | None:
+    """Look for one transform that explains the matches of two photos; the same every time.
+
+    Unless ``settings.check_plausibility`` is off, there is none if the inliers are too few of the
+    matches, if they lie on a line or in one spot of either photo (any transform fits those), or if
+    the transform mirrors, collapses or shears the photo.
+
+    Args:
+        evidence_from: inliers from which the evidence is gathered.
     """
     estimator = ESTIMATORS[settings.method]
     if len(correspondences.matches) <= estimator.sample_size:
-        return Verification.none()
+        return None
     matches = correspondences.point_matches(settings)
     result = estimator.estimate(matches, settings)
     if result is None:
-        return Verification.none()
+        return None
     if settings.check_plausibility and not _is_plausible(
         result, matches, estimator.sample_size, settings
     ):
-        return Verification.none()
+        return None
     inliers = correspondences.matches[result.inliers]
-    return Verification(
-        inliers=len(inliers),
-        verified=len(inliers) >= settings.min_inliers,
-        transform=_in_pixels(result.transform, *correspondences.units(settings)),
-        matches=inliers,
-    )
+    transform = _in_pixels(result.transform, *correspondences.units(settings))
+    evidence = None
+    if len(inliers) >= evidence_from:
+        radius = settings.threshold / correspondences.units(settings)[1]
+        evidence = gather_evidence(correspondences, transform, inliers, radius)
+    return GeometricMatch(transform, inliers, evidence)
 
 
 def _in_pixels(

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from delg.extraction.extractor import Extractor
 from delg.types import ImageFeatures
 from index.settings import IndexSettings
+from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matchable import MatchableFeatures
-from index.verification.pair import PairResult, verify_features
+from index.verification.pair import PairResult, similarity_of, verify_features
 from index.verification.reverify import QueryPhoto, reverify_warped
 
 
@@ -20,6 +21,7 @@ def match_photos(
     pixels: NDArray[np.uint8],
     other: ImageFeatures,
     settings: IndexSettings,
+    calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> PairResult:
     """Match and verify a photo against another one, in any of four orientations.
 
@@ -27,23 +29,27 @@ def match_photos(
         extractor: of the model that made ``other``.
         pixels: uint8 (H, W, 3), RGB, upright: the query.
         other: features of the other photo.
+        calibration: of the model.
 
     Returns:
-        The first orientation that is verified, else a verified second look, else the orientation
-        of the most inliers.
+        The first orientation that is verified, else a verified second look, else the most probable
+        orientation.
     """
     photo, results = QueryPhoto(extractor, pixels), []
     for rotations in range(4):
         query = photo.extract(rotations)
-        result = PairResult(verify_features(query, other, settings), query)
+        result = PairResult(verify_features(query, other, settings, calibration), query)
         if result.verification.verified:
             return result
         results.append(result)
-    best = max(results, key=lambda result: result.verification.inliers)
+    best = max(results, key=lambda result: result.verification.log_odds)
     transform, inliers = best.verification.transform, best.verification.inliers
     if transform is None or inliers < settings.reverification.from_inliers:
         return best
-    again = reverify_warped(photo, MatchableFeatures.of(other), transform, settings)
+    similarity = similarity_of(best.query, other)
+    again = reverify_warped(
+        photo, MatchableFeatures.of(other), transform, similarity, settings, calibration
+    )
     if not again.verification.verified:
         return best
     global_descriptor = best.query.global_descriptor

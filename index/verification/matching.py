@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,19 @@ from index.verification.int8_matmul import DescriptorProducts, Descriptors
 _BLOCK = 1 << 20
 # Below any product.
 _LOWEST = np.iinfo(np.int32).min
+
+
+class DescriptorMatches(NamedTuple):
+    """Which descriptors of two photos match.
+
+    Attributes:
+        pairs: int32 (K, 2), indices into the query's and the other photo's, in the query's order.
+        nearest: int32 (N,), the other photo's descriptor that is nearest to each of the query's,
+            whether the two match or not; of equally near ones the first.
+    """
+
+    pairs: NDArray[np.int32]
+    nearest: NDArray[np.int32]
 
 
 @cache
@@ -34,7 +48,7 @@ def one_blas_thread() -> Iterator[None]:
 
 def match_descriptors(
     query: Descriptors, other: Descriptors, settings: MatchingSettings
-) -> NDArray[np.int32]:
+) -> DescriptorMatches:
     """Match each of the query's descriptors to its nearest neighbour in another photo.
 
     Distances come from inner products: |a − b|² = 2 − 2 a·b for unit vectors.
@@ -46,11 +60,11 @@ def match_descriptors(
             and second nearest neighbour, and the largest distance.
 
     Returns:
-        int32 (K, 2), indices into ``query`` and ``other``, in the query's order. Of equally near
-        descriptors the first counts.
+        The matches that pass the filters, and all nearest neighbours; if one of the photos has no
+        descriptors, neither.
     """
     if not len(query) or not len(other):
-        return np.zeros((0, 2), np.int32)
+        return DescriptorMatches(np.zeros((0, 2), np.int32), np.zeros(0, np.int32))
     products = DescriptorProducts(query, other)
     nearest = np.zeros(len(query), np.int32)
     best: np.ndarray = np.full(len(query), _LOWEST, products.dtype)
@@ -60,7 +74,7 @@ def match_descriptors(
     for start in range(0, len(other), block):
         rows = products.rows(slice(start, start + block))
         _update_neighbours(rows, start, nearest, best, second, best_of_other)
-    return _filter_matches(
+    pairs = _filter_matches(
         nearest,
         best,
         second,
@@ -70,6 +84,7 @@ def match_descriptors(
         settings.ratio,
         settings.mutual,
     )
+    return DescriptorMatches(pairs, nearest)
 
 
 @compiled

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from delg.types import ImageFeatures
 from index.results import Verification
-from index.settings import IndexSettings, VerificationSettings
+from index.settings import IndexSettings
+from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.correspondences import Correspondences
-from index.verification.geometric import verify
+from index.verification.geometric import estimate_transform
 from index.verification.matchable import MatchableFeatures
 from index.verification.matching import match_descriptors, one_blas_thread
 
@@ -25,20 +27,32 @@ def verify_features(
     query: ImageFeatures,
     other: ImageFeatures,
     settings: IndexSettings,
-    verification: VerificationSettings | None = None,
+    calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> Verification:
     """Match and verify two photos by their features as extracted; see :func:`verify_pair`."""
     with one_blas_thread():
         return verify_pair(
-            MatchableFeatures.of(query), MatchableFeatures.of(other), settings, verification
+            MatchableFeatures.of(query),
+            MatchableFeatures.of(other),
+            similarity_of(query, other),
+            settings,
+            calibration,
         )
+
+
+def similarity_of(query: ImageFeatures, other: ImageFeatures) -> float:
+    """The inner product of two photos' global descriptors; NaN if one has none."""
+    if not len(query.global_descriptor) or not len(other.global_descriptor):
+        return math.nan
+    return float(query.global_descriptor @ other.global_descriptor)
 
 
 def verify_pair(
     query: MatchableFeatures,
     other: MatchableFeatures,
+    similarity: float,
     settings: IndexSettings,
-    verification: VerificationSettings | None = None,
+    calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> Verification:
     """Match and verify two photos.
 
@@ -47,17 +61,21 @@ def verify_pair(
 
     Args:
         query, other: in the space of one codebook (:meth:`MatchableQuery.in_codebook_of`).
-        verification: in place of ``settings.verification``.
+        similarity: of their global descriptors; NaN if there are none.
+        calibration: of the model that made the features.
 
     Returns:
-        The transform from the query's pixels to the other photo's, and its inliers.
+        The transform from the query's pixels to the other photo's, its inliers, and how probable
+        they make it that both photos show the same thing.
     """
     correspondences = Correspondences(
         query.keypoints,
         other.keypoints,
-        match_descriptors(query.descriptors, other.descriptors, settings.matching),
+        *match_descriptors(query.descriptors, other.descriptors, settings.matching),
         query.size,
         other.size,
         (query.scales, other.scales),
     )
-    return verify(correspondences, verification or settings.verification)
+    spec = settings.verification
+    match = estimate_transform(correspondences, spec, calibration.min_inliers)
+    return calibration.verify(similarity, match, spec.min_probability)

@@ -20,6 +20,7 @@ from delg.images.pyramid import base_side
 from delg.types import Box, FloatArray, ImageFeatures, LocalFeatures
 from index.results import Verification
 from index.settings import IndexSettings
+from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.geometric import transform_points
 from index.verification.matchable import MatchableFeatures, MatchableQuery
 from index.verification.pair import PairResult, verify_pair
@@ -58,33 +59,38 @@ def reverify_warped(
     photo: QueryPhoto,
     other: MatchableFeatures,
     transform: NDArray[np.float64],
+    similarity: float,
     settings: IndexSettings,
+    calibration: Calibration = DEFAULT_CALIBRATION,
 ) -> PairResult:
     """Verify again with the query warped into the other photo's pose.
 
     Args:
         photo: the query; its extractor is of the model that made ``other``.
         transform: (3, 3), from the query's pixels to the other photo's, of the first verification.
-        settings: ``reverification.min_inliers`` takes the place of ``verification.min_inliers``.
+        similarity: of the photos' global descriptors, before any warp.
+        calibration: of the model.
 
     Returns:
-        The transform and the query's features in its own pixels, as always.
+        The transform and the query's features in its own pixels, as always; none if there are
+        fewer inliers than ``settings.reverification.min_inliers``.
     """
     query = _extract_warped(photo, other.size, transform)
     if query is None:
-        return PairResult(Verification.none(), _no_features(photo))
-    # The poses now agree by construction, so proof takes more inliers.
-    stricter = settings.verification.model_copy(
-        update={"min_inliers": settings.reverification.min_inliers}
-    )
+        return _no_result(photo)
     matchable = MatchableQuery(query).in_codebook_of(other)
-    return PairResult(verify_pair(matchable, other, settings, stricter), query)
+    verification = verify_pair(matchable, other, similarity, settings, calibration)
+    # The poses now agree by construction, so proof takes more inliers.
+    if verification.inliers < settings.reverification.min_inliers:
+        return _no_result(photo)
+    return PairResult(verification, query)
 
 
-def _no_features(photo: QueryPhoto) -> ImageFeatures:
+def _no_result(photo: QueryPhoto) -> PairResult:
     height, width = photo.pixels.shape[:2]
     local = LocalFeatures.empty(photo.extractor.local_dim)
-    return ImageFeatures(np.zeros(0, np.float32), local, width, height)
+    features = ImageFeatures(np.zeros(0, np.float32), local, width, height)
+    return PairResult(Verification.none(), features)
 
 
 def _extract_warped(

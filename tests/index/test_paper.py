@@ -114,7 +114,7 @@ def test_the_order_is_inliers_then_similarity() -> None:
 
     def value(inliers: int, similarity: float) -> float:
         matches = np.zeros((inliers, 2), np.int32)
-        return score(similarity, Verification(inliers, inliers >= 4, None, matches), settings)
+        return score(similarity, Verification(inliers, 0.0, inliers >= 4, None, matches), settings)
 
     ranked = sorted(answers, key=lambda answer: -value(*answer))
     assert ranked == sorted(answers, key=lambda answer: (-answer[0], -answer[1]))

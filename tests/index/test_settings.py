@@ -42,7 +42,7 @@ def test_no_overrides_change_nothing():
         ({"matching": 3}, "matching"),
         ({"matching": None}, "matching"),
         ({"verification": {"method": "magic"}}, "verification.method"),
-        ({"verification": {"min_inliers": 3}}, "verification.min_inliers"),
+        ({"verification": {"sought_inliers": 3}}, "verification.sought_inliers"),
         ({"shortlist": {"kind": "hnsw"}}, "shortlist.kind"),
         ({"store": {"segment_images": 0}}, "store.segment_images"),
         ({"extraction": {"longest_sid": 3}}, "extraction.longest_sid"),
@@ -95,24 +95,20 @@ def test_what_scales_tell_depends_on_the_model(name, enlarge, scales):
 FORMER = {
     "second_look": {"candidates": 3},
     "verification": {"believable": False},
-    "ranking": {"half_inliers": 40, "unproven_from": 5, "half_unproven": 30},
     "shortlist": {"ivf_lists": 7, "ivf_probes": 2, "refine": 4},
 }
 PRESENT = {
     "reverification": {"candidates": 3},
     "verification": {"check_plausibility": False},
-    "ranking": {"inlier_half_point": 40, "min_soft_inliers": 5, "soft_half_point": 30},
     "shortlist": {"nlist": 7, "nprobe": 2, "refine_factor": 4},
 }
 
 
 def test_former_names_of_keys_are_read_with_a_warning_that_gives_both_names(caplog):
     assert read_overrides(FORMER, "x.yaml") == PRESENT
-    assert len(caplog.records) == 8
+    assert len(caplog.records) == 5
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
-    assert (
-        "x.yaml: ranking.half_inliers is deprecated, write ranking.inlier_half_point" in caplog.text
-    )
+    assert "x.yaml: shortlist.ivf_lists is deprecated, write shortlist.nlist" in caplog.text
     caplog.clear()
     recorded = IndexSettings.model_validate(PRESENT)
     assert merge(IndexSettings(), read_overrides(PRESENT, "x.yaml"), "x.yaml") == recorded
@@ -121,13 +117,23 @@ def test_former_names_of_keys_are_read_with_a_warning_that_gives_both_names(capl
 
 def test_a_former_name_overrides_the_key_recorded_under_its_present_one():
     recorded = parse(IndexSettings, PRESENT, "own")
-    merged = merge(recorded, {"ranking": {"half_inliers": 11}}, "x.yaml")
-    assert merged.ranking.inlier_half_point == 11 and merged.ranking.min_soft_inliers == 5
+    merged = merge(recorded, {"shortlist": {"ivf_lists": 11}}, "x.yaml")
+    assert merged.shortlist.nlist == 11 and merged.shortlist.nprobe == 2
+
+
+def test_keys_without_effect_are_passed_over_with_a_warning(caplog):
+    gone = {"ranking": {"half_inliers": 40, "rerank": 7}, "verification": {"min_inliers": 9}}
+    assert read_overrides(gone, "x.yaml") == {"ranking": {"rerank": 7}, "verification": {}}
+    assert "x.yaml: ranking.half_inliers has no effect any more" in caplog.text
+    assert "x.yaml: verification.min_inliers has no effect any more" in caplog.text
+    caplog.clear()
+    assert parse(IndexSettings, gone, "catalog", recorded=True).ranking.rerank == 7
+    assert not caplog.records
 
 
 def test_a_key_under_both_names_is_an_error_that_gives_both():
-    both = {"ranking": {"half_inliers": 40, "inlier_half_point": 40}}
-    with pytest.raises(UsageError, match=r"x.yaml: ranking.half_inliers.*inlier_half_point"):
+    both = {"shortlist": {"ivf_lists": 40, "nlist": 40}}
+    with pytest.raises(UsageError, match=r"x.yaml: shortlist.ivf_lists.*nlist"):
         read_overrides(both, "x.yaml")
 
 

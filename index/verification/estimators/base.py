@@ -37,7 +37,7 @@ class Estimator(Protocol):
 def required_trials(
     matches: int, sample_size: int, max_trials: int, settings: VerificationSettings
 ) -> int:
-    """Samples after which ``min_inliers`` among so many matches would hardly have been missed.
+    """Samples after which ``sought_inliers`` among so many matches would hardly have been missed.
 
     Few matches need few samples, so that most pairs that show different things end early.
 
@@ -51,6 +51,6 @@ def required_trials(
         within 50 and the maximum.
     """
     limit = settings.max_trials or max_trials
-    rate = min(1.0, settings.min_inliers / max(matches, 1)) ** sample_size
+    rate = min(1.0, settings.sought_inliers / max(matches, 1)) ** sample_size
     needed = math.log(1 - CONFIDENCE) / math.log1p(-min(rate, 0.999))
     return int(min(max(needed, _MIN_TRIALS), limit))

@@ -17,8 +17,10 @@ def candidate(
     """A candidate whose transform rotates the query by an angle, degrees clockwise."""
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     transform = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]]) if inliers else None
+    verified = inliers >= MIN_INLIERS
+    value = inliers / 10 if verified else similarity - 5
     verification = Verification(
-        inliers, inliers >= MIN_INLIERS, transform, np.zeros((inliers, 2), np.int32)
+        inliers, value, verified, transform, np.zeros((inliers, 2), np.int32)
     )
     match = Match(verification, NO_POINTS, NO_POINTS)
     return Candidate.scored(ImageKey(0, row), similarity, match, rotations, RankingSettings())

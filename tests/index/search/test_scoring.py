@@ -1,4 +1,4 @@
-import itertools
+import math
 
 import numpy as np
 import pytest
@@ -9,75 +9,37 @@ from index.results import Verification
 from index.search.scoring import score
 from index.settings import RankingSettings
 
-SETTINGS = RankingSettings()
-similarities = st.floats(-1, 1, width=32)
-inlier_counts = st.integers(4, 5000)
+log_odds = st.floats(-30, 30, width=32)
+inlier_counts = st.integers(0, 5000)
 
 
-def verification(inliers: int, verified: bool = True) -> Verification:
-    return Verification(inliers, verified, np.eye(3), np.zeros((inliers, 2), np.int32))
+def verification(inliers: int, value: float) -> Verification:
+    return Verification(inliers, value, value >= 0, np.eye(3), np.zeros((inliers, 2), np.int32))
 
 
-def test_without_evidence_the_score_is_the_similarity():
-    assert score(0.3, Verification.none(), SETTINGS) == 0.3
-    assert score(-0.2, verification(5, verified=False), SETTINGS) == -0.2
+@given(st.floats(-1, 1), log_odds, inlier_counts)
+def test_the_score_is_the_log_odds_whatever_the_inliers(similarity, value, inliers):
+    assert score(similarity, verification(inliers, value), RankingSettings()) == value
 
 
-def test_inliers_short_of_proof_lift_the_score_towards_1():
-    settings = RankingSettings(min_soft_inliers=6, soft_half_point=30)
-    assert score(0.4, verification(6, verified=False), settings) == pytest.approx(
-        0.4 + 0.6 * 6 / 36
-    )
-    assert score(0.4, verification(10, verified=False), settings) == pytest.approx(
-        0.4 + 0.6 * 10 / 40
-    )
-
-
-def test_scores_of_verified_photos_worked_by_hand():
-    settings = RankingSettings(inlier_half_point=50)
-    assert score(0.5, verification(50), settings) == pytest.approx(2.0)
-    assert score(0.5, verification(150), settings) == pytest.approx(2.25)
-    assert score(0.8, verification(50), settings) == pytest.approx(2.3)
-
-
-@given(similarities, similarities, inlier_counts)
-def test_a_verified_photo_scores_above_every_unverified_one(verified, other, inliers):
-    assert score(verified, verification(inliers), SETTINGS) > score(
-        other, Verification.none(), SETTINGS
-    )
-    assert score(verified, verification(inliers), SETTINGS) > 1
-
-
-@given(st.lists(similarities, max_size=20), st.integers(0, 40))
-def test_without_proof_the_global_order_stays(values, inliers):
-    scores = [score(value, verification(inliers, verified=False), SETTINGS) for value in values]
-    ordered = [scores[place] for place in np.argsort(values, kind="stable")]
-    assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(ordered))
-
-
-@given(similarities, st.lists(inlier_counts, min_size=2, max_size=8, unique=True))
-def test_more_inliers_score_higher_with_less_gained_from_each(similarity, counts):
-    counts = sorted(counts)
-    scores = [score(similarity, verification(count), SETTINGS) for count in counts]
-    assert scores == sorted(scores) and len(set(scores)) == len(scores)
-    gains = [
-        (high - low) / (b - a)
-        for (a, low), (b, high) in itertools.pairwise(zip(counts, scores, strict=True))
-    ]
-    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(gains))
-
-
-@given(similarities, similarities, inlier_counts)
-def test_a_higher_similarity_never_scores_lower(first, second, inliers):
+@given(log_odds, log_odds)
+def test_scores_order_as_probabilities_do(first, second):
     low, high = sorted((first, second))
-    assert score(low, verification(inliers), SETTINGS) <= score(
-        high, verification(inliers), SETTINGS
-    )
-    assert score(low, Verification.none(), SETTINGS) <= score(high, Verification.none(), SETTINGS)
+    assert verification(9, low).probability <= verification(9, high).probability
 
 
-@given(similarities, inlier_counts)
-def test_scores_stay_within_their_stated_range(similarity, inliers):
-    assert -1 <= score(similarity, Verification.none(), SETTINGS) <= 1
-    assert -1 <= score(similarity, verification(inliers, verified=False), SETTINGS) <= 1
-    assert 1 < score(similarity, verification(inliers), SETTINGS) < 3
+def test_probabilities_worked_by_hand():
+    assert verification(9, 0.0).probability == 0.5
+    assert verification(9, math.log(3)).probability == pytest.approx(0.75)
+    assert verification(9, -math.log(9)).probability == pytest.approx(0.1)
+    assert Verification.none().probability == 0
+    assert verification(9, 800.0).probability == 1
+
+
+def test_as_published_inliers_come_first_and_then_similarity():
+    settings = RankingSettings(order="inliers")
+    scores = [
+        score(similarity, verification(inliers, value), settings)
+        for inliers, similarity, value in [(0, -1, 9), (0, 1, 0), (1, -1, 0), (7, 0.2, -3)]
+    ]
+    assert scores == sorted(scores) and scores[0] == 0 and 7 < scores[-1] < 8

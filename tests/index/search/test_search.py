@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from dots import DotModel, Dots, dots, gallery
@@ -42,9 +44,10 @@ def test_hits_come_best_first_with_all_details(images):
     assert (first.id, first.label, first.metadata) == ("004.png", "tower", {"year": "1889"})
     assert first.path.endswith("photos/004.png") and (first.width, first.height) == (160, 120)
     assert first.verified and first.inliers > 20
-    assert first.score == pytest.approx(1 + first.similarity + first.inliers / (first.inliers + 50))
+    assert first.score == pytest.approx(math.log(first.probability / (1 - first.probability)))
+    assert first.probability > 0.5 > result[1].probability
     assert not any(hit.verified for hit in result[1:])
-    assert result[1].label is None and result[1].score == result[1].similarity
+    assert result[1].label is None
 
 
 def test_a_result_names_the_model_and_the_time_of_each_stage(images):
@@ -87,11 +90,13 @@ def test_verified_photos_come_before_more_similar_ones(images):
     assert images.query(query, k=1)[0].id == "004.png"
 
 
-def test_without_reranking_the_score_is_the_similarity(images):
+def test_without_reranking_the_similarity_orders_and_nothing_is_proven(images):
     result = images.query(dots(4).moved(TRANSFORM, SIZE).pixels(), k=30, rerank=0)
     assert result[0].id == "004.png"
+    similarities = [hit.similarity for hit in result]
+    assert similarities == sorted(similarities, reverse=True)
     for hit in result:
-        assert hit.score == hit.similarity
+        assert hit.score < 0 and hit.probability < 0.5
         assert (hit.inliers, hit.verified, hit.transform) == (0, False, None)
         assert len(hit.query_points) == len(hit.points) == 0
     assert result.timing_ms["rerank"] < 1000
@@ -175,6 +180,7 @@ def test_the_keys_of_a_hit_as_json(images):
         "score",
         "similarity",
         "inliers",
+        "probability",
         "verified",
         "transform",
     ]

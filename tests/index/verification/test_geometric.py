@@ -7,10 +7,11 @@ import pytest
 
 from index.results import Verification
 from index.settings import VerificationSettings
+from index.verification.calibration import DEFAULT_CALIBRATION
 from index.verification.correspondences import Correspondences
 from index.verification.estimators import ESTIMATORS
 from index.verification.estimators.base import required_trials
-from index.verification.geometric import minor_axis_std, transform_points, verify
+from index.verification.geometric import estimate_transform, minor_axis_std, transform_points
 
 METHODS = tuple(ESTIMATORS)
 # The two photos differ in size and shape, so that swapped sides or axes show.
@@ -52,13 +53,29 @@ def random_homography(rng: np.random.Generator) -> np.ndarray:
     return random_affine(rng) @ slant
 
 
+def verify(
+    query: np.ndarray,
+    other: np.ndarray,
+    matches: np.ndarray,
+    settings: VerificationSettings,
+    sizes: tuple[tuple[int, int], tuple[int, int]] = (QUERY, OTHER),
+    scales: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Verification:
+    """Verify matches; no other feature has its nearest neighbour where it should be."""
+    nearest = np.zeros(len(query), np.int32)
+    nearest[matches[:, 0]] = matches[:, 1]
+    correspondences = Correspondences(query, other, matches, nearest, *sizes, scales)
+    match = estimate_transform(correspondences, settings, evidence_from=6)
+    return DEFAULT_CALIBRATION.verify(0.0, match, settings.min_probability)
+
+
 def verify_points(
     query: np.ndarray, other: np.ndarray, settings: VerificationSettings
 ) -> Verification:
     """Verify matches whose ends are the rows of both."""
     matches = np.repeat(np.arange(len(query), dtype=np.int32)[:, None], 2, axis=1)
     query, other = query.astype(np.float32), other.astype(np.float32)
-    return verify(Correspondences(query, other, matches, QUERY, OTHER), settings)
+    return verify(query, other, matches, settings)
 
 
 class Pair:
@@ -93,7 +110,7 @@ class Pair:
         self.transform = transform
 
     def verify(self, settings: VerificationSettings) -> Verification:
-        return verify(Correspondences(self.query, self.other, self.matches, QUERY, OTHER), settings)
+        return verify(self.query, self.other, self.matches, settings)
 
 
 def equal(first: Verification, second: Verification) -> bool:
@@ -218,19 +235,19 @@ def test_matches_that_crowd_in_few_spots_are_not_verified(method):
 def test_no_more_matches_than_fix_a_transform_verify_nothing(method):
     for count in range(ESTIMATORS[method].sample_size + 1):
         pair = Pair(np.random.default_rng(0), scaling(0.5, 0.5), count, 0, noise=0)
-        result = pair.verify(options(method, min_inliers=4))
+        result = pair.verify(options(method, sought_inliers=4))
         assert (result.inliers, result.verified, result.transform) == (0, False, None)
         assert result.matches.shape == (0, 2) and result.matches.dtype == np.int32
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_verified_means_at_least_the_minimum_of_inliers(method):
-    pair = Pair(np.random.default_rng(0), scaling(0.5, 0.5), 20, 0, noise=0)
-    enough = pair.verify(options(method, min_inliers=20, max_trials=200))
-    assert (enough.inliers, enough.verified) == (20, True)
-    short = pair.verify(options(method, min_inliers=21, max_trials=200))
-    assert (short.inliers, short.verified) == (20, False)
-    assert short.transform is not None and len(short.matches) == 20
+def test_without_a_calibration_of_the_model_20_inliers_prove(method):
+    enough = Pair(np.random.default_rng(0), scaling(0.5, 0.5), 20, 0, noise=0)
+    result = enough.verify(options(method, max_trials=200))
+    assert (result.inliers, result.verified) == (20, True)
+    short = Pair(np.random.default_rng(0), scaling(0.5, 0.5), 19, 0, noise=0)
+    result = short.verify(options(method, max_trials=200))
+    assert (result.inliers, result.verified) == (19, False)
 
 
 def test_inliers_must_be_a_part_of_very_many_matches():
@@ -342,8 +359,8 @@ def test_scales_count_as_the_model_sees_the_photos(scales, factor):
     def inliers(other_scales: np.ndarray | None, kind: str = scales) -> int:
         both = None if other_scales is None else (query_scales, other_scales)
         half = (query / 2).astype(np.float32)
-        correspondences = Correspondences(query, half, matches, (1000, 800), (500, 400), both)
-        return verify(correspondences, options(scales=kind)).inliers
+        sizes = (1000, 800), (500, 400)
+        return verify(query, half, matches, options(scales=kind), sizes, both).inliers
 
     assert inliers(consistent) == inliers(None) == 60
     assert inliers(contradictory, "ignored") == inliers(contradictory, "auto") == 60
@@ -387,7 +404,7 @@ def test_minor_axis_std_is_that_of_the_thinnest_direction():
 
 
 def test_required_trials_grow_with_the_share_of_false_matches():
-    settings = options(min_inliers=16, max_trials=10_000)
+    settings = options(sought_inliers=16, max_trials=10_000)
     trials = [required_trials(count, 3, 4000, settings) for count in (4, 16, 50, 100, 200, 1000)]
     assert trials == sorted(trials)
     assert trials[0] == trials[1] == 50 and trials[-1] == 10_000

@@ -18,7 +18,7 @@ def at(*degrees: float) -> np.ndarray:
 
 
 def pairs(query: np.ndarray, other: np.ndarray, settings: MatchingSettings) -> list:
-    matches = match_descriptors(query, other, settings)
+    matches = match_descriptors(query, other, settings).pairs
     assert matches.dtype == np.int32
     return matches.tolist()
 
@@ -62,10 +62,16 @@ def test_max_distance_is_the_length_of_the_chord():
 
 @pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0), (0, 0)])
 def test_without_features_there_are_no_matches(n, m):
-    matches = match_descriptors(
+    matches, nearest = match_descriptors(
         np.zeros((n, 8), np.float32), np.zeros((m, 8), np.float32), MatchingSettings()
     )
-    assert matches.shape == (0, 2) and matches.dtype == np.int32
+    assert matches.shape == (0, 2) and matches.dtype == np.int32 and len(nearest) == 0
+
+
+def test_nearest_neighbours_are_kept_whether_they_match_or_not():
+    strict = MatchingSettings(mutual=True, ratio=0.5, max_distance=0.1)
+    matches, nearest = match_descriptors(at(0, 90, 180), at(170, 5, 80), strict)
+    assert matches.tolist() == [[0, 1]] and nearest.tolist() == [1, 2, 0]
 
 
 def test_the_descriptors_are_left_as_they_are():

@@ -1,0 +1,1 @@
+"""Calibrations of models: photos in, what evidence is worth out (``delg model calibrate``)."""

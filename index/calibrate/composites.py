@@ -1,0 +1,99 @@
+"""Composites: photos of pictures amid surroundings, with the truth about which show the same one.
+
+Photos of one label show a thing from other sides; they say nothing about different things in equal
+frames, which is where counting matches fails. So pictures are put into surroundings that several
+of them share, and photographed: tilted, cropped, lit unevenly, blurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from delg.training.augment import view
+from delg.training.settings import AugmentSettings
+from index.calibrate.surroundings import KINDS, Pixels, surround
+
+# Pictures in each set of equal surroundings; the last is photographed, but not in the gallery.
+_SET = 5
+# Of those in the gallery, so many are photographed.
+_PHOTOGRAPHED = 3
+# Width and height of the pictures of a set.
+_SIZES = ((420, 520), (520, 400), (460, 460))
+_LONGEST_SIDE = 500
+_PHOTOGRAPH = AugmentSettings(
+    side=640,
+    area=(0.45, 1.0),
+    rotation=10,
+    perspective=0.1,
+    on_background=0.5,
+    occlusion=0.1,
+    colour=0.25,
+    lighting=0.4,
+    blur=0.4,
+    noise=0.3,
+    jpeg=0.7,
+)
+# Photos that lend textures and backgrounds, but are never pictures.
+_TEXTURES = 40
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """One photo that was made.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB.
+        picture: number of the picture that it shows.
+        in_gallery: whether queries are to be compared with it; else it is a query.
+    """
+
+    pixels: Pixels
+    picture: int
+    in_gallery: bool
+
+
+def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Iterator[Composite]:
+    """Sets of pictures in equal surroundings, photographs of them, and pictures without any.
+
+    Args:
+        photos: uint8 (H, W, 3) each, of different things; some are used for textures alone.
+        sets: for each kind of surroundings.
+        seed: of all that is drawn by chance.
+    """
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(photos))
+    textures = [photos[number] for number in order[:_TEXTURES]]
+    pictures = iter(order[_TEXTURES:].tolist())
+
+    def photograph(scene: Pixels) -> Pixels:
+        background = textures[int(rng.integers(len(textures)))]
+        return view(scene, _PHOTOGRAPH, rng, background).pixels
+
+    for kind in KINDS:
+        for _ in range(sets):
+            own = [number for number, _ in zip(pictures, range(_SET), strict=False)]
+            if len(own) < _SET:
+                return
+            size = _SIZES[int(rng.integers(len(_SIZES)))]
+            resized = [
+                np.asarray(cv2.resize(photos[n], size, interpolation=cv2.INTER_AREA), np.uint8)
+                for n in own
+            ]
+            design = int(rng.integers(1 << 31))
+            scenes = [surround(picture, kind, design, textures) for picture in resized]
+            for number, scene in zip(own[:-1], scenes, strict=False):
+                yield Composite(scene, number, in_gallery=True)
+            for place in (*range(_PHOTOGRAPHED), _SET - 1):
+                yield Composite(photograph(scenes[place]), own[place], in_gallery=False)
+            other_kind = list(KINDS)[int(rng.integers(len(KINDS)))]
+            elsewhere = surround(resized[-2], other_kind, int(rng.integers(1 << 31)), textures)
+            yield Composite(photograph(elsewhere), own[-2], in_gallery=False)
+    for number in pictures:
+        scale = _LONGEST_SIDE / max(photos[number].shape[:2])
+        bare = np.asarray(cv2.resize(photos[number], None, fx=scale, fy=scale), np.uint8)
+        yield Composite(bare, number, in_gallery=True)
+        yield Composite(photograph(bare), number, in_gallery=False)

@@ -1,0 +1,177 @@
+"""Learn the calibration of a model from photos: composites that are made, and labelled photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from delg.errors import UsageError
+from delg.extraction.extractor import Extractor
+from delg.files import write_bytes
+from delg.images.decode import ImageError, decode
+from delg.images.scan import Photo
+from delg.types import Failure, ImageFeatures, Progress
+from index.calibrate.composites import make_composites
+from index.calibrate.fit import LabelledPairs, fit_calibration, measure_reliability
+from index.calibrate.surroundings import Pixels
+from index.image_index import ImageIndex
+from index.learn_codebook import evenly_spaced, spread_photos
+from index.results import Evidence
+from index.storage.store import Store
+from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
+from index.verification.matchable import MatchableQuery
+from index.verification.matching import one_blas_thread
+from index.verification.pair import verify_pair
+from index.visualize.draw_matches import encode_image
+
+# Sets of equal surroundings, of each kind.
+_SETS = 6
+# Photos of each source that become pictures, textures and backgrounds.
+_PICTURES = 150
+# Labelled photos in the gallery, and of those the ones that are queries as well.
+_LABELLED = 1500
+_LABELLED_QUERIES = 150
+# The most similar photos that each query is compared with.
+_CANDIDATES = 60
+# Labels are often wrong, and their pairs many: a composite's pair counts as much as twenty.
+_LABELLED_WEIGHT = 0.05
+# Every third group of queries is held out, to measure on.
+_HELD_OUT = 3
+_JPEG_QUALITY = 92
+# Makes a progress display of that title.
+ProgressFactory = Callable[[str], AbstractContextManager[Progress]]
+
+
+def learn_calibration(
+    extractor: Extractor,
+    model: str,
+    photos: Sequence[str | Path],
+    instances: Sequence[str | Path],
+    progress: ProgressFactory,
+) -> Calibration:
+    """Fit what evidence is worth with a model's features; the same photos give the same.
+
+    Args:
+        extractor: the model.
+        model: its name or folder.
+        photos: of all kinds of things, or folders of them; composites are made of them.
+        instances: folders with a folder per label; photos of a label show one and the same thing.
+        progress: makes a progress display for each step.
+
+    Returns:
+        With its reliability, measured on a third of the queries, which it was not fitted on.
+
+    Raises:
+        UsageError: a source does not exist, or the photos are too few.
+    """
+    pictures = list(_decode_all(spread_photos(photos, _PICTURES), extractor))
+    labelled = _labelled_photos(instances)
+    labels = {photo.id: label for photo, label in labelled}
+    labelled_photos = [photo for photo, _ in labelled]
+    asked = [labelled_photos[n] for n in evenly_spaced(len(labelled), _LABELLED_QUERIES)]
+    collected: list[tuple[str, LabelledPairs]] = []
+    with TemporaryDirectory() as temporary, one_blas_thread():
+        folder = Path(temporary)
+        gallery, queries, shows = _write_composites(pictures, folder)
+        # Composites and labelled photos may show the same photo, so they are not compared.
+        for name, stored, queried, truth, weight in (
+            ("composites", gallery, queries, shows, 1.0),
+            ("labelled photos", labelled_photos, asked, labels, _LABELLED_WEIGHT),
+        ):
+            if not stored:
+                continue
+            with ImageIndex.create(folder / name, model) as images, progress(name) as report:
+                images.use(extractor)
+                images.add(stored, progress=report)
+            store = Store(folder / name)
+            results = extractor.extract_many(photo.path for photo in queried)
+            with progress(f"{name}: queries") as report:
+                failed = 0
+                for done, (photo, result) in enumerate(zip(queried, results, strict=True), 1):
+                    if isinstance(result, Failure):
+                        failed += 1
+                    else:
+                        pairs = _compare(result, photo.id, store, truth, weight)
+                        collected.append((truth[photo.id], pairs))
+                    report(done, len(queried), failed)
+            store.close()
+    return _fit(collected)
+
+
+def _fit(collected: Sequence[tuple[str, LabelledPairs]]) -> Calibration:
+    groups = sorted({shows for shows, _ in collected})
+    held_out = set(groups[::_HELD_OUT])
+    parts = [
+        [pairs for shows, pairs in collected if (shows in held_out) == is_held_out]
+        for is_held_out in (False, True)
+    ]
+    if not all(any(len(pairs) for pairs in part) for part in parts):
+        raise UsageError("these photos are too few for a calibration: name more")
+    fitted_on, measured_on = map(LabelledPairs.concatenate, parts)
+    known = fitted_on.same[~np.isnan(fitted_on.evidence[:, 0])]
+    if known.all() or not known.any():
+        raise UsageError("these photos give no calibration: too few of them match, or do not")
+    calibration = fit_calibration(fitted_on, DEFAULT_CALIBRATION.min_inliers)
+    # Labelled pairs are left out of what is measured: their labels are often wrong.
+    reliable = measured_on.where(measured_on.weights == 1)
+    return calibration.model_copy(
+        update={"reliability": measure_reliability(calibration, reliable)}
+    )
+
+
+def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str]]:
+    """Photos with labels, the folders' names; spread evenly over all labels."""
+    labelled = [
+        (Photo(f"labelled/{source.name}/{photo.id}", photo.path), f"{source.name}/{label}")
+        for source in map(Path, instances)
+        for photo in spread_photos([source], _LABELLED)
+        if (label := str(Path(photo.id).parent)) != "."
+    ]
+    return [labelled[number] for number in evenly_spaced(len(labelled), _LABELLED)]
+
+
+def _decode_all(photos: Sequence[Photo], extractor: Extractor) -> Iterator[Pixels]:
+    for photo in photos:
+        with suppress(ImageError):
+            yield decode(photo.path, extractor.images)
+
+
+def _write_composites(
+    pictures: Sequence[Pixels], folder: Path
+) -> tuple[list[Photo], list[Photo], dict[str, str]]:
+    """Composites as files: those of the gallery, the queries, and what each shows by id."""
+    gallery: list[Photo] = []
+    queries: list[Photo] = []
+    shows: dict[str, str] = {}
+    for number, composite in enumerate(make_composites(pictures, _SETS)):
+        photo = Photo(f"composites/{number}.jpg", folder / f"{number}.jpg")
+        write_bytes(photo.path, encode_image(composite.pixels, "JPEG", _JPEG_QUALITY))
+        (gallery if composite.in_gallery else queries).append(photo)
+        shows[photo.id] = f"picture {composite.picture}"
+    return gallery, queries, shows
+
+
+def _compare(
+    features: ImageFeatures, image_id: str, store: Store, shows: Mapping[str, str], weight: float
+) -> LabelledPairs:
+    """A query with its most similar photos, without itself."""
+    query = MatchableQuery(features)
+    rows, similarities = store.nearest(features.global_descriptor, _CANDIDATES, (image_id,))
+    nothing = (np.nan,) * len(Evidence._fields)
+    evidence: list[tuple[float, ...]] = []
+    for row, similarity in zip(rows, similarities, strict=True):
+        other = store.matchable(int(row))
+        matchable = query.in_codebook_of(other)
+        verification = verify_pair(matchable, other, float(similarity), store.settings)
+        evidence.append(verification.evidence or nothing)
+    ids = store.catalog.ids(np.asarray(rows, np.int64))
+    return LabelledPairs(
+        np.asarray(similarities, np.float64),
+        np.array(evidence, np.float64).reshape(len(rows), len(nothing)),
+        np.array([shows[image] == shows[image_id] for image in ids], bool),
+        np.full(len(rows), weight),
+    )

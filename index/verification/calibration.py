@@ -1,0 +1,181 @@
+"""Calibration: from evidence to the probability that two photos show the same thing.
+
+The log-odds are a sum of monotonic curves, one for each number of the evidence and one for the
+similarity of the global descriptors (a generalised additive model, Hastie and Tibshirani, 1986).
+The curves come with the model, fitted on its training photos by :mod:`index.calibrate`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
+
+from delg.errors import ModelError, UsageError
+from delg.limits import MIB
+from delg.paths import exists
+from delg.settings import Settings, parse
+from index.results import Evidence, Verification, probability_of
+from index.verification.geometric import GeometricMatch
+
+_MAX_BYTES = MIB
+_MAX_KNOTS = 64
+
+
+class Curve(Settings):
+    """A piecewise linear function, constant beyond its first and last knots.
+
+    Attributes:
+        knots: rising.
+        log_odds: its value at each.
+    """
+
+    knots: tuple[FiniteFloat, ...] = Field(min_length=1, max_length=_MAX_KNOTS)
+    log_odds: tuple[FiniteFloat, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Curve:
+        if len(self.knots) != len(self.log_odds):
+            raise ValueError("knots and log_odds differ in number")
+        if any(left >= right for left, right in pairwise(self.knots)):
+            raise ValueError("the knots must rise")
+        return self
+
+    def at(self, value: float) -> float:
+        """The value at a point."""
+        return float(np.interp(value, self.knots, self.log_odds))
+
+
+class Reliability(Settings):
+    """How well the probabilities hold on pairs that the calibration was not fitted on.
+
+    Attributes:
+        pairs: their number.
+        expected_calibration_error: mean distance between stated probability and share that is
+            right, over ten bins of equal width weighted by their pairs (Naeini et al., AAAI 2015).
+        stated, right: of each bin that has pairs: the mean probability, and the share of true
+            pairs.
+        count: pairs of each.
+    """
+
+    pairs: int
+    expected_calibration_error: FiniteFloat
+    stated: tuple[FiniteFloat, ...]
+    right: tuple[FiniteFloat, ...]
+    count: tuple[int, ...]
+
+
+class Calibration(Settings):
+    """What evidence is worth.
+
+    Attributes:
+        min_inliers: inliers from which there is evidence; fewer agree by chance.
+        similarity_alone: log-odds by similarity where there is no evidence. They are negative:
+            that photos look alike proves nothing.
+        bias: log-odds where there is evidence, before the curves are added.
+        similarity: what the similarity adds to evidence.
+        evidence: what each number of the evidence adds.
+        reliability: measured when it was fitted.
+    """
+
+    min_inliers: int = Field(ge=4)
+    similarity_alone: Curve
+    bias: FiniteFloat
+    similarity: Curve
+    evidence: dict[str, Curve]
+    reliability: Reliability | None = None
+
+    @field_validator("evidence")
+    @classmethod
+    def _check_names(cls, value: dict[str, Curve]) -> dict[str, Curve]:
+        unknown = sorted(set(value) - set(Evidence._fields))
+        if unknown:
+            raise ValueError(f"there is no evidence called {unknown[0]!r}")
+        return value
+
+    @field_validator("similarity_alone")
+    @classmethod
+    def _check_negative(cls, value: Curve, info: ValidationInfo) -> Curve:
+        if max(value.log_odds) >= 0:
+            raise ValueError(f"{info.field_name}: log-odds must be negative")
+        return value
+
+    @cached_property
+    def _curves(self) -> tuple[tuple[int, Curve], ...]:
+        return tuple((Evidence._fields.index(name), curve) for name, curve in self.evidence.items())
+
+    def log_odds(self, similarity: float, evidence: Evidence | None) -> float:
+        """Log-odds, natural logarithm, that two photos show the same thing.
+
+        Args:
+            similarity: inner product of the global descriptors, −1 to 1; NaN: there are none.
+            evidence: None: no transform, or too few inliers.
+        """
+        similarity = max(similarity, -1.0) if similarity == similarity else -1.0
+        if evidence is None:
+            return self.similarity_alone.at(similarity)
+        curves = (curve.at(evidence[number]) for number, curve in self._curves)
+        return self.bias + self.similarity.at(similarity) + math.fsum(curves)
+
+    def verify(
+        self, similarity: float, match: GeometricMatch | None, min_probability: float
+    ) -> Verification:
+        """The verdict on two photos.
+
+        Args:
+            similarity: as in :meth:`log_odds`.
+            match: the transform on which their features agree; None: there is none.
+            min_probability: from which they are verified, at least .5.
+        """
+        if match is None:
+            return Verification.none(self.log_odds(similarity, None))
+        log_odds = self.log_odds(similarity, match.evidence)
+        verified = probability_of(log_odds) >= min_probability
+        inliers = match.inliers
+        return Verification(
+            len(inliers), log_odds, verified, match.transform, inliers, match.evidence
+        )
+
+
+# For models that come without one: 20 inliers prove, whatever they look like. Chosen on photos of
+# landmarks and of covers with features of several models.
+DEFAULT_CALIBRATION = Calibration(
+    min_inliers=6,
+    similarity_alone=Curve(knots=(-1.0, 0.0, 1.0), log_odds=(-9.0, -6.0, -1.0)),
+    bias=0.0,
+    similarity=Curve(knots=(0.0,), log_odds=(0.0,)),
+    evidence={
+        "inliers": Curve(
+            knots=(6.0, 12.0, 20.0, 40.0, 80.0, 200.0, 1000.0),
+            log_odds=(-4.0, -2.0, 0.05, 2.5, 4.5, 7.0, 10.0),
+        )
+    },
+)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration file (JSON).
+
+    Raises:
+        ModelError: it cannot be read, or is none.
+    """
+    if not exists(path):
+        return DEFAULT_CALIBRATION
+    import json
+
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ModelError(f"{path}: is no calibration of a model: larger than 1 MiB")
+        return parse(Calibration, json.loads(content), str(path))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: is no calibration of a model: {error}") from None
+    except UsageError as error:
+        raise ModelError(str(error)) from None
