@@ -12,12 +12,14 @@ from delg.errors import UsageError
 from index.search.candidates import Candidate, any_verified, sort_by_score
 
 # "1": the query as it is. "4": also rotated by 90°, 180° and 270°. "auto": rotated when nothing is
-# verified as it is, or when the best match says that it lies on its side.
+# likely as it is, or when the best match says that it lies on its side.
 Orientations = Literal["auto", "1", "4", 1, 4]
 _CHOICES: dict[str, Literal["auto", "1", "4"]] = {"auto": "auto", "1": "1", "4": "4"}
 # A rotation leads the ranking if its best candidate has this many times the inliers of the best
 # upright one.
 _MIN_INLIER_RATIO = 1.5
+# Probability from which a photo that is not verified makes rotations needless.
+_LIKELY = 0.2
 
 
 def parse_orientations(value: Orientations) -> Literal["auto", "1", "4"]:
@@ -40,12 +42,19 @@ def further_rotations(upright: Sequence[Candidate], orientations: Orientations) 
     """
     if orientations == "1":
         return ()
-    if orientations == "4" or not any_verified(upright):
+    if orientations == "4" or not any(_is_likely(candidate) for candidate in upright):
         return (1, 2, 3)
     # Found although it lies on its side: upright it has more matches.
-    transform = upright[0].match.verification.transform
+    best = max(upright, key=lambda candidate: candidate.probability)
+    transform = best.match.verification.transform
     rotations = 0 if transform is None else quarter_rotations(transform)
     return (rotations,) if rotations else ()
+
+
+def _is_likely(candidate: Candidate) -> bool:
+    """Whether there is evidence, be it short of proof: a second look tells more than rotations."""
+    has_evidence = candidate.match.verification.evidence is not None
+    return candidate.verified or (has_evidence and candidate.probability >= _LIKELY)
 
 
 def quarter_rotations(transform: NDArray[np.float64]) -> int:

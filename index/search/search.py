@@ -111,7 +111,7 @@ class Search:
             k: number of results.
             rerank: candidates to verify; None takes the index's setting, 0 verifies none.
             orientations: "1" searches the query as it is; "4" also rotated by 90°, 180° and 270°;
-                "auto" rotates it when nothing is verified as it is, or when the best match says
+                "auto" rotates it when nothing is likely as it is, or when the best match says
                 that it lies on its side.
             without: ids of images to leave out.
 

@@ -38,6 +38,7 @@ def rankings(draw) -> Ranking:
         tuple(ids),
         column(scores, np.float32),
         column(st.integers(0, 2000), np.int32),
+        column(st.floats(0, 1, width=32), np.float32),
         column(st.booleans(), bool),
     )
 
@@ -75,6 +76,7 @@ def some() -> Predictions:
         ("a", "b/ü.jpg"),
         np.array([2.5, 0.25], np.float32),
         np.array([40, 0], np.int32),
+        np.array([0.97, 0.125], np.float32),
         np.array([True, False]),
     )
     return Predictions({"all": {"q": ranking, "r": plain_ranking(())}}, {"q": ("tower", 2.5)})

@@ -11,7 +11,9 @@ def ranking(*hits: tuple[str, float, bool]) -> Ranking:
     """Hits as (id, score, verified)."""
     ids, scores, verified = zip(*hits, strict=True) if hits else ((), (), ())
     inliers = np.where(np.array(verified, bool), 30, 0).astype(np.int32)
-    return Ranking(tuple(ids), np.array(scores, np.float32), inliers, np.array(verified, bool))
+    proven = np.array(verified, bool)
+    probabilities = np.where(proven, 0.9, 0.2).astype(np.float32)
+    return Ranking(tuple(ids), np.array(scores, np.float32), inliers, probabilities, proven)
 
 
 def test_summed_evidence_beats_a_single_better_hit():

@@ -117,7 +117,9 @@ def ranking(*ids: str, top: float = 0.9) -> Ranking:
     count = len(ids)
     scores = (top - 0.1 * np.arange(count)).astype(np.float32)
     inliers = np.arange(40, 40 - count, -1).astype(np.int32)
-    return Ranking(ids, scores, inliers, inliers >= 39)
+    verified = inliers >= 39
+    probabilities = np.where(verified, 0.9, 0.2).astype(np.float32)
+    return Ranking(ids, scores, inliers, probabilities, verified)
 
 
 def photos(folder: Path, *names: str) -> dict[str, Path]:

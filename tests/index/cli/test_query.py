@@ -19,6 +19,7 @@ HIT_KEYS = [
     "score",
     "similarity",
     "inliers",
+    "probability",
     "verified",
     "transform",
 ]
@@ -42,12 +43,12 @@ def test_queries_print_one_object_a_line_in_the_order_asked(shop, run):
     first = cat["hits"][0]
     assert (first["id"], first["label"]) == ("pets/chelsea.jpg", "cat, red")
     assert first["path"] == str(folder / "photos" / "pets" / "chelsea.jpg")
-    assert first["verified"] is True and first["inliers"] > 100 and first["score"] > 2
+    assert first["verified"] is True and first["inliers"] > 100 and first["probability"] > 0.99
     # The query was cut out of the photo at (40, 30).
     np.testing.assert_allclose(first["transform"], [[1, 0, 40], [0, 1, 30], [0, 0, 1]], atol=5)
     assert falcon["hits"][0]["id"] == "rocket.jpg" and falcon["hits"][0]["label"] == "Falcon"
     other = falcon["hits"][-1]
-    assert other["verified"] is False and other["score"] == other["similarity"]
+    assert other["verified"] is False and other["probability"] < 0.5
     assert other["inliers"] > 0 or other["transform"] is None
     assert nowhere == {"query": "nowhere.jpg", "error": "no such file", "hits": []}
     assert folder_answer == {"query": "photos", "error": "is a folder, not a photo", "hits": []}
@@ -66,11 +67,19 @@ def test_queries_in_words_with_drawings_and_a_page(shop, run, tmp_path):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith("a/q.jpg (") and lines[4].startswith("b/q.jpg (")
-    assert lines[1].split() == ["rank", "score", "similarity", "inliers", "id", "label"]
+    assert lines[1].split() == [
+        "rank",
+        "score",
+        "probability",
+        "similarity",
+        "inliers",
+        "id",
+        "label",
+    ]
     assert lines[2].split()[0] == "1" and "verified" in lines[2]
     assert "pets/chelsea.jpg" in lines[2] and "cat, red" in lines[2]
     # Only one candidate is verified, as the file says.
-    assert lines[3].split()[0] == "2" and lines[3].split()[3] == "0"
+    assert lines[3].split()[0] == "2" and " 0 " in lines[3]
     # Both queries have a drawing, though their files are named alike.
     assert len(list((tmp_path / "drawn").iterdir())) == 2
     assert (tmp_path / "page.html").read_text().count("pets/chelsea.jpg") >= 2
@@ -89,6 +98,7 @@ def test_matching_two_photos(shop, run):
         "model",
         "similarity",
         "inliers",
+        "probability",
         "verified",
         "transform",
         "matches",

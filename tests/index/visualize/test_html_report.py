@@ -75,6 +75,7 @@ def hit(photo: Path, rank: int = 1, points: int = 0, **changes) -> Hit:
         score=1.5,
         similarity=0.8125,
         inliers=points,
+        probability=0.97 if points else 0.03,
         verified=points > 0,
         transform=None,
         query_points=rng.uniform(0, 60, (points, 2)).astype(np.float32),
