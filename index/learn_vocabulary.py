@@ -17,7 +17,7 @@ from index.storage.product_quantizer import ProductQuantizer
 from index.storage.vocabulary import MAX_PER_WORD, MIN_PER_WORD, WORDS, Vocabulary
 
 # Of each source.
-PHOTOS_PER_SOURCE = 600
+PHOTOS_PER_SOURCE = 200
 
 
 def learn_vocabulary(

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from delg.errors import UsageError
-from delg.plain_values import parse_json
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
 # Local features kept per photo by default.
@@ -31,7 +30,7 @@ class StoreSettings(Settings):
     max_features: int | None = Field(None, ge=0)
     # Visual words kept per photo, of its best features, for the second shortlist, where the model
     # has a vocabulary: 10 bytes each for 64 components. 0 keeps none.
-    max_words: int = Field(39, ge=0, le=65_535)
+    max_words: int = Field(38, ge=0, le=65_535)
     # Photos after which a segment is written: what a kill can cost, and how much is held in memory.
     # Compaction joins short segments.
     segment_images: int = Field(256, ge=1)
@@ -217,17 +216,6 @@ class IndexSettings(Settings):
     def of_model(self, model: ModelSettings | None) -> IndexSettings:
         """With what depends on the model filled in; None: the model is not known."""
         return self.model_copy(update={"verification": self.verification.of_model(model)})
-
-
-def record(settings: IndexSettings) -> str:
-    """Settings as an index records them, in JSON.
-
-    Raises:
-        UsageError: they could not be read back.
-    """
-    text = settings.model_dump_json()
-    parse(IndexSettings, parse_json(text), "settings", recorded=True)
-    return text
 
 
 # What the stored features depend on.

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.paths import normal_form
-from delg.plain_values import limited_lines
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import find_photos
 
@@ -60,10 +59,9 @@ def _read_list(path: Path) -> dict[str, str]:
     products: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8") as file:
-            lines = limited_lines(file)
-            if next(lines, "").split() != _HEADER:
+            if file.readline().split() != _HEADER:
                 raise UsageError(f"{path}: its first line must be {' '.join(_HEADER)!r}")
-            for line, text in enumerate(lines, start=2):
+            for line, text in enumerate(file, start=2):
                 if not text.strip():
                     continue
                 words = normal_form(text).split()
@@ -74,7 +72,7 @@ def _read_list(path: Path) -> dict[str, str]:
                 products[words[3]] = words[1]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
+    except UnicodeDecodeError:
         raise UsageError(f"{path}: not a text file") from None
     if not products:
         raise UsageError(f"{path}: names no photo")

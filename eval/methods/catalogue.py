@@ -12,6 +12,7 @@ DEFAULT = "default"
 METHODS: dict[str, Overrides] = {
     DEFAULT: {},
     "global descriptor alone": {"ranking": {"rerank": 0}},
+    "no shortlist by local features": {"local_shortlist": {"enabled": False}},
     "no second verification": {"reverification": {"candidates": 0}},
     "inliers alone decide": {"ranking": {"order": "inliers"}},
 }

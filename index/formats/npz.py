@@ -19,7 +19,6 @@ import numpy as np
 from delg.delf_files import FeatureFileError
 from delg.files import atomic_write
 from delg.limits import LimitError, read_array
-from delg.plain_values import parse_json
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import (
     NAMES,
@@ -28,27 +27,19 @@ from index.formats.parsed import (
     ParsedFeatures,
     parse_features,
 )
-from index.formats.writing import write_each
 
 _SUFFIX = ".npy"
-# Bytes of an id, which leave room for the names of arrays in an archive's entries.
-_MAX_NAME = 65_000
 
 
-def write(
-    path: Path,
-    features: Iterable[tuple[str, ImageFeatures]],
-    source: FeatureSource,
-    failed: list[Failure] | None = None,
-) -> int:
+def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
     """Write one archive; returns the number of photos. See :func:`index.formats.writer`."""
+    count = 0
     with (
         atomic_write(path) as temporary,
         zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
     ):
         archive.comment = json.dumps(vars(source)).encode()
-
-        def write_one(image_id: str, image: ImageFeatures) -> None:
+        for image_id, image in features:
             arrays = {
                 "global_descriptor": image.global_descriptor,
                 "keypoints": image.local.keypoints,
@@ -57,13 +48,11 @@ def write(
                 "scores": image.local.scores,
                 "size": np.array([image.width, image.height], np.int64),
             }
-            if "\0" in image_id or len(image_id.encode()) > _MAX_NAME:
-                raise ValueError("it holds a null character or is too long")
             for name, values in arrays.items():
                 with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
                     np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
-
-        return write_each(features, write_one, failed)
+            count += 1
+    return count
 
 
 def read(
@@ -72,7 +61,7 @@ def read(
     """See :func:`index.formats.read`."""
     with _open_archive(paths[0]) as archive:
         try:
-            comment = parse_json(archive.comment)
+            comment = json.loads(archive.comment.decode())
             source = FeatureSource(str(comment["model"]), str(comment["fingerprint"]))
         except (ValueError, KeyError, TypeError):
             source = FeatureSource()

@@ -21,9 +21,9 @@ from index.search.candidates import (
     ImageKey,
     Match,
     any_verified,
-    shortlist,
     sort_by_score,
 )
+from index.search.local_shortlist import quantize_query, shortlist_for_verification
 from index.search.orientation import (
     Orientations,
     further_rotations,
@@ -32,6 +32,7 @@ from index.search.orientation import (
 )
 from index.search.rerank import Reranker
 from index.storage.store import Store
+from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
 
@@ -78,6 +79,7 @@ class Search:
         self._photo: QueryPhoto | None = None
         # By quarter turns of the query.
         self._features: dict[int, ImageFeatures] = {}
+        self._words: dict[int, BinaryWords | None] = {}
         if isinstance(source, ImageFeatures):
             self._features[0], self._size = self._adapted(source), (source.width, source.height)
         elif extractor is None:
@@ -193,7 +195,14 @@ class Search:
         features = self._features[rotations]
         with self._timed("search"):
             count = max(k, rerank)
-            similarities = shortlist(self._stores, features.global_descriptor, count, without)
+            similarities = shortlist_for_verification(
+                self._stores,
+                features.global_descriptor,
+                self._words_of(rotations),
+                count,
+                rerank,
+                without,
+            )
         with self._timed("rerank"):
             verified = dict(islice(similarities.items(), rerank))
             matches = self._reranker.verify(features, rotations, verified)
@@ -210,6 +219,12 @@ class Search:
 
     def _unverified(self, similarity: float) -> Match:
         return Match.none(self._calibration.log_odds(similarity, None))
+
+    def _words_of(self, rotations: int) -> BinaryWords | None:
+        if rotations not in self._words:
+            descriptors = self._features[rotations].local.descriptors
+            self._words[rotations] = quantize_query(self._stores, descriptors)
+        return self._words[rotations]
 
     def _hit(self, rank: int, candidate: Candidate) -> Hit:
         image = self._stores[candidate.image.store].catalog.by_row(candidate.image.row)

@@ -8,7 +8,7 @@ and scaled to unit length; the words are the centroids of k-means. See
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,12 @@ class BinaryWords:
     Attributes:
         words: uint16 (w,), ascending, each word once.
         signs: uint8 (w, ⌈r / 8⌉), of the residuals, the most significant bit first.
+        vocabulary: its digest; may be empty where it is known otherwise.
     """
 
     words: NDArray[np.uint16]
     signs: NDArray[np.uint8]
+    vocabulary: str = ""
 
     def __len__(self) -> int:
         return len(self.words)
@@ -143,7 +145,7 @@ class Vocabulary:
 
     def query_words(self, descriptors: FloatArray, assignments: int) -> BinaryWords:
         """A query's words; see :meth:`residuals`."""
-        return _binarize(self.residuals(descriptors, assignments))
+        return replace(_binarize(self.residuals(descriptors, assignments)), vocabulary=self.digest)
 
     def photo_words(self, descriptors: FloatArray, max_words: int) -> BinaryWords:
         """The words of a photo to be stored.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.speed import ann_search, open_index
+from eval.speed import ann_search, open_index, word_search
 from eval.speed.harness import Bench, Row
 
 
@@ -31,3 +31,11 @@ def test_opening_is_measured_in_another_process(bench, monkeypatch):
     results = rows(open_index.open_million(bench))
     assert results["open_million"].median > 0
     assert results["open_million_memory"].unit == "MiB"
+
+
+def test_the_inverted_file_takes_few_bytes(bench, monkeypatch):
+    monkeypatch.setattr(word_search, "_QUICK_COUNT", 1000)
+    results = rows(word_search.words_million(bench))
+    assert results["words_million"].median > 0
+    # 38 words of 10 bytes each, and some bytes for the photo.
+    assert 380 < results["words_million_bytes"].median < 450

@@ -3,10 +3,14 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from dots import DotModel, contents, dots, gallery
+from dots import DotModel, dots, gallery, model_folder
+from dots import contents as features_of
 
 from index import ImageIndex, IndexSettings
+from index.storage.store import Store
+from index.storage.vocabulary import Vocabulary, write_vocabulary
 
 PHOTOS, BATCH = 60, 4
 KILLS_WHILE_ADDING = (
@@ -26,11 +30,34 @@ def many(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, dot_model_folder, many) -> dict[str, tuple]:
+def worded_folder(tmp_path_factory, many) -> Path:
+    """A model of dots that has a vocabulary, so that segments hold words too."""
+    folder = model_folder(tmp_path_factory.mktemp("worded") / "model")
+    model = DotModel(folder)
+    paths = sorted(many.glob("[0-9]*.png"))[:10]
+    sample = np.concatenate([model.extract(path).local.descriptors for path in paths])
+    write_vocabulary(folder / "vocabulary.h5", Vocabulary.train(sample, words=32))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, tuple]:
+    """What the index holds of each image, its visual words too."""
+    store, values = Store(folder), features_of(folder)
+    for image in store.catalog.images("ok"):
+        words = store.segments[image.segment].postings.photo(image.position)
+        values[image.id] += (words.words.tobytes(), words.signs.tobytes())
+    found = store.inverted_file()
+    assert found is not None and np.array_equal(np.sort(found.rows()), store.searchable())
+    store.close()
+    return values
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, worded_folder, many) -> dict[str, tuple]:
     """What the index holds when nothing goes wrong."""
     place = tmp_path_factory.mktemp("uninterrupted") / "my.index"
-    with create(place, dot_model_folder) as images:
-        images.use(DotModel(dot_model_folder))
+    with create(place, worded_folder) as images:
+        images.use(DotModel(worded_folder))
         images.add(many)
     return contents(place)
 
@@ -41,8 +68,8 @@ def create(place: Path, model: Path) -> ImageIndex:
 
 
 @pytest.fixture
-def place(tmp_path, dot_model_folder) -> Path:
-    create(tmp_path / "my.index", dot_model_folder).close()
+def place(tmp_path, worded_folder) -> Path:
+    create(tmp_path / "my.index", worded_folder).close()
     return tmp_path / "my.index"
 
 
@@ -129,12 +156,12 @@ def small_segments(place: Path) -> int:
     "kill", ["before the merge:2", "inside the merge:1", "after an old segment went:3"]
 )
 def test_small_segments_are_joined_and_a_kill_meanwhile_loses_nothing(
-    tmp_path, many, work, model, uninterrupted, dot_model_folder, kill
+    tmp_path, many, work, model, uninterrupted, worded_folder, kill
 ):
     place = tmp_path / "small.index"
     store = {"segment_images": 32, "segment_seconds": 1e-6}  # A segment for each photo.
     settings = IndexSettings.model_validate({"store": store})
-    ImageIndex.create(place, str(dot_model_folder), settings=settings).close()
+    ImageIndex.create(place, str(worded_folder), settings=settings).close()
     assert work("add", place, many, "--kill", kill)[0] == -9
     left = contents(place)
     assert len(left) >= 8 and left == {name: uninterrupted[name] for name in left}
@@ -262,9 +289,9 @@ def test_what_a_kill_left_of_the_shortlist_is_swept_by_the_next_writer(full, man
     assert not (full / "global.faiss.tmp").exists()
 
 
-def test_killed_while_it_is_created_it_can_be_created_again(tmp_path, work, dot_model_folder):
+def test_killed_while_it_is_created_it_can_be_created_again(tmp_path, work, worded_folder):
     place = tmp_path / "new.index"
     assert work("create", place, "--kill", "create:1")[0] == -9
     assert not ImageIndex.exists(place)
-    with create(place, dot_model_folder) as images:
+    with create(place, worded_folder) as images:
         assert len(images) == 0 and images.check().problems == []
