@@ -15,6 +15,8 @@ MIB = 1 << 20
 # One array of a feature file, and one of the program's own records.
 MAX_ARRAY_BYTES = 256 * MIB
 MAX_RECORD_BYTES = 1024 * MIB
+# All variables of a weight file; ResNet-101 has 0.2 GB of them.
+MAX_WEIGHTS_BYTES = 4096 * MIB
 # Header of one array, in characters.
 _MAX_HEADER = 10_000
 # An archive of a model: bytes unpacked, members, bytes of one header, reads of single blocks.

@@ -8,15 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from delg.errors import UsageError
 from delg.extraction.match_kernel import aggregated_dim
+from delg.plain_values import parse_yaml, read_text
 
 logger = logging.getLogger(__name__)
 
 Positive = Annotated[float, Field(gt=0)]
+# Beyond it, numbers in JSON are not exact, and libraries written in C take none.
+_MAX_INTEGER = 1 << 53
 
 
 # Up here, as the defaults of sections are validated while their classes are made.
@@ -80,7 +82,8 @@ class Settings(BaseModel):
             warning. None: keys that no longer have an effect.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Infinity is no JSON: what records settings could not read it back.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     deprecated_keys: ClassVar[Mapping[str, str | None]] = {}
 
@@ -88,6 +91,14 @@ class Settings(BaseModel):
     @classmethod
     def _rename(cls, values: Any) -> Any:
         return with_present_keys(cls, values, "settings")
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Settings:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+                raise ValueError(f"{name} must be between -2^53 and 2^53")
+        return self
 
 
 class InputSettings(Settings):
@@ -107,7 +118,7 @@ class GlobalHeadSettings(Settings):
     # Width of the global descriptor.
     dim: int = Field(2048, ge=1)
     # Power of generalised-mean pooling; 1 is the average, infinity the maximum.
-    gem_p: float = Field(3.0, ge=1)
+    gem_p: float = Field(3.0, ge=1, allow_inf_nan=True)
     # Learn the power in training.
     gem_p_trainable: bool = False
     # L2-normalise the pooled vector before whitening, as whitening learnt by PCA needs.
@@ -289,15 +300,14 @@ def read_yaml(path: str | Path) -> Any:
     """The plain values in a YAML file; an empty file is ``{}``.
 
     Raises:
-        UsageError: the file is missing or not YAML.
+        UsageError: the file is missing, too large or not YAML.
     """
-    path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(read_text(path))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
     return {} if values is None else values
 
 

@@ -109,7 +109,7 @@ def _read(path: Path, digest: str) -> tuple[dict[str, Answer], int]:
     """The answers in a file to that question, and the bytes up to the last complete line."""
     answers: dict[str, Answer] = {}
     size = 0
-    damage = OSError, ValueError, TypeError, KeyError, zlib.error
+    damage = OSError, ValueError, TypeError, KeyError, RecursionError, zlib.error
     with contextlib.suppress(*damage), path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):

@@ -28,6 +28,7 @@ from pydantic import TypeAdapter, ValidationError
 from delg.errors import DelgError, UsageError
 from delg.files import make_folder, write_text
 from delg.paths import is_file
+from delg.plain_values import MAX_DATA_BYTES, parse_json, read_text
 from eval.benchmark import (
     BenchmarkSpec,
     RecognitionTruth,
@@ -257,10 +258,10 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = parse_json(read_text(path, MAX_DATA_BYTES))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: must hold an object")

@@ -12,7 +12,7 @@ from delg.extraction.extractor import Extractor
 from delg.images.decode import Source
 from delg.images.scan import Photo
 from delg.paths import exists as file_exists
-from delg.types import Box, ImageFeatures, Progress
+from delg.types import Box, Failure, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
 from index.browse import Filter, ImagePage, browse, describe, most_frequent
@@ -34,7 +34,7 @@ from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
 from index.tune import Tuning, tune
-from index.uploaded_photos import add_upload, orphaned_uploads, remove_upload, repair
+from index.uploaded_photos import add_upload, orphaned_uploads, remove_images, repair
 
 
 class ImageIndex:
@@ -264,6 +264,8 @@ class ImageIndex:
         if not record:
             self._store.override(overrides, origin)
             return
+        if merge(self.settings, overrides, origin) == self.settings:
+            return
         with self._store.lock():
             self._store.set_settings(merge(self.settings, overrides, origin))
 
@@ -278,6 +280,7 @@ class ImageIndex:
         exclude: Iterable[str] = (),
         reread: bool = False,
         verify_stored: bool = False,
+        default_excludes: bool = True,
     ) -> AddReport:
         """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
 
@@ -287,6 +290,7 @@ class ImageIndex:
             exclude: patterns of files and folders to leave out.
             reread: read all photos again, to notice changes that kept size and time.
             verify_stored: compare checksums first, and extract again what is damaged.
+            default_excludes: leave out hidden files and folders, ``@eaDir`` and the like too.
 
         Raises:
             BusyError: another process is writing.
@@ -306,6 +310,7 @@ class ImageIndex:
                 exclude,
                 reread,
                 verify_stored,
+                default_excludes,
             )
 
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
@@ -314,13 +319,9 @@ class ImageIndex:
             self._model.adopt_what_is_learnt()
             return add_upload(self._store, lambda: self.extractor, image_id, data, label)
 
-    def remove_upload(self, row: ImageRow) -> None:
-        """Remove an image, and its file if the index keeps it."""
-        with self._store.lock():
-            remove_upload(self._store, row)
-
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove images; their space is freed by :meth:`compact`.
+        """Remove images, and the files of those that were uploaded to the index; the space of
+        their features is freed by :meth:`compact`.
 
         Returns:
             Number of images removed.
@@ -330,7 +331,7 @@ class ImageIndex:
         """
         ids = list(dict.fromkeys(ids))
         with self._store.lock():
-            self._store.remove(ids)
+            remove_images(self._store, ids)
         return len(ids)
 
     def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
@@ -528,10 +529,16 @@ class ImageIndex:
         [row] = self._store.catalog.by_ids([image_id])
         return self._store.features(row)
 
-    def export(self, out: str | Path, format_name: str, progress: Progress | None = None) -> int:
+    def export(
+        self,
+        out: str | Path,
+        format_name: str,
+        progress: Progress | None = None,
+        failed: list[Failure] | None = None,
+    ) -> int:
         """Write all features for other tools; see
         :func:`index.formats.exchange.export_features`."""
-        return export_features(self._store, Path(out), format_name, progress)
+        return export_features(self._store, Path(out), format_name, progress, failed)
 
     def browse(self, condition: Filter, limit: int, offset: int = 0) -> ImagePage:
         """The images that pass a filter, by id; see :mod:`index.browse`."""

@@ -187,6 +187,7 @@ def add(
     exclude: Iterable[str] = (),
     reread: bool = False,
     verify_stored: bool = False,
+    default_excludes: bool = True,
 ) -> AddReport:
     """Bring the index up to date with the photos in ``sources``; under the store's lock.
 
@@ -202,7 +203,8 @@ def add(
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
         progress: called as ``progress(done, total, failed)`` after every photo.
-        exclude: patterns of files and folders to leave out; see :func:`delg.images.scan.scan`.
+        exclude, default_excludes: files and folders to leave out; see
+            :func:`delg.images.scan.scan`.
         reread: read all photos again, to notice changes that kept size and modification time.
         verify_stored: compare the checksums of what is stored first; photos whose features are
             damaged are extracted again.
@@ -214,7 +216,7 @@ def add(
     if verify_stored:
         store.verify_segments()
     sources = list(sources)
-    photos, failed, passed_over = scan(sources, prefix, exclude)
+    photos, failed, passed_over = scan(sources, prefix, exclude, default_excludes)
     plan = _plan(store, photos, labels, reread)
     _follow_moved(store, plan, labels)
     failed += plan.failed

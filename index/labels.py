@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
 from delg.paths import normal_form
+from delg.plain_values import limited_lines
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class FileLabels:
         self._labels: dict[str, Label] = {}
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file, strict=True)
+                reader = csv.DictReader(limited_lines(file), strict=True)
                 missing = {"id", "label"} - set(reader.fieldnames or ())
                 if missing:
                     raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")

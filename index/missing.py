@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ _FEW = 3
 
 @dataclass(frozen=True)
 class SourceLoss:
-    """A source that lost most of its photos, as one on a disk that is not mounted does.
+    """A source that lost most of its photos, as one on a disk that is not mounted does, or a folder
+    below it that is empty now.
 
     Attributes:
-        source: the folder that was added.
+        source: the folder.
         gone, photos: how many of how many.
     """
 
@@ -70,6 +72,7 @@ def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> M
     unreachable: dict[str, str] = {}
     photos: Counter[str] = Counter()
     lost: Counter[str] = Counter()
+    emptied = _EmptiedFolders()
     for image in images:
         if not image.path:
             continue
@@ -81,6 +84,7 @@ def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> M
         if state.kind == "absent":
             gone.append(image.id)
             lost[source] += 1
+            emptied.count(Path(image.path), source)
         elif state.kind == "unreachable":
             unreachable[image.id] = state.reason
     losses = [
@@ -88,7 +92,48 @@ def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> M
         for source, count in sorted(lost.items())
         if _is_suspicious(source, count, photos[source])
     ]
-    return MissingPhotos(gone, unreachable, losses)
+    known = {loss.source for loss in losses}
+    return MissingPhotos(gone, unreachable, losses + emptied.losses(known))
+
+
+class _EmptiedFolders:
+    """Folders below a source that are empty now, as that of a disk that is not mounted is."""
+
+    def __init__(self) -> None:
+        self._lost: Counter[str] = Counter()
+        self._nearest: dict[Path, Path] = {}
+
+    def count(self, photo: Path, source: str) -> None:
+        """Count a photo that is gone."""
+        folder = self._nearest_folder(photo.parent)
+        if folder.is_relative_to(source) and str(folder) != source:
+            self._lost[str(folder)] += 1
+
+    def _nearest_folder(self, folder: Path) -> Path:
+        """The folder, or the nearest above it that is still there."""
+        if folder not in self._nearest:
+            is_there = presence(folder).kind == "folder" or folder == folder.parent
+            self._nearest[folder] = folder if is_there else self._nearest_folder(folder.parent)
+        return self._nearest[folder]
+
+    def losses(self, known: set[str]) -> list[SourceLoss]:
+        """The folders with several photos that are gone and nothing else; without those below
+        sources that are ``known`` to have lost most."""
+        return [
+            SourceLoss(folder, count, count)
+            for folder, count in sorted(self._lost.items())
+            if count >= _FEW
+            and known.isdisjoint(map(str, Path(folder).parents))
+            and _is_empty(folder)
+        ]
+
+
+def _is_empty(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _is_suspicious(source: str, gone: int, photos: int) -> bool:

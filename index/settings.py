@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from delg.errors import UsageError
+from delg.plain_values import parse_json
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
 # Local features kept per photo by default.
@@ -216,6 +217,17 @@ class IndexSettings(Settings):
     def of_model(self, model: ModelSettings | None) -> IndexSettings:
         """With what depends on the model filled in; None: the model is not known."""
         return self.model_copy(update={"verification": self.verification.of_model(model)})
+
+
+def record(settings: IndexSettings) -> str:
+    """Settings as an index records them, in JSON.
+
+    Raises:
+        UsageError: they could not be read back.
+    """
+    text = settings.model_dump_json()
+    parse(IndexSettings, parse_json(text), "settings", recorded=True)
+    return text
 
 
 # What the stored features depend on.

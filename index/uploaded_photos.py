@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from delg.errors import DelgError
@@ -75,18 +75,23 @@ def add_upload(
     return row
 
 
-def remove_upload(store: Store, row: ImageRow) -> None:
-    """Remove an image, and its file if it was uploaded; under the store's lock."""
+def remove_images(store: Store, ids: Sequence[str]) -> None:
+    """Remove images, and the files of those that were uploaded; under the store's lock.
+
+    Raises:
+        UsageError: an id is not in the index; nothing is removed.
+    """
+    ids = [row.id for row in store.catalog.by_ids(ids)]
     try:
-        store.remove([row.id])
+        store.remove(ids)
     except DelgError as error:
-        if store.catalog.by_id(row.id) is not None:
+        if any(store.catalog.by_id(image_id) is not None for image_id in ids):
             raise
-        log.warning("%s is removed, but: %s", row.id, error)
-    path = upload_path(store, row.id)
-    if Path(row.path) == path:
+        log.warning("the images are removed, but: %s", error)
+    # The catalog first: a kill leaves files that no image refers to, which are found again.
+    for image_id in ids:
         with contextlib.suppress(OSError):
-            path.unlink()
+            upload_path(store, image_id).unlink(missing_ok=True)
 
 
 def _is_in(store: Store, image_id: str) -> bool:

@@ -58,19 +58,19 @@ def describe_passed_over(suffixes: Mapping[str, int]) -> str:
 class _Walk:
     """The photos below folders; what else is met there is counted or recorded."""
 
-    def __init__(self, exclude: Iterable[str]) -> None:
+    def __init__(self, exclude: Iterable[str], default_excludes: bool) -> None:
         self._patterns = [normal_form(pattern.rstrip("/")) for pattern in exclude]
+        if default_excludes:
+            self._patterns += (".*", *EXCLUDED)
         self.failures: list[Failure] = []
         self.passed_over: Counter[str] = Counter()
 
     def _is_excluded(self, path: Path, source: Path) -> bool:
         name = normal_form(path.name)
-        if name.startswith("."):
-            return True
         relative = normal_form(path.relative_to(source).as_posix())
         return any(
             fnmatchcase(name, pattern) or fnmatchcase(relative, pattern)
-            for pattern in (*EXCLUDED, *self._patterns)
+            for pattern in self._patterns
         )
 
     def _unreadable(self, error: OSError) -> None:
@@ -134,18 +134,22 @@ def _is_another(photo: Photo, first: Photo) -> bool:
 
 
 def scan(
-    sources: Iterable[str | Path | Photo], prefix: str = "", exclude: Iterable[str] = ()
+    sources: Iterable[str | Path | Photo],
+    prefix: str = "",
+    exclude: Iterable[str] = (),
+    default_excludes: bool = True,
 ) -> Listing:
     """List the photos in folders (recursively) and files.
 
-    Hidden files and folders, and what :data:`EXCLUDED` names, are passed over, unless a source
-    itself has such a name; links to folders are followed once.
+    Hidden files and folders, and what :data:`EXCLUDED` names, are passed over unless asked for, or
+    a source itself has such a name; links to folders are followed once.
 
     Args:
         sources: folders and files, or photos that have an id already.
         prefix: put before every id, to distinguish sources that share relative paths.
         exclude: patterns (``*``, ``?``, ``[…]``) of names, or of paths relative to the source, of
             files and folders to leave out.
+        default_excludes: leave out hidden ones and ``EXCLUDED`` too.
 
     Returns:
         The photos, their ids in one Unicode form (NFC) however the disk writes them, and what was
@@ -156,7 +160,7 @@ def scan(
         UsageError: a source does not exist, or cannot be looked at.
     """
     photos: dict[str, Photo] = {}
-    walk = _Walk(exclude)
+    walk = _Walk(exclude, default_excludes)
     for source in sources:
         below = [source] if isinstance(source, Photo) else _below(Path(source), walk)
         for listed in below:

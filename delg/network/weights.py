@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import numpy as np
 
 from delg.errors import ModelError
 from delg.files import atomic_write
+from delg.limits import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
     import keras
@@ -63,11 +65,19 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         ModelError: the file is missing or not a weight file.
     """
     values: dict[str, np.ndarray] = {}
+    total = 0
 
     def visit(name: str, item: object) -> None:
+        nonlocal total
         if isinstance(item, h5py.Dataset):
-            if item.dtype.kind not in "fiu":
+            if item.dtype.kind not in "fiu" or item.shape is None:
                 raise ModelError(f"{path}: {name} does not contain numbers")
+            if item.external or item.is_virtual:
+                raise ModelError(f"{path}: {name} lies in another file")
+            # By the header, before anything of it is read.
+            total += math.prod(item.shape) * item.dtype.itemsize
+            if total > MAX_WEIGHTS_BYTES:
+                raise ModelError(f"{path}: has more than {MAX_WEIGHTS_BYTES:,} bytes of numbers")
             values[name] = item[()]
 
     try:

@@ -10,6 +10,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from delg.errors import DelgError
+from delg.plain_values import parse_json, read_text
 
 # Called as progress(done, total) in bytes; total is 0 where the server does not say.
 Progress = Callable[[int, int], None]
@@ -128,7 +129,7 @@ def _receive(
 def _read_validator(part: Path, url: str) -> str:
     """The server's validator of the version of which the part is; empty without a reliable one."""
     try:
-        record = json.loads(_validator_file(part).read_text("utf-8"))
+        record = parse_json(read_text(_validator_file(part)))
         return str(record["mark"]) if record["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""

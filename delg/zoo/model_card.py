@@ -13,6 +13,7 @@ import yaml
 from delg.errors import ModelError
 from delg.files import write_text
 from delg.paths import exists
+from delg.plain_values import parse_yaml, read_text
 
 CARD_FILE = "MODEL_CARD.md"
 _FENCE = "---\n"
@@ -28,11 +29,11 @@ def read_card(folder: Path) -> dict[str, Any] | None:
     if not exists(path):
         return None
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if not text.startswith(_FENCE):
             raise ModelError(f"{path}: does not begin with metadata between lines of ---")
-        metadata = yaml.safe_load(text[len(_FENCE) :].split("\n" + _FENCE, 1)[0])
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        metadata = parse_yaml(text[len(_FENCE) :].split("\n" + _FENCE, 1)[0])
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(metadata, dict):
         raise ModelError(f"{path}: its metadata is no mapping of keys to values")

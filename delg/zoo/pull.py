@@ -21,6 +21,7 @@ import filelock
 from delg.errors import DelgError, UsageError
 from delg.files import file_sha256, write_text
 from delg.paths import exists, is_file
+from delg.plain_values import parse_json, read_text
 from delg.zoo.cache import home
 from delg.zoo.download import Progress, download
 from delg.zoo.registry import ModelFiles, find_model, shipped_models
@@ -135,7 +136,7 @@ def _pull(
 def _checksums() -> dict[str, str]:
     path = home() / CHECKSUMS_FILE
     try:
-        checksums = json.loads(path.read_text("utf-8"))
+        checksums = parse_json(read_text(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from delg.errors import DelgError, ModelError
 from delg.files import make_folder, write_text
+from delg.plain_values import parse_json, read_text
 from delg.zoo.cache import files_digest, home
 from delg.zoo.registry import SETTINGS_FILE, ModelFiles, find_model, shipped_models
 
 logger = logging.getLogger(__name__)
 
 FILE = "trusted_models.json"
-_MAX_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,11 @@ def trusted_models() -> list[TrustedModel]:
     """The models that the user has named."""
     path = home() / FILE
     try:
-        with path.open("rb") as file:
-            entries = json.loads(file.read(_MAX_BYTES))
+        entries = parse_json(read_text(path))
         return [TrustedModel(**{key: str(entry[key]) for key in entry}) for entry in entries]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError) as error:
         logger.warning("%s: not readable, so that no model is trusted: %s", path, error)
         return []
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import scipy.io
 
+# Memory that reading may take.
+_MAX_BYTES = 4 << 30
+
 
 def plain(value: Any) -> Any:
     """A value of :func:`scipy.io.loadmat` in Python's own types; arrays by columns.
@@ -29,6 +32,11 @@ def plain(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    if sys.platform != "win32":
+        import resource
+
+        # A compressed file may hold a thousand times its size.
+        resource.setrlimit(resource.RLIMIT_AS, (_MAX_BYTES, _MAX_BYTES))
     path, *variables = sys.argv[1:]
     content = scipy.io.loadmat(path, variable_names=variables)
     json.dump({name: plain(content[name]) for name in variables if name in content}, sys.stdout)

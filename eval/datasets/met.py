@@ -17,12 +17,12 @@ those that show no exhibit.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from delg.errors import UsageError
 from delg.paths import is_file, is_folder, normal_form
+from delg.plain_values import MAX_DATA_BYTES, parse_json, read_text
 from eval.benchmark import Benchmark, QueryPhoto, RecognitionTruth
 from eval.datasets.photos import find_photos
 
@@ -86,10 +86,10 @@ def _images(root: Path) -> Path:
 def _entries(path: Path, key: str) -> list[tuple[str, str | None]]:
     """Path and exhibit (None without one) of each entry; paths are unique."""
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        data: Any = parse_json(read_text(path, MAX_DATA_BYTES))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(f"{path}: not a JSON file: {error}") from None
     if not isinstance(data, list) or not data:
         raise UsageError(f"{path}: must be a list with an entry for each photo")

@@ -32,6 +32,7 @@ import numpy as np
 from delg.errors import UsageError
 from delg.images.scan import Photo
 from delg.paths import exists, is_folder, normal_form
+from delg.plain_values import MAX_DATA_BYTES, read_text
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.photos import list_photos, name_some, reject_missing
@@ -120,13 +121,13 @@ def _read_texts(folder: Path, images: Path) -> Benchmark:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, MAX_DATA_BYTES).splitlines()
     except FileNotFoundError:
         raise UsageError(f"{path}: missing; there must be four text files per query") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: not a text file") from None
+    except ValueError as error:
+        raise UsageError(f"{path}: not a text file: {error}") from None
     return [normal_form(line.strip()) for line in lines if line.strip()]
 
 

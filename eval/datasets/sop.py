@@ -17,6 +17,7 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.paths import normal_form
+from delg.plain_values import limited_lines
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import find_photos
 
@@ -59,9 +60,10 @@ def _read_list(path: Path) -> dict[str, str]:
     products: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8") as file:
-            if file.readline().split() != _HEADER:
+            lines = limited_lines(file)
+            if next(lines, "").split() != _HEADER:
                 raise UsageError(f"{path}: its first line must be {' '.join(_HEADER)!r}")
-            for line, text in enumerate(file, start=2):
+            for line, text in enumerate(lines, start=2):
                 if not text.strip():
                     continue
                 words = normal_form(text).split()
@@ -72,7 +74,7 @@ def _read_list(path: Path) -> dict[str, str]:
                 products[words[3]] = words[1]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
+    except ValueError:
         raise UsageError(f"{path}: not a text file") from None
     if not products:
         raise UsageError(f"{path}: names no photo")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.paths import normal_form
+from delg.plain_values import limited_lines
 
 # GLDv2's files hold all images of a landmark in one field: more than the default of 128 KB.
 csv.field_size_limit(1 << 26)
@@ -30,7 +31,7 @@ def read_rows(
     line = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(limited_lines(file), strict=True)
             header = next(reader, [])
             _check_header(path, header, columns, optional)
             positions = [
@@ -50,7 +51,7 @@ def read_rows(
                 )
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, ValueError) as error:
         raise UsageError(f"{path}, after line {line}: not a UTF-8 CSV file: {error}") from None
 
 

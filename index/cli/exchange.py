@@ -15,6 +15,7 @@ from delg.paths import as_written, exists
 from index.cli.options import IndexDir, no_blank_index, open_index
 
 if TYPE_CHECKING:
+    from delg.types import Failure
     from index.image_index import ImageIndex
 
 log = logging.getLogger(__name__)
@@ -32,8 +33,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder (delg, colmap) or file to write.")],
 ) -> None:
     """Export an index's stored features for other tools."""
+    failed: list[Failure] = []
     with open_index(index) as images, progress("photos") as report:
-        count = images.export(out, kind, report)
+        count = images.export(out, kind, report, failed)
         codec = images.settings.store.local_codec
     if codec != "float32":
         log.info(
@@ -41,7 +43,10 @@ def export(
             "written; an index built with float32 holds them as the model gave them",
             index, codec,
         )  # fmt: skip
+    report_failures(failed)
     print_result(f"features of {plural(count, 'photo')} in {out}")
+    if failed:
+        raise typer.Exit(PARTLY if count else FAILED)
 
 
 def index_import(

@@ -11,7 +11,7 @@ import typer
 
 from delg.cli.console import plural, print_result, progress, report_failures
 from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, Config, Model, Sources
-from index.cli.options import Exclude
+from index.cli.options import DefaultExcludes, Exclude
 
 if TYPE_CHECKING:
     from delg.types import ImageFeatures
@@ -25,6 +25,7 @@ def extract(
     model: Model = DEFAULT_MODEL,
     config: Config = None,
     exclude: Exclude = None,
+    default_excludes: DefaultExcludes = True,
 ) -> None:
     """Extract features into one HDF5 file, with one group per photo."""
     from delg.images.scan import describe_passed_over, scan
@@ -33,7 +34,7 @@ def extract(
     from delg.zoo.registry import load_model
     from index.formats.feature_file import write_features
 
-    photos, failed, passed_over = scan(sources, exclude=exclude or ())
+    photos, failed, passed_over = scan(sources, "", exclude or (), default_excludes)
     if passed_over:
         log.info("%s", describe_passed_over(passed_over))
     override = read_settings(ExtractionSettings, config) if config else None
@@ -49,7 +50,7 @@ def extract(
                     yield photo.id, result
                 report(number, len(photos), len(failed))
 
-    count = write_features(out, features(), extractor.name, extractor.fingerprint)
+    count = write_features(out, features(), extractor.name, extractor.fingerprint, failed)
     report_failures(failed)
     print_result(f"features of {plural(count, 'photo')} in {out}")
     if not photos:

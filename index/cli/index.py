@@ -15,6 +15,7 @@ from delg.cli.options import FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
 from delg.paths import as_written, exists
 from index.cli.options import (
+    DefaultExcludes,
     Exclude,
     IndexDir,
     Labels,
@@ -46,6 +47,7 @@ def index_build(
     labels: Labels = None,
     prefix: Prefix = "",
     exclude: Exclude = None,
+    default_excludes: DefaultExcludes = True,
     reread: Reread = False,
     as_json: AsJson = False,
 ) -> None:
@@ -61,13 +63,15 @@ def index_build(
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
     options: dict[str, Any] = {"labels": read_labels(labels, prefix), "prefix": prefix}
     options |= {"exclude": exclude or (), "reread": reread}
+    options["default_excludes"] = default_excludes
     is_new = not ImageIndex.exists(index)
     settings = parse(IndexSettings, overrides, str(config)) if is_new else None
     with (
         no_blank_index(index) if is_new else nullcontext(),
         ImageIndex.open_or_create(index, model, settings=settings) as images,
     ):
-        if overrides and not is_new:
+        if overrides:
+            # Of a new index too: another process may have been first, with other settings.
             images.configure(overrides, str(config), record=True)
         _add(images, sources, {**options, "verify_stored": not is_new}, as_json)
 
@@ -80,11 +84,13 @@ def index_add(
     labels: Labels = None,
     prefix: Prefix = "",
     exclude: Exclude = None,
+    default_excludes: DefaultExcludes = True,
     reread: Reread = False,
     as_json: AsJson = False,
 ) -> None:
     """Add new and changed photos to an index."""
     options = {"labels": labels, "prefix": prefix, "exclude": exclude or (), "reread": reread}
+    options["default_excludes"] = default_excludes
     with open_index(index, model=model) as images:
         _add(images, sources, options, as_json)
 

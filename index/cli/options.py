@@ -50,7 +50,14 @@ Exclude = Annotated[
         "--exclude",
         metavar="PATTERN",
         help="Leave out files and folders of that name or relative path; repeatable. Hidden ones, "
-        "@eaDir, #recycle and the like are left out anyway.",
+        "@eaDir, #recycle and the like are left out anyway, without --no-default-excludes.",
+    ),
+]
+DefaultExcludes = Annotated[
+    bool,
+    typer.Option(
+        "--default-excludes/--no-default-excludes",
+        help="Leave out hidden files and folders, @eaDir, #recycle and the like.",
     ),
 ]
 Reread = Annotated[

@@ -32,8 +32,10 @@ _SUFFIXES = {
 _MODULES = {name: f"index.formats.{name}" for name in ("delg", "hloc", "colmap", "npz")}
 
 
-def writer(format_name: str) -> Callable[[Path, Features, FeatureSource], int]:
-    """The function that writes that format; it returns the number of photos.
+def writer(format_name: str) -> Callable[..., int]:
+    """The function that writes that format, and returns the number of photos; it takes a path, the
+    features, the model that made them, and a list for photos that cannot be written, see
+    :func:`index.formats.writing.write_each`.
 
     Raises:
         UsageError: there is no such format.
@@ -41,8 +43,8 @@ def writer(format_name: str) -> Callable[[Path, Features, FeatureSource], int]:
     if format_name == "hdf5":
         from index.formats.feature_file import write_features
 
-        return lambda path, features, source: write_features(
-            path, features, source.model, source.fingerprint
+        return lambda path, features, source, failed=None: write_features(
+            path, features, source.model, source.fingerprint, failed
         )
     _check(format_name)
     return import_module(_MODULES[format_name]).write

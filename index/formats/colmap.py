@@ -25,6 +25,7 @@ from delg.types import Failure, ImageFeatures
 from index.formats.feature_file import new_file
 from index.formats.hdf5 import find, open_hdf5, read_array, read_text, walk
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
+from index.formats.writing import new_dataset, write_each
 
 _FILES = {
     "keypoints": "keypoints.h5",
@@ -37,30 +38,40 @@ _FILES = {
 _CORNER = np.float32(0.5)
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+def write(
+    path: Path,
+    features: Iterable[tuple[str, ImageFeatures]],
+    source: FeatureSource,
+    failed: list[Failure] | None = None,
+) -> int:
     """Write a folder; returns the number of photos. See :func:`index.formats.writer`."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DelgError(f"{path}: cannot be made: {error.strerror}") from None
-    count = 0
     with ExitStack() as stack:
         files, checks = {}, []
         for kind, name in _FILES.items():
             files[kind], check = stack.enter_context(new_file(path / name))
             files[kind].attrs.update(model=source.model, fingerprint=source.fingerprint)
             checks.append(check)
-        for image_id, image in features:
+
+        def write_one(image_id: str, image: ImageFeatures) -> None:
             for check in checks:
                 check()
-            files["keypoints"][image_id] = image.local.keypoints + _CORNER
+            arrays = {
+                "keypoints": image.local.keypoints + _CORNER,
+                "descriptors": image.local.descriptors,
+                "scores": image.local.scores,
+                "scales": image.local.scales,
+                "global_descriptor": image.global_descriptor,
+            }
+            # The first of them says whether the name can be one.
+            for kind, values in arrays.items():
+                new_dataset(files[kind], image_id, values)
             files["keypoints"][image_id].attrs.update(width=image.width, height=image.height)
-            files["descriptors"][image_id] = image.local.descriptors
-            files["scores"][image_id] = image.local.scores
-            files["scales"][image_id] = image.local.scales
-            files["global_descriptor"][image_id] = image.global_descriptor
-            count += 1
-    return count
+
+        return write_each(features, write_one, failed)
 
 
 def read(

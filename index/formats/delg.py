@@ -17,9 +17,10 @@ import numpy as np
 from delg.delf_files import FeatureFileError, read_datum, read_local, write_datum, write_local
 from delg.errors import DelgError, UsageError
 from delg.images.decode import SUFFIXES
-from delg.paths import is_folder, normal_form
+from delg.paths import is_folder, normal_form, presence
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures, parse_features
+from index.formats.writing import write_each
 
 GLOBAL, LOCAL, DELF = ".delg_global", ".delg_local", ".delf"
 
@@ -30,23 +31,32 @@ def without_suffix(image_id: str) -> str:
     return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else image_id
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+def write(
+    path: Path,
+    features: Iterable[tuple[str, ImageFeatures]],
+    source: FeatureSource,
+    failed: list[Failure] | None = None,
+) -> int:
     """Write a folder; returns the number of photos. See :func:`index.formats.writer`."""
     names: set[str] = set()
-    for image_id, image in features:
+
+    def write_one(image_id: str, image: ImageFeatures) -> None:
         name = without_suffix(image_id)
         name = image_id if name in names else name
-        names.add(name)
         target = path / name
         if not target.resolve().is_relative_to(path.resolve()):
             raise UsageError(f"{image_id}: would be written outside {path}")
+        if not target.name or presence(target.with_name(target.name + GLOBAL)).reason:
+            raise UsageError(f"{image_id}: no file can have that name")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DelgError(f"{target.parent}: cannot be made: {error.strerror}") from None
         write_datum(target.with_name(target.name + GLOBAL), image.global_descriptor)
         write_local(target.with_name(target.name + LOCAL), image.local)
-    return len(names)
+        names.add(name)
+
+    return write_each(features, write_one, failed)
 
 
 def read(

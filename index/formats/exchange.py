@@ -21,6 +21,7 @@ from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
 from index.formats.pyramid_scales import with_pyramid_scales
 from index.storage.catalog_tables import ImageRow
 from index.storage.merge import merge_small_segments
+from index.storage.segments import SegmentError
 from index.storage.store import Store
 
 # Largest side of a photo whose size is taken from its keypoints, pixels.
@@ -46,7 +47,11 @@ class ImportReport:
 
 
 def export_features(
-    store: Store, out: Path, format_name: str, progress: Progress | None = None
+    store: Store,
+    out: Path,
+    format_name: str,
+    progress: Progress | None = None,
+    failed: list[Failure] | None = None,
 ) -> int:
     """Write the features of every photo that can be found, as they are stored.
 
@@ -54,13 +59,15 @@ def export_features(
         out: a folder for "delg" and "colmap", a file for the others.
         format_name: of :data:`index.formats.FORMATS`.
         progress: called as ``progress(done, total, failed)`` after every photo.
+        failed: takes photos that cannot be read, or whose id the format cannot hold, with the
+            reason; None ends with the first.
 
     Returns:
-        Number of photos.
+        Number of photos written.
 
     Raises:
-        UsageError: there is no such format.
-        DelgError: it cannot be written, or a segment cannot be read.
+        UsageError: there is no such format, or a photo cannot be written.
+        DelgError: it cannot be written, or a photo's features cannot be read.
     """
     write = writer(format_name)
     meta = store.catalog.meta
@@ -68,11 +75,16 @@ def export_features(
 
     def features() -> Iterator[tuple[str, ImageFeatures]]:
         for number, image in enumerate(store.catalog.images("ok"), 1):
-            yield image.id, store.features(image)
+            try:
+                yield image.id, store.features(image)
+            except SegmentError as error:
+                if failed is None:
+                    raise
+                failed.append(Failure(image.id, str(error)))
             if progress:
-                progress(number, total, 0)
+                progress(number, total, len(failed or ()))
 
-    return write(out, features(), FeatureSource(meta("model_name"), meta("fingerprint")))
+    return write(out, features(), FeatureSource(meta("model_name"), meta("fingerprint")), failed)
 
 
 def read_spec(sources: Sequence[Path], format_name: str | None, model: str) -> FeatureSpec:

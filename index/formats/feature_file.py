@@ -16,7 +16,8 @@ from typing import Any
 import h5py
 
 from delg.files import atomic_write
-from delg.types import ImageFeatures
+from delg.types import Failure, ImageFeatures
+from index.formats.writing import new_group, write_each
 
 
 class _ErrorKeepingFile(io.FileIO):
@@ -69,9 +70,16 @@ def new_file(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
 
 def write_features(
-    path: str | Path, features: Iterable[tuple[str, ImageFeatures]], model: str, fingerprint: str
+    path: str | Path,
+    features: Iterable[tuple[str, ImageFeatures]],
+    model: str,
+    fingerprint: str,
+    failed: list[Failure] | None = None,
 ) -> int:
     """Write features as they come; the file appears under its name when it is complete.
+
+    Args:
+        failed: see :func:`index.formats.writing.write_each`.
 
     Returns:
         Number of photos written.
@@ -79,17 +87,17 @@ def write_features(
     Raises:
         DelgError: the file cannot be written.
     """
-    count = 0
     with new_file(Path(path)) as (file, check):
         file.attrs.update(model=model, fingerprint=fingerprint)
-        for image_id, image in features:
+
+        def write_one(image_id: str, image: ImageFeatures) -> None:
             check()
-            group = file.create_group(image_id)
+            group = new_group(file, image_id)
             group.attrs.update(width=image.width, height=image.height)
             group["global_descriptor"] = image.global_descriptor
             group["keypoints"] = image.local.keypoints
             group["descriptors"] = image.local.descriptors
             group["scales"] = image.local.scales
             group["scores"] = image.local.scores
-            count += 1
-    return count
+
+        return write_each(features, write_one, failed)

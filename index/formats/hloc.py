@@ -33,24 +33,30 @@ from index.formats.parsed import (
     ParsedFeatures,
     parse_features,
 )
+from index.formats.writing import new_group, write_each
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+def write(
+    path: Path,
+    features: Iterable[tuple[str, ImageFeatures]],
+    source: FeatureSource,
+    failed: list[Failure] | None = None,
+) -> int:
     """Write one file; returns the number of photos. See :func:`index.formats.writer`."""
-    count = 0
     with new_file(path) as (file, check):
         file.attrs.update(model=source.model, fingerprint=source.fingerprint)
-        for image_id, image in features:
+
+        def write_one(image_id: str, image: ImageFeatures) -> None:
             check()
-            group = file.create_group(image_id)
+            group = new_group(file, image_id)
             group["keypoints"] = image.local.keypoints
             group["descriptors"] = np.ascontiguousarray(image.local.descriptors.T)
             group["scores"] = image.local.scores
             group["scales"] = image.local.scales
             group["image_size"] = np.array([image.width, image.height], np.int64)
             group["global_descriptor"] = image.global_descriptor
-            count += 1
-    return count
+
+        return write_each(features, write_one, failed)
 
 
 def read(

@@ -19,6 +19,7 @@ import numpy as np
 from delg.delf_files import FeatureFileError
 from delg.files import atomic_write
 from delg.limits import LimitError, read_array
+from delg.plain_values import parse_json
 from delg.types import Failure, ImageFeatures
 from index.formats.parsed import (
     NAMES,
@@ -27,19 +28,27 @@ from index.formats.parsed import (
     ParsedFeatures,
     parse_features,
 )
+from index.formats.writing import write_each
 
 _SUFFIX = ".npy"
+# Bytes of an id, which leave room for the names of arrays in an archive's entries.
+_MAX_NAME = 65_000
 
 
-def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: FeatureSource) -> int:
+def write(
+    path: Path,
+    features: Iterable[tuple[str, ImageFeatures]],
+    source: FeatureSource,
+    failed: list[Failure] | None = None,
+) -> int:
     """Write one archive; returns the number of photos. See :func:`index.formats.writer`."""
-    count = 0
     with (
         atomic_write(path) as temporary,
         zipfile.ZipFile(temporary, "w", allowZip64=True) as archive,
     ):
         archive.comment = json.dumps(vars(source)).encode()
-        for image_id, image in features:
+
+        def write_one(image_id: str, image: ImageFeatures) -> None:
             arrays = {
                 "global_descriptor": image.global_descriptor,
                 "keypoints": image.local.keypoints,
@@ -48,11 +57,13 @@ def write(path: Path, features: Iterable[tuple[str, ImageFeatures]], source: Fea
                 "scores": image.local.scores,
                 "size": np.array([image.width, image.height], np.int64),
             }
+            if "\0" in image_id or len(image_id.encode()) > _MAX_NAME:
+                raise ValueError("it holds a null character or is too long")
             for name, values in arrays.items():
                 with archive.open(f"{image_id}/{name}{_SUFFIX}", "w") as entry:
                     np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
-            count += 1
-    return count
+
+        return write_each(features, write_one, failed)
 
 
 def read(
@@ -61,7 +72,7 @@ def read(
     """See :func:`index.formats.read`."""
     with _open_archive(paths[0]) as archive:
         try:
-            comment = json.loads(archive.comment.decode())
+            comment = parse_json(archive.comment)
             source = FeatureSource(str(comment["model"]), str(comment["fingerprint"]))
         except (ValueError, KeyError, TypeError):
             source = FeatureSource()

@@ -174,7 +174,7 @@ class Service:
             BusyError: another request or process is writing.
         """
         with self.shared.writing() as images:
-            images.remove_upload(_row(images, image_id))
+            images.remove([_row(images, image_id).id])
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from delg.plain_values import parse_json
+
 _TYPES = {"float16": "<f2", "float32": "<f4"}
 
 
@@ -33,7 +35,7 @@ def arrays_from_text(text: str) -> dict[str, np.ndarray]:
         ValueError: it is damaged.
     """
     try:
-        return {name: _array(part) for name, part in json.loads(text).items()}
+        return {name: _array(part) for name, part in parse_json(text).items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 

@@ -7,7 +7,6 @@ another process adds meanwhile (write-ahead logging keeps the old pages for them
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
 from delg.forks import keep_forever
 from delg.paths import exists, name_forms
+from delg.plain_values import parse_json
 from index.storage.catalog_connection import connect, file_stamp
 from index.storage.catalog_tables import (
     IMAGE_COLUMNS,
@@ -47,7 +47,7 @@ class CatalogError(DelgError):
 def _image_row(values: Sequence) -> ImageRow:
     columns = dict(zip((*IMAGE_COLUMNS.split(", "), "row"), values, strict=True))
     try:
-        return ImageRow(**{**columns, "metadata": json.loads(columns["metadata"])})
+        return ImageRow(**{**columns, "metadata": parse_json(columns["metadata"])})
     except ValueError as error:
         raise CatalogError(f"the catalog's entry of {columns['id']} is damaged ({error})") from None
 

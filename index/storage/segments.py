@@ -111,6 +111,20 @@ def _map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset of the file itself.
+
+    Raises:
+        ValueError: it is a link, which may lead to another file.
+    """
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link")
+    dataset = file[name]
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{name} lies in another file")
+    return dataset
+
+
 class Segment:
     """One segment, mapped into memory.
 
@@ -148,9 +162,12 @@ class Segment:
                 parts = _COMPACT if "records" in file else _LOCAL
                 words = WORDS if VOCABULARY_MARK in file.attrs else ()
                 names = (*_PER_IMAGE, *parts, *words)
-                arrays = {name: self._view(file[name]) for name in names}
+                arrays = {name: self._view(_dataset(file, name)) for name in names}
                 vocabulary = str(file.attrs.get(VOCABULARY_MARK, ""))
-                self.ids = [image_id.decode() for image_id in file["ids"][()]]
+                ids = _dataset(file, "ids")
+                if ids.ndim != 1 or ids.size > len(self._data):
+                    raise ValueError("more ids than it has bytes")
+                self.ids = [image_id.decode() for image_id in ids[()]]
                 is_marked = SCALES_MARK[0] in file.attrs
         except FileNotFoundError:
             raise SegmentError(f"{path}: the segment is missing") from None

@@ -7,7 +7,6 @@ rebuilt from the rest. Killed anywhere between, the index is as it was at the la
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,9 +21,10 @@ import numpy as np
 from delg.errors import DelgError, UsageError
 from delg.files import file_sha256
 from delg.paths import exists, is_folder
+from delg.plain_values import parse_json
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
-from index.settings import IndexSettings, merge, read_overrides
+from index.settings import IndexSettings, merge, read_overrides, record
 from index.storage.adaptation import ADAPTATION, ADAPTATION_DIGEST, Adaptation
 from index.storage.ann_index import AnnIndex, Rows
 from index.storage.catalog import FILE as CATALOG_FILE
@@ -129,7 +129,7 @@ class Store:
             BusyError: another process writes there.
             DelgError: it cannot be created.
         """
-        values = {**meta, "settings": settings.model_dump_json()}
+        values = {**meta, "settings": record(settings)}
         until = time.monotonic() + _CREATE_SECONDS
         while True:
             try:
@@ -182,7 +182,7 @@ class Store:
     def _read_settings(self) -> IndexSettings:
         origin = f"{self.catalog.path}: settings"
         try:
-            values = json.loads(self.catalog.meta("settings"))
+            values = parse_json(self.catalog.meta("settings"))
         except ValueError as error:
             raise DelgError(f"{origin}: damaged ({error})") from None
         recorded = parse(IndexSettings, values, origin, recorded=True)
@@ -200,7 +200,7 @@ class Store:
     def set_settings(self, settings: IndexSettings) -> None:
         """Record other settings, and rebuild the ANN index if they ask for another."""
         needs_rebuild = settings.shortlist != self.settings.shortlist
-        self.catalog.set_meta("settings", settings.model_dump_json())
+        self.catalog.set_meta("settings", record(settings))
         self.settings = settings
         self._inverted_file = None
         if needs_rebuild:

@@ -18,6 +18,7 @@ from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_
 from delg.errors import ModelError, UsageError
 from delg.limits import MIB
 from delg.paths import exists
+from delg.plain_values import parse_json
 from delg.settings import Settings, parse
 from index.results import Evidence, Verification, probability_of
 from index.verification.geometric import GeometricMatch
@@ -165,14 +166,13 @@ def read_calibration(path: Path) -> Calibration:
     """
     if not exists(path):
         return DEFAULT_CALIBRATION
-    import json
 
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         if len(content) > _MAX_BYTES:
             raise ModelError(f"{path}: is no calibration of a model: larger than 1 MiB")
-        return parse(Calibration, json.loads(content), str(path))
+        return parse(Calibration, parse_json(content), str(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

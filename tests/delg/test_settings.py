@@ -150,7 +150,7 @@ def test_what_is_not_plain_yaml_is_an_error_that_names_the_file(
 def test_bytes_that_are_not_text(tmp_path: Path) -> None:
     path = tmp_path / "settings.yaml"
     path.write_bytes(b"name: \xff\xfe")
-    with pytest.raises(UsageError, match="not valid YAML"):
+    with pytest.raises(UsageError, match="not UTF-8"):
         read_yaml(path)
 
 

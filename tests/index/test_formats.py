@@ -340,6 +340,24 @@ def test_an_id_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
+def test_odd_ids_are_named_and_stop_no_other(kind: str, tmp_path: Path) -> None:
+    odd = ["../x", "a", "a/keypoints", "a/b", "b//c", ".", "n\0ul", "long" * 20_000, "z"]
+    features = [(image_id, image_features(number)) for number, image_id in enumerate(odd, 1)]
+    failed: list[Failure] = []
+    count = writer(kind)(tmp_path / OUT[kind], features, ORIGIN, failed)
+    parsed = {image.id: image for image in read([tmp_path / OUT[kind]])[1]}
+    assert count == len(odd) - len(failed) and 0 < len(failed) < len(odd) - 2
+    assert {"a", "z"} <= parsed.keys() and not any(isinstance(v, Failure) for v in parsed.values())
+    assert "n\0ul" in {failure.path for failure in failed}
+    assert not list(tmp_path.glob("x*"))
+    for image_id in ("a", "z"):
+        before = dict(features)[image_id].global_descriptor
+        assert np.allclose(parsed[image_id].global_descriptor, before)
+    with pytest.raises(UsageError, match="cannot be written"):
+        writer(kind)(tmp_path / f"again-{OUT[kind]}", features, ORIGIN)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_place_that_cannot_be_written_is_named(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Exception, match="file") as caught:

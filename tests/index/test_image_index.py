@@ -7,6 +7,7 @@ from dots import DotModel, contents, dots, gallery, model_folder
 
 from delg.errors import DelgError, ModelError, UsageError
 from index import ImageIndex, IndexSettings
+from index.labels import Label
 from index.storage.store import Store
 
 
@@ -411,3 +412,21 @@ def test_an_index_can_be_moved_and_copied(make_index, photos, tmp_path, reopen):
     moved = reopen(tmp_path / "moved.index")
     assert moved.query(dots(3).pixels(), k=1)[0].id == "003.png"
     assert moved.check().problems == []
+
+
+def test_a_photo_that_was_uploaded_takes_its_file_along(make_index, photos):
+    images = make_index()
+    images.add(photos)
+    data = (photos / "003.png").read_bytes()
+    for name in ("x.png", "y.png"):
+        images.add_upload(name, data, Label(None, {}))
+    files = images.path / "photos"
+    assert len(list(files.iterdir())) == 2
+    # Wherever the index lies now.
+    images.close()
+    moved = images.path.rename(images.path.with_name("moved.index"))
+    with ImageIndex.open(moved) as reopened:
+        assert reopened.remove(["x.png", "000.png"]) == 2
+        assert len(list((moved / "photos").iterdir())) == 1
+        assert reopened.check().notes == []
+    assert (photos / "000.png").exists()

@@ -48,6 +48,21 @@ def test_a_disk_that_is_not_mounted_does_not_empty_the_index(make_index, photos,
     assert len(images.remove_vanished(force=True)) == 13 and len(images) == 1
 
 
+def test_a_disk_of_few_of_the_photos_that_is_not_mounted_is_a_question_too(make_index, photos):
+    images = make_index()
+    gallery(photos / "disk" / "deep", 3, first=50)
+    gallery(photos / "folder", 3, first=60)
+    images.add(photos)
+    shutil.rmtree(photos / "disk" / "deep")
+    shutil.rmtree(photos / "folder")
+    # The mount point is there and empty; a folder that was deleted is not there.
+    with pytest.raises(UsageError, match=f"3 of 3 photos of {photos / 'disk'} are gone;? ?.*force"):
+        images.remove_vanished()
+    assert [loss.source for loss in images.add(photos).losses] == [str(photos / "disk")]
+    (photos / "disk").rmdir()
+    assert len(images.remove_vanished()) == 6
+
+
 def test_most_photos_gone_is_a_question_and_fewer_are_not(make_index, photos):
     images = make_index()
     images.add(photos)

@@ -5,9 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from delg.errors import UsageError
-from delg.settings import parse
+from delg.settings import _settings_in, parse
 from delg.zoo.registry import find_model
-from index.settings import IndexSettings, merge, read_overrides
+from index.settings import IndexSettings, merge, read_overrides, record
 
 
 def test_the_defaults_are_valid_and_cannot_be_changed_in_place():
@@ -140,3 +140,32 @@ def test_a_key_under_both_names_is_an_error_that_gives_both():
 def test_what_an_earlier_version_recorded_is_read_silently(caplog):
     parsed = parse(IndexSettings, json.loads(json.dumps(FORMER)), "catalog", recorded=True)
     assert parsed == IndexSettings.model_validate(PRESENT) and not caplog.records
+
+
+def every_number(kind, prefix=()):
+    """Section and key of each field that takes a number."""
+    for name, field in kind.model_fields.items():
+        inner = _settings_in(field.annotation)
+        if inner is not None:
+            yield from every_number(inner, (*prefix, name))
+        elif any(word in str(field.annotation) for word in ("float", "int")):
+            yield (*prefix, name)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), 10**400])
+def test_numbers_that_cannot_be_read_back_are_refused_at_the_door(value):
+    places = list(every_number(IndexSettings))
+    assert len(places) > 30
+    for place in places:
+        overrides = value
+        for key in reversed(place):
+            overrides = {key: overrides}
+        with pytest.raises(UsageError, match=place[-1]):
+            read_overrides(overrides, "x.yaml")
+
+
+def test_what_could_not_be_read_back_is_not_recorded():
+    broken = IndexSettings.model_construct(**{**dict(IndexSettings()), "store": {"nonsense": 1}})
+    with pytest.raises(UsageError, match=r"store\.nonsense"):
+        record(broken)
+    assert parse(IndexSettings, json.loads(record(IndexSettings())), "x") == IndexSettings()

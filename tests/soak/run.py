@@ -18,7 +18,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from crashes import corrupted_files, full_disks, kills, kills_at_calls
 from create_race import race as create_race
 from dots import model_folder
-from hostile import archives, arrays, feature_files, photos
+from hostile import (
+    archives,
+    arrays,
+    colmap_folders,
+    delf_files,
+    feature_files,
+    mat_files,
+    photos,
+    runs,
+    settings_files,
+    weights,
+)
 from server_attacks import attacks
 from shortlist_race import race as shortlist_race
 from stage import Stage
@@ -41,7 +52,8 @@ STAGES = {
     function.__name__: function
     for function in (
         *(kills, kills_at_calls, full_disks, corrupted_files),
-        *(photos, arrays, archives, feature_files),
+        *(photos, arrays, archives, feature_files, delf_files, colmap_folders),
+        *(weights, runs, mat_files, settings_files),
         *(create_races, shortlist_races, attacks),
     )
 }

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from delg.errors import DelgError
 
-# A reader may take so long to read or refuse a small file.
-_SLOW_SECONDS = 20.0
+# A reader may take so much processor time to read or refuse a small file, and so long in all on a
+# machine that others use too.
+_SLOW_SECONDS, _HUNG_SECONDS = 20.0, 180.0
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Stage:
 
     def expect(self, action: Callable[[], object], about: object) -> None:
         """Count a try that must succeed or be refused with a clear error, in time."""
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         try:
             action()
             good, error = True, ""
@@ -50,8 +51,9 @@ class Stage:
             if isinstance(failure, KeyboardInterrupt):
                 raise
             good, error = False, repr(failure)
-        seconds = time.monotonic() - started
-        self.count(good and seconds < _SLOW_SECONDS, f"{about}: {error or f'{seconds:.0f} s'}")
+        seconds, work = time.monotonic() - started, time.process_time() - worked
+        is_quick = work < _SLOW_SECONDS and seconds < _HUNG_SECONDS
+        self.count(good and is_quick, f"{about}: {error or f'{work:.0f} of {seconds:.0f} s'}")
 
     def mutated(self, data: bytes) -> bytes:
         """Bytes with a few of them changed, cut out, doubled or cut off."""

@@ -203,6 +203,10 @@ def test_patterns_leave_out_names_and_paths(tmp_path: Path) -> None:
     assert left("raw", "e\u0301") == ["a.jpg", "c/e.jpg", "c/e_small.jpg"]
     assert left("c/*", "\u00e9") == ["a.jpg", "raw/b.jpg"]
     assert left("raw/", "*_small.*", "\u00e9") == ["a.jpg", "c/e.jpg"]
+    touch(tmp_path, ".hidden/i.jpg")
+    everything = scan([tmp_path], exclude=["raw"], default_excludes=False).photos
+    hidden = [".hidden/i.jpg", "@eaDir/f.jpg", "c/#recycle/g.jpg"]
+    assert {photo.id for photo in everything} == {*left("raw"), *hidden}
     # A source with such a name is read: it was asked for.
     assert [photo.id for photo in scan([tmp_path / "@eaDir"]).photos] == ["f.jpg"]
 

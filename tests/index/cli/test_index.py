@@ -96,7 +96,10 @@ def test_damage_is_a_problem_and_exit_code_1(place, run):
     segment.write_bytes(data)
     done = run("index", "check", "--index", "i", cwd=place)
     assert done.returncode == 1
-    said = "i/segments/000001.h5: its bytes are not those that were written"
+    said = (
+        "i/segments/000001.h5: its bytes are not those that were written; restore the file, or "
+        "build again from the same sources, which extracts its photos anew"
+    )
     assert done.stdout == f"problem: {said}\n"
     done = run("index", "check", "--index", "i", "--json", cwd=place)
     assert done.returncode == 1 and json.loads(done.stdout)["problems"] == [said]
@@ -291,3 +294,19 @@ def test_an_index_that_another_process_has_begun_to_fill_is_kept(tmp_path):
         ImageIndex.create(other).close()
         raise UsageError("a wrong label file")
     assert not other.exists()
+
+
+def test_a_build_that_lost_the_race_to_another_says_that_its_settings_differ(
+    shop, place, run, monkeypatch
+):
+    exists, answers = ImageIndex.exists, [False] * 3
+    monkeypatch.setattr(
+        ImageIndex, "exists", lambda path: answers.pop() if answers else exists(path)
+    )
+    (place / "other.yaml").write_text("store: {segment_images: 7}\n")
+    done = run("index", "build", shop[0] / "photos", "--index", place / "i", "--config",
+               place / "other.yaml")  # fmt: skip
+    assert done.returncode == 2 and answers == []
+    assert "other.yaml: store is fixed when an index is created" in done.stderr
+    with ImageIndex.open(place / "i") as images:
+        assert len(images) == 3
