@@ -12,7 +12,7 @@ from delg.paths import name_forms
 from index.storage.adaptation import ADAPTATION_DIGEST
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
-from index.storage.store import CODEBOOK_DIGEST, Store
+from index.storage.store import CODEBOOK_DIGEST, VOCABULARY_DIGEST, Store
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ def describe(store: Store) -> dict[str, Any]:
         "shortlist": store.ann_index.kind,
         # Of the model's, by its digest; empty where local features have no codes of one.
         "codebook": catalog.meta(CODEBOOK_DIGEST),
+        # Likewise; empty where no visual words are kept.
+        "vocabulary": catalog.meta(VOCABULARY_DIGEST),
         # Of the adaptation, by its digest; empty where there is none.
         "adaptation": catalog.meta(ADAPTATION_DIGEST),
         "settings": store.settings.model_dump(mode="json"),

@@ -49,22 +49,29 @@ class WordSimilarities:
 
     def best(self, count: int) -> list[tuple[ImageKey, float]]:
         """The ``count`` highest over all stores, the highest first, without zeros."""
-        values = np.concatenate(self.values)
-        least = np.partition(values, -count)[-count] if len(values) > count else 0
+        highest = self._highest(count)
+        least = float(highest.min()) if len(highest) == count else 0.0
         images = [
             (ImageKey(number, int(row)), float(value))
             for number, (rows, values) in enumerate(zip(self.rows, self.values, strict=True))
-            for row, value in _at_least(rows, values, max(float(least), _TINY))
+            for row, value in _at_least(rows, values, max(least, _TINY))
         ]
         images.sort(key=lambda item: (-item[1], item[0]))
         return images[:count]
 
     def normalizer(self, images: int) -> float:
         """The mean of the ``images`` highest values; at least a tiny number."""
-        values = np.concatenate(self.values)
-        if len(values) > images:
-            values = np.partition(values, -images)[-images:]
-        return max(float(values.mean()) if len(values) else 0.0, _TINY)
+        highest = self._highest(images)
+        return max(float(highest.mean()) if len(highest) else 0.0, _TINY)
+
+    def _highest(self, count: int) -> FloatArray:
+        """The ``count`` highest values over all stores, in no order; fewer if there are fewer."""
+        parts = [
+            np.partition(values, -count)[-count:] if len(values) > count else values
+            for values in self.values
+        ]
+        values = np.concatenate(parts)
+        return np.partition(values, -count)[-count:] if len(values) > count else values
 
 
 def _at_least(rows: Rows, values: FloatArray, least: float) -> Iterator[tuple[int, float]]:
@@ -131,9 +138,9 @@ def _first_to_verify(
     """
     spec = stores[0].settings.local_shortlist
     candidates = dict(nearest)
+    best = [image for image, _ in local.best(_DEPTH * count) if image not in candidates]
     for number, store in enumerate(stores):
-        best = (image for image, _ in local.best(_DEPTH * count))
-        rows = [image.row for image in best if image.store == number and image not in candidates]
+        rows = [image.row for image in best if image.store == number]
         vectors = store.global_descriptors(np.array(rows, np.int64))
         keys = (ImageKey(number, row) for row in rows)
         candidates |= zip(keys, (vectors @ descriptor).tolist(), strict=True)

@@ -10,7 +10,9 @@ time costs little on average. Removed photos leave a block when half of it is re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -163,6 +165,7 @@ class InvertedFile:
             np.float32(1) - differing * np.float32(2 / vocabulary.dim), alpha, tau
         )
         self._blocks: list[_Block] = []
+        self._known_order: tuple[Rows, NDArray[np.intp] | None] | None = None
         # Numbers of segments, which are never used again.
         self._without_words: set[int] = set()
 
@@ -181,6 +184,7 @@ class InvertedFile:
 
     def add(self, rows: Rows, postings: Postings) -> None:
         """Add photos (n) under row numbers (n,) that are not in it."""
+        self._known_order = None
         for start in range(0, len(rows), MAX_BLOCK_IMAGES):
             chosen = np.zeros(len(rows), bool)
             chosen[start : start + MAX_BLOCK_IMAGES] = True
@@ -239,6 +243,7 @@ class InvertedFile:
 
     def remove(self, rows: Rows) -> None:
         """Remove the photos under these row numbers."""
+        self._known_order = None
         for number, block in enumerate(self._blocks):
             block.is_removed |= np.isin(block.rows, rows)
             if 2 * int(block.is_removed.sum()) > len(block):
@@ -249,16 +254,32 @@ class InvertedFile:
         """The row numbers of all photos, ascending, and their similarities to the query, float32, 0
         to 1."""
         words, signs = query.words.astype(np.int64), _as_integers(query.signs)
-        parts = [block.similarities(words, signs, self._table) for block in self._blocks]
-        left = [~block.is_removed for block in self._blocks]
-        rows = np.concatenate([np.zeros(0, np.int64), *(b.rows for b in self._blocks)])
+
+        def of_block(block: _Block) -> FloatArray:
+            return block.similarities(words, signs, self._table)
+
+        if len(self._blocks) > 1:
+            with ThreadPoolExecutor(os.cpu_count()) as threads:
+                parts = list(threads.map(of_block, self._blocks))
+        else:
+            parts = [of_block(block) for block in self._blocks]
         values = np.concatenate([np.zeros(0, np.float32), *parts])
-        kept = np.concatenate([np.zeros(0, bool), *left])
-        rows, values = rows[kept], values[kept] / np.float32(np.sqrt(max(len(query), 1)))
-        if (rows[1:] > rows[:-1]).all():
-            return rows, values
-        order = np.argsort(rows)
-        return rows[order], values[order]
+        rows, order = self._order()
+        values = values[order] if order is not None else values
+        return rows, values / np.float32(np.sqrt(max(len(query), 1)))
+
+    def _order(self) -> tuple[Rows, NDArray[np.intp] | None]:
+        """The rows, ascending, and where they stand in the blocks; None: in the same order."""
+        if self._known_order is None:
+            rows = np.concatenate([np.zeros(0, np.int64), *(b.rows for b in self._blocks)])
+            kept = ~np.concatenate([np.zeros(0, bool), *(b.is_removed for b in self._blocks)])
+            if kept.all() and (rows[1:] > rows[:-1]).all():
+                self._known_order = rows, None
+            else:
+                order = np.flatnonzero(kept)
+                order = order[np.argsort(rows[order])]
+                self._known_order = rows[order], order
+        return self._known_order
 
 
 def _by_segment(table: NDArray[np.int64]) -> Iterator[tuple[int, Rows, NDArray[np.int64]]]:

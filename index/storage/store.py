@@ -317,7 +317,10 @@ class Store:
         if inverted is None or inverted.vocabulary.digest != query.vocabulary:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         rows, similarities = inverted.similarities(query)
-        kept = ~np.isin(rows, self._rows(without))
+        excluded = self._rows(without)
+        if not len(excluded):
+            return rows, similarities
+        kept = ~np.isin(rows, excluded)
         return rows[kept], similarities[kept]
 
     # The adaptation.

@@ -119,6 +119,7 @@ def test_adding_removing_and_compacting(tmp_path, folder, photos):
     images = new_index(tmp_path / "my.index", folder, store={"segment_images": 4})
     images.add(photos)
     vocabulary = images._store.vocabulary
+    assert images.info()["vocabulary"] == vocabulary.digest
     query = vocabulary.query_words(images.features("004.png").local.descriptors, 1)
 
     def similarities(images: ImageIndex) -> dict[str, float]:
