@@ -192,10 +192,52 @@ class RankingSettings(Settings):
 
     # Candidates that are verified; 0 ranks by similarity alone.
     rerank: int = Field(100, ge=0)
+    # Candidates verified in vain, once a photo is proven beyond doubt, after which verification
+    # ends; those nearest to proven photos come first. 0: it never ends early.
+    patience: int = Field(20, ge=0)
+    # Candidates that are verified, at most, while none is proven.
+    deepen: int = Field(400, ge=0)
+    # Seconds of a query until which further candidates are verified while none is proven, however
+    # many they are, in all orientations. None: "deepen" is the limit, in the first orientation.
+    seconds: float | None = Field(None, gt=0)
     # "evidence" ranks by the probability that query and photo show the same thing. "inliers" puts
     # more inliers first and then more similarity, as published; those scores do not compare across
     # queries.
     order: Literal["evidence", "inliers"] = "evidence"
+
+
+class NeighboursSettings(Settings):
+    """Ordering of the candidates that verification proves nothing of, by their neighbours among
+    the candidates.
+
+    Proven photos lead whatever the method says, and take part in it as if they were the query. For
+    the other methods, the constants of their papers count: average and α-query expansion (by 10
+    photos), SuperGlobal's re-ranking, k-reciprocal encoding and diffusion.
+    """
+
+    # "augmentation": candidates are augmented by their neighbours, then the query is expanded by
+    # the nearest of them. "none": the order of similarity stays.
+    method: Literal[
+        "none",
+        "augmentation",
+        "average-expansion",
+        "alpha-expansion",
+        "superglobal",
+        "k-reciprocal",
+        "diffusion",
+    ] = "augmentation"
+    # The most similar candidates, which are each other's neighbours; time grows with the square.
+    candidates: int = Field(400, ge=1, le=4000)
+    # "augmentation": photos that each candidate is a sum of, itself included. This number and the
+    # next two count for 400 candidates or more; of fewer candidates a twentieth counts, at most.
+    augment: int = Field(20, ge=1)
+    # "augmentation": candidates that join the query, at most.
+    expand: int = Field(20, ge=0)
+    # "augmentation": power of the similarity that a photo weighs in either sum.
+    alpha: float = Field(3.0, ge=0)
+    # "augmentation": nearest photos of a candidate among which the query must be for the candidate
+    # to join it. Where few photos show the query's thing, or none, hardly any does.
+    reciprocal: int = Field(10, ge=1)
 
 
 class IndexSettings(Settings):
@@ -212,6 +254,7 @@ class IndexSettings(Settings):
     matching: MatchingSettings = MatchingSettings()
     verification: VerificationSettings = VerificationSettings()
     reverification: ReverificationSettings = ReverificationSettings()
+    neighbours: NeighboursSettings = NeighboursSettings()
     ranking: RankingSettings = RankingSettings()
 
     def of_model(self, model: ModelSettings | None) -> IndexSettings:

@@ -164,6 +164,10 @@ class _Trial:
 
     def __init__(self, store: Store, rows: Rows, depth: int, recall: float) -> None:
         self._store, self._rows, self._depth, self._recall = store, rows, depth, recall
+        # A query asks for as many as it verifies or compares with each other, be it for fewer.
+        neighbours = store.settings.neighbours
+        compared = 0 if neighbours.method == "none" else neighbours.candidates
+        self._count = max(depth, compared) + 1
         self._queries = store.global_descriptors(rows)
         self._thresholds = self._worst_of_truth()
 
@@ -210,7 +214,7 @@ class _Trial:
         seconds, recalls = [], []
         for row, query, threshold in zip(self._rows, self._queries, self._thresholds, strict=True):
             started = time.perf_counter()
-            rows, similarities = self._store.nearest(query, self._depth + 1)
+            rows, similarities = self._store.nearest(query, self._count)
             seconds.append(time.perf_counter() - started)
             right = (rows != row) & (similarities >= threshold - _TOLERANCE)
             recalls.append(min(int(right.sum()), self._depth) / self._depth)

@@ -57,8 +57,10 @@ def wrongly_verified(run: Run) -> float | None:
         truth = run.benchmark.truth[query]
         if isinstance(truth, RecognitionTruth):
             return None
-        is_retrieval = isinstance(truth, RetrievalTruth)
-        relevant = truth.relevant if is_retrieval else revisited_split(truth, name)[0]
+        if isinstance(truth, RetrievalTruth):
+            relevant = truth.relevant
+        else:
+            relevant = revisited_split(truth, name)[0]
         wrong.append(
             len(ranking.ids) > 0 and bool(ranking.verified[0]) and ranking.ids[0] not in relevant
         )

@@ -62,6 +62,14 @@ def query(
         ),
     ] = Orientations.auto,
     model: NamedModel = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--time",
+            metavar="SECONDS",
+            help="While nothing is verified, go on to further candidates until then, per query.",
+        ),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
     draw: Annotated[
@@ -85,6 +93,7 @@ def query(
         if box or draw or html:
             raise UsageError("--box, --draw and --html need photos; leave --features out")
         with open_index(index, config, model) as images:
+            _limit_time(images, seconds)
             _query_features(images, photos, index, k, rerank, as_json)
         return
     region = _parse_box(box)
@@ -92,6 +101,7 @@ def query(
     results: list[tuple[Path, QueryResult]] = []
     failed: list[Failure] = []
     with open_index(index, config, model) as images:
+        _limit_time(images, seconds)
         for photo in photos:
             if answer_is_lost() and draw is None and html is None:
                 break
@@ -111,6 +121,11 @@ def query(
     report_failures(failed)
     if failed:
         raise typer.Exit(PARTLY if results else FAILED)
+
+
+def _limit_time(images: ImageIndex, seconds: float | None) -> None:
+    if seconds is not None:
+        images.configure({"ranking": {"seconds": seconds}}, "--time")
 
 
 def _query_features(

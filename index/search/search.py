@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
@@ -23,7 +25,9 @@ from index.search.candidates import (
     any_verified,
     sort_by_score,
 )
+from index.search.depth import further_depths, verify_until_settled
 from index.search.local_shortlist import quantize_query, shortlist_for_verification
+from index.search.neighbours import leads, refine_order
 from index.search.orientation import (
     Orientations,
     further_rotations,
@@ -170,15 +174,65 @@ class Search:
         rerank = self._settings.ranking.rerank if rerank is None else rerank
         rerank = _whole_number("rerank", rerank, 0)
         orientations = parse_orientations(orientations)
-        by_rotation = {0: self._candidates(0, k, rerank, without)}
+        started = time.perf_counter()
+        seconds = self._settings.ranking.seconds
+        candidates = partial(self._candidates, k=k, without=without)
+        by_rotation = {0: candidates(0, rerank)}
+        if rerank > 0 and seconds is None:
+            self._deepen(by_rotation, candidates, rerank)
         if rerank > 0 and self._photo is not None:
             for rotations in further_rotations(by_rotation[0], orientations):
-                by_rotation[rotations] = self._candidates(rotations, k, rerank, without)
+                by_rotation[rotations] = candidates(rotations, rerank)
+        if rerank > 0 and seconds is not None:
+            self._deepen(by_rotation, candidates, rerank, started + seconds)
         ranked = merge_rotations(by_rotation)
         if not any_verified(ranked):
             with self._timed("rerank"):
                 ranked = self._reranker.reverify(ranked, chain(*by_rotation.values()))
-        return ranked
+        return self._refine(ranked, k) if self._refines(rerank) else ranked
+
+    def _deepen(
+        self,
+        by_rotation: dict[int, list[Candidate]],
+        candidates: Callable[[int, int], list[Candidate]],
+        rerank: int,
+        until: float = math.inf,
+    ) -> None:
+        """Verify further candidates, in the orientations searched so far, while none is proven.
+
+        Args:
+            by_rotation: candidates by quarter turns; replaced by longer lists.
+            candidates: called with quarter turns and a depth, gives them.
+            rerank: depth that has been reached.
+            until: time, by the clock of ``time.perf_counter``, at which to stop.
+        """
+        for depth in further_depths(rerank, self._settings.ranking):
+            if len(by_rotation[0]) <= depth // 2:
+                return  # There are no more.
+            for rotations in by_rotation:
+                is_proven = any(map(any_verified, by_rotation.values()))
+                if is_proven or time.perf_counter() >= until:
+                    return
+                by_rotation[rotations] = candidates(rotations, depth)
+
+    def _refines(self, rerank: int) -> bool:
+        """Whether neighbours count; not where similarity or inliers alone are to decide, nor for a
+        model without a global head."""
+        settings = self._settings
+        by_evidence = rerank > 0 and settings.ranking.order == "evidence"
+        has_global_head = not self._stores[0].catalog.meta("aggregated")
+        return by_evidence and has_global_head and settings.neighbours.method != "none"
+
+    def _refine(self, ranked: list[Candidate], k: int) -> list[Candidate]:
+        """Order by their neighbours the candidates that geometry does not speak for."""
+        others = [candidate for candidate in ranked if not leads(candidate)]
+        # Nobody sees the order behind k others.
+        if not others or len(ranked) - len(others) >= k:
+            return ranked
+        with self._timed("rerank"):
+            # All of them are of the orientation that leads.
+            query = self._features[others[0].rotations].global_descriptor
+            return refine_order(self._stores, query, ranked, self._settings.neighbours)
 
     def _adapted(self, features: ImageFeatures) -> ImageFeatures:
         """With the global descriptor as the indexes compare it."""
@@ -186,7 +240,7 @@ class Search:
         return replace(features, global_descriptor=descriptor)
 
     def _candidates(
-        self, rotations: int, k: int, rerank: int, without: Collection[str]
+        self, rotations: int, rerank: int, k: int, without: Collection[str]
     ) -> list[Candidate]:
         """The candidates of one orientation, the ``rerank`` most similar verified, best first."""
         if rotations not in self._features and self._photo is not None:
@@ -194,18 +248,22 @@ class Search:
                 self._features[rotations] = self._adapted(self._photo.extract(rotations))
         features = self._features[rotations]
         with self._timed("search"):
-            count = max(k, rerank)
+            neighbours = self._settings.neighbours.candidates if self._refines(rerank) else 0
             similarities = shortlist_for_verification(
                 self._stores,
                 features.global_descriptor,
                 self._words_of(rotations),
-                count,
+                max(k, rerank, neighbours),
                 rerank,
                 without,
             )
         with self._timed("rerank"):
-            verified = dict(islice(similarities.items(), rerank))
-            matches = self._reranker.verify(features, rotations, verified)
+            matches = verify_until_settled(
+                partial(self._reranker.verify, features, rotations),
+                self._stores,
+                dict(islice(similarities.items(), rerank)),
+                self._settings.ranking.patience,
+            )
             return sort_by_score(
                 Candidate.scored(
                     image,

@@ -1,0 +1,92 @@
+"""Neighbours: candidates that geometry does not speak for are ordered by what is near to them.
+
+A photo of the same thing from the other side, or at night, may be unlike the query and yet near to
+photos that are like it. A refinement (:mod:`index.search.refinement`) finds that out from the
+similarities of the candidates to each other, and from what verification says of some of them.
+Photos that geometry speaks for lead, in the order of their scores. Of the others refinement changes
+the order alone: the one that it puts r-th takes the r-th highest of their scores. So scores still
+compare with those of other queries, whatever unit a method works in, and none rises to that of a
+photo that leads.
+
+Refinement works on the candidates of all indexes that are searched together, so that one index and
+its photos spread over several give the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from delg.types import FloatArray
+from index.search.candidates import Candidate, ImageKey, sort_by_score
+from index.search.refinement import Neighbourhood, get_refinement
+from index.settings import NeighboursSettings
+from index.storage.store import Store
+from index.verification.matching import one_blas_thread
+
+# Without evidence hardly one candidate in a thousand is right.
+_MIN_PROBABILITY = 0.1
+
+
+def refine_order(
+    stores: Sequence[Store],
+    query: FloatArray,
+    candidates: Sequence[Candidate],
+    settings: NeighboursSettings,
+) -> list[Candidate]:
+    """The candidates in their refined order.
+
+    Args:
+        stores: of their images.
+        query: float32 (D,), the query's global descriptor, unit length.
+        candidates: in any order.
+        settings: the method, and how many of the most similar candidates it looks at.
+
+    Returns:
+        All candidates, best first, with scores as above. Those that refinement does not look at
+        follow as they were.
+    """
+    leaders = [candidate for candidate in candidates if leads(candidate)]
+    others = [candidate for candidate in candidates if not leads(candidate)]
+    top = _most_similar(others, settings.candidates)
+    refinement = get_refinement(settings, len(top))
+    if refinement is None or len(top) < 2 or not len(query):
+        return sort_by_score(candidates)
+    looked_at = [*top, *sorted(leaders, key=lambda candidate: candidate.image)]
+    descriptors = read_descriptors(stores, [candidate.image for candidate in looked_at])
+    proof = np.array([c.probability if leads(c) else 0 for c in looked_at], np.float32)
+    # A second thread gains little, and costs much where anything else runs.
+    with one_blas_thread():
+        nearness = refinement.refine(Neighbourhood(query, descriptors, proof))[: len(top)]
+    # Of equals the more similar one comes first.
+    order = [top[place] for place in np.argsort(-nearness, kind="stable")]
+    seen = {candidate.image for candidate in top}
+    rest = sort_by_score(candidate for candidate in others if candidate.image not in seen)
+    scores = sorted((candidate.score for candidate in others), reverse=True)
+    refined = [
+        replace(candidate, score=score)
+        for candidate, score in zip([*order, *rest], scores, strict=True)
+    ]
+    return [*sort_by_score(leaders), *refined]
+
+
+def leads(candidate: Candidate) -> bool:
+    """Whether geometry speaks for it, be it short of proof."""
+    return candidate.inliers > 0 and candidate.probability >= _MIN_PROBABILITY
+
+
+def _most_similar(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    ordered = sorted(candidates, key=lambda candidate: (-candidate.similarity, candidate.image))
+    return ordered[:count]
+
+
+def read_descriptors(stores: Sequence[Store], images: Sequence[ImageKey]) -> FloatArray:
+    """Stored global descriptors, float32 (len(images), D)."""
+    descriptors = np.empty((len(images), stores[0].search_dim), np.float32)
+    numbers, rows = np.array(images, np.int64).reshape(-1, 2).T
+    for number in np.unique(numbers):
+        inside = np.flatnonzero(numbers == number)
+        descriptors[inside] = stores[number].global_descriptors(rows[inside])
+    return descriptors
