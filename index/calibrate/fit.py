@@ -18,12 +18,12 @@ _KNOTS = 6
 # Keeps the steps of a curve small where few pairs tell.
 _RIDGE = 0.1
 _BINS = 10
-# Log-odds by similarity alone stay below this: a likeness is no proof.
-_MAX_ALONE = -0.5
+# Log-odds by likeness stay below this: it is no proof.
+_MAX_LIKENESS = -0.5
 _SMALLEST_STEP = 1e-3
-# With evidence, likeness adds at most this from knot to knot: models know the labels they were
-# trained on by sight, and rank other things by likeness less well.
-_MAX_LIKENESS_STEP = 0.4
+# Beside evidence, similarity adds at most this from knot to knot: a model knows the labels that it
+# was trained on by sight, and would rely on that with other things.
+_MAX_SIMILARITY_STEP = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +67,31 @@ def fit_calibration(pairs: LabelledPairs, min_inliers: int) -> Calibration:
         pairs: true and false ones, with evidence and without.
         min_inliers: from which evidence was gathered.
     """
-    proven = ~np.isnan(pairs.evidence[:, 0])
-    alone, rest = pairs.where(~proven), pairs.where(proven)
+    has_evidence = ~np.isnan(pairs.evidence[:, 0])
+    rest = pairs.where(has_evidence)
     names = Evidence._fields
     columns = [rest.similarities, *rest.evidence.T]
     signs = [1.0, *(-1.0 if name in _AGAINST else 1.0 for name in names)]
-    limits = [_MAX_LIKENESS_STEP, *(np.inf for _ in names)]
+    limits = [_MAX_SIMILARITY_STEP, *(np.inf for _ in names)]
     bias, curves = _fit_curves(columns, signs, limits, rest.same, rest.weights)
     return Calibration(
         min_inliers=min_inliers,
-        similarity_alone=_fit_alone(alone),
+        likeness=_fit_likeness(pairs.where(~has_evidence)),
         bias=bias,
         similarity=curves[0],
         evidence=dict(zip(names, curves[1:], strict=True)),
     )
 
 
-def _fit_alone(pairs: LabelledPairs) -> Curve:
-    """Strictly rising, so that the order by similarity stays, and negative."""
+def _fit_likeness(pairs: LabelledPairs) -> Curve:
+    """On pairs without evidence; strictly rising, so that the order stays, and negative."""
     bias, (curve,) = _fit_curves([pairs.similarities], [1.0], [np.inf], pairs.same, pairs.weights)
-    rising = np.maximum.accumulate(np.asarray(curve.log_odds) + bias)
-    ends = np.array([-1.0, *curve.knots, 1.0])
-    values = np.array([rising[0] - 1, *rising, rising[-1] + 1])
-    values = values + _SMALLEST_STEP * np.arange(len(values))
-    values -= max(values.max() - _MAX_ALONE, 0)
-    return Curve(knots=tuple(ends), log_odds=tuple(values))
+    knots = np.array([-1.0, *curve.knots, 1.0])
+    inner = np.asarray(curve.log_odds) + bias
+    log_odds = np.array([inner[0] - 1, *inner, inner[-1] + 1])
+    log_odds += _SMALLEST_STEP * np.arange(len(log_odds))
+    log_odds -= max(log_odds.max() - _MAX_LIKENESS, 0)
+    return Curve(knots=tuple(knots.tolist()), log_odds=tuple(log_odds.round(4).tolist()))
 
 
 def _fit_curves(

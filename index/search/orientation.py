@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import UsageError
-from index.search.candidates import Candidate, any_verified, sort_by_score
+from index.search.candidates import Candidate, sort_by_score
 
 # "1": the query as it is. "4": also rotated by 90°, 180° and 270°. "auto": rotated when nothing is
 # likely as it is, or when the best match says that it lies on its side.
@@ -68,26 +68,25 @@ def quarter_rotations(transform: NDArray[np.float64]) -> int:
 def merge_rotations(candidates: Mapping[int, Sequence[Candidate]]) -> list[Candidate]:
     """Merge the candidates of several rotations, best first each, by quarter turns.
 
-    The rotation with the best candidate leads. Verified candidates of the others join it, each
-    photo with its best score; what no rotation verifies keeps the order of the leading one.
+    The rotation with the best candidate leads. Likely candidates of the others join it, each photo
+    with its best score; what no rotation makes likely keeps the order of the leading one.
     """
     leader = _leading_rotation(candidates)
     merged = {candidate.image: candidate for candidate in candidates[leader]}
     for of_rotation in candidates.values():
         for candidate in of_rotation:
             known = merged.get(candidate.image)
-            if candidate.verified and (known is None or candidate.score > known.score):
+            if _is_likely(candidate) and (known is None or candidate.score > known.score):
                 merged[candidate.image] = candidate
     return sort_by_score(merged.values())
 
 
 def _leading_rotation(candidates: Mapping[int, Sequence[Candidate]]) -> int:
     best = max(candidates, key=lambda rotations: (_best_score(candidates[rotations]), -rotations))
-    # The query counts as upright, unless a rotation is verified by clearly more inliers.
+    # The query counts as upright, unless a rotation has a likely photo with clearly more inliers.
     inliers, upright = _most_inliers(candidates[best]), _most_inliers(candidates[0])
-    if any_verified(candidates[best]) and inliers >= _MIN_INLIER_RATIO * upright:
-        return best
-    return 0
+    is_likely = any(_is_likely(candidate) for candidate in candidates[best])
+    return best if is_likely and inliers >= _MIN_INLIER_RATIO * upright else 0
 
 
 def _best_score(candidates: Sequence[Candidate]) -> float:

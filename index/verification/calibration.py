@@ -1,8 +1,11 @@
 """Calibration: from evidence to the probability that two photos show the same thing.
 
-The log-odds are a sum of monotonic curves, one for each number of the evidence and one for the
-similarity of the global descriptors (a generalised additive model, Hastie and Tibshirani, 1986).
-The curves come with the model, fitted on its training photos by :mod:`index.calibrate`.
+The log-odds of a pair with evidence are a sum of monotonic curves, one for each number of the
+evidence and one for the similarity of the global descriptors (a generalised additive model, Hastie
+and Tibshirani, 1986). Where likeness alone, the similarity raised by the inliers, gives more, that
+counts: it never reaches one half, so that it proves nothing, but views of a landmark that have
+little in common keep their order. The curves come with the model, fitted on its training photos by
+:mod:`index.calibrate`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 
 from delg.errors import ModelError, UsageError
 from delg.limits import MIB
@@ -25,6 +28,8 @@ from index.verification.geometric import GeometricMatch
 
 _MAX_BYTES = MIB
 _MAX_KNOTS = 64
+# Inliers that raise a likeness half of the way to 1.
+_HALF_WAY = 40.0
 
 
 class Curve(Settings):
@@ -70,13 +75,18 @@ class Reliability(Settings):
     count: tuple[int, ...]
 
 
+def likeness(similarity: float, inliers: float) -> float:
+    """The similarity, −1 to 1, raised towards 1 by matches that agree."""
+    return similarity + (1 - similarity) * inliers / (inliers + _HALF_WAY)
+
+
 class Calibration(Settings):
     """What evidence is worth.
 
     Attributes:
         min_inliers: inliers from which there is evidence; fewer agree by chance.
-        similarity_alone: log-odds by similarity where there is no evidence. They are negative:
-            that photos look alike proves nothing.
+        likeness: log-odds by likeness (:func:`likeness`). They rise, and are negative: that photos
+            look alike proves nothing.
         bias: log-odds where there is evidence, before the curves are added.
         similarity: what the similarity adds to evidence.
         evidence: what each number of the evidence adds.
@@ -84,7 +94,7 @@ class Calibration(Settings):
     """
 
     min_inliers: int = Field(ge=4)
-    similarity_alone: Curve
+    likeness: Curve
     bias: FiniteFloat
     similarity: Curve
     evidence: dict[str, Curve]
@@ -98,11 +108,13 @@ class Calibration(Settings):
             raise ValueError(f"there is no evidence called {unknown[0]!r}")
         return value
 
-    @field_validator("similarity_alone")
+    @field_validator("likeness")
     @classmethod
-    def _check_negative(cls, value: Curve, info: ValidationInfo) -> Curve:
-        if max(value.log_odds) >= 0:
-            raise ValueError(f"{info.field_name}: log-odds must be negative")
+    def _check_likeness(cls, value: Curve) -> Curve:
+        if any(left >= right for left, right in pairwise((*value.log_odds, 0.0))):
+            raise ValueError("the log-odds must rise, and be negative")
+        if value.knots[0] > -1 or value.knots[-1] < 1:
+            raise ValueError("the knots must reach from -1 to 1")
         return value
 
     @cached_property
@@ -117,10 +129,12 @@ class Calibration(Settings):
             evidence: None: no transform, or too few inliers.
         """
         similarity = max(similarity, -1.0) if similarity == similarity else -1.0
+        inliers = 0.0 if evidence is None else evidence.inliers
+        by_likeness = self.likeness.at(likeness(similarity, inliers))
         if evidence is None:
-            return self.similarity_alone.at(similarity)
+            return by_likeness
         curves = (curve.at(evidence[number]) for number, curve in self._curves)
-        return self.bias + self.similarity.at(similarity) + math.fsum(curves)
+        return max(by_likeness, self.bias + self.similarity.at(similarity) + math.fsum(curves))
 
     def verify(
         self, similarity: float, match: GeometricMatch | None, min_probability: float
@@ -146,13 +160,13 @@ class Calibration(Settings):
 # landmarks and of covers with features of several models.
 DEFAULT_CALIBRATION = Calibration(
     min_inliers=6,
-    similarity_alone=Curve(knots=(-1.0, 0.0, 1.0), log_odds=(-9.0, -6.0, -1.0)),
+    likeness=Curve(knots=(-1.0, 0.0, 1.0), log_odds=(-9.0, -6.0, -0.5)),
     bias=0.0,
     similarity=Curve(knots=(0.0,), log_odds=(0.0,)),
     evidence={
         "inliers": Curve(
             knots=(6.0, 12.0, 20.0, 40.0, 80.0, 200.0, 1000.0),
-            log_odds=(-4.0, -2.0, 0.05, 2.5, 4.5, 7.0, 10.0),
+            log_odds=(-4.0, -2.0, 0.42, 3.0, 5.0, 7.5, 10.0),
         )
     },
 )

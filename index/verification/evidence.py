@@ -21,6 +21,9 @@ from index.verification.correspondences import Correspondences
 GRID = 8
 # Share of a region's side that counts as its border, at either end.
 _BORDER = 0.2
+# n log n of the counts that occur.
+_TABLE = 4096
+_N_LOG_N = np.arange(_TABLE) * np.log(np.maximum(np.arange(_TABLE), 1))
 # Added to a rate that divides another, which may be 0.
 _SMALL_RATE = 0.05
 # Share of the inliers left out at either end of an axis: few may lie far from the others.
@@ -100,7 +103,8 @@ def _gather(
     top, bottom = ys[tail], ys[len(ys) - 1 - tail]
     core = _rate_inside(x, y, agrees, left, top, right, bottom, 0.0)
     inner = _rate_inside(x, y, agrees, left, top, right, bottom, _BORDER)
-    seen, hits = np.zeros((GRID + 1, GRID + 1)), np.zeros((GRID + 1, GRID + 1))
+    seen = np.zeros((GRID + 1, GRID + 1), np.int64)
+    hits = np.zeros((GRID + 1, GRID + 1), np.int64)
     scale_x, scale_y = GRID / max(right - left, 1e-6), GRID / max(bottom - top, 1e-6)
     for feature in range(count):
         if left <= x[feature] <= right and top <= y[feature] <= bottom:
@@ -186,12 +190,9 @@ def _deepest_hole(seen: np.ndarray, hits: np.ndarray) -> float:
 
 
 @compiled
-def _log_likelihood(hits: float, seen: float) -> float:
+def _log_likelihood(hits: int, seen: int) -> float:
     """Of so many hits among so many features, at their own rate."""
-    misses = seen - hits
-    result = 0.0
-    if hits > 0:
-        result += hits * np.log(hits / seen)
-    if misses > 0:
-        result += misses * np.log(misses / seen)
-    return result
+    if seen >= _TABLE:
+        rate = min(max(hits / seen, 1e-12), 1 - 1e-12)
+        return float(seen * (rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
+    return float(_N_LOG_N[hits] + _N_LOG_N[seen - hits] - _N_LOG_N[seen])
