@@ -210,6 +210,72 @@ class ExportSettings(Settings):
         return self
 
 
+class TowerSettings(Settings):
+    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929) as a second global descriptor.
+
+    It sees the photo, or the query's box, squeezed into a square. Its class token and the mean of
+    its patch tokens, adapted by within-class whitening, are joined with the other global descriptor
+    one to one; see :mod:`delg.extraction.two_towers`.
+    """
+
+    # Name of its weights in the cache.
+    weights: str
+    # Address of the published weights.
+    url: str = ""
+    # SHA-256 of that file.
+    sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    # Side of the square that it sees, in pixels, a multiple of ``patch``.
+    side: int = Field(320, ge=16)
+    # How its pixels are scaled.
+    input: InputSettings = InputSettings()
+    # Side of a patch, in pixels.
+    patch: int = Field(16, ge=1)
+    # Patches along a side of the square that it was trained on; positions are interpolated.
+    grid: int = Field(14, ge=1)
+    # Width of the tokens.
+    width: int = Field(768, ge=1)
+    # Number of blocks.
+    depth: int = Field(12, ge=1)
+    # Number of attention heads.
+    heads: int = Field(12, ge=1)
+    # Hidden units of the perceptrons.
+    hidden: int = Field(3072, ge=1)
+    # Between their layers; "gelu_tanh" is the approximation by tanh.
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu"] = "quick_gelu"
+    # Added to the variance by layer norms.
+    epsilon: Positive = 1e-5
+    # Whether there is a class token.
+    class_token: bool = True
+    # Number of register tokens (Darcet et al., arXiv 2309.16588).
+    registers: int = Field(0, ge=0)
+    # A bias at the patches, as all but CLIP have.
+    patch_bias: bool = False
+    # A layer norm before the first block, as CLIP has.
+    pre_norm: bool = True
+    # A layer norm after the last block.
+    final_norm: bool = False
+    # A learnt scale of each branch, as DINOv2 has.
+    layer_scale: bool = False
+    # Width that its tokens are adapted to, and of the joint descriptor.
+    adapted_dim: int = Field(512, ge=1)
+    dim: int = Field(768, ge=1)
+    # int8: weights in 8 bits, and activations by their range in each photo.
+    precision: Literal["float32", "int8"] = "int8"
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the class token, if there is one, and the mean patch token, joined."""
+        return self.width * (2 if self.class_token else 1)
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> TowerSettings:
+        if self.side % self.patch or self.width % self.heads:
+            raise ValueError("side must be a multiple of patch, and width one of heads")
+        if self.adapted_dim > self.pooled_dim:
+            raise ValueError(f"adapted_dim must be at most {self.pooled_dim}")
+        return self
+
+
 class ModelSettings(Settings):
     """Everything that defines a model apart from its weights."""
 
@@ -232,6 +298,13 @@ class ModelSettings(Settings):
     local_only: bool = False
     # With it, the rest describes what the SavedModel gives.
     export: ExportSettings | None = None
+    # A second tower, which has a part in the global descriptor.
+    tower: TowerSettings | None = None
+
+    @property
+    def global_dim(self) -> int:
+        """Width of the global descriptor."""
+        return self.global_head.dim if self.tower is None else self.tower.dim
 
     @property
     def has_global(self) -> bool:
@@ -242,6 +315,15 @@ class ModelSettings(Settings):
     def _check_precision(self) -> ModelSettings:
         if self.export is not None and self.precision != "float32":
             raise ValueError("a SavedModel runs as it was exported; leave precision out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tower(self) -> ModelSettings:
+        if self.tower is not None:
+            if self.export is not None or self.local_only:
+                raise ValueError("tower goes with a network of ours that has a global head")
+            if self.tower.dim > self.global_head.dim + self.tower.adapted_dim:
+                raise ValueError("tower.dim is more than both descriptors have")
         return self
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ def _spec_of(settings: ModelSettings) -> FeatureSpec:
     local = settings.local_head
     local_dim = SIFT_DIM if local.kind == "sift" else local.dim
     return FeatureSpec(
-        settings.name, settings.global_head.dim, local_dim, aggregated=not settings.has_global
+        settings.name, settings.global_dim, local_dim, aggregated=not settings.has_global
     )
 
 

@@ -38,7 +38,7 @@ def learn_codebook(
     photos = spread_photos(sources, PHOTOS_PER_SOURCE)
     samples: list[FloatArray] = []
     failed = 0
-    results = extractor.extract_many(photo.path for photo in photos)
+    results = extractor.first_tower.extract_many(photo.path for photo in photos)
     for number, result in enumerate(results, 1):
         if isinstance(result, Failure):
             failed += 1

@@ -46,7 +46,7 @@ def learn_vocabulary(
     per_photo = max(1, MAX_PER_WORD * words // max(len(photos), 1))
     samples: list[FloatArray] = []
     failed = 0
-    results = extractor.extract_many(photo.path for photo in photos)
+    results = extractor.first_tower.extract_many(photo.path for photo in photos)
     for number, result in enumerate(results, 1):
         if isinstance(result, Failure):
             failed += 1

@@ -114,13 +114,14 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _model() -> dict[str, str]:
+def _model(name: str) -> dict[str, str]:
     try:
-        runtime = load_model(DEFAULT_MODEL).backend.description
-        fingerprint = find_model(DEFAULT_MODEL).fingerprint
-        return {"name": DEFAULT_MODEL, "fingerprint": fingerprint, "runtime": runtime}
+        extractor = load_model(name)
+        export = find_model(name).settings.export
+        runtime = "TensorFlow" if export else extractor.backend.description
+        return {"name": name, "fingerprint": extractor.fingerprint, "runtime": runtime}
     except (DelgError, ImportError) as error:
-        return {"name": DEFAULT_MODEL, "error": str(error)}
+        return {"name": name, "error": str(error)}
 
 
 def _gpus() -> list[str]:
@@ -132,8 +133,11 @@ def _gpus() -> list[str]:
         return []
 
 
-def examine() -> dict[str, Any]:
-    """Versions, hardware, packages, and whether the default model loads.
+def examine(model: str = DEFAULT_MODEL) -> dict[str, Any]:
+    """Versions, hardware, packages, and whether a model loads.
+
+    Args:
+        model: a shipped model's name or a model's folder.
 
     Returns:
         Plain values; a package or a model that does not work has the key ``error``, one of ours
@@ -160,7 +164,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "optional": optional,
         "damaged_caches": caches,
-        "model": _model(),
+        "model": _model(model),
     }
 
 
@@ -176,7 +180,7 @@ def problems(report: dict[str, Any]) -> list[str]:
         f"{path}: damaged; delete it, or let the next query compile its loops anew"
         for path in report["damaged_caches"]
     ]
-    model = report["model"]
-    if "error" in model:
-        errors.append(f"model {model['name']}: {model['error']}")
+    tried = report["model"]
+    if "error" in tried:
+        errors.append(f"model {tried['name']}: {tried['error']}")
     return errors

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 
 from delg.cli import model, train
 from delg.cli.console import log_to_stderr, print_json, print_result, table
-from delg.cli.options import FAILED, PARTLY, WRONG_USE, AsJson
+from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, WRONG_USE, AsJson
 from delg.cli.streams import tolerant_streams
 from delg.errors import DelgError, UsageError
 
@@ -91,11 +91,16 @@ app.add_typer(train.data_app, name="data")
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """Show versions, hardware, and where each package was imported from."""
+def doctor(
+    model: Annotated[
+        str, typer.Option(help="The model to try: a name or a folder.")
+    ] = DEFAULT_MODEL,
+    as_json: AsJson = False,
+) -> None:
+    """Show versions, hardware, where each package was imported from, and whether a model loads."""
     from delg.cli.doctor import examine, problems
 
-    report = examine()
+    report = examine(model)
     if as_json:
         print_json(report)
     else:
@@ -109,9 +114,9 @@ def doctor(as_json: AsJson = False) -> None:
                 for name, package in packages.items()
             ],
         )
-        model = report["model"]
-        print_result(f"model {model['name']}: {model.get('fingerprint', 'broken')}")
-        print_result(f"inference backend: {model.get('runtime', '-')}")
+        tried = report["model"]
+        print_result(f"model {tried['name']}: {tried.get('fingerprint', 'broken')}")
+        print_result(f"inference backend: {tried.get('runtime', '-')}")
     for problem in problems(report):
         log.info("problem: %s", problem)
     if problems(report):

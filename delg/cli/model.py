@@ -42,8 +42,9 @@ def model_list(as_json: AsJson = False) -> None:
 def _state(model: ModelFiles) -> str:
     if model.has_weights:
         return "ready"
-    export = model.settings.export
-    return "to be pulled" if export is not None and export.archive else "needs weights"
+    export, tower = model.settings.export, model.settings.tower
+    is_published = tower is not None or (export is not None and export.archive)
+    return "to be pulled" if is_published else "needs weights"
 
 
 @app.command("pull")
@@ -51,10 +52,14 @@ def model_pull(
     model: Annotated[str, typer.Argument(help="Name of a published model.")],
     from_file: Annotated[
         Path | None,
-        typer.Option("--from", help="Its .tar.gz archive, for machines without a network."),
+        typer.Option(
+            "--from",
+            help="Its .tar.gz archive, for machines without a network; for a second tower, its "
+            "weights as .pt, .safetensors or .onnx.",
+        ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Download the archive from this address instead.")
+        str | None, typer.Option(help="Download the file from this address instead.")
     ] = None,
 ) -> None:
     """Download a published model; after an interruption, the same command continues."""
@@ -115,6 +120,41 @@ def model_quantize(
     print_result(f"{files.settings.name} in int8 in {out}; measure it before you rely on it")
 
 
+@app.command("fit-towers")
+def model_fit_towers(
+    model: Annotated[str, typer.Argument(help="A model with two towers: a name or a folder.")],
+    photos: Annotated[
+        list[Path],
+        typer.Option(help="Folders of labelled photos, one folder per label; repeatable."),
+    ],
+    per_label: Annotated[
+        int, typer.Option("--per-label", min=2, help="Photos of each label, at most.")
+    ] = 24,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what the second tower gives in this .npz file, and take it from there."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: beside the model's settings).")
+    ] = None,
+) -> None:
+    """Learn anew what joins the global descriptors of two towers, as after training the first."""
+    from delg.zoo.fit_towers import fit_towers
+    from delg.zoo.registry import find_model
+
+    files = find_model(model)
+    with progress("photos") as report:
+        fitted = fit_towers(files, photos, per_label, features, report)
+    path = out or files.projection
+    fitted.projection.save(path)
+    print_result(
+        f"{path}: learnt from {fitted.photos:,} photos of {fitted.labels:,} labels for "
+        f"{files.settings.name}"
+    )
+
+
 @app.command("info")
 def model_info(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")] = DEFAULT_MODEL,
@@ -126,8 +166,8 @@ def model_info(
 
     files = find_model(model)
     info: dict[str, Any] = {"settings": json.loads(files.settings.model_dump_json())}
-    is_export = files.settings.export is not None
-    card = read_card(files.weights if is_export else files.weights.parent)
+    folder = files.projection.parent if files.settings.tower else files.weights.parent
+    card = read_card(files.weights if files.settings.export else folder)
     if card is not None:
         # YAML reads dates as such; JSON has none.
         info["card"] = json.loads(json.dumps(card, default=str))

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from delg.settings import ImageSettings, ModelSettings
 from delg.types import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
 
 if TYPE_CHECKING:
+    from delg.extraction.two_towers import SecondTower
     from delg.inference.backend import Backend, LevelOutput
 
 T = TypeVar("T")
@@ -78,11 +80,12 @@ class Extractor:
         settings: ModelSettings,
         fingerprint: str,
         images: ImageSettings | None = None,
+        tower: SecondTower | None = None,
     ) -> None:
-        self._backend = backend
+        self._backend, self._tower = backend, tower
         self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
         self.images = images or ImageSettings()
-        self.global_dim = settings.global_head.dim
+        self.global_dim = settings.global_dim
         self._sift = settings.local_head.kind == "sift"
         self._sift_side = settings.local_head.sift_longest_side
         self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
@@ -93,6 +96,14 @@ class Extractor:
         if self._backend is None:
             raise ModelError(f"{self.name} is a SavedModel, which runs the pyramid itself")
         return self._backend
+
+    @cached_property
+    def first_tower(self) -> Extractor:
+        """The same without its second tower: enough where only local features are wanted."""
+        if self._tower is None:
+            return self
+        settings = self.settings.model_copy(update={"tower": None})
+        return Extractor(self._backend, settings, self.fingerprint, self.images)
 
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         """Features of one photo.
@@ -190,7 +201,10 @@ class Extractor:
         if not has_global:
             return aggregate_or_refuse(local.descriptors), local
         descriptors = [output.global_descriptor for output in outputs]
-        return np.sum([d for d in descriptors if d is not None], axis=0), local
+        total = np.sum([d for d in descriptors if d is not None], axis=0)
+        if self._tower is not None:
+            total = self._tower.join(total, photo.crop, all_cores)
+        return total, local
 
     def _finish(self, photo: Prepared, all_cores: bool = True) -> ImageFeatures:
         total, local = self._features(photo, all_cores)

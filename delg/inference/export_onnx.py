@@ -42,7 +42,7 @@ from delg.inference.onnx_runtime import (
 )
 from delg.network.delg_model import Delg
 
-_OPSET = 17
+OPSET = 17
 # Scores are compared relative to the largest.
 TOLERANCE = 1e-4
 # Not square, so that a swap of axes shows; odd multiples of 32, where padding is easily mistaken.
@@ -99,7 +99,7 @@ def convert(
     with silence(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network, _ = tf2onnx.convert.from_function(
-            graph, [spec], opset=_OPSET, inputs_as_nchw=[spec.name] if channels_first else None
+            graph, [spec], opset=OPSET, inputs_as_nchw=[spec.name] if channels_first else None
         )
     return network
 

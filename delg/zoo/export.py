@@ -70,7 +70,7 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
     if exists(out):
         raise UsageError(f"{out}: exists; choose another place")
     settings = files.settings
-    if settings.export is not None or settings.local_head.kind != "delg":
+    if settings.export is not None or settings.local_head.kind != "delg" or settings.tower:
         what = "a SavedModel already" if settings.export else "not one network alone"
         raise ModelError(f"{settings.name} is {what} and cannot be exported")
     if kind == "savedmodel" and not settings.has_global:

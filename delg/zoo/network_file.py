@@ -85,6 +85,8 @@ def quantize_model(files: ModelFiles, sources: list[Path], out: Path) -> None:
     if not photos:
         raise UsageError("there are no photos to calibrate on")
     settings = files.settings.model_copy(update={"precision": "int8"})
+    if settings.tower is not None:
+        raise ModelError(f"{settings.name} is two networks; quantise them one by one")
     model = Delg(settings)
     load_weights(model, read_weights(files.weights), str(files.weights))
     try:

@@ -1,8 +1,9 @@
-"""Get the published exports: downloaded or given as a file, checked, unpacked.
+"""Get published models: downloaded or given as a file, checked, unpacked or converted.
 
     $DELG_HOME/downloads/<archive>.tar.gz   while it is downloaded
     $DELG_HOME/models/<archive>/            unpacked
     $DELG_HOME/checksums.json               SHA-256 of every archive that was ever pulled
+    $DELG_HOME/towers/                      second towers, see :mod:`delg.zoo.tower_file`
 
 No checksums are published for the exports. The one of the first pull is recorded, and an archive of
 that name with another one is refused from then on.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +22,13 @@ import filelock
 
 from delg.errors import DelgError, UsageError
 from delg.files import file_sha256, write_text
-from delg.paths import exists, is_file
+from delg.paths import exists, is_file, is_folder
 from delg.plain_values import parse_json, read_text
+from delg.settings import TowerSettings
 from delg.zoo.cache import home
 from delg.zoo.download import Progress, download
 from delg.zoo.registry import ModelFiles, find_model, shipped_models
+from delg.zoo.tower_file import has_tower, install_tower, tower_path
 from delg.zoo.unpack import BadArchiveError, remove_leftovers, unpack
 
 ADDRESS = "https://storage.googleapis.com/delf/{archive}.tar.gz"
@@ -48,8 +52,12 @@ class Pulled:
 
 def pullable() -> list[str]:
     """Names of the models that can be pulled."""
-    exports = {name: find_model(name).settings.export for name in shipped_models()}
-    return [name for name, export in exports.items() if export and export.archive]
+    models = {name: find_model(name).settings for name in shipped_models()}
+    return [
+        name
+        for name, settings in models.items()
+        if settings.tower or (settings.export and settings.export.archive)
+    ]
 
 
 def pull(
@@ -58,12 +66,13 @@ def pull(
     url: str | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
-    """Install a published export where :func:`delg.load_model` finds it.
+    """Install a published model where :func:`delg.load_model` finds it.
 
     Args:
-        name: one of :func:`pullable`.
-        from_file: the archive, for machines without a network.
-        url: of the archive, if it is not the published one.
+        name: one of :func:`pullable`, or the folder of a model whose settings name a second tower.
+        from_file: the archive, for machines without a network; for a second tower, any file of its
+            weights that :func:`delg.zoo.tower_weights.read_tower_weights` reads.
+        url: of the file, if it is not the published address.
         progress: called during the download.
 
     Raises:
@@ -71,9 +80,12 @@ def pull(
         DelgError: it cannot be downloaded, is broken, differs from an earlier pull, or the disk is
             full.
     """
-    if name not in pullable():
+    files = find_model(name) if name in pullable() or is_folder(Path(name)) else None
+    tower = files.settings.tower if files else None
+    if files is None or (tower is None and name not in pullable()):
         raise UsageError(f"{name!r} cannot be pulled; there are {', '.join(pullable())}")
-    files = find_model(name)
+    if tower is not None:
+        return _locked(name, tower.weights, lambda: _pull_tower(tower, from_file, url, progress))
     export = files.settings.export
     assert export is not None
     if files.has_weights:
@@ -82,10 +94,16 @@ def pull(
             remove_leftovers(files.weights)
             _download_path(export.archive).unlink(missing_ok=True)
         return Pulled(files.weights, "", False)
+    return _locked(
+        name, export.archive, lambda: _pull(files, export.archive, from_file, url, progress)
+    )
+
+
+def _locked(name: str, archive: str, work: Callable[[], Pulled]) -> Pulled:
     try:
         home().mkdir(parents=True, exist_ok=True)
-        with _lock(export.archive):
-            return _pull(files, export.archive, from_file, url, progress)
+        with _lock(archive):
+            return work()
     except filelock.Timeout:
         raise DelgError(f"{name} is being pulled by another process; wait for it") from None
     except OSError as error:
@@ -131,6 +149,35 @@ def _pull(
         place.unlink()
     _record(archive, digest)
     return Pulled(files.weights, digest, first)
+
+
+def _pull_tower(
+    spec: TowerSettings, from_file: Path | None, url: str | None, progress: Progress | None
+) -> Pulled:
+    path = tower_path(spec)
+    place = from_file or home() / "downloads" / f"{spec.weights}.pt"
+    if has_tower(spec):
+        if from_file is None:
+            place.unlink(missing_ok=True)
+        return Pulled(path, "", False)
+    address = url or spec.url
+    if from_file is None and not exists(place):
+        if not address:
+            raise UsageError("nobody publishes these weights at an address; give --from FILE")
+        download(address, place, progress)
+    if not is_file(place):
+        raise UsageError(f"{place}: no such file")
+    digest = file_sha256(place)
+    if from_file is None and digest != spec.sha256:
+        # Kept, a broken download would fail the next pull as well.
+        place.unlink()
+        raise BadArchiveError(
+            f"{address}: its SHA-256 is {digest}, the published one {spec.sha256 or 'unknown'}"
+        )
+    install_tower(spec, place)
+    if from_file is None:
+        place.unlink()
+    return Pulled(path, digest, False)
 
 
 def _checksums() -> dict[str, str]:

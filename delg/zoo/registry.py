@@ -21,11 +21,13 @@ from delg.settings import (
     read_settings,
 )
 from delg.zoo.cache import export_files, files_digest, home, is_saved_model, pulled
+from delg.zoo.tower_file import has_tower, load_tower, recorded_digest, tower_files
 
 if TYPE_CHECKING:
     import numpy as np
 
     from delg.extraction.extractor import Extractor
+    from delg.extraction.two_towers import SecondTower
 
 DEFAULT_MODEL = "delg-lite"
 SETTINGS_FILE = "settings.yaml"
@@ -41,7 +43,11 @@ VOCABULARY_FILE = "vocabulary.h5"
 CALIBRATION_FILE = "calibration.json"
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
-_SHARED_WEIGHTS = {"sift": DEFAULT_MODEL}
+_SHARED_WEIGHTS = {"sift": DEFAULT_MODEL, "delg-lite-clip": DEFAULT_MODEL}
+# Its local features are those of the lite model, and so is what indexes need of them.
+_SHARED_FEATURES = {"delg-lite-clip": DEFAULT_MODEL}
+# Beside the settings of a model with a second tower: what joins both global descriptors.
+PROJECTION_FILE = "projection.h5"
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,14 @@ class ModelFiles:
             models that ship without weights.
         codebook: path of the codebook of its local descriptors, which need not exist; see
             :mod:`index.storage.codebook`.
+        projection: path of what joins the global descriptors of two towers, which need not exist;
+            see :mod:`delg.extraction.two_towers`.
     """
 
     settings: ModelSettings
     weights: Path
     codebook: Path
+    projection: Path
 
     @property
     def vocabulary(self) -> Path:
@@ -82,7 +91,9 @@ class ModelFiles:
     def calibration(self) -> Path:
         """The file of what evidence is worth, which need not exist; see
         :mod:`index.verification.calibration`."""
-        return self.codebook.with_name(CALIBRATION_FILE)
+        # It is of the global descriptor too.
+        beside = self.codebook if self.settings.tower is None else self.projection
+        return beside.with_name(CALIBRATION_FILE)
 
     @property
     def has_weights(self) -> bool:
@@ -99,7 +110,9 @@ class ModelFiles:
         if export is not None:
             return export_files(self.weights, export)
         quantized = self.settings.precision != "float32"
-        return [self.weights, self.network] if quantized else [self.weights]
+        files = [self.weights, self.network] if quantized else [self.weights]
+        tower = self.settings.tower
+        return files if tower is None else [*files, self.projection, *tower_files(tower)]
 
     def missing(self) -> str:
         """The message for a model without weights: what is missing and how to get it."""
@@ -109,6 +122,13 @@ class ModelFiles:
                 f"{name} has no weights at {self.weights}; give a weight file that fits it "
                 "(weights=…), or train it"
             )
+        tower = self.settings.tower
+        if tower is not None and not has_tower(tower):
+            return (
+                f"{name} lacks its second tower on this machine: get it with delg model pull {name}"
+            )
+        if tower is not None and not exists(self.projection):
+            return f"{name} lacks {self.projection}; make it with delg model fit-towers {name}"
         if export is None:
             return (
                 f"{name} says precision: {self.settings.precision}, but {self.network} is missing; "
@@ -135,6 +155,12 @@ class ModelFiles:
             del definition["local_only"]
         if self.settings.export is None:
             del definition["export"]
+        tower = self.settings.tower
+        if tower is None:
+            del definition["tower"]
+        else:
+            # Where its weights come from does not matter.
+            definition["tower"] = recorded_digest(tower)
         quantized = self.settings.precision != "float32"
         if not quantized:
             del definition["precision"]
@@ -142,6 +168,8 @@ class ModelFiles:
         parts = [json.dumps(definition, sort_keys=True), digest]
         if quantized:
             parts.append(files_digest([self.network]))
+        if tower is not None:
+            parts.append(weights_digest(read_weights(self.projection)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -199,7 +227,9 @@ def find_model(
     beside = path.parent if weights else folder
     if settings.export is not None:
         beside = path
-    files = ModelFiles(settings, path, beside / CODEBOOK_FILE)
+    if name in _SHARED_FEATURES and not weights:
+        beside = _SHIPPED / _SHARED_FEATURES[name]
+    files = ModelFiles(settings, path, beside / CODEBOOK_FILE, folder / PROJECTION_FILE)
     if fingerprint is not None and settings.precision != "float32" and exists(files.weights):
         in_float32 = files.in_float32()
         return in_float32 if in_float32.fingerprint == fingerprint else files
@@ -243,6 +273,17 @@ def load_model(
     from delg.inference.select import load_backend
 
     values = read_weights(files.weights)
-    cache = home() / NETWORKS_FOLDER
-    backend = load_backend(files.settings, values, files.weights, files.network, cache)
-    return Extractor(backend, files.settings, files.fingerprint_of(values), images)
+    backend = load_backend(
+        files.settings, values, files.weights, files.network, home() / NETWORKS_FOLDER
+    )
+    tower = None if files.settings.tower is None else _load_second_tower(files, values)
+    return Extractor(backend, files.settings, files.fingerprint_of(values), images, tower)
+
+
+def _load_second_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> SecondTower:
+    from delg.extraction.two_towers import SecondTower, TowerProjection
+
+    spec, dim = files.settings.tower, files.settings.global_head.dim
+    assert spec is not None
+    projection = TowerProjection.load(files.projection, spec, dim, weights_digest(values))
+    return SecondTower(load_tower(spec), projection)

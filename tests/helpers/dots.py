@@ -118,6 +118,10 @@ class DotModel:
         self.extracted = 0
         self.pause = pause
 
+    @property
+    def first_tower(self) -> DotModel:
+        return self
+
     def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
         pixels = decode(source, self.images)
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)

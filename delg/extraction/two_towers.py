@@ -1,0 +1,170 @@
+"""A global descriptor of two towers: the network's own, and a vision transformer's.
+
+The transformer sees the photo, or the query's box, squeezed into a square of its full side; what it
+pools is adapted by within-class whitening (:mod:`delg.network.within_class`). Both unit vectors are
+joined one to one and rotated to their main directions, which shortens them. The projection lies
+beside the model's settings, and was learnt by ``delg model fit-towers`` for the weights of the
+network: it says for which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.errors import ModelError
+from delg.files import atomic_write
+from delg.inference.tower import Tower
+from delg.network.weights import read_weights
+from delg.network.within_class import fit_within_class, project
+from delg.settings import TowerSettings
+from delg.types import FloatArray
+
+# Attribute of the file: the digest of the network's weights.
+_BASE = "base"
+_SHRINKAGE = 0.3
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class TowerProjection:
+    """What joins two global descriptors.
+
+    Attributes:
+        mean: float32 (pooled_dim,).
+        kernel: float32 (pooled_dim, adapted_dim); see :func:`delg.network.within_class.project`.
+        rotation: float32 (D + adapted_dim, dim), orthonormal columns.
+        base: digest of the weights of the network that it was learnt for.
+    """
+
+    mean: FloatArray
+    kernel: FloatArray
+    rotation: FloatArray
+    base: str
+
+    @classmethod
+    def fit(
+        cls,
+        descriptors: FloatArray,
+        pooled: FloatArray,
+        labels: NDArray[np.int64],
+        spec: TowerSettings,
+        base: str,
+    ) -> TowerProjection:
+        """Learn it from labelled photos; the same input gives the same projection.
+
+        Args:
+            descriptors: float32 (N, D), the network's own, unit length.
+            pooled: float32 (N, pooled_dim), the transformer's.
+            labels: int64 (N,).
+            spec: of the tower.
+            base: see above.
+        """
+        mean, kernel = fit_within_class(pooled, labels, spec.adapted_dim, _SHRINKAGE)
+        joined = _concatenate(descriptors, project(pooled, mean, kernel))
+        axes = np.linalg.eigh(joined.T.astype(np.float64) @ joined)[1][:, ::-1][:, : spec.dim]
+        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(spec.dim)])
+        return cls(mean, kernel, axes.astype(np.float32), base)
+
+    def join(self, descriptors: FloatArray, pooled: FloatArray) -> FloatArray:
+        """Global descriptors float32 (N, dim), unit length, of both towers' (see :meth:`fit`)."""
+        joined = _concatenate(descriptors, project(pooled, self.mean, self.kernel)) @ self.rotation
+        lengths = np.linalg.norm(joined, axis=1, keepdims=True)
+        return np.asarray(joined / np.maximum(lengths, _TINY), np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write it; the matrices as float16.
+
+        Raises:
+            DelgError: it cannot be written.
+        """
+        with atomic_write(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+            file.create_dataset("mean", data=self.mean)
+            file.create_dataset("kernel", data=self.kernel.astype(np.float16))
+            file.create_dataset("rotation", data=self.rotation.astype(np.float16))
+            file.attrs[_BASE] = self.base
+
+    @classmethod
+    def load(cls, path: Path, spec: TowerSettings, dim: int, base: str) -> TowerProjection:
+        """Read it.
+
+        Args:
+            path: of the file.
+            spec: of the tower.
+            dim: D, width of the network's own descriptor.
+            base: digest of the network's weights, which it must have been learnt for.
+
+        Raises:
+            ModelError: it is missing, damaged, of other widths, or of other weights.
+        """
+        arrays = read_weights(path)
+        shapes = {
+            "mean": (spec.pooled_dim,),
+            "kernel": (spec.pooled_dim, spec.adapted_dim),
+            "rotation": (dim + spec.adapted_dim, spec.dim),
+        }
+        if {name: values.shape for name, values in arrays.items()} != shapes:
+            raise ModelError(f"{path}: does not fit the settings; fit it again ({_FIT})")
+        parts = {name: values.astype(np.float32) for name, values in arrays.items()}
+        if not all(np.isfinite(values).all() for values in parts.values()):
+            raise ModelError(f"{path}: damaged; fit it again ({_FIT})")
+        try:
+            with h5py.File(path, "r") as file:
+                recorded = str(file.attrs[_BASE])
+        except (OSError, RuntimeError, KeyError) as error:
+            raise ModelError(f"{path}: not a readable projection ({error})") from None
+        if recorded != base:
+            raise ModelError(
+                f"{path}: was learnt for weights {recorded[:16]} of the network; here they are "
+                f"{base[:16]}: fit it again ({_FIT})"
+            )
+        return cls(**parts, base=base)
+
+
+_FIT = "delg model fit-towers"
+
+
+def _concatenate(first: FloatArray, second: FloatArray) -> FloatArray:
+    return np.concatenate([first, second], axis=1)
+
+
+def squeeze(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A photo (h, w, 3) resized to (side, side, 3), whatever its aspect ratio."""
+    method = cv2.INTER_AREA if max(pixels.shape[:2]) > side else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(pixels, (side, side), interpolation=method), np.uint8)
+
+
+class SecondTower:
+    """A transformer and what joins its descriptor with the network's own.
+
+    Args:
+        tower: in ONNX Runtime.
+        projection: of both.
+    """
+
+    def __init__(self, tower: Tower, projection: TowerProjection) -> None:
+        self._tower, self._projection = tower, projection
+
+    def pool(self, crop: NDArray[np.uint8], all_cores: bool = True) -> FloatArray:
+        """What the tower pools of a photo (h, w, 3): float32 (pooled_dim,)."""
+        return self._tower.run(squeeze(crop, self._tower.side), all_cores)
+
+    def join(
+        self, descriptor: FloatArray, crop: NDArray[np.uint8], all_cores: bool = True
+    ) -> FloatArray:
+        """The joint descriptor float32 (dim,), unit length.
+
+        Args:
+            descriptor: float32 (D,), the network's own, of any length.
+            crop: uint8 (h, w, 3), RGB, what both have seen.
+            all_cores: see :class:`delg.inference.backend.Backend`.
+        """
+        unit = descriptor / max(float(np.linalg.norm(descriptor)), _TINY)
+        pooled = self.pool(crop, all_cores)
+        joint: FloatArray = self._projection.join(unit[None], pooled[None])[0]
+        return joint
