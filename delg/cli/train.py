@@ -42,6 +42,38 @@ def data_sample(
     print_result(f"{plural(write_samples(out, views), 'photo')} in {out}")
 
 
+@data_app.command("targets")
+def data_targets(
+    config: Annotated[Path, typer.Option(help="YAML file of the run; its photos are described.")],
+    teacher: Annotated[
+        list[str],
+        typer.Option(help="A model's name or folder; repeatable, descriptors are concatenated."),
+    ],
+    out: Annotated[Path, typer.Option(help="HDF5 file to write, for data.targets.")],
+) -> None:
+    """Compute a teacher's global descriptors of the training photos, to distil from."""
+    from delg.training.settings import read_train_settings
+    from delg.zoo.registry import load_model
+
+    settings = read_train_settings(config)
+    teachers = [load_model(name) for name in teacher]
+    load_tensorflow()
+    from delg.training.dataset import load_training_data
+    from delg.training.targets import compute_targets, write_targets
+
+    # The file to be made need not exist yet.
+    photos = settings.data.model_copy(update={"targets": None, "targets_only": False})
+    data = load_training_data(settings.model_copy(update={"data": photos}), progress)
+    with progress("photos") as report:
+        targets = compute_targets(teachers, data.train, report)
+    write_targets(out, targets)
+    failures = data.all_failures()
+    report_failures(failures)
+    print_result(f"targets of {plural(len(targets.ids), 'photo')} in {out}")
+    if failures:
+        raise typer.Exit(PARTLY)
+
+
 @data_app.command("tfrecord")
 def data_tfrecord(
     out: Annotated[Path, typer.Option(help="Folder to write the files to.")],

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from delg.errors import UsageError
 from delg.images.scan import scan
 from delg.training.gldv2 import read_gldv2
-from delg.training.image_cache import CachedStore, DiskStore, PhotoStore, Report
+from delg.training.image_cache import (
+    CachedStore,
+    DiskStore,
+    PhotoStore,
+    Report,
+    SubsetStore,
+)
 from delg.training.items import NO_LABEL, Item
 from delg.training.settings import DataSettings, TrainSettings
+from delg.training.targets import read_targets
 from delg.training.tfrecords import list_records
 from delg.types import Failure
 
@@ -85,6 +92,7 @@ def load_training_data(settings: TrainSettings, progress: Progress = no_progress
 
     Raises:
         UsageError: there is nothing to train on.
+        DelgError: the file of targets is damaged.
     """
     items, failures = list_items(settings.data)
     split = split_items(items, settings.data, settings.seed)
@@ -96,9 +104,22 @@ def load_training_data(settings: TrainSettings, progress: Progress = no_progress
     split = Split(**{name: store.items for name, store in stores.items()})
     for store in stores.values():
         failures += store.failures
+    if settings.data.targets_only:
+        store = _with_targets(stores["train"], settings.data)
+        stores["train"], split = store, replace(split, train=store.items)
     numbers = {label: number for number, label in enumerate(split.labels)}
     labels = [NO_LABEL if item.label is None else numbers[item.label] for item in split.train]
     return TrainingData(split=split, labels=np.array(labels, np.int32), failures=failures, **stores)
+
+
+def _with_targets(store: PhotoStore, settings: DataSettings) -> PhotoStore:
+    """The photos that have a target."""
+    assert settings.targets is not None  # TrainSettings checks it.
+    rows = read_targets(settings.targets).rows_of(store.items)
+    numbers = np.flatnonzero(rows >= 0).tolist()
+    if not numbers:
+        raise UsageError(f"{settings.targets}: no photo to train on has a target there")
+    return SubsetStore(store, numbers)
 
 
 def _open_store(

@@ -87,6 +87,9 @@ def export_trained_model(
         validation = Validation(data, settings, final, trainer.training_model, classifiers)
         final_metrics = validation.measure()
     metadata = card_metadata(settings, data, trainer.step, final_metrics, metrics)
+    bank = trainer.training_model.bank
+    if bank is not None:
+        metadata |= {"teachers": bank.teachers, "photos_with_a_target": len(bank.photos)}
     write_card(folder, metadata, card_text(spec, metadata))
     failures = data.all_failures()
     record = {
@@ -255,6 +258,7 @@ def card_metadata(
             str(path.name) for path in (*settings.data.folders, *settings.data.unlabelled)
         ],
         "photo_terms": list(settings.photo_terms),
+        "teacher_terms": list(settings.teacher_terms),
         "steps": steps,
         "photos_a_step": settings.schedule.batch,
         "losses": {
@@ -275,6 +279,8 @@ def card_metadata(
 def card_text(settings: ModelSettings, metadata: Mapping[str, Any]) -> str:
     """The page below the metadata."""
     terms = "\n".join(f"- {line}" for line in metadata["photo_terms"])
+    teachers = "\n".join(f"- {line}" for line in metadata["teacher_terms"])
+    taught = f"\n## Models it learnt from\n\n{teachers}\n" if teachers else ""
     final, last = metadata["validation"], metadata["validation_last_step"]
     rows = "\n".join(
         f"| {name} | {final.get(name, '–')} | {last.get(name, '–')} |" for name in {**last, **final}
@@ -290,7 +296,7 @@ def card_text(settings: ModelSettings, metadata: Mapping[str, Any]) -> str:
 {metadata["labels"]} labels.
 
 {terms or "The settings of the training run say nothing about where the photos come from."}
-
+{taught}
 ## Measured on photos held out
 
 | | these weights | at the last step |

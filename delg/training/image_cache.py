@@ -94,6 +94,18 @@ def readable(store: PhotoStore, numbers: Iterable[int]) -> Iterator[tuple[int, P
         yield number, pixels
 
 
+class SubsetStore:
+    """Some photos of another store, in its order."""
+
+    def __init__(self, store: PhotoStore, numbers: Sequence[int]) -> None:
+        self._store, self._numbers = store, list(numbers)
+        self.items = [store.items[number] for number in self._numbers]
+        self.failures = store.failures
+
+    def __getitem__(self, number: int) -> Pixels:
+        return self._store[self._numbers[number]]
+
+
 class DiskStore:
     """Decodes a photo every time it is used; a broken one is counted once."""
 

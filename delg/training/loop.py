@@ -10,25 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from delg.errors import DelgError, UsageError
-from delg.files import make_folder
+from delg.files import file_sha256, make_folder
 from delg.network.delg_model import Delg
 from delg.paths import exists
 from delg.settings import parse
 from delg.training import checkpoint as checkpoints
 from delg.training.batches import Batch, Batches
 from delg.training.dataset import Progress, TrainingData, load_training_data, no_progress
-from delg.training.finalize import export_trained_model
+from delg.training.distillation import TargetBank
+from delg.training.finalize import evenly_spaced, export_trained_model
 from delg.training.image_cache import readable
 from delg.training.initial_weights import initial_weights_digest, load_initial_weights
 from delg.training.label_cleaning import drop_noisy_labels
 from delg.training.monitor import Monitor
 from delg.training.settings import TrainSettings
+from delg.training.targets import read_targets
 from delg.training.trainer import NotFiniteError, Trainer
 from delg.training.training_model import TrainingModel
-from delg.training.validation import Validation
+from delg.training.validation import Embedder, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +39,10 @@ CHECKPOINTS, LAST, BEST = "checkpoints", "last.h5", "best.h5"
 # Which labels were kept, in the run's folder.
 CLEANING_FILE = "believed.npz"
 # What may differ when a run is resumed: what it writes and says, and what is done to the weights
-# afterwards. Where the starting weights lie may change as well: their hash is compared.
+# afterwards. Where starting weights and targets lie may change as well: their hashes are compared.
 _FREE: dict[str, Any] = {
-    **dict.fromkeys(("out", "start", "finalize", "photo_terms"), True),
+    **dict.fromkeys(("out", "start", "finalize", "photo_terms", "teacher_terms"), True),
+    "data": {"targets"},
     "schedule": {"log_every", "checkpoint_every", "validate_every", "keep_every", "threads"},
     "model": {"name", "description", "extraction"},
 }
@@ -98,9 +102,12 @@ class _Run:
             if cleaning is not None:
                 record = settings.out / CLEANING_FILE
                 dropped = drop_noisy_labels(self.data, self._model, cleaning, record, progress)
-            training_model = TrainingModel(self._model, settings, len(self.data.split.labels))
+            bank = _open_bank(settings, self.data, self._model)
+            training_model = TrainingModel(self._model, settings, len(self.data.split.labels), bank)
         self.trainer = Trainer(training_model, settings, strategy)
         self._origin = initial_weights_digest(settings.start)
+        file = settings.data.targets
+        self._targets = "" if file is None else file_sha256(file)
         self._validation = Validation(self.data, settings, self._model, training_model)
         self._best = -math.inf
         _log_sizes(self.data, dropped, self.trainer)
@@ -117,6 +124,11 @@ class _Run:
             raise DelgError(
                 f"start: {self._settings.start} holds other weights than when {last} was begun; "
                 "put the old ones back, or give their place"
+            )
+        if saved.metadata.get("targets", self._targets) != self._targets:
+            raise DelgError(
+                f"data.targets: {self._settings.data.targets} is another file than when {last} was "
+                "begun; put the old one back"
             )
         self.trainer.restore(saved, str(last))
         self._best = saved.metadata["best"] or self._best
@@ -185,6 +197,7 @@ class _Run:
         metadata = {
             "settings": self._settings.model_dump(mode="json"),
             "start": self._origin,
+            "targets": self._targets,
             "best": None if self._best == -math.inf else self._best,
         }
         snapshot = self.trainer.snapshot(metadata)
@@ -194,6 +207,21 @@ class _Run:
         keep_every = self._settings.schedule.keep_every
         if keep_every and step % keep_every == 0:
             checkpoints.save(folder / f"step-{step:07d}.h5", snapshot)
+
+
+def _open_bank(settings: TrainSettings, data: TrainingData, model: Delg) -> TargetBank | None:
+    """The teacher's targets, aligned to the model as it starts, if a loss needs them."""
+    spec = settings.losses.distillation
+    if settings.data.targets is None or not spec.weight + spec.relational_weight:
+        return None
+    targets = read_targets(settings.data.targets)
+    bank = TargetBank(targets, data.train.items)
+    logger.info("%d photos have targets, of %s", len(bank.photos), ", ".join(targets.teachers))
+    sample = bank.photos[evenly_spaced(len(bank.photos), spec.aligned_photos)]
+    photos = list(readable(data.train, sample.tolist()))
+    descriptors = Embedder(model, settings.augment.side)(pixels for _, pixels in photos)
+    bank.align(np.array([number for number, _ in photos]), descriptors)
+    return bank
 
 
 def check_same_settings(settings: TrainSettings, metadata: dict[str, Any], path: Path) -> None:

@@ -22,8 +22,9 @@ from delg.training.training_model import value_of
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = ("loss", "arcface", "arcface_accuracy", "instance", "instance_accuracy", "warp_matched",
-          "descriptor_accuracy", "attention_accuracy", "images_per_s", "waiting")  # fmt: skip
+_SHOWN = ("loss", "distillation", "relational", "arcface", "arcface_accuracy", "instance",
+          "instance_accuracy", "warp_matched", "descriptor_accuracy", "attention_accuracy",
+          "images_per_s", "waiting")  # fmt: skip
 _SAMPLE_SIDE = 320
 
 

@@ -76,6 +76,10 @@ class DataSettings(Settings):
     trim_borders: bool = True
     # Drop labels that look wrong.
     cleaning: CleaningSettings | None = None
+    # What ``losses.distillation`` learns from: the file that ``delg data targets`` made.
+    targets: Path | None = None
+    # Train on photos that have a target only; otherwise the others count in the other losses.
+    targets_only: bool = False
 
 
 class AugmentSettings(Settings):
@@ -137,6 +141,20 @@ class InfoNceSettings(Settings):
     cross_batch_memory: int = Field(4096, ge=0)
 
 
+class DistillationSettings(Settings):
+    """The global descriptor learns from a teacher's, ``data.targets``. All views of a photo share
+    the target of the unchanged photo; photos without a target do not count."""
+
+    # Weight of 1 - cosine to the target; 0 switches it off.
+    weight: float = Field(0.0, ge=0)
+    # Weight of the part that compares likenesses to all other photos (SEED, arXiv 2101.04731).
+    relational_weight: float = Field(0.0, ge=0)
+    # Temperature of its softmax.
+    temperature: float = Field(0.1, gt=0)
+    # Photos by which the targets are rotated to where the student's descriptors lie at the start.
+    aligned_photos: int = Field(2000, ge=1)
+
+
 class DescriptorSettings(Settings):
     """Cross-entropy of the plain mean of the mid-level features, whose gradient reaches the
     backbone: the first stage of DELF (arXiv 1612.06321)."""
@@ -183,10 +201,22 @@ class LossSettings(Settings):
 
     arcface: ArcFaceSettings = ArcFaceSettings()
     infonce: InfoNceSettings = InfoNceSettings()
+    distillation: DistillationSettings = DistillationSettings()
     descriptor: DescriptorSettings = DescriptorSettings()
     attention: AttentionSettings = AttentionSettings()
     reconstruction: ReconstructionSettings = ReconstructionSettings()
     correspondence: CorrespondenceSettings = CorrespondenceSettings()
+
+    @property
+    def of_global_descriptor(self) -> bool:
+        """Whether any of them needs the global descriptor."""
+        distillation = self.distillation
+        return bool(
+            self.arcface.weight
+            + self.infonce.weight
+            + distillation.weight
+            + distillation.relational_weight
+        )
 
 
 class TrainableSettings(Settings):
@@ -292,6 +322,8 @@ class TrainSettings(Settings):
     finalize: FinalizeSettings = FinalizeSettings()
     # For the model card: where the photos come from and under what terms.
     photo_terms: tuple[str, ...] = ()
+    # For the model card: what teachers it learnt from, under what terms, with what caveats.
+    teacher_terms: tuple[str, ...] = ()
     # Runs that follow each other, by name, with the settings that differ from those above; each
     # starts from the model of the run before.
     stages: dict[Annotated[str, Field(pattern=r"^\w[\w-]*$")], dict[str, Any]] = Field({})
@@ -344,11 +376,16 @@ class TrainSettings(Settings):
                 "losses.attention and losses.correspondence.attention_weight need "
                 "model.local_head.attention: learned; set their weights to 0"
             )
-        if self.model.local_only and losses.arcface.weight + losses.infonce.weight > 0:
+        if self.model.local_only and losses.of_global_descriptor:
             raise ValueError(
-                "losses.arcface and losses.infonce need a global descriptor, which a model with "
-                "model.local_only does not have; set their weights to 0"
+                "losses.arcface, losses.infonce and losses.distillation need a global descriptor, "
+                "which a model with model.local_only does not have; set their weights to 0"
             )
+        distilled = losses.distillation.weight + losses.distillation.relational_weight > 0
+        if distilled and self.data.targets is None:
+            raise ValueError("losses.distillation needs data.targets; delg data targets makes them")
+        if self.data.targets_only and self.data.targets is None:
+            raise ValueError("data.targets_only needs data.targets")
         if self.finalize.whiten_dim is not None and not self.finalize.whiten_photos:
             raise ValueError("finalize.whiten_dim needs finalize.whiten_photos to learn from")
         if self.finalize.local_head == "start" and self.start is None:

@@ -14,7 +14,8 @@ from delg.errors import UsageError
 from delg.network.delg_model import Delg
 from delg.network.heads import l2_normalize
 from delg.network.weights import in_heads, named_variables
-from delg.training import losses
+from delg.training import distillation, losses
+from delg.training.distillation import TargetBank
 from delg.training.homography_losses import correspondence_losses, corresponding_cells
 from delg.training.settings import TrainableSettings, TrainSettings
 
@@ -33,10 +34,13 @@ class TrainingModel:
         centres: float32 (classes, K, D), of ArcFace; None without labels or weight.
         classifier, mean_classifier: float32 (C, classes) and (classes,), of the cross-entropy of
             the attended feature and of the plain mean feature; None likewise.
+        bank: a teacher's targets; None without distillation.
     """
 
-    def __init__(self, model: Delg, settings: TrainSettings, classes: int) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self, model: Delg, settings: TrainSettings, classes: int, bank: TargetBank | None = None
+    ) -> None:
+        self.model, self.settings, self.bank = model, settings, bank
         weights, arcface = settings.losses, settings.losses.arcface
         initializer = keras.initializers.RandomNormal(stddev=0.05, seed=settings.seed)
         self.centres = self.classifier = self.mean_classifier = None
@@ -49,7 +53,9 @@ class TrainingModel:
         if classes and weights.descriptor.weight:
             self.mean_classifier = _make_classifier(initializer, features, classes)
         # Without a loss of the global descriptor it is not even computed.
-        self._has_global_loss = self.centres is not None or weights.infonce.weight > 0
+        self._has_global_loss = (
+            self.centres is not None or weights.infonce.weight > 0 or bank is not None
+        )
         set_trainable(model, settings.trainable)
         self._freeze_idle_heads()
 
@@ -157,6 +163,27 @@ class TrainingModel:
                 first, second, batch["photos"], batch["labels"], memory, infonce.temperature
             )
             total += infonce.weight * parts["instance"]
+        if self.bank is not None:
+            total += self._distillation_loss(self.bank, descriptors, batch["photos"], parts)
+        return total
+
+    def _distillation_loss(
+        self,
+        bank: TargetBank,
+        descriptors: tf.Tensor,
+        photos: tf.Tensor,
+        parts: dict[str, tf.Tensor],
+    ) -> tf.Tensor:
+        """The weighted losses against the targets of the photos (P,); each goes into ``parts``."""
+        spec = self.settings.losses.distillation
+        targets, known = bank.targets_of(tf.tile(photos, [self.settings.augment.views]))
+        parts["distillation"] = distillation.regression(descriptors, targets, known)
+        total = spec.weight * parts["distillation"]
+        if spec.relational_weight:
+            parts["relational"] = distillation.relational(
+                descriptors, targets, known, bank.descriptors, spec.temperature
+            )
+            total += spec.relational_weight * parts["relational"]
         return total
 
     def _local_loss(
