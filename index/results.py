@@ -64,7 +64,8 @@ class Verification:
         transform: float64 (3, 3), maps homogeneous (x, y, 1) in the query's pixels to the other
             photo's; None without inliers.
         matches: int32 (inliers, 2), indices into the query's and the other photo's features.
-        evidence: what the log-odds come from besides the similarity; None: too few inliers.
+        log_odds_by_evidence: the same by the evidence, whatever the likeness of the photos; −∞ if
+            there are too few inliers to say.
     """
 
     inliers: int
@@ -72,7 +73,7 @@ class Verification:
     verified: bool
     transform: NDArray[np.float64] | None
     matches: NDArray[np.int32]
-    evidence: Evidence | None = None
+    log_odds_by_evidence: float = -math.inf
 
     @property
     def probability(self) -> float:

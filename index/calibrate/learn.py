@@ -25,7 +25,7 @@ from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matchable import MatchableQuery
 from index.verification.matching import one_blas_thread
-from index.verification.pair import verify_pair
+from index.verification.pair import match_pair
 from index.visualize.draw_matches import encode_image
 
 # Sets of equal surroundings, of each kind.
@@ -163,11 +163,11 @@ def _compare(
     rows, similarities = store.nearest(features.global_descriptor, _CANDIDATES, (image_id,))
     nothing = (np.nan,) * len(Evidence._fields)
     evidence: list[tuple[float, ...]] = []
-    for row, similarity in zip(rows, similarities, strict=True):
+    for row in rows:
         other = store.matchable(int(row))
         matchable = query.in_codebook_of(other)
-        verification = verify_pair(matchable, other, float(similarity), store.settings)
-        evidence.append(verification.evidence or nothing)
+        match = match_pair(matchable, other, store.settings, DEFAULT_CALIBRATION.min_inliers)
+        evidence.append((match.evidence if match else None) or nothing)
     ids = store.catalog.ids(np.asarray(rows, np.int64))
     return LabelledPairs(
         np.asarray(similarities, np.float64),

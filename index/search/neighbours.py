@@ -26,8 +26,8 @@ from index.settings import NeighboursSettings
 from index.storage.store import Store
 from index.verification.matching import one_blas_thread
 
-# Without evidence hardly one candidate in a thousand is right.
-_MIN_PROBABILITY = 0.1
+# Log-odds by evidence, of a probability of .1.
+_MIN_LOG_ODDS = -2.2
 
 
 def refine_order(
@@ -74,7 +74,7 @@ def refine_order(
 
 def leads(candidate: Candidate) -> bool:
     """Whether geometry speaks for it, be it short of proof."""
-    return candidate.inliers > 0 and candidate.probability >= _MIN_PROBABILITY
+    return candidate.match.verification.log_odds_by_evidence >= _MIN_LOG_ODDS
 
 
 def _most_similar(candidates: Sequence[Candidate], count: int) -> list[Candidate]:

@@ -18,8 +18,8 @@ _CHOICES: dict[str, Literal["auto", "1", "4"]] = {"auto": "auto", "1": "1", "4":
 # A rotation leads the ranking if its best candidate has this many times the inliers of the best
 # upright one.
 _MIN_INLIER_RATIO = 1.5
-# Probability from which a photo that is not verified makes rotations needless.
-_LIKELY = 0.2
+# Log-odds by evidence, of a probability of .2, from which rotations are needless.
+_LIKELY = -1.4
 
 
 def parse_orientations(value: Orientations) -> Literal["auto", "1", "4"]:
@@ -53,8 +53,7 @@ def further_rotations(upright: Sequence[Candidate], orientations: Orientations) 
 
 def _is_likely(candidate: Candidate) -> bool:
     """Whether there is evidence, be it short of proof: a second look tells more than rotations."""
-    has_evidence = candidate.match.verification.evidence is not None
-    return candidate.verified or (has_evidence and candidate.probability >= _LIKELY)
+    return candidate.verified or candidate.match.verification.log_odds_by_evidence >= _LIKELY
 
 
 def quarter_rotations(transform: NDArray[np.float64]) -> int:

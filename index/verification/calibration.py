@@ -75,6 +75,10 @@ class Reliability(Settings):
     count: tuple[int, ...]
 
 
+def _in_range(similarity: float) -> float:
+    return -1.0 if math.isnan(similarity) else min(max(similarity, -1.0), 1.0)
+
+
 def likeness(similarity: float, inliers: float) -> float:
     """The similarity, −1 to 1, raised towards 1 by matches that agree."""
     return similarity + (1 - similarity) * inliers / (inliers + _HALF_WAY)
@@ -128,13 +132,16 @@ class Calibration(Settings):
             similarity: inner product of the global descriptors, −1 to 1; NaN: there are none.
             evidence: None: no transform, or too few inliers.
         """
-        similarity = max(similarity, -1.0) if similarity == similarity else -1.0
         inliers = 0.0 if evidence is None else evidence.inliers
-        by_likeness = self.likeness.at(likeness(similarity, inliers))
+        by_likeness = self.likeness.at(likeness(_in_range(similarity), inliers))
+        return max(by_likeness, self.log_odds_by_evidence(similarity, evidence))
+
+    def log_odds_by_evidence(self, similarity: float, evidence: Evidence | None) -> float:
+        """The same by the evidence, whatever the likeness; without evidence −∞."""
         if evidence is None:
-            return by_likeness
+            return -math.inf
         curves = (curve.at(evidence[number]) for number, curve in self._curves)
-        return max(by_likeness, self.bias + self.similarity.at(similarity) + math.fsum(curves))
+        return self.bias + self.similarity.at(_in_range(similarity)) + math.fsum(curves)
 
     def verify(
         self, similarity: float, match: GeometricMatch | None, min_probability: float
@@ -148,11 +155,14 @@ class Calibration(Settings):
         """
         if match is None:
             return Verification.none(self.log_odds(similarity, None))
-        log_odds = self.log_odds(similarity, match.evidence)
-        verified = probability_of(log_odds) >= min_probability
-        inliers = match.inliers
+        by_evidence = self.log_odds_by_evidence(similarity, match.evidence)
         return Verification(
-            len(inliers), log_odds, verified, match.transform, inliers, match.evidence
+            inliers=len(match.inliers),
+            log_odds=self.log_odds(similarity, match.evidence),
+            verified=probability_of(by_evidence) >= min_probability,
+            transform=match.transform,
+            matches=match.inliers,
+            log_odds_by_evidence=by_evidence,
         )
 
 

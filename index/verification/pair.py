@@ -10,7 +10,7 @@ from index.results import Verification
 from index.settings import IndexSettings
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.correspondences import Correspondences
-from index.verification.geometric import estimate_transform
+from index.verification.geometric import GeometricMatch, estimate_transform
 from index.verification.matchable import MatchableFeatures
 from index.verification.matching import match_descriptors, one_blas_thread
 
@@ -68,6 +68,15 @@ def verify_pair(
         The transform from the query's pixels to the other photo's, its inliers, and how probable
         they make it that both photos show the same thing.
     """
+    match = match_pair(query, other, settings, calibration.min_inliers)
+    return calibration.verify(similarity, match, settings.verification.min_probability)
+
+
+def match_pair(
+    query: MatchableFeatures, other: MatchableFeatures, settings: IndexSettings, evidence_from: int
+) -> GeometricMatch | None:
+    """The transform on which two photos' features agree, and the evidence for it; see
+    :func:`verify_pair` and :func:`index.verification.geometric.estimate_transform`."""
     correspondences = Correspondences(
         query.keypoints,
         other.keypoints,
@@ -76,6 +85,4 @@ def verify_pair(
         other.size,
         (query.scales, other.scales),
     )
-    spec = settings.verification
-    match = estimate_transform(correspondences, spec, calibration.min_inliers)
-    return calibration.verify(similarity, match, spec.min_probability)
+    return estimate_transform(correspondences, settings.verification, evidence_from)

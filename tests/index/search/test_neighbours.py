@@ -86,7 +86,8 @@ def candidate(image, similarity, probability=None, verified=True):
         match = Match.none(-8 + float(similarity))
     else:
         odds, nothing = probability / (1 - probability), np.zeros((0, 2), np.int32)
-        verification = Verification(20, math.log(odds), verified, np.eye(3), nothing)
+        value = math.log(odds)
+        verification = Verification(20, value, verified, np.eye(3), nothing, value)
         match = replace(Match.none(), verification=verification)
     return Candidate.scored(image, float(similarity), match, 0, RankingSettings())
 
