@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import subprocess
+import signal
 import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import worker
 from dots import DotModel, gallery
 from stage import Stage
 
 from index import ImageIndex, IndexSettings
 
-_WORKER = Path(__file__).parents[1] / "helpers" / "worker.py"
 _PHOTOS = 24
-# Kills itself at the n-th call that touches a file, then works as worker.py does.
-_KILLED_AT_CALL = """
-import os, runpy, signal, sys
-left, path = int(sys.argv[1]), sys.argv[2]
-calls = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "sqlite3.connect"}
-sys.argv = sys.argv[2:]
-def count(event, arguments):
-    global left
-    if event in calls and "my.index" in str(arguments[:1]):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-runpy.run_path(path, run_name="__main__")
-"""
+_CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "sqlite3.connect"}
+
+
+def _fork(words: list[str], prepare: Callable[[], object] = lambda: None) -> int:
+    """Run a command of worker.py in a fork of this process, which has all libraries loaded already;
+    returns its number.
+
+    Args:
+        prepare: called in the fork first.
+    """
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 1)
+        sys.argv = ["worker.py", *words]
+        prepare()
+        worker.main()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait(number: int, seconds: float | None = None) -> int:
+    """The exit code of a fork, which is killed if it takes longer."""
+    until = None if seconds is None else time.monotonic() + seconds
+    while until is not None and time.monotonic() < until:
+        done, status = os.waitpid(number, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.001)
+    if until is not None:
+        os.kill(number, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+
+def _die_at_call(left: int) -> None:
+    """Kill this process at the n-th call that touches a file of the index."""
+
+    def count(event: str, arguments: tuple) -> None:
+        nonlocal left
+        if event in _CALLS and "my.index" in str(arguments[:1]):
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
 
 
 def _new_index(stage: Stage) -> Path:
@@ -53,7 +95,7 @@ def _command(stage: Stage, place: Path) -> list[str]:
             arguments = stage.chance.sample(images.ids(), 2)
     else:
         arguments = []
-    return [str(_WORKER), str(stage.model), command, str(place), *arguments]
+    return [str(stage.model), command, str(place), *arguments]
 
 
 def _check(stage: Stage, place: Path, about: object) -> None:
@@ -77,24 +119,20 @@ def kills(stage: Stage) -> None:
     """Kill adding, removing and compacting at random moments."""
     place = _new_index(stage)
     while stage.runs():
-        words = [sys.executable, *_command(stage, place), "--pause", "0.01"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            try:
-                process.wait(stage.chance.uniform(0, 0.6))
-            except subprocess.TimeoutExpired:
-                process.kill()
-        _check(stage, place, words[4:])
+        words = [*_command(stage, place), "--pause", "0.01"]
+        _wait(_fork(words), stage.chance.uniform(0, 0.6))
+        _check(stage, place, words[1:])
 
 
 def kills_at_calls(stage: Stage) -> None:
     """Kill adding, removing and compacting at each call that touches a file of the index."""
     place, number = _new_index(stage), 0
     while stage.runs():
-        words = [sys.executable, "-c", _KILLED_AT_CALL, str(number % 60), *_command(stage, place)]
-        subprocess.run(words, capture_output=True, check=False)
-        _check(stage, place, words[3:])
+        words = _command(stage, place)
+        code = _wait(_fork(words, partial(_die_at_call, number % 60)))
+        if code not in (0, -signal.SIGKILL):
+            stage.count(False, f"{words[1:]}: ended with {code}")
+        _check(stage, place, (number % 60, *words[1:]))
         number += 1
 
 
@@ -103,11 +141,10 @@ def full_disks(stage: Stage) -> None:
     place = _new_index(stage)
     while stage.runs():
         size = stage.chance.choice([0, 100, 4096, 10_000, 30_000, 100_000])
-        words = [sys.executable, *_command(stage, place), "--disk", str(size)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if "Traceback" in done.stderr:
-            stage.count(False, f"{words[4:]}: {done.stderr[-300:]}")
-        _check(stage, place, words[4:])
+        words = [*_command(stage, place), "--disk", str(size)]
+        if _wait(_fork(words)):
+            stage.count(False, f"{words[1:]}: ended with a traceback")
+        _check(stage, place, words[1:])
 
 
 def corrupted_files(stage: Stage) -> None:
