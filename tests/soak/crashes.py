@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 import traceback
@@ -17,6 +20,7 @@ from dots import DotModel, gallery
 from stage import Stage
 
 from index import ImageIndex, IndexSettings
+from index.browse import Filter
 
 _PHOTOS = 24
 _CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "sqlite3.connect"}
@@ -165,3 +169,38 @@ def corrupted_files(stage: Stage) -> None:
                 images.query_features(query, k=5)
 
         stage.expect(use, name)
+
+
+def odd_catalogs(stage: Stage) -> None:
+    """Values in a catalog that no program of ours writes: a clear error, or as if nothing were."""
+    origin = _new_index(stage)
+    query = DotModel(stage.model).extract(stage.folder / "photos" / "003.png")
+    odd = (-1, 0, 7, 1 << 62, 1e308, float("inf"), b"\xff\x00", "", "[1]", "null", "{", '{"a": 1}',
+           "x" * 100_000, "/dev/zero", "../..", "ok", "\x00", "[" * 5000)  # fmt: skip
+    place = stage.folder / "odd"
+    while stage.runs():
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(origin, place)
+        with contextlib.closing(sqlite3.connect(place / "catalog.sqlite")) as db:
+            table = stage.chance.choice(["meta", "segments", "images"])
+            columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+            column = stage.chance.choice(["value"] if table == "meta" else columns)
+            rows = [row[0] for row in db.execute(f"SELECT {columns[0]} FROM {table}")]
+            row, value = stage.chance.choice(rows), stage.chance.choice(odd)
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("PRAGMA ignore_check_constraints = ON")
+                change = f"UPDATE {table} SET {column} = ? WHERE {columns[0]} = ?"
+                db.execute(change, (value, row))
+            db.commit()
+
+        def use() -> None:
+            with ImageIndex.open(place) as images:
+                json.dumps(images.info())
+                images.check()
+                images.failures()
+                images.vanished()
+                [hit.as_json() for hit in images.query_features(query, k=5)]
+                images.browse(Filter("ok"), 50)
+                images.counts()
+
+        stage.expect(use, (table, column, row, str(value)[:40]))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
-from crashes import corrupted_files, full_disks, kills, kills_at_calls
+from crashes import corrupted_files, full_disks, kills, kills_at_calls, odd_catalogs
 from create_race import race as create_race
 from dots import model_folder
 from hostile import (
@@ -51,7 +51,7 @@ def shortlist_races(stage: Stage) -> None:
 STAGES = {
     function.__name__: function
     for function in (
-        *(kills, kills_at_calls, full_disks, corrupted_files),
+        *(kills, kills_at_calls, full_disks, corrupted_files, odd_catalogs),
         *(photos, arrays, archives, feature_files, delf_files, colmap_folders),
         *(weights, runs, mat_files, settings_files),
         *(create_races, shortlist_races, attacks),

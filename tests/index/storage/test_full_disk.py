@@ -76,3 +76,14 @@ def test_removing_and_compacting_fail_clearly_too(place, work, model, command):
 def test_reading_needs_no_room(place, many, work):
     code, answer = work("query", place, many / "003.png", "--disk", 0)
     assert code == 0 and answer["hits"][0]["id"] == "003.png"
+
+
+def test_creating_fails_clearly_and_can_be_done_again(tmp_path, work):
+    place = tmp_path / "new.index"
+    for size in (2_000, 20_000):
+        code, answer = work("create", place, "--disk", size)
+        assert code == 0 and "catalog.sqlite: cannot be written" in answer["message"]
+        assert not ImageIndex.exists(place)
+    assert work("create", place) == (0, {})
+    with ImageIndex.open(place) as images:
+        assert images.check().problems == []
