@@ -244,7 +244,9 @@ class IndexModel:
 
     def _find_vocabulary(self) -> Vocabulary | None:
         meta = self._store.catalog.meta
-        return find_vocabulary(meta("model"), meta("weights"), int(meta("local_dim") or 0))
+        return find_vocabulary(
+            meta("model"), meta("weights"), self._store.catalog.meta_number("local_dim")
+        )
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.

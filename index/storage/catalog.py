@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +48,41 @@ class CatalogError(DelgError):
 def _image_row(values: Sequence) -> ImageRow:
     columns = dict(zip((*IMAGE_COLUMNS.split(", "), "row"), values, strict=True))
     try:
-        return ImageRow(**{**columns, "metadata": parse_json(columns["metadata"])})
-    except ValueError as error:
-        raise CatalogError(f"the catalog's entry of {columns['id']} is damaged ({error})") from None
+        columns["metadata"] = parse_json(columns["metadata"])
+        _check_image(columns)
+        return ImageRow(**columns)
+    except (ValueError, TypeError) as error:
+        shown = str(columns["id"])[:200]
+        raise CatalogError(f"the catalog's entry of {shown} is damaged ({error})") from None
+
+
+def _check_image(columns: dict[str, Any]) -> None:
+    """SQLite takes any value in any column, and whoever wrote the catalog may be a stranger.
+
+    Raises:
+        ValueError: a value is not of its column's type.
+    """
+    metadata = columns["metadata"]
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("metadata")
+    is_ok = columns["state"] == "ok"
+    for name, value in columns.items():
+        optional = name in ("reason", "label") or (name in ("width", "height") and not is_ok)
+        optional = optional or (name in ("segment", "position") and not is_ok)
+        if name in ("size", "mtime_ns", "width", "height", "segment", "position", "row"):
+            fits = isinstance(value, int) and (value >= 0 or name == "mtime_ns")
+        else:
+            fits = isinstance(value, dict if name == "metadata" else str)
+        if not fits and not (optional and value is None):
+            raise ValueError(name)
+
+
+def _segment_row(values: Sequence) -> SegmentRow:
+    row = SegmentRow(*values)
+    numbers = (row.number, row.images, row.bytes)
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(row.sha256, str):
+        raise CatalogError(f"the catalog's entry of segment {row.number} is damaged")
+    return row
 
 
 def _odd(values: Sequence) -> object:
@@ -184,6 +217,21 @@ class Catalog:
         row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
         return row[0] if row else ""
 
+    def meta_number(self, key: str, least: int = 0, most: int = 1 << 62) -> int:
+        """A whole number that is known of the index; 0 if none is.
+
+        Raises:
+            CatalogError: it is none, or not between ``least`` and ``most``.
+        """
+        text = self.meta(key) or "0"
+        try:
+            number = int(text)
+        except (ValueError, TypeError, OverflowError):
+            number = least - 1
+        if not least <= number <= most:
+            raise CatalogError(f"{self.path}: {key} is damaged ({text!r:.40})")
+        return number
+
     def set_meta(self, key: str, value: str) -> None:
         """Record what is known of the index under that key."""
         with self.write() as db:
@@ -192,18 +240,18 @@ class Catalog:
     @property
     def generation(self) -> int:
         """Counts changes of what can be searched; equal numbers mean the same rows."""
-        return int(self.meta("generation"))
+        return self.meta_number("generation")
 
     def segments(self) -> list[SegmentRow]:
         """All segments, oldest first."""
         query = "SELECT number, images, bytes, sha256 FROM segments ORDER BY number"
-        return [SegmentRow(*row) for row in self._rows(query)]
+        return [_segment_row(row) for row in self._rows(query)]
 
     def segment(self, number: int) -> SegmentRow | None:
         """The segment of that number, if there is one."""
         query = "SELECT number, images, bytes, sha256 FROM segments WHERE number = ?"
         row = self._row(query, (number,))
-        return SegmentRow(*row) if row else None
+        return _segment_row(row) if row else None
 
     def next_segment(self) -> int:
         """The number after the highest ever given."""
@@ -213,7 +261,10 @@ class Catalog:
     def searchable(self) -> NDArray[np.int64]:
         """int64 (N, 3): row, segment and position of the images with features, by row."""
         query = "SELECT row, segment, position FROM images WHERE state = 'ok' ORDER BY row"
-        values = np.fromiter((value for row in self._rows(query) for value in row), np.int64)
+        try:
+            values = np.fromiter((value for row in self._rows(query) for value in row), np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CatalogError(f"{self.path}: the place of an image is damaged ({error})") from None
         return values.reshape(-1, 3)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:

@@ -238,7 +238,13 @@ class Segment:
         return len(self.ids)
 
     def _rows(self, position: int) -> slice:
-        """The local features of the photo at that position."""
+        """The local features of the photo at that position.
+
+        Raises:
+            SegmentError: there is none.
+        """
+        if not 0 <= position < len(self):
+            raise SegmentError(f"{self.path}: has no photo {position}")
         return slice(self.offsets[position], self.offsets[position + 1])
 
     def size(self, position: int) -> tuple[int, int]:
@@ -247,8 +253,15 @@ class Segment:
         return int(width), int(height)
 
     def global_descriptors(self, positions: Sequence[int] | np.ndarray) -> FloatArray:
-        """Global descriptors float32 (len(positions), D) of the photos at those positions."""
-        return np.asarray(self._global[np.asarray(positions, np.int64)], np.float32)
+        """Global descriptors float32 (len(positions), D) of the photos at those positions.
+
+        Raises:
+            SegmentError: there is no photo at one of them.
+        """
+        places = np.asarray(positions, np.int64)
+        if len(places) and not 0 <= places.min() <= places.max() < len(self):
+            raise SegmentError(f"{self.path}: has no photo {places.max()}")
+        return np.asarray(self._global[places], np.float32)
 
     def local(self, position: int) -> LocalFeatures:
         """Local features of the photo at that position."""

@@ -66,6 +66,8 @@ NOT_AS_WRITTEN = "its bytes are not those that were written"
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_ATTEMPTS = 5
 _ROWS_PER_STEP = 50_000
+# Numbers that a descriptor may have.
+_MAX_DIM = 1 << 20
 
 
 def _check_usable(folder: Path) -> None:
@@ -104,7 +106,7 @@ class Store:
         # Settings for this object only, by section and key; they outlive a refresh.
         self._overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
-        self.dim = int(self.catalog.meta("global_dim"))
+        self.dim = self.catalog.meta_number("global_dim", 1, _MAX_DIM)
         self.adaptation: Adaptation | None = None
         self.segments = SegmentSet(folder, [])
         # Number of each segment whose bytes are not those that were written -> what is wrong.
@@ -282,7 +284,7 @@ class Store:
         known = self._vocabulary.digest if self._vocabulary is not None else ""
         if digest == known:
             return
-        local_dim = int(meta("local_dim") or 0)
+        local_dim = self.catalog.meta_number("local_dim", 0, _MAX_DIM)
         found = find_vocabulary(meta("model"), meta("weights"), local_dim) if digest else None
         self._vocabulary = found if found is not None and found.digest == digest else None
         self._inverted_file = None
@@ -461,7 +463,11 @@ class Store:
         segments, positions = self.catalog.places(rows).T
         for number in np.unique(segments):
             inside = np.flatnonzero(segments == number)
-            vectors[inside] = self.segments[int(number)].global_descriptors(positions[inside])
+            part = self.segments[int(number)].global_descriptors(positions[inside])
+            if part.shape[1] != self.dim:
+                path = segment_path(self.folder, int(number))
+                raise SegmentError(f"{path}: its descriptors have {part.shape[1]} numbers")
+            vectors[inside] = part
         return vectors
 
     def matchable(self, row: int) -> MatchableFeatures:

@@ -1,3 +1,5 @@
+import contextlib
+import json
 import os
 import random
 import re
@@ -12,6 +14,7 @@ from dots import contents, dots, gallery
 from delg.errors import DelgError
 from delg.files import file_sha256
 from index import ImageIndex
+from index.browse import Filter
 from index.storage.ann_index import FILE as SHORTLIST
 from index.storage.catalog import FILE as CATALOG
 
@@ -404,3 +407,38 @@ def test_files_that_a_killed_writer_left_are_noted_and_swept(undamaged, reopen, 
         images.add(photos)
         assert images.check().notes == [] and images.check().problems == []
     assert not orphan[1].exists() and not orphan[2].exists()
+
+
+ODD = (-1, 1 << 62, 1e308, b"\xff\x00", "", "[1]", "null", "[" * 5000, "/dev/zero", "\x00")
+
+
+def test_odd_values_in_the_catalog_never_end_in_another_error(undamaged, model, tmp_path):
+    db = sqlite3.connect(undamaged / CATALOG)
+    columns = {
+        table: [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        for table in ("segments", "images")
+    }
+    keys = [row[0] for row in db.execute("SELECT key FROM meta")]
+    db.close()
+    places = [("meta", "value", f"key = '{key}'") for key in keys]
+    places += [(table, column, "rowid = 2") for table in columns for column in columns[table]]
+    data = (undamaged / CATALOG).read_bytes()
+    query = model.extract(dots(3).pixels())
+    for number, (table, column, where) in enumerate(places):
+        value = ODD[number % len(ODD)]
+        (undamaged / CATALOG).write_bytes(data)
+        with contextlib.suppress(sqlite3.Error):
+            execute(undamaged, f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {where}", value)
+        with contextlib.suppress(DelgError), ImageIndex.open(undamaged) as images:
+            for use in (
+                lambda images: json.dumps(images.info()),
+                lambda images: images.query_features(query, k=20),
+                lambda images: images.browse(Filter("ok"), 50),
+                lambda images: (images.failures(), images.vanished(), images.counts()),
+                lambda images: [images.features(image_id) for image_id in images.ids()],
+                lambda images: images.check(),
+            ):
+                with contextlib.suppress(DelgError):
+                    use(images)
+        for log in undamaged.glob(f"{CATALOG}-*"):
+            log.unlink()
