@@ -131,9 +131,9 @@ def _renamed(
     model: type[BaseModel], former: str = "", present: str = ""
 ) -> Iterator[tuple[str, str]]:
     """The deprecated keys of a model and of those nested in it, each with its present name."""
-    deprecated: dict[str, str] = getattr(model, "deprecated_keys", {})
+    deprecated: dict[str, str | None] = getattr(model, "deprecated_keys", {})
     for old, new in deprecated.items():
-        yield f"`{former}{old}`", f"`{present}{new}`"
+        yield f"`{former}{old}`", "none; without effect" if new is None else f"`{present}{new}`"
     by_present = {new: old for old, new in deprecated.items()}
     for name, field in model.model_fields.items():
         inner = _model_in(field.annotation)

@@ -63,6 +63,13 @@ class RecognitionTruth:
     part: str = ALL_QUERIES
 
 
+def parts_of(part: str) -> tuple[str, ...]:
+    """The parts that a query counts in: its own and "all"; none if it is ignored."""
+    if part == IGNORED_PART:
+        return ()
+    return (ALL_QUERIES,) if part == ALL_QUERIES else (part, ALL_QUERIES)
+
+
 Truth = Mapping[str, RevisitedTruth | RetrievalTruth | RecognitionTruth]
 
 

@@ -1,11 +1,12 @@
 """Recognition: a query's label, voted for by its hits.
 
-    score = 1 + Σ (hit's score − 1)                      over the label's verified hits
-    score = the highest similarity of a hit               where no hit is verified
+    score = Σ hit's score               over the label's verified hits
+    score = the highest score of a hit  where no hit is verified
 
-A verified hit's score lies between 1 and 3 (:mod:`index.search.scoring`), so it adds its similarity
-and the weight of its inliers. Queries that show no known instance have no verified hits and stay
-below 1, as GAP demands: their predictions must rank below the right ones of all queries.
+A hit's score is its log-odds (:mod:`index.search.scoring`), at least 0 where it is verified and
+lower than that where it is not. Queries that show no known instance have no verified hits and so
+stay below those that have, as GAP demands: their predictions must rank below the right ones of all
+queries.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def recognise(ranking: Ranking, labels: Mapping[str, str]) -> tuple[str, float] 
         labels: image id -> label; hits without a label have no vote.
     """
     evidence: dict[str, float] = defaultdict(float)
-    similarity: dict[str, float] = {}
+    unproven: dict[str, float] = {}
     for image, score, verified in zip(
         ranking.ids, ranking.scores.tolist(), ranking.verified.tolist(), strict=True
     ):
@@ -33,11 +34,10 @@ def recognise(ranking: Ranking, labels: Mapping[str, str]) -> tuple[str, float] 
         if label is None:
             continue
         if verified:
-            evidence[label] += score - 1
+            evidence[label] += score
         else:
-            similarity[label] = max(score, similarity.get(label, score))
+            unproven[label] = max(score, unproven.get(label, score))
     if evidence:
         # Ties go to the first label in the alphabet, so that results repeat.
-        label, total = max(sorted(evidence.items()), key=itemgetter(1))
-        return label, 1 + total
-    return max(sorted(similarity.items()), key=itemgetter(1), default=None)
+        return max(sorted(evidence.items()), key=itemgetter(1))
+    return max(sorted(unproven.items()), key=itemgetter(1), default=None)

@@ -37,6 +37,7 @@ from eval.benchmark import (
 )
 from eval.predictions import FILE as PREDICTIONS_FILE
 from eval.predictions import Predictions, load_predictions, save_predictions
+from eval.proof import proof_as_json
 from eval.scoring import Scores, score
 
 METRICS_FILE, BENCHMARK_FILE, REPORT_FILE = "metrics.json", "benchmark.json", "report.html"
@@ -77,6 +78,7 @@ class Run:
             "protocol": self.benchmark.protocol,
             "metrics": self.scores.metrics,
             "intervals": self.scores.intervals,
+            "proof": {p: proof_as_json(proof) for p, proof in self.scores.proof.items()},
             **self.metadata,
             "per_query": self.scores.queries,
         }
@@ -102,7 +104,8 @@ def load_run(folder: Path) -> Run:
     """
     metrics = _read_json(folder / METRICS_FILE)
     benchmark = _read_json(folder / BENCHMARK_FILE)
-    own_keys = {"format", "title", "benchmark", "protocol", "metrics", "intervals", "per_query"}
+    own_keys = {"format", "title", "benchmark", "protocol"}
+    own_keys |= {"metrics", "intervals", "proof", "per_query"}
     try:
         if metrics["format"] != FORMAT:
             raise UsageError(
@@ -118,6 +121,7 @@ def load_run(folder: Path) -> Run:
                     "metrics": metrics["metrics"],
                     "intervals": metrics["intervals"],
                     "queries": metrics["per_query"],
+                    "proof": metrics.get("proof", {}),
                 },
             ),
             paths=_checked(dict[str, str], benchmark["paths"]),

@@ -6,7 +6,7 @@ The definitions are those of :mod:`eval.metrics`, the intervals those of :mod:`e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from eval.benchmark import (
     RecognitionTruth,
     RetrievalTruth,
     RevisitedTruth,
+    parts_of,
 )
 from eval.bootstrap import gap_interval, mean_interval
 from eval.metrics import (
@@ -29,6 +30,7 @@ from eval.metrics import (
     revisited_query,
 )
 from eval.predictions import Predictions
+from eval.proof import Proof, measure_proof
 from index.results import Ranking
 
 Values = dict[str, float]
@@ -45,11 +47,14 @@ class Scores:
         metrics: part -> metric -> value. A part in which no query counts is left out.
         intervals: part -> metric -> its 95 % interval over queries.
         queries: part -> query id -> metric -> value, of the queries that count.
+        proof: part -> what its verified hits are worth; none for recognition, and in runs of
+            before 0.2.
     """
 
     metrics: dict[str, Values]
     intervals: dict[str, dict[str, tuple[float, float]]]
     queries: dict[str, dict[str, Values]]
+    proof: dict[str, Proof] = field(default_factory=dict)
 
 
 def score(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
@@ -65,7 +70,8 @@ def score(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
         "retrieval": _score_retrieval,
         "recognition": _score_recognition,
     }
-    return by_protocol[benchmark.protocol](benchmark, predictions)
+    scores = by_protocol[benchmark.protocol](benchmark, predictions)
+    return replace(scores, proof=measure_proof(benchmark, predictions))
 
 
 def main_metric(benchmark: BenchmarkSpec) -> str:
@@ -128,7 +134,7 @@ def _score_retrieval(benchmark: BenchmarkSpec, predictions: Predictions) -> Scor
         values = {name: average_precision(ids, truth.relevant, depth)}
         values |= {f"recall@{k}": recall_at(ids, truth.relevant, k) for k in benchmark.recalls}
         values |= {f"precision@{k}": precision_at(ids, truth.relevant, k) for k in precisions}
-        for part in _parts(truth.part):
+        for part in parts_of(truth.part):
             queries.setdefault(part, {})[query] = values
     scores = _means(queries)
     if any(not truth.relevant and truth.part != IGNORED_PART for truth in truths.values()):
@@ -142,7 +148,7 @@ def _add_gap(
     """Add GAP of the first hits: queries without a match must score low."""
     first_hits = {q: (r.ids[0], float(r.scores[0])) for q, r in rankings.items() if r.ids}
     for part in scores.metrics:
-        relevant = {q: t.relevant for q, t in truths.items() if part in _parts(t.part)}
+        relevant = {q: t.relevant for q, t in truths.items() if part in parts_of(t.part)}
         hits = {query: hit for query, hit in first_hits.items() if query in relevant}
         scores.metrics[part]["GAP"] = global_average_precision(hits, relevant)
         scores.intervals[part]["GAP"] = gap_interval(hits, relevant)
@@ -151,12 +157,12 @@ def _add_gap(
 def _score_recognition(benchmark: BenchmarkSpec, predictions: Predictions) -> Scores:
     _reject_unknown_queries(predictions.labels, benchmark)
     truths = {q: t for q, t in benchmark.truth.items() if isinstance(t, RecognitionTruth)}
-    parts = {part for truth in truths.values() for part in _parts(truth.part)}
+    parts = {part for truth in truths.values() for part in parts_of(truth.part)}
     metrics: dict[str, Values] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     queries: dict[str, dict[str, Values]] = {}
     for part in sorted(parts):
-        labels = {q: t.labels for q, t in truths.items() if part in _parts(t.part)}
+        labels = {q: t.labels for q, t in truths.items() if part in parts_of(t.part)}
         predicted = {q: pair for q, pair in predictions.labels.items() if q in labels}
         if not any(labels.values()):
             continue
@@ -173,13 +179,6 @@ def _score_recognition(benchmark: BenchmarkSpec, predictions: Predictions) -> Sc
             "accuracy": mean_interval([row["accuracy"] for row in queries[part].values()]),
         }
     return Scores(metrics, intervals, queries)
-
-
-def _parts(part: str) -> tuple[str, ...]:
-    """The parts that a query counts in: its own and "all"; none if it is ignored."""
-    if part == IGNORED_PART:
-        return ()
-    return (ALL_QUERIES,) if part == ALL_QUERIES else (part, ALL_QUERIES)
 
 
 def _reject_unknown_queries(queries: Iterable[str], benchmark: BenchmarkSpec) -> None:

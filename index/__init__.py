@@ -3,7 +3,7 @@
 from index import ImageIndex
 images = ImageIndex.open_or_create("my.index")
 images.add("photos/")
-for hit in images.query("q.jpg"): print(hit.id, hit.score, hit.inliers)
+for hit in images.query("q.jpg"): print(hit.id, hit.percent, hit.verified)
 """
 
 from __future__ import annotations

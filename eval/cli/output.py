@@ -26,6 +26,8 @@ def print_runs(runs: Sequence[Run], as_json: bool) -> None:
             print_json(run.as_json())
         return
     print_result(f"{runs[0].benchmark.name}, {len(runs[0].benchmark.queries):,} queries")
+    from eval.reports.proof_table import proof_summary
+
     names = list(dict.fromkeys(n for r in runs for m in r.scores.metrics.values() for n in m))
     rows = []
     for run in runs:
@@ -38,6 +40,8 @@ def print_runs(runs: Sequence[Run], as_json: bool) -> None:
         if rows
         else "no query has a relevant photo, so there is nothing to score"
     )
+    for summary in filter(None, map(proof_summary, runs)):
+        print_result(summary)
 
 
 def _run_cell(run: Run, part: str, name: str) -> str:
@@ -72,6 +76,7 @@ def print_comparison(comparison: Comparison) -> None:
         for metric in comparison.metrics
     ]
     table(["", "", *comparison.titles], rows)
+    _print_proof(comparison)
     for difference in comparison.differences:
         title = comparison.titles[difference.run]
         print_result("")
@@ -86,6 +91,21 @@ def print_comparison(comparison: Comparison) -> None:
                     for c in changes
                 ],
             )
+
+
+def _print_proof(comparison: Comparison) -> None:
+    from eval.reports.proof_table import COLUMNS, NOTE, proof_cells
+
+    if not comparison.proof:
+        return
+    print_result("")
+    print_result(f"verified hits. {NOTE}")
+    rows = [
+        [proof.part, *cells]
+        for proof in comparison.proof
+        for cells in zip(COLUMNS, *map(proof_cells, proof.proofs), strict=True)
+    ]
+    table(["", "", *comparison.titles], rows)
 
 
 def write_report_of(

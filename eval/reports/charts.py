@@ -111,6 +111,32 @@ def retrieval_charts(runs: Sequence[Run], part: str) -> list[Chart]:
     ]
 
 
+def reliability_chart(runs: Sequence[Run], part: str) -> Chart | None:
+    """The share of hits that are right by their stated probability; None where no run has any."""
+    calibrations = [
+        proof.calibration if (proof := run.scores.proof.get(part)) else None
+        for run in runs[:MAX_LINES]
+    ]
+    if not any(calibrations):
+        return None
+
+    def plot(axes: Any) -> None:
+        axes.plot((0, 1), (0, 1), color=_QUIET, linewidth=1)
+        for number, calibration in reversed([*enumerate(calibrations)]):
+            if calibration is not None:
+                style = {"color": _LINES[number], "linestyle": _DASHES[number]}
+                axes.plot(calibration.stated, calibration.right, marker="o", markersize=3, **style)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+
+    return Chart(
+        f"Reliability, {part}" if part != ALL_QUERIES else "Reliability",
+        "Hits with evidence, in ten bins of stated probability: on the thin diagonal it is right "
+        "as often as it says.",
+        _figure(plot, "probability", "share that is right", f"Reliability, {part}"),
+    )
+
+
 def _descending(values: Sequence[float]) -> Curve:
     ordered = np.sort(np.array(values, np.float64))[::-1]
     ends = np.arange(len(ordered) + 1) / len(ordered)

@@ -8,6 +8,8 @@ from typing import Any
 
 from delg.errors import UsageError
 from eval.bootstrap import PairedDifference, paired_difference
+from eval.proof import Proof, proof_as_json
+from eval.reports.proof_table import proof_parts
 from eval.reports.report import metric_names, metric_parts
 from eval.reports.run_metadata import Setting, differing_settings, distinct_titles
 from eval.run import Run
@@ -33,6 +35,14 @@ class Metric:
     part: str
     name: str
     numbers: tuple[Number | None, ...]
+
+
+@dataclass(frozen=True)
+class PartProof:
+    """The proof of one part in each run, None where a run lacks it."""
+
+    part: str
+    proofs: tuple[Proof | None, ...]
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,7 @@ class Comparison:
     settings: tuple[Setting, ...]
     metrics: tuple[Metric, ...]
     differences: tuple[Difference, ...]
+    proof: tuple[PartProof, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -110,6 +121,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         differing_settings(runs),
         _metrics(runs),
         tuple(differences),
+        _proof(runs),
         tuple(notes),
     )
 
@@ -187,6 +199,13 @@ def _number(run: Run, part: str, name: str) -> Number | None:
     return None if value is None else Number(value, *run.scores.intervals[part][name])
 
 
+def _proof(runs: Sequence[Run]) -> tuple[PartProof, ...]:
+    return tuple(
+        PartProof(part, tuple(run.scores.proof.get(part) for run in runs))
+        for part in proof_parts(runs)
+    )
+
+
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as plain values for JSON."""
     return {
@@ -203,6 +222,10 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "intervals": [None if n is None else [n.low, n.high] for n in metric.numbers],
             }
             for metric in comparison.metrics
+        ],
+        "proof": [
+            {"part": proof.part, "values": [p and proof_as_json(p) for p in proof.proofs]}
+            for proof in comparison.proof
         ],
         "differences": [_difference_json(comparison, d) for d in comparison.differences],
     }

@@ -8,8 +8,9 @@ from pathlib import Path
 from delg.files import write_bytes
 from eval.reports.charts import Chart, change_chart
 from eval.reports.compare import Change, Comparison, Difference, sentence
+from eval.reports.proof_table import proof_table
 from eval.reports.query_examples import Album, Example, example
-from eval.reports.report import main_part, metric_names, metric_parts
+from eval.reports.report import main_part, metric_names, metric_parts, reliability_charts
 from eval.run import Run
 from eval.scoring import main_metric
 from index.visualize.html import load_template
@@ -61,6 +62,8 @@ def render_comparison(comparison: Comparison) -> str:
         main=main_metric(runs[0].benchmark),
         metrics=metric_names(runs),
         parts=metric_parts(runs),
+        proof=proof_table(runs),
+        reliability=reliability_charts(runs),
         sections=[_section(comparison, d, album) for d in comparison.differences],
         max_rows=MAX_ROWS,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from eval.benchmark import (
 from eval.metrics import DIFFICULTIES, revisited_split
 from eval.predictions import plain_ranking
 from eval.run import Run
-from index.results import Ranking
+from index.results import Ranking, as_percent
 from index.visualize.draw_matches import Frame
 from index.visualize.html import EmbeddedImage, embed_image
 
@@ -63,7 +64,8 @@ class Album:
 @dataclass(frozen=True)
 class JudgedHit:
     """A hit; ``rank`` is None if it is ignored, ``verdict`` if its label is unknown, ``score`` and
-    ``inliers`` if only the order of the hits is known."""
+    ``inliers`` if only the order of the hits is known, ``percent`` if the run has no
+    probabilities."""
 
     rank: int | None
     id: str
@@ -71,6 +73,7 @@ class JudgedHit:
     verdict: str | None
     score: float | None
     inliers: int | None
+    percent: str | None
     verified: bool
     label: str | None
 
@@ -162,6 +165,7 @@ def _judge(
     rank = 0
     for position, image in enumerate(ranking.ids[:count]):
         rank += image not in ignored
+        probability = float(ranking.probabilities[position])
         label = run.benchmark.labels.get(image) if isinstance(run.benchmark, Benchmark) else None
         hits.append(
             JudgedHit(
@@ -171,6 +175,7 @@ def _judge(
                 verdict=_verdict(run.benchmark, query, image, label, right, ignored),
                 score=None if is_only_order else float(ranking.scores[position]),
                 inliers=None if is_only_order else int(ranking.inliers[position]),
+                percent=None if math.isnan(probability) else as_percent(probability),
                 verified=bool(ranking.verified[position]),
                 label=label,
             )

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
 from eval.benchmark import ALL_QUERIES, IGNORED_PART, RetrievalTruth
-from eval.reports.charts import MAX_LINES, Chart, recognition_chart, retrieval_charts, thresholds
+from eval.reports.charts import (
+    MAX_LINES,
+    Chart,
+    recognition_chart,
+    reliability_chart,
+    retrieval_charts,
+    thresholds,
+)
+from eval.reports.proof_table import proof_parts, proof_table
 from eval.reports.query_examples import (
     Album,
     Example,
@@ -106,6 +114,8 @@ def render_report(runs: Sequence[Run], matches: Sequence[MatchPicture] = ()) -> 
         parts=metric_parts(runs),
         conditions=_conditions(run),
         metadata=flatten(run.metadata),
+        proof=proof_table(runs),
+        reliability=reliability_charts(runs),
         differences=differing_settings(runs) if len(runs) > 1 else (),
         charts=charts,
         operating=_operating_points(run) if recognition else [],
@@ -144,6 +154,12 @@ def _charts(runs: Sequence[Run]) -> list[tuple[str, list[Chart]]]:
         drawable = runs[0].scores.metrics.get(ALL_QUERIES) is not None
         return [(ALL_QUERIES, [recognition_chart(runs)])] if drawable else []
     return [(part, retrieval_charts(runs, part)) for part in scored_parts(runs[0])]
+
+
+def reliability_charts(runs: Sequence[Run]) -> list[Chart]:
+    """A chart per part whose hits have probabilities."""
+    charts = [reliability_chart(runs, part) for part in proof_parts(runs)]
+    return [chart for chart in charts if chart is not None]
 
 
 def _conditions(run: Run) -> list[tuple[str, str]]:

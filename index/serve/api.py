@@ -37,6 +37,7 @@ class HitJson(BaseModel):
     score: float
     similarity: float
     inliers: int
+    probability: float
     verified: bool
     transform: list[list[float]] | None
 

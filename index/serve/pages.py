@@ -283,6 +283,7 @@ def match_json(hit: Hit) -> dict[str, Any]:
         "width": hit.width,
         "height": hit.height,
         "verified": hit.verified,
+        "percent": hit.percent,
         "points": np.c_[hit.query_points, hit.points].round(1).tolist(),
         "transform": None if hit.transform is None else hit.transform.tolist(),
     }

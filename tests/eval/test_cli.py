@@ -63,6 +63,7 @@ def test_folders_are_evaluated_with_a_baseline(measured):
         # Each photo's only partner is found at once by a model worth its name.
         assert metrics["metrics"]["all"]["mAP@100"] == metrics["metrics"]["all"]["recall@1"] == 1
         assert metrics["metrics"]["all"]["precision@5"] == pytest.approx(1 / 5)
+        assert metrics["proof"]["all"]["queries"] == 6
         assert set(metrics["per_query"]["all"]) == {
             f"{name}/{part}.jpg" for name in THINGS for part in ("whole", "part")
         }
@@ -70,6 +71,8 @@ def test_folders_are_evaluated_with_a_baseline(measured):
             metrics["engine"]["model"] == "delg-lite"
             and len(metrics["engine"]["fingerprint"]) == 16
         )
+    assert main["proof"]["all"]["recall"] == main["proof"]["all"]["precision"] == 1
+    assert bare["proof"]["all"]["hits"] == 0 and bare["proof"]["all"]["calibration"] is None
     assert (main["engine"]["rerank"], bare["engine"]["rerank"]) == (100, 0)
     assert main["command"] == "delg eval folders photos --out run --baseline global --json"
 
@@ -137,7 +140,8 @@ def test_two_runs_are_compared_without_a_model(place, run):
     runs = ("run", "run/baselines/global")
     done = run("eval", "compare", *runs, "--html", "c.html", cwd=place)
     assert done.returncode == 0
-    for said in ("delg-lite, all re-ranked", "delg-lite, global only", "engine.rerank", "mAP@100"):
+    for said in ("delg-lite, all re-ranked", "delg-lite, global only", "engine.rerank", "mAP@100",
+                 "queries with a right verified hit", "100.0% (6 of 6)"):  # fmt: skip
         assert said in done.stdout
     assert "0 better, 0 worse, 6 equal" in done.stdout
     assert "page written: c.html" in done.stderr

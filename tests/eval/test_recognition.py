@@ -17,40 +17,39 @@ def ranking(*hits: tuple[str, float, bool]) -> Ranking:
 
 
 def test_summed_evidence_beats_a_single_better_hit():
-    hits = ranking(("b1", 1.75, True), ("a1", 1.5, True), ("a2", 1.375, True))
-    # B 0.75; A 0.5 + 0.375.
-    assert recognise(hits, LABELS) == ("A", 1.875)
+    hits = ranking(("b1", 2.75, True), ("a1", 1.5, True), ("a2", 1.375, True))
+    assert recognise(hits, LABELS) == ("A", 2.875)
 
 
 def test_one_strong_hit_beats_several_weak_ones():
-    hits = ranking(("b1", 2.5, True), ("a1", 1.25, True), ("a2", 1.25, True))
-    assert recognise(hits, LABELS) == ("B", 2.5)
+    hits = ranking(("b1", 5.5, True), ("a1", 1.25, True), ("a2", 1.25, True))
+    assert recognise(hits, LABELS) == ("B", 5.5)
 
 
 def test_hits_without_proof_add_nothing_to_proven_ones():
-    hits = ranking(("b1", 1.5, True), ("a1", 0.99, False), ("a2", 0.99, False))
+    hits = ranking(("b1", 1.5, True), ("a1", -0.25, False), ("a2", -0.25, False))
     assert recognise(hits, LABELS) == ("B", 1.5)
-    more = ranking(("b1", 1.5, True), ("b2", 0.9, False))
+    more = ranking(("b1", 1.5, True), ("b2", -0.5, False))
     assert recognise(more, LABELS) == ("B", 1.5)
 
 
 def test_without_proof_the_likest_hit_decides_and_likeness_is_not_summed():
-    hits = ranking(("b1", 0.75, False), ("a1", 0.625, False), ("a2", 0.625, False))
-    assert recognise(hits, LABELS) == ("B", 0.75)
+    hits = ranking(("b1", -1.5, False), ("a1", -2.0, False), ("a2", -2.0, False))
+    assert recognise(hits, LABELS) == ("B", -1.5)
     # The best of the label's hits counts, wherever it stands.
     assert recognise(ranking(("a1", -0.5, False), ("a2", -0.25, False)), LABELS) == ("A", -0.25)
 
 
-def test_what_is_not_proven_scores_below_1_and_below_all_that_is():
-    alike = recognise(ranking(*((image, 0.999, False) for image in LABELS)), LABELS)
-    proven = recognise(ranking(("a1", 1.01, True)), LABELS)
+def test_what_is_not_proven_scores_below_0_and_below_all_that_is():
+    alike = recognise(ranking(*((image, -0.001, False) for image in LABELS)), LABELS)
+    proven = recognise(ranking(("a1", 0.001, True)), LABELS)
     assert alike is not None and proven is not None
-    assert alike[1] < 1 < proven[1]
+    assert alike[1] < 0 < proven[1]
 
 
 def test_hits_without_a_label_say_nothing():
-    hits = ranking(("stranger", 2.9, True), ("other", 0.9, False), ("a1", 0.5, False))
-    assert recognise(hits, LABELS) == ("A", 0.5)
+    hits = ranking(("stranger", 2.9, True), ("other", -0.1, False), ("a1", -0.5, False))
+    assert recognise(hits, LABELS) == ("A", -0.5)
 
 
 @pytest.mark.parametrize("hits", [(), (("stranger", 2.0, True),)])
@@ -60,7 +59,8 @@ def test_nothing_is_recognised_where_no_hit_has_a_label(hits):
 
 @pytest.mark.parametrize("verified", [True, False])
 def test_of_equal_labels_it_is_always_the_first_in_the_alphabet(verified):
-    hits = [("b1", 1.5 * verified, verified), ("a1", 1.5 * verified, verified)]
+    score = 1.5 if verified else -1.5
+    hits = [("b1", score, verified), ("a1", score, verified)]
     first = recognise(ranking(*hits), LABELS)
     assert first == recognise(ranking(*hits[::-1]), LABELS)
     assert first is not None and first[0] == "A"

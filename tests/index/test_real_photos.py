@@ -11,11 +11,12 @@ from delg.images.decode import decode
 from index import ImageIndex
 from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import DemoResult
-from index.settings import IndexSettings, RankingSettings
+from index.settings import IndexSettings
+from index.verification.calibration import DEFAULT_CALIBRATION
 from index.verification.geometric import transform_points
 from index.verification.match_photos import match_photos
 from index.verification.matchable import MatchableFeatures
-from index.verification.pair import verify_features
+from index.verification.pair import similarity_of, verify_features
 from index.verification.reverify import QueryPhoto, reverify_warped
 
 
@@ -68,12 +69,14 @@ def test_rotated_photos_are_found_and_the_orientation_reported(
     assert images.query(query.path, orientations="1").orientation == 0
 
 
-def test_global_only_has_no_inliers_and_scores_by_similarity(demo: tuple) -> None:
+def test_global_only_has_no_inliers_and_ranks_by_similarity(demo: tuple) -> None:
     images, queries = demo
     hits = images.query(queries[0].path, k=99, rerank=0)
     assert len(hits) == len(images)
     assert all(hit.inliers == 0 and not hit.verified and hit.transform is None for hit in hits)
-    assert [hit.score for hit in hits] == [hit.similarity for hit in hits]
+    similarities = [hit.similarity for hit in hits]
+    assert similarities == sorted(similarities, reverse=True)
+    assert all(hit.probability < 0.5 for hit in hits)
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
 
 
@@ -84,8 +87,8 @@ def test_order_of_hits(demo: tuple) -> None:
     assert scores == sorted(scores, reverse=True)
     verified = [hit.verified for hit in hits]
     assert verified == sorted(verified, reverse=True)
-    # Inliers short of proof lift a photo among these.
-    others = [hit.similarity for hit in hits if hit.inliers < RankingSettings().min_soft_inliers]
+    # Evidence short of proof moves a photo among these.
+    others = [hit.similarity for hit in hits if hit.inliers < DEFAULT_CALIBRATION.min_inliers]
     assert len(others) > 3 and others == sorted(others, reverse=True)
 
 
@@ -135,7 +138,11 @@ def test_a_second_look_verifies_what_the_first_only_suggests(lite: Extractor) ->
     first = verify_features(query, other, settings)
     assert first.transform is not None
     again = reverify_warped(
-        QueryPhoto(lite, view), MatchableFeatures.of(other), first.transform, settings
+        QueryPhoto(lite, view),
+        MatchableFeatures.of(other),
+        first.transform,
+        similarity_of(query, other),
+        settings,
     )
     assert again.verification.verified and again.verification.inliers > first.inliers
     matches = again.verification.matches

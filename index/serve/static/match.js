@@ -117,7 +117,7 @@
 
   function describe() {
     const count = hit.points.length;
-    const parts = [count ? `${count} matching ${count === 1 ? "point" : "points"}, ${hit.verified ? "verified" : "not verified"}` : "No matching points"];
+    const parts = [count ? `${count} matching ${count === 1 ? "point" : "points"}, ${hit.verified ? "verified" : "not verified"}, probability ${hit.percent}` : "No matching points"];
     if (get("show-outliers").checked && hit.outliers) {
       parts.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
     }

@@ -176,6 +176,9 @@ def test_the_json_holds_the_numbers_and_is_json():
     (difference,) = plain["differences"]
     assert difference["mean"] == comparison.differences[0].total.mean
     assert difference["worse"] == [{"query": "q2", "before": 1.0, "after": 0.5, "change": -0.5}]
+    (proof,) = plain["proof"]
+    # The first two hits of each query are verified: 6 and 5 in all, 3 and 4 of them right.
+    assert [value["precision"] for value in proof["values"]] == [3 / 6, 4 / 5]
     assert plain["metrics"][0]["values"] == [n.value for n in comparison.metrics[0].numbers if n]
 
 
@@ -185,7 +188,7 @@ def test_the_terminal_gets_settings_metrics_and_changes(capsys):
     said = capsys.readouterr()
     assert said.err == ""
     for text in ("shelves", "engine.rerank", "two against one", "+0.188", "2 better, 1 worse",
-                 "+0.750", "-0.500", "0.688"):  # fmt: skip
+                 "+0.750", "-0.500", "0.688", "50.0% (3 of 6)", "80.0% (4 of 5)"):  # fmt: skip
         assert text in said.out
     assert said.out.index(" +0.750") < said.out.index(" +0.500") < said.out.index(" -0.500")
 

@@ -195,10 +195,25 @@ def test_values_scores_and_inliers_are_those_of_the_run():
     assert "AP@100 0.500" in example.words
     texts = [hit.all("p", "numbers")[0].words for hit in example.all("li", "hit")]
     assert texts == [
-        "score 0.750 40 inliers, verified",
-        "score 0.650 39 inliers, verified",
+        "score 0.750, 90.0% 40 inliers, verified",
+        "score 0.650, 90.0% 39 inliers, verified",
         "score 0.550 38 inliers",
     ]
+
+
+def test_verified_hits_are_judged_in_a_table_and_a_curve():
+    root = page(shelves(), shelves(title="again")).section("Verified hits")
+    # Two hits per query are verified: a and b of q1, a and c of q2, a and b of q3.
+    (row, again) = cells(root.all("table")[0])
+    assert row[:4] == ["delg-lite", "50.0% (3 of 6)", "66.7% (2 of 3)", "100.0% (3 of 3)"]
+    # Of six at 90 % three are right, of three at 20 % none: (6 · .4 + 3 · .2) / 9.
+    assert row[4:] == ["–", "0.333 (9 hits)"] and again[1:] == row[1:]
+    (chart,) = root.all("svg", "chart")
+    assert chart.attrs["aria-label"] == "Reliability, all"
+    parts = page(oxford()).section("Verified hits").all("tr", "group")
+    assert [part.words for part in parts] == ["easy", "medium", "hard"]
+    for without in (landmarks(), replace(shelves(), scores=replace(shelves().scores, proof={}))):
+        assert not page(without).has_section("Verified hits")
 
 
 def test_where_only_the_order_is_known_no_scores_are_shown():

@@ -84,7 +84,7 @@ def test_where_nothing_is_verified_it_is_said(client):
     upload = {"image": ("q.png", encoded(dots(5000).pixels(), "PNG"))}
     text = client.post("/search", files=upload, headers=HX).text
     assert "No verified hits" in text and "The object may not be in the index" in text
-    assert "similar overall, but too few matching" not in text and text.count("mat open") == 10
+    assert "similar overall, but the matching" not in text and text.count("mat open") == 10
 
 
 def test_outliers_are_the_matches_that_do_not_fit(client):
