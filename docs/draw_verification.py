@@ -1,6 +1,6 @@
 """Draw the pictures of docs/verification.md, from scikit-image's photos.
 
-    python docs/draw_verification.py    write docs/images/verification-*.jpg
+python docs/draw_verification.py    write docs/images/verification-*.jpg
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from index.visualize.draw_matches import draw_matches, encode_image
 IMAGES = Path(__file__).parent / "images"
 SIZE = (420, 420)
 # Longest side of either photo in a drawing, and its JPEG quality: small files.
-SIDE, QUALITY = 380, 70
+SIDE, QUALITY = 320, 65
 # Draw the surroundings of each pair.
-FRAME, OTHER_FRAME, SCREEN = 5, 12, 3
+FRAME, OTHER_FRAME, SCREEN = 1, 2, 3
 
 Pixels = NDArray[np.uint8]
 

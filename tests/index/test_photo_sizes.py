@@ -82,7 +82,5 @@ def test_a_smaller_copy_is_verified_when_it_is_warped_to_the_photo(
     model = models.get(kind, lite)
     settings = IndexSettings().of_model(model.settings)
     query, stored = resized(coffee, 0.4), MatchableFeatures.of(model.extract(coffee))
-    again = reverify_warped(
-        QueryPhoto(model, query), stored, np.diag([2.5, 2.5, 1]), 0.5, settings
-    )
+    again = reverify_warped(QueryPhoto(model, query), stored, np.diag([2.5, 2.5, 1]), 0.5, settings)
     assert again.verification.inliers >= MIN_INLIERS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from delg import Extractor
 from delg.images.decode import decode
 from index import ImageIndex
+from index.calibrate.surroundings import surround
 from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import DemoResult
 from index.settings import IndexSettings
@@ -159,3 +162,36 @@ def test_different_photos_do_not_match(lite: Extractor) -> None:
     other = lite.extract(skimage.data.coffee())
     result = match_photos(lite, skimage.data.astronaut(), other, IndexSettings())
     assert not result.verification.verified
+
+
+def test_a_picture_is_known_in_another_frame_and_its_frame_around_another_picture_is_not_it(
+    lite: Extractor, tmp_path: Path
+) -> None:
+    import skimage.data
+
+    photos = [
+        getattr(skimage.data, name)() for name in ("astronaut", "coffee", "chelsea", "rocket")
+    ]
+    pictures = [cv2.resize(photo, (420, 420), interpolation=cv2.INTER_AREA) for photo in photos]
+    astronaut, coffee, cat, rocket = (np.asarray(picture, np.uint8) for picture in pictures)
+
+    def framed(picture: np.ndarray, kind: str, seed: int) -> np.ndarray:
+        return surround(picture, kind, seed, photos[1:])
+
+    for name, photo in (
+        ("astronaut", framed(astronaut, "frame", 1)),
+        ("cat", framed(cat, "screen", 3)),
+    ):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), photo[..., ::-1])
+    with ImageIndex.create(tmp_path / "i") as images:
+        images.use(lite)
+        images.add(tmp_path)
+        same = images.query(framed(astronaut, "frame", 2))[0]
+        assert same.id == "astronaut.png" and same.verified and same.probability > 0.9
+        for other, name in (
+            (framed(coffee, "frame", 1), "astronaut.png"),
+            (framed(rocket, "screen", 3), "cat.png"),
+        ):
+            hit = next(hit for hit in images.query(other, orientations="1") if hit.id == name)
+            # By the number of inliers alone it would be the same picture.
+            assert hit.inliers >= 40 and not hit.verified and hit.probability < 0.5
