@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -83,7 +82,7 @@ def measure_proof(benchmark: BenchmarkSpec, predictions: Predictions) -> dict[st
     """Part -> what its verified hits are worth; empty for recognition, which ranks no photos, and
     for rankings of which only the order is known."""
     if not any(
-        _is_verified(r) for by_query in predictions.rankings.values() for r in by_query.values()
+        _has_verdicts(r) for by_query in predictions.rankings.values() for r in by_query.values()
     ):
         return {}
     parts: dict[str, list[_Judged]] = {}
@@ -92,7 +91,7 @@ def measure_proof(benchmark: BenchmarkSpec, predictions: Predictions) -> dict[st
     return {part: _measure(queries) for part, queries in parts.items()}
 
 
-def _is_verified(ranking: Ranking) -> bool:
+def _has_verdicts(ranking: Ranking) -> bool:
     """Whether it came from the engine, which verifies, and not from a file of plain ids."""
     return bool(ranking.verified.any() or not np.isnan(ranking.probabilities).all())
 

@@ -63,7 +63,7 @@ def test_what_speaks_against_all_reason_is_not_learnt():
     )
     assert set(perverse.evidence["inliers"].log_odds) == {0}
     assert set(perverse.evidence["hole"].log_odds) == {0}
-    alone = perverse.similarity_alone
+    alone = perverse.likeness
     assert (np.diff(alone.log_odds) > 0).all() and max(alone.log_odds) < 0
 
 

@@ -23,7 +23,7 @@ from index.verification.geometric import GeometricMatch
 SHIPPED = read_calibration(delg.zoo.registry.find_model("delg-lite").calibration)
 BY_HAND = Calibration(
     min_inliers=6,
-    similarity_alone=Curve(knots=(0.0, 1.0), log_odds=(-4.0, -1.0)),
+    likeness=Curve(knots=(-1.0, 0.0, 1.0), log_odds=(-5.0, -4.0, -1.0)),
     bias=-2.0,
     similarity=Curve(knots=(0.0, 1.0), log_odds=(0.0, 1.0)),
     evidence={
@@ -51,9 +51,9 @@ def test_log_odds_worked_by_hand():
     # Curves are flat beyond their ends.
     assert BY_HAND.log_odds(0.5, PROVEN._replace(inliers=999, hole=0)) == pytest.approx(3.5)
     assert BY_HAND.log_odds(0.5, None) == pytest.approx(-2.5)
-    assert BY_HAND.log_odds(-1, None) == -4.0
+    assert BY_HAND.log_odds(-1, None) == -5.0
     # Features without a global descriptor are no likeness at all.
-    assert BY_HAND.log_odds(math.nan, None) == -4.0
+    assert BY_HAND.log_odds(math.nan, None) == -5.0
     assert BY_HAND.log_odds(math.nan, PROVEN) == pytest.approx(-1.5)
 
 
@@ -140,8 +140,10 @@ CURVE = {"knots": [0, 1], "log_odds": [-2, -1]}
         (plain(bias=math.inf), "bias"),
         (plain(surprise=1), "surprise"),
         (plain(evidence={"magic": CURVE}), "magic"),
-        (plain(similarity_alone={"knots": [0, 1], "log_odds": [-1, 0]}), "negative"),
-        (plain(similarity_alone={"knots": [1, 0], "log_odds": [-2, -1]}), "knots must rise"),
+        (plain(likeness={"knots": [-1, 1], "log_odds": [-1, 0]}), "negative"),
+        (plain(likeness={"knots": [-1, 1], "log_odds": [-1, -2]}), "must rise"),
+        (plain(likeness={"knots": [0, 1], "log_odds": [-2, -1]}), "from -1 to 1"),
+        (plain(likeness={"knots": [1, -1], "log_odds": [-2, -1]}), "knots must rise"),
         (plain(similarity={"knots": [0, 1], "log_odds": [1]}), "differ in number"),
         (plain(similarity={"knots": [], "log_odds": []}), "knots"),
         (plain(similarity={"knots": list(range(65)), "log_odds": [0] * 65}), "knots"),
