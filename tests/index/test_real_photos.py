@@ -85,12 +85,17 @@ def test_global_only_has_no_inliers_and_ranks_by_similarity(demo: tuple) -> None
 
 def test_order_of_hits(demo: tuple) -> None:
     images, queries = demo
-    hits = list(images.query(query_of(queries, "cat-crop").path, k=99))
+    photo = query_of(queries, "cat-crop").path
+    hits = list(images.query(photo, k=99))
     scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
     verified = [hit.verified for hit in hits]
     assert verified == sorted(verified, reverse=True)
-    # Evidence short of proof moves a photo among these.
+    # Without evidence, and without neighbours, similarity orders.
+    with ImageIndex.open(images.path) as plain:
+        plain.use(images.extractor)
+        plain.configure({"neighbours": {"method": "none"}})
+        hits = list(plain.query(photo, k=99))
     others = [hit.similarity for hit in hits if hit.inliers < DEFAULT_CALIBRATION.min_inliers]
     assert len(others) > 3 and others == sorted(others, reverse=True)
 

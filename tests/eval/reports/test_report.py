@@ -197,7 +197,7 @@ def test_values_scores_and_inliers_are_those_of_the_run():
     assert texts == [
         "score 0.750, 90.0% 40 inliers, verified",
         "score 0.650, 90.0% 39 inliers, verified",
-        "score 0.550 38 inliers",
+        "score 0.550, 20.0% 38 inliers",
     ]
 
 

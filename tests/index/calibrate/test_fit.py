@@ -7,7 +7,7 @@ from index.calibrate.fit import LabelledPairs, fit_calibration, measure_reliabil
 from index.results import Evidence, probability_of
 
 NAMES = Evidence._fields
-COUNT = 4000
+COUNT = 3000
 
 
 def pairs(true_log_odds, alone_log_odds, seed: int = 0) -> LabelledPairs:
@@ -77,7 +77,7 @@ def test_a_fit_holds_on_other_pairs_of_its_kind(fitted):
     measured = measure_reliability(fitted, others)
     # Pairs without evidence have no part in it.
     assert measured.pairs == COUNT == sum(measured.count)
-    assert measured.expected_calibration_error < 0.03
+    assert measured.expected_calibration_error < 0.06
     perverse = LabelledPairs(others.similarities, others.evidence, ~others.same, others.weights)
     assert measure_reliability(fitted, perverse).expected_calibration_error > 0.5
 
