@@ -37,8 +37,8 @@ _LABELLED = 800
 _LABELLED_QUERIES = 120
 # The most similar photos that each query is compared with.
 _CANDIDATES = 60
-# Labels are often wrong, and their pairs many: a composite's pair counts as much as ten.
-_LABELLED_WEIGHT = 0.1
+# Labels are often wrong, and their pairs many: a composite's pair counts as much as twenty.
+_LABELLED_WEIGHT = 0.05
 # Every third group of queries is held out, to measure on.
 _HELD_OUT = 3
 _JPEG_QUALITY = 92
