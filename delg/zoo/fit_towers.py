@@ -36,7 +36,7 @@ from delg.zoo.registry import NETWORKS_FOLDER, ModelFiles
 from delg.zoo.tower_file import has_tower, load_tower
 
 # Photos after which what the second tower gave is kept.
-_KEEP_EVERY = 100
+_KEEP_EVERY = 20
 MIN_PHOTOS, MIN_LABELS = 200, 10
 
 
