@@ -40,7 +40,7 @@ class Neighbourhood:
     @cached_property
     def gram(self) -> FloatArray:
         """Similarities of the photos to each other, float32 (M, M)."""
-        return self.descriptors @ self.descriptors.T
+        return np.asarray(self.descriptors @ self.descriptors.T)
 
     def with_query(self) -> FloatArray:
         """Similarities of query and photos to each other, float32 (1 + M, 1 + M); the query is

@@ -108,6 +108,25 @@ def test_no_more_than_rerank_candidates_are_verified(images):
     assert sum(hit.verified for hit in images.query(query, k=30)) == 5
 
 
+def test_while_nothing_is_proven_verification_goes_deeper(images, dot_model_folder):
+    shuffled = dots(9).points[np.random.default_rng(0).permutation(40)]
+    some = Dots(dots(4).points[:26], dots(4).colours[:26])
+    query = combine(some, Dots(shuffled, dots(9).colours), size=(160, 120)).pixels()
+    again = ImageIndex.open(images.path)
+    again.use(DotModel(dot_model_folder))
+
+    def first(**ranking):
+        again.configure({"ranking": {"deepen": 400, "seconds": None, **ranking}})
+        hit = again.query(query, k=1, rerank=1, orientations="1")[0]
+        return hit.id, hit.verified
+
+    assert first() == first(seconds=60) == ("004.png", True)
+    assert first(deepen=0) == first(deepen=1) == ("009.png", False)
+    # However many "deepen" allows, time is what limits them; here it is up at once.
+    assert first(seconds=1e-6) == ("009.png", False)
+    again.close()
+
+
 @pytest.mark.parametrize("k", [1, 5, 29, 30, 31, 1000])
 def test_there_are_k_hits_or_as_many_as_there_are_photos(images, k):
     hits = images.query(dots(4).pixels(), k=k)
