@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from delg.errors import DelgError, ModelError
@@ -47,8 +48,15 @@ class TrustedModel:
         if files.settings.export is not None:
             others += sorted((folder / files.settings.export.folder / "assets").glob("*"))
         paths = sorted({*files.files(), *others})
-        digest = files_digest(path for path in paths if path.is_file())
+        states = [(path, path.stat()) for path in paths if path.is_file()]
+        digest = _digest(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in states))
         return cls(*_place(model, weights), digest)
+
+
+@lru_cache(maxsize=8)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files as they are: path, size and modification time of each."""
+    return files_digest(path for path, _, _ in files)
 
 
 def _place(model: str, weights: str | Path | None) -> tuple[str, str]:
