@@ -125,6 +125,13 @@ def test_a_box_outside_the_photo_is_that_photos_failure(shop, run):
     assert done.returncode == 1 and "no area" in done.stderr and done.stdout == ""
 
 
+def test_time_lets_queries_go_deeper_and_must_be_some(shop, run):
+    done = run("query", "query.jpg", "--index", "i", "--time", 0.5, "--json", cwd=shop[0])
+    assert done.returncode == 0 and '"rank": 1' in done.stdout, done.stderr
+    done = run("query", "query.jpg", "--index", "i", "--time", 0, cwd=shop[0])
+    assert done.returncode == 2 and "--time: ranking.seconds" in done.stderr
+
+
 def test_extracted_features_are_those_of_the_photos(shop, run, tmp_path):
     folder, _ = shop
     (tmp_path / "few.yaml").write_text("max_features: 50\nlongest_side: 320\n")
