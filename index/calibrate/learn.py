@@ -112,8 +112,9 @@ def _fit(collected: Sequence[tuple[str, LabelledPairs]]) -> Calibration:
     if not all(any(len(pairs) for pairs in part) for part in parts):
         raise UsageError("these photos are too few for a calibration: name more")
     fitted_on, measured_on = map(LabelledPairs.concatenate, parts)
-    known = fitted_on.same[~np.isnan(fitted_on.evidence[:, 0])]
-    if known.all() or not known.any():
+    has_evidence = ~np.isnan(fitted_on.evidence[:, 0])
+    known = fitted_on.same[has_evidence]
+    if known.all() or not known.any() or has_evidence.all():
         raise UsageError("these photos give no calibration: too few of them match, or do not")
     calibration = fit_calibration(fitted_on, DEFAULT_CALIBRATION.min_inliers)
     # Labelled pairs are left out of what is measured: their labels are often wrong.
