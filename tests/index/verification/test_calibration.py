@@ -103,6 +103,12 @@ def test_similarity_alone_keeps_the_global_order(calibration):
     assert all(np.diff(values) > 0)
 
 
+def test_the_shipped_calibration_was_measured_on_other_pairs():
+    reliability = SHIPPED.reliability
+    assert reliability is not None and reliability.pairs == sum(reliability.count) > 1000
+    assert reliability.expected_calibration_error < 0.05
+
+
 def plain(**changes: object) -> dict:
     return {**json.loads(BY_HAND.model_dump_json()), **changes}
 
