@@ -40,9 +40,13 @@ def model_list(as_json: AsJson = False) -> None:
 
 
 def _state(model: ModelFiles) -> str:
+    from delg.zoo.tower_file import has_tower
+
     if model.has_weights:
         return "ready"
     export, tower = model.settings.export, model.settings.tower
+    if tower is not None and has_tower(tower):
+        return "needs fit-towers"
     is_published = tower is not None or (export is not None and export.archive)
     return "to be pulled" if is_published else "needs weights"
 
