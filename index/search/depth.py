@@ -19,8 +19,8 @@ from index.search.neighbours import read_descriptors
 from index.settings import RankingSettings
 from index.storage.store import Store
 
-# Log-odds beyond doubt: a probability of .99.
-_SURE = 4.6
+# Log-odds beyond doubt: a probability of .9.
+_SURE = 2.2
 # Candidates at most where only time limits them.
 _MAX_DEPTH = 10_000
 
