@@ -8,8 +8,10 @@ from commands import run as run
 from dots import DotModel, gallery, model_folder
 
 from delg.errors import UsageError
+from delg.zoo.registry import find_model
 from index.learn_vocabulary import learn_vocabulary
 from index.storage.product_quantizer import ProductQuantizer
+from index.storage.vocabulary import read_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,13 @@ def test_too_few_photos_are_refused(tmp_path, training_photos):
     model = DotModel(model_folder(tmp_path / "model"))
     with pytest.raises(UsageError, match="1,200 local features; a vocabulary of 200 words needs"):
         learn_vocabulary(model, [training_photos], words=200)
+
+
+def test_the_vocabulary_that_ships_fits_the_model():
+    path = find_model("delg-lite").vocabulary
+    vocabulary = read_vocabulary(path, 112)
+    assert (vocabulary.size, vocabulary.dim) == (4096, 64)
+    assert path.stat().st_size < 1_000_000
 
 
 def test_the_command_does_not_overwrite(run, tmp_path):
