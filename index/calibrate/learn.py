@@ -127,8 +127,8 @@ def _fit(collected: Sequence[tuple[str, LabelledPairs]]) -> Calibration:
 def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str]]:
     """Photos with labels, the folders' names; spread evenly over all labels."""
     labelled = [
-        (Photo(f"labelled/{source.name}/{photo.id}", photo.path), f"{source.name}/{label}")
-        for source in map(Path, instances)
+        (Photo(f"labelled/{number}/{photo.id}", photo.path), f"{number}/{label}")
+        for number, source in enumerate(instances)
         for photo in spread_photos([source], _LABELLED)
         if (label := str(Path(photo.id).parent)) != "."
     ]
