@@ -67,7 +67,8 @@ def _check_image(columns: dict[str, Any]) -> None:
         raise ValueError("metadata")
     is_ok = columns["state"] == "ok"
     for name, value in columns.items():
-        optional = name in ("reason", "label") or (name in ("width", "height") and not is_ok)
+        # Features made elsewhere, and earlier versions, do not tell the size.
+        optional = name in ("reason", "label", "width", "height")
         optional = optional or (name in ("segment", "position") and not is_ok)
         if name in ("size", "mtime_ns", "width", "height", "segment", "position", "row"):
             fits = isinstance(value, int) and (value >= 0 or name == "mtime_ns")

@@ -14,6 +14,7 @@ import math
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field, FiniteFloat, field_validator, model_validator
@@ -24,7 +25,9 @@ from delg.paths import exists
 from delg.plain_values import parse_json
 from delg.settings import Settings, parse
 from index.results import Evidence, Verification, probability_of
-from index.verification.geometric import GeometricMatch
+
+if TYPE_CHECKING:
+    from index.verification.geometric import GeometricMatch
 
 _MAX_BYTES = MIB
 _MAX_KNOTS = 64

@@ -61,6 +61,7 @@ def test_info_says_what_an_index_holds(make_index, photos):
         "bytes_per_image": round(info["bytes"] / 10),
         "shortlist": "fp16",
         "codebook": "",
+        "vocabulary": "",
         "adaptation": "",
     }
     assert info["bytes"] == pytest.approx(size, rel=0.3)

@@ -305,10 +305,10 @@ def model_archive(path: Path, seed: int = 0) -> Path:
     )
 
 
-def test_all_published_exports_can_be_pulled() -> None:
+def test_all_published_weights_can_be_pulled() -> None:
     assert sorted(pullable()) == [
-        "delf-gldv1", "delg-r101-gldv1", "delg-r101-gldv2", "delg-r50-gldv1", "delg-r50-gldv2",
-        "rn101-arcface-gldv2",
+        "delf-gldv1", "delg-lite-clip", "delg-r101-gldv1", "delg-r101-gldv2", "delg-r50-gldv1",
+        "delg-r50-gldv2", "rn101-arcface-gldv2",
     ]  # fmt: skip
 
 

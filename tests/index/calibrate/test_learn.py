@@ -73,10 +73,10 @@ def test_labels_are_the_folders_of_each_source(tmp_path: Path):
         dots(number).save(tmp_path / place)
     labelled = _labelled_photos([tmp_path / "town", tmp_path / "covers"])
     assert {(photo.id, label) for photo, label in labelled} == {
-        ("labelled/town/a/1.png", "town/a"),
-        ("labelled/town/a/2.png", "town/a"),
-        ("labelled/town/b/1.png", "town/b"),
-        ("labelled/covers/a/1.png", "covers/a"),
+        ("labelled/0/a/1.png", "0/a"),
+        ("labelled/0/a/2.png", "0/a"),
+        ("labelled/0/b/1.png", "0/b"),
+        ("labelled/1/a/1.png", "1/a"),
     }
 
 
