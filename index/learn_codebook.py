@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +36,7 @@ def learn_codebook(
         UsageError: a source does not exist, or the photos give too few features.
     """
     photos = spread_photos(sources, PHOTOS_PER_SOURCE)
-    samples: list[FloatArray] = []
-    failed = 0
-    results = extractor.first_tower.extract_many(photo.path for photo in photos)
-    for number, result in enumerate(results, 1):
-        if isinstance(result, Failure):
-            failed += 1
-        else:
-            samples.append(_sample(result))
-        if progress:
-            progress(number, len(photos), failed)
+    samples = sample_features(extractor, photos, _sample, progress)
     count = sum(map(len, samples))
     if count < MIN_TRAINING_VECTORS:
         raise UsageError(
@@ -53,6 +44,31 @@ def learn_codebook(
             f"{MIN_TRAINING_VECTORS:,} or more, and ten times as many are better: name more photos"
         )
     return ProductQuantizer.train(np.concatenate(samples))
+
+
+def sample_features(
+    extractor: Extractor,
+    photos: Sequence[Photo],
+    sample: Callable[[ImageFeatures], FloatArray],
+    progress: Progress | None,
+) -> list[FloatArray]:
+    """Samples of the local descriptors of those photos that can be read.
+
+    Args:
+        sample: the descriptors float32 (n, d) to take of one photo's features.
+        progress: called as ``progress(done, total, failed)`` after every photo.
+    """
+    samples: list[FloatArray] = []
+    failed = 0
+    results = extractor.first_tower.extract_many(photo.path for photo in photos)
+    for number, result in enumerate(results, 1):
+        if isinstance(result, Failure):
+            failed += 1
+        else:
+            samples.append(sample(result))
+        if progress:
+            progress(number, len(photos), failed)
+    return samples
 
 
 def spread_photos(sources: Sequence[str | Path], per_source: int) -> list[Photo]:

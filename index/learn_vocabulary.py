@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
-from delg.types import Failure, FloatArray, ImageFeatures, Progress
-from index.learn_codebook import evenly_spaced, spread_photos
+from delg.types import FloatArray, ImageFeatures, Progress
+from index.learn_codebook import evenly_spaced, sample_features, spread_photos
 from index.settings import COMPACT_FEATURES
 from index.storage.feature_selection import top_k
 from index.storage.product_quantizer import ProductQuantizer
@@ -44,16 +45,8 @@ def learn_vocabulary(
     # As many of each photo as k-means uses in all, so that no photo of much texture outweighs
     # others.
     per_photo = max(1, MAX_PER_WORD * words // max(len(photos), 1))
-    samples: list[FloatArray] = []
-    failed = 0
-    results = extractor.first_tower.extract_many(photo.path for photo in photos)
-    for number, result in enumerate(results, 1):
-        if isinstance(result, Failure):
-            failed += 1
-        else:
-            samples.append(_sample(result, codebook, per_photo))
-        if progress:
-            progress(number, len(photos), failed)
+    sample = partial(_sample, codebook=codebook, per_photo=per_photo)
+    samples = sample_features(extractor, photos, sample, progress)
     count = sum(map(len, samples))
     if count < MIN_PER_WORD * words:
         raise UsageError(

@@ -11,6 +11,11 @@ from delg.cli.console import print_result, progress
 from delg.errors import UsageError
 
 
+def _refuse_to_replace(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path}: exists; delete it first, or choose another place with --out")
+
+
 def model_codebook(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
     photos: Annotated[
@@ -27,8 +32,7 @@ def model_codebook(
     from index.storage.codebook import codebook_digest, write_codebook
 
     path = out or find_model(model, weights).codebook
-    if path.exists():
-        raise UsageError(f"{path}: exists; delete it first, or choose another place with --out")
+    _refuse_to_replace(path)
     extractor = load_model(model, weights)
     with progress("photos") as report:
         codebook = learn_codebook(extractor, photos, report)
@@ -55,8 +59,7 @@ def model_vocabulary(
 
     files = find_model(model, weights)
     path = out or files.vocabulary
-    if path.exists():
-        raise UsageError(f"{path}: exists; delete it first, or choose another place with --out")
+    _refuse_to_replace(path)
     extractor = load_model(model, weights)
     codebook = None
     if files.codebook.exists():
@@ -94,8 +97,7 @@ def model_calibrate(
     from index.calibrate.learn import learn_calibration
 
     path = out or find_model(model, weights).calibration
-    if path.exists():
-        raise UsageError(f"{path}: exists; delete it first, or choose another place with --out")
+    _refuse_to_replace(path)
     extractor = load_model(model, weights)
     calibration = learn_calibration(extractor, model, photos, instances or [], progress)
     write_bytes(path, calibration.model_dump_json(indent=1).encode() + b"\n")
