@@ -1,0 +1,1 @@
+"""Indexes in parts (shards), on one machine or on many."""
