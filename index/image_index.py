@@ -27,6 +27,7 @@ from index.relocate import Relocation, relocate
 from index.results import QueryResult
 from index.search.orientation import Orientations
 from index.search.search import Search
+from index.selection import Where
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
@@ -431,9 +432,19 @@ class ImageIndex:
         rerank: int | None = None,
         box: Box | None = None,
         orientations: Orientations = "auto",
+        where: Where = (),
+        min_probability: float = 0.0,
+        verified_only: bool = False,
     ) -> QueryResult:
         """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`."""
-        return self.search(source, box).hits(k, rerank, orientations)
+        return self.search(source, box).hits(
+            k,
+            rerank,
+            orientations,
+            where=where,
+            min_probability=min_probability,
+            verified_only=verified_only,
+        )
 
     def search(
         self, source: Source, box: Box | None = None, others: Iterable[ImageIndex] = ()
@@ -460,18 +471,22 @@ class ImageIndex:
         k: int = 10,
         rerank: int | None = None,
         without: Collection[str] = (),
+        where: Where = (),
+        min_probability: float = 0.0,
+        verified_only: bool = False,
     ) -> QueryResult:
         """Find the photos of the same thing by features of the model that made the index.
 
         Args:
-            without: ids of images that are no candidates.
+            without, where, min_probability, verified_only: see
+                :meth:`index.search.search.Search.hits`.
 
         Raises:
             UsageError: descriptors are of another width.
         """
         self.feature_spec.check(features, self.path)
         search = Search([self._store], None, features, self._model.calibration)
-        return search.hits(k, rerank, "1", without)
+        return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
 
     def duplicates(
         self, limits: Limits | None = None, progress: ShareDone = lambda share: None

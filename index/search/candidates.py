@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from delg.types import FloatArray
 from index.results import Verification
 from index.search.scoring import score
+from index.selection import Selection
 from index.settings import RankingSettings
 from index.storage.store import Store
 
@@ -91,7 +92,7 @@ class Candidate:
 
 
 def shortlist(
-    stores: Sequence[Store], descriptor: FloatArray, count: int, without: Collection[str]
+    stores: Sequence[Store], descriptor: FloatArray, count: int, selection: Selection
 ) -> dict[ImageKey, float]:
     """The images most similar to the query, with their similarities, the most similar first.
 
@@ -99,12 +100,12 @@ def shortlist(
         stores: all of one model.
         descriptor: float32 (D,), the query's global descriptor, unit length.
         count: images at most, over all stores.
-        without: ids of images to leave out.
+        selection: of the images.
     """
     similarities = [
         (ImageKey(number, int(row)), float(similarity))
         for number, store in enumerate(stores)
-        for row, similarity in zip(*store.nearest(descriptor, count, without), strict=True)
+        for row, similarity in zip(*store.nearest(descriptor, count, selection), strict=True)
     ]
     if len(stores) > 1:
         similarities.sort(key=lambda item: (-item[1], item[0]))

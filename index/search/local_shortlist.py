@@ -12,7 +12,7 @@ For a model without a global head, ASMK* is the similarity itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from delg.types import FloatArray
 from index.search.candidates import ImageKey, shortlist
+from index.selection import Selection
 from index.storage.store import Rows, Store
 from index.storage.vocabulary import BinaryWords
 
@@ -99,7 +100,7 @@ def shortlist_for_verification(
     words: BinaryWords | None,
     count: int,
     verified: int,
-    without: Collection[str],
+    selection: Selection,
 ) -> dict[ImageKey, float]:
     """The candidates of a query and their similarities; the first ``verified`` are to be verified.
 
@@ -109,16 +110,16 @@ def shortlist_for_verification(
         words: its visual words; None: the global descriptor decides alone.
         count: images at most, over all stores; at least ``verified``.
         verified: that are to be verified. The others follow by similarity.
-        without: ids of images to leave out.
+        selection: of the images.
     """
     local = None
     if words is not None:
-        local = _word_similarities(stores, words, without)
+        local = _word_similarities(stores, words, selection)
         if all(map(_is_ranked_by_words, stores)):
             return _by_words(local, count)
     if local is None or not verified:
-        return shortlist(stores, descriptor, count, without)
-    nearest = shortlist(stores, descriptor, max(count, _DEPTH * verified), without)
+        return shortlist(stores, descriptor, count, selection)
+    nearest = shortlist(stores, descriptor, max(count, _DEPTH * verified), selection)
     first = _first_to_verify(stores, descriptor, nearest, local, verified)
     others = ((image, value) for image, value in nearest.items() if image not in first)
     return first | dict(islice(others, count - len(first)))
@@ -168,7 +169,7 @@ def _is_ranked_by_words(store: Store) -> bool:
 
 
 def _word_similarities(
-    stores: Sequence[Store], query: BinaryWords, without: Collection[str]
+    stores: Sequence[Store], query: BinaryWords, selection: Selection
 ) -> WordSimilarities:
-    parts = [store.word_similarities(query, without) for store in stores]
+    parts = [store.word_similarities(query, selection) for store in stores]
     return WordSimilarities([rows for rows, _ in parts], [values for _, values in parts])

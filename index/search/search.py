@@ -35,6 +35,7 @@ from index.search.orientation import (
     parse_orientations,
 )
 from index.search.rerank import Reranker
+from index.selection import Selection, Where
 from index.storage.store import Store
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
@@ -107,6 +108,9 @@ class Search:
         rerank: int | None = None,
         orientations: Orientations = "auto",
         without: Collection[str] = (),
+        where: Where = (),
+        min_probability: float = 0.0,
+        verified_only: bool = False,
     ) -> QueryResult:
         """The photos of the same thing as the query, best first.
 
@@ -120,12 +124,24 @@ class Search:
                 "auto" rotates it when nothing is likely as it is, or when the best match says
                 that it lies on its side.
             without: ids of images to leave out.
+            where: conditions on the images, see :mod:`index.selection`; others are no candidates,
+                so that there are ``k`` results if so many images fulfil them.
+            min_probability: leave out results below it, 0 to 1.
+            verified_only: leave out results that are not verified.
 
         Raises:
             ImageError: the box has no area in the query.
-            UsageError: ``k`` is below 1, ``rerank`` below 0, or ``orientations`` is unknown.
+            UsageError: ``k`` is below 1, ``rerank`` below 0, ``min_probability`` no probability,
+                ``orientations`` unknown, or a condition malformed.
         """
-        ranked = self._rank(k, rerank, orientations, without)[:k]
+        if not 0 <= min_probability <= 1:
+            raise UsageError(f"min_probability={min_probability!r}: must be from 0 to 1")
+        ranked = [
+            candidate
+            for candidate in self._rank(k, rerank, orientations, Selection.of(where, without))
+            if candidate.probability >= min_probability
+            and (candidate.verified or not verified_only)
+        ][:k]
         width, height = self._size
         result = QueryResult(
             hits=tuple(self._hit(rank, candidate) for rank, candidate in enumerate(ranked, 1)),
@@ -148,7 +164,7 @@ class Search:
         without: Collection[str] = (),
     ) -> Ranking:
         """The same as :meth:`hits` without the details, for rankings of many thousands."""
-        ranked = self._rank(k, rerank, orientations, without)[:k]
+        ranked = self._rank(k, rerank, orientations, Selection.of((), without))[:k]
         ids: dict[ImageKey, str] = {}
         for number, store in enumerate(self._stores):
             images = [candidate.image for candidate in ranked if candidate.image.store == number]
@@ -167,7 +183,7 @@ class Search:
         k: int,
         rerank: int | None,
         orientations: Orientations,
-        without: Collection[str],
+        selection: Selection,
     ) -> list[Candidate]:
         """At least ``k`` candidates, if there are so many, best first."""
         k = _whole_number("k", k, 1)
@@ -176,7 +192,7 @@ class Search:
         orientations = parse_orientations(orientations)
         started = time.perf_counter()
         seconds = self._settings.ranking.seconds
-        candidates = partial(self._candidates, k=k, without=without)
+        candidates = partial(self._candidates, k=k, selection=selection)
         by_rotation = {0: candidates(0, rerank)}
         if rerank > 0 and seconds is None:
             self._deepen(by_rotation, candidates, rerank)
@@ -240,7 +256,7 @@ class Search:
         return replace(features, global_descriptor=descriptor)
 
     def _candidates(
-        self, rotations: int, rerank: int, k: int, without: Collection[str]
+        self, rotations: int, rerank: int, k: int, selection: Selection
     ) -> list[Candidate]:
         """The candidates of one orientation, the ``rerank`` most similar verified, best first."""
         if rotations not in self._features and self._photo is not None:
@@ -255,7 +271,7 @@ class Search:
                 self._words_of(rotations),
                 max(k, rerank, neighbours),
                 rerank,
-                without,
+                selection,
             )
         with self._timed("rerank"):
             matches = verify_until_settled(

@@ -189,22 +189,49 @@ class AnnIndex:
         """Remove the descriptors under these row numbers."""
         self._index.remove_ids(np.ascontiguousarray(rows, np.int64))
 
-    def search(self, vector: FloatArray, count: int) -> tuple[Rows, FloatArray]:
+    def search(
+        self, vector: FloatArray, count: int, selected: Rows | None = None
+    ) -> tuple[Rows, FloatArray]:
         """The nearest rows and their similarities, best first; equal ones by row number.
 
         Args:
             vector: float32 (D,), unit length.
-            count: at most this many are returned.
+            count: at most this many are returned; so many, if so many are selected.
+            selected: rows to search among, ascending; those that are not in the index do not
+                matter. None: all.
         """
-        count = min(count, len(self))
+        count = min(count, len(self) if selected is None else len(selected))
         if count == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        similarities, rows = self._index.search(vector[None], count)
+        if selected is None:
+            similarities, rows = self._index.search(vector[None], count)
+        else:
+            similarities, rows = self._search_among(vector, count, selected)
         # FAISS fills up with -1 where the lists searched hold fewer.
         is_hit = rows[0] >= 0
         rows, similarities = rows[0][is_hit], similarities[0][is_hit]
         order = np.lexsort((rows, -similarities))
         return rows[order], similarities[order]
+
+    def _search_among(
+        self, vector: FloatArray, count: int, selected: Rows
+    ) -> tuple[FloatArray, Rows]:
+        """What FAISS returns, -1 included, of the rows selected."""
+        is_selected = np.zeros(int(selected[-1]) + 1, np.uint8)
+        is_selected[selected] = 1
+        selector = faiss.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))
+        if self.kind not in _LISTED:
+            parameters = faiss.SearchParameters(sel=selector)
+            return self._index.search(vector[None], count, params=parameters)
+        lists = faiss.extract_index_ivf(self._index)
+        # As many of the selected are looked at as would be of all; more where these are too few.
+        probes = min(lists.nlist, math.ceil(lists.nprobe * len(self) / len(selected)))
+        while True:
+            parameters = _list_parameters(self.kind)(sel=selector, nprobe=probes)
+            similarities, rows = self._index.search(vector[None], count, params=parameters)
+            if probes == lists.nlist or rows[0, -1] >= 0:
+                return similarities, rows
+            probes = min(lists.nlist, 2 * probes)
 
     def save(self, folder: Path, generation: int, space: str = "") -> None:
         """Write it, marked as showing that generation of the catalog.
@@ -261,6 +288,10 @@ class AnnIndex:
         if index.d != dim:
             return None
         return cls(index, _kind_of(index), nprobe, trained_for), generation
+
+
+def _list_parameters(kind: str) -> Any:
+    return faiss.IVFRaBitQSearchParameters if kind == "rabitq" else faiss.SearchParametersIVF
 
 
 def _mark(space: str) -> bytes:

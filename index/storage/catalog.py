@@ -37,6 +37,8 @@ FORMAT = 1
 # Where rows lie closer than this on average, reading all between them is faster than each by key.
 _RANGE_SCAN_GAP = 4
 _KEYS_AT_ONCE = 500
+# Conditions whose rows are kept, for one state.
+_KNOWN_CONDITIONS = 32
 # SQLite's messages where the file itself is damaged, or none of ours.
 _DAMAGED = re.compile("malformed|not a database|no such (table|column)|unsupported file format")
 
@@ -108,6 +110,7 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        self._known_rows: dict[tuple, NDArray[np.int64]] = {}
         if not exists(self.path):
             raise CatalogError(f"{folder}: no index there (it has no {FILE})")
         self._connect()
@@ -187,6 +190,7 @@ class Catalog:
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
+        self._known_rows = {}
         if self._copied is not None and self._copied != file_stamp(self.path):
             self._db.close()
             self._connect()
@@ -198,6 +202,7 @@ class Catalog:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it happens or nothing; afterwards the new state is read."""
+        self._known_rows = {}
         self._execute("ROLLBACK")
         try:
             self._execute("BEGIN IMMEDIATE")
@@ -374,6 +379,20 @@ class Catalog:
             f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
         )
         return [_image_row(row) for row in self._rows(query, (*values, limit, offset))]
+
+    def rows(self, where: str, values: Sequence[str] = ()) -> NDArray[np.int64]:
+        """The row numbers, ascending, of the images that fulfil an SQL condition over the table
+        ``images``; kept until the state changes."""
+        key = where, *values
+        known = self._known_rows
+        if key not in known:
+            query = f"SELECT row FROM images WHERE {where} ORDER BY row"
+            rows = np.fromiter((row[0] for row in self._rows(query, values)), np.int64)
+            if len(known) >= _KNOWN_CONDITIONS:
+                known.pop(next(iter(known)), None)
+            known[key] = rows
+            return rows
+        return known[key]
 
     def count_values(
         self, what: str, values: Sequence = (), limit: int = -1

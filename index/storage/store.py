@@ -24,6 +24,7 @@ from delg.paths import exists, is_folder
 from delg.plain_values import parse_json
 from delg.settings import parse
 from delg.types import FloatArray, ImageFeatures
+from index.selection import Selection
 from index.settings import IndexSettings, merge, read_overrides, record
 from index.storage.adaptation import ADAPTATION, ADAPTATION_DIGEST, Adaptation
 from index.storage.ann_index import AnnIndex, Rows
@@ -66,6 +67,7 @@ NOT_AS_WRITTEN = "its bytes are not those that were written"
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_ATTEMPTS = 5
 _ROWS_PER_STEP = 50_000
+_ALL = Selection()
 # Numbers that a descriptor may have.
 _MAX_DIM = 1 << 20
 
@@ -307,22 +309,24 @@ class Store:
             return self._inverted_file
 
     def word_similarities(
-        self, query: BinaryWords, without: Collection[str] = ()
+        self, query: BinaryWords, selection: Selection = _ALL
     ) -> tuple[Rows, FloatArray]:
         """The rows of photos with words, ascending, and their ASMK* similarities to a query.
 
         Args:
             query: words; nothing is similar to those of another vocabulary than the index's.
-            without: ids of images to leave out.
+            selection: of the photos.
         """
         inverted = self.inverted_file()
         if inverted is None or inverted.vocabulary.digest != query.vocabulary:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         rows, similarities = inverted.similarities(query)
-        excluded = self._rows(without)
-        if not len(excluded):
+        selected, excluded = self._selected(selection), self._rows(selection.without)
+        if selected is None and not len(excluded):
             return rows, similarities
         kept = ~np.isin(rows, excluded)
+        if selected is not None:
+            kept &= np.isin(rows, selected, assume_unique=True)
         return rows[kept], similarities[kept]
 
     # The adaptation.
@@ -424,23 +428,25 @@ class Store:
         return table[~np.isin(table[:, 1], list(self.unreadable)), 0]
 
     def nearest(
-        self, vector: FloatArray, count: int, without: Collection[str] = ()
+        self, vector: FloatArray, count: int, selection: Selection = _ALL
     ) -> tuple[Rows, FloatArray]:
         """The rows most similar to a global descriptor, and their exact similarities, best first.
 
         Args:
             vector: float32 (search_dim,), unit length, see :meth:`adapt`.
-            count: at most this many are returned.
-            without: ids of images to leave out.
+            count: at most this many are returned; so many, if so many are selected.
+            selection: of the images.
         """
-        excluded = self._rows(without)
+        excluded = self._rows(selection.without)
         # Compact segments keep descriptors as float16; adapted ones have more digits.
         is_float16 = self.settings.store.local_codec == "compact" and self.adaptation is None
         is_exact = self.ann_index.is_exact(is_float16)
         candidates = count
         if not is_exact:
             candidates = self.ann_index.candidate_count(count, self.settings.shortlist)
-        rows, similarities = self.ann_index.search(vector, candidates + len(excluded))
+        rows, similarities = self.ann_index.search(
+            vector, candidates + len(excluded), self._selected(selection)
+        )
         keep = ~np.isin(rows, excluded)
         rows, similarities = rows[keep], similarities[keep]
         if not is_exact:
@@ -491,6 +497,11 @@ class Store:
         if image.segment in self.unreadable:
             raise SegmentError(f"{self.unreadable[image.segment]}; {HOW_TO_REPAIR}")
         return image.segment, image.position
+
+    def _selected(self, selection: Selection) -> Rows | None:
+        """Row numbers, ascending, of the images that fulfil the conditions of a selection; None:
+        it has none."""
+        return self.catalog.rows(*selection.as_sql()) if selection.where else None
 
     def _rows(self, ids: Collection[str]) -> Rows:
         """Row numbers, ascending, of those images that can be searched."""
