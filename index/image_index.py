@@ -26,7 +26,9 @@ from index.missing import MissingPhotos, find_missing
 from index.relocate import Relocation, relocate
 from index.results import QueryResult
 from index.search.orientation import Orientations
+from index.search.scatter import Scatter
 from index.search.search import Search
+from index.search.shard import LocalShard, Shard
 from index.selection import Where
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
@@ -458,12 +460,12 @@ class ImageIndex:
             ModelError: an index was made by another model.
             UsageError: an index is adapted otherwise.
         """
-        stores = [self._store]
+        shards: list[Shard] = [LocalShard(self._store)]
         for other in others:
             other._model.check_fingerprint(self.extractor)
             check_same_adaptation(self._store, other._store)
-            stores.append(other._store)
-        return Search(stores, self.extractor, source, self._model.calibration, box)
+            shards.append(LocalShard(other._store))
+        return Search(Scatter(shards), self.extractor, source, self._model.calibration, box)
 
     def query_features(
         self,
@@ -485,7 +487,7 @@ class ImageIndex:
             UsageError: descriptors are of another width.
         """
         self.feature_spec.check(features, self.path)
-        search = Search([self._store], None, features, self._model.calibration)
+        search = Search(Scatter([LocalShard(self._store)]), None, features, self._model.calibration)
         return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
 
     def duplicates(

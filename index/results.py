@@ -161,6 +161,22 @@ class Ranking:
     verified: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class MissingShard:
+    """A part of a sharded index that could not be searched.
+
+    Attributes:
+        shard: its name.
+        reason: why.
+    """
+
+    shard: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.reason}"
+
+
 @dataclass(frozen=True, eq=False)
 class QueryResult:
     """The hits of one query, best first; a sequence of :class:`Hit`.
@@ -171,6 +187,7 @@ class QueryResult:
         width, height: of the upright query, pixels.
         box: the part of it that was searched for, (x, y, width, height); None: all of it.
         timing_ms: milliseconds for ``extract``, ``search`` and ``rerank``.
+        partial: parts of a sharded index that were not searched; empty: everything was.
     """
 
     hits: tuple[Hit, ...]
@@ -180,6 +197,7 @@ class QueryResult:
     height: int
     box: Box | None
     timing_ms: dict[str, float]
+    partial: tuple[MissingShard, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -197,7 +215,7 @@ class QueryResult:
             query: the name of the photo.
             index: the name of the index.
         """
-        return {
+        values = {
             "query": query,
             "index": index,
             "model": self.model,
@@ -205,3 +223,6 @@ class QueryResult:
             "timing_ms": self.timing_ms,
             "hits": [hit.as_json() for hit in self],
         }
+        if self.partial:
+            values["partial"] = [vars(missing) for missing in self.partial]
+        return values

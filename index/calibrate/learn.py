@@ -21,6 +21,7 @@ from index.calibrate.surroundings import Pixels
 from index.image_index import ImageIndex
 from index.learn_codebook import evenly_spaced, spread_photos
 from index.results import Evidence
+from index.selection import Selection
 from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matchable import MatchableQuery
@@ -161,7 +162,8 @@ def _compare(
 ) -> LabelledPairs:
     """A query with its most similar photos, without itself."""
     query = MatchableQuery(features)
-    rows, similarities = store.nearest(features.global_descriptor, _CANDIDATES, (image_id,))
+    others = Selection(without=frozenset([image_id]))
+    rows, similarities = store.nearest(features.global_descriptor, _CANDIDATES, others)
     nothing = (np.nan,) * len(Evidence._fields)
     evidence: list[tuple[float, ...]] = []
     for row in rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,26 +12,29 @@ import numpy as np
 from delg.types import FloatArray
 from index.results import Verification
 from index.search.scoring import score
-from index.selection import Selection
 from index.settings import RankingSettings
-from index.storage.store import Store
 
 
 class ImageKey(NamedTuple):
-    """An image among several indexes: the number of its store, and its row there."""
+    """An image among several shards: its row number, and the number of its shard.
 
-    store: int
+    Rows of one sharded index are unique in all its shards and count in the order of addition, so
+    that of equal images the same one comes first as in one big index.
+    """
+
     row: int
+    store: int
 
 
 @dataclass(frozen=True, eq=False)
 class Match:
     """A verification, and the points that agree: float32 (inliers, 2), (x, y), in the pixels of
-    the query and of the candidate."""
+    the query and of the candidate, whose width and height is ``size``."""
 
     verification: Verification
     query_points: FloatArray
     points: FloatArray
+    size: tuple[int, int] = (0, 0)
 
     @classmethod
     def none(cls, log_odds: float = -math.inf) -> Match:
@@ -89,27 +92,6 @@ class Candidate:
     def verified(self) -> bool:
         """Whether it is probable enough that both show the same thing."""
         return self.match.verification.verified
-
-
-def shortlist(
-    stores: Sequence[Store], descriptor: FloatArray, count: int, selection: Selection
-) -> dict[ImageKey, float]:
-    """The images most similar to the query, with their similarities, the most similar first.
-
-    Args:
-        stores: all of one model.
-        descriptor: float32 (D,), the query's global descriptor, unit length.
-        count: images at most, over all stores.
-        selection: of the images.
-    """
-    similarities = [
-        (ImageKey(number, int(row)), float(similarity))
-        for number, store in enumerate(stores)
-        for row, similarity in zip(*store.nearest(descriptor, count, selection), strict=True)
-    ]
-    if len(stores) > 1:
-        similarities.sort(key=lambda item: (-item[1], item[0]))
-    return dict(similarities[:count])
 
 
 def sort_by_score(candidates: Iterable[Candidate]) -> list[Candidate]:

@@ -12,12 +12,11 @@ photo passed over is surer than one that is beyond doubt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from index.search.candidates import ImageKey, Match
-from index.search.neighbours import read_descriptors
+from index.search.scatter import Scatter
 from index.settings import RankingSettings
-from index.storage.store import Store
 
 # Log-odds beyond doubt: a probability of .9.
 _SURE = 2.2
@@ -28,13 +27,13 @@ Verify = Callable[[Mapping[ImageKey, float]], Mapping[ImageKey, Match]]
 
 
 def verify_until_settled(
-    verify: Verify, stores: Sequence[Store], similarities: Mapping[ImageKey, float], patience: int
+    verify: Verify, shards: Scatter, similarities: Mapping[ImageKey, float], patience: int
 ) -> dict[ImageKey, Match]:
     """Verify candidates until nothing more is to be expected.
 
     Args:
         verify: called with candidates and their similarities, gives their matches.
-        stores: of the images.
+        shards: of the images.
         similarities: of the candidates to the query, the most promising candidate first.
         patience: candidates per portion; 0 verifies all of them.
 
@@ -52,7 +51,7 @@ def verify_until_settled(
         if not any(_proofs(found)):
             break
         proven = [image for image, match in matches.items() if match.verification.verified]
-        remaining = _nearest_first(stores, proven, remaining)
+        remaining = _nearest_first(shards, proven, remaining)
     return matches
 
 
@@ -79,12 +78,12 @@ def _proofs(matches: Mapping[ImageKey, Match]) -> list[Match]:
 
 
 def _nearest_first(
-    stores: Sequence[Store], proven: list[ImageKey], images: list[ImageKey]
+    shards: Scatter, proven: list[ImageKey], images: list[ImageKey]
 ) -> list[ImageKey]:
     """Images by their similarity to the nearest of the proven ones."""
     if not images:
         return images
-    descriptors = read_descriptors(stores, [*images, *proven])
+    descriptors = shards.read_descriptors([*images, *proven])
     others, references = descriptors[: len(images)], descriptors[len(images) :]
     nearness = (others @ references.T).max(axis=1)
     return [images[place] for place in (-nearness).argsort(kind="stable")]

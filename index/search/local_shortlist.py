@@ -12,90 +12,42 @@ For a model without a global head, ASMK* is the similarity itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 
 import numpy as np
 
 from delg.types import FloatArray
-from index.search.candidates import ImageKey, shortlist
+from index.search.candidates import ImageKey
+from index.search.requests import Shortlisted, ShortlistRequest
+from index.search.scatter import Scatter
+from index.search.shard import SearchContext
 from index.selection import Selection
-from index.storage.store import Rows, Store
+from index.settings import LocalShortlistSettings
+from index.storage.store import Rows
 from index.storage.vocabulary import BinaryWords
 
 # Candidates for each that is verified, by either similarity.
 _DEPTH = 3
 _TINY = float(np.finfo(np.float32).tiny)
+_Values = dict[ImageKey, float]
 
 
-@dataclass(frozen=True, eq=False)
-class WordSimilarities:
-    """ASMK* similarities of a query to the photos of several stores.
-
-    Attributes:
-        rows: by store, int64 (n,), ascending.
-        values: by store, float32 (n,), 0 to 1.
-    """
-
-    rows: Sequence[Rows]
-    values: Sequence[FloatArray]
-
-    def of(self, image: ImageKey) -> float:
-        """That of an image; 0 where it has no words."""
-        rows = self.rows[image.store]
-        place = int(np.searchsorted(rows, image.row))
-        is_known = place < len(rows) and rows[place] == image.row
-        return float(self.values[image.store][place]) if is_known else 0.0
-
-    def best(self, count: int) -> list[tuple[ImageKey, float]]:
-        """The ``count`` highest over all stores, the highest first, without zeros."""
-        highest = self._highest(count)
-        least = float(highest.min()) if len(highest) == count else 0.0
-        images = [
-            (ImageKey(number, int(row)), float(value))
-            for number, (rows, values) in enumerate(zip(self.rows, self.values, strict=True))
-            for row, value in _at_least(rows, values, max(least, _TINY))
-        ]
-        images.sort(key=lambda item: (-item[1], item[0]))
-        return images[:count]
-
-    def normalizer(self, images: int) -> float:
-        """The mean of the ``images`` highest values; at least a tiny number."""
-        highest = self._highest(images)
-        return max(float(highest.mean()) if len(highest) else 0.0, _TINY)
-
-    def _highest(self, count: int) -> FloatArray:
-        """The ``count`` highest values over all stores, in no order; fewer if there are fewer."""
-        parts = [
-            np.partition(values, -count)[-count:] if len(values) > count else values
-            for values in self.values
-        ]
-        values = np.concatenate(parts)
-        return np.partition(values, -count)[-count:] if len(values) > count else values
-
-
-def _at_least(rows: Rows, values: FloatArray, least: float) -> Iterator[tuple[int, float]]:
-    chosen = values >= least
-    return zip(rows[chosen].tolist(), values[chosen].tolist(), strict=True)
-
-
-def quantize_query(stores: Sequence[Store], descriptors: FloatArray) -> BinaryWords | None:
-    """A query's visual words; None where no store has any.
+def quantize_query(context: SearchContext, descriptors: FloatArray) -> BinaryWords | None:
+    """A query's visual words; None where the indexes have none.
 
     Args:
-        stores: all of one model; the first one's settings are used.
+        context: of the indexes.
         descriptors: float32 (N, d), local, the best first.
     """
-    spec = stores[0].settings.local_shortlist
-    inverted = next((file for store in stores if (file := store.inverted_file())), None)
-    if inverted is None or not len(descriptors):
+    spec, vocabulary = context.settings.local_shortlist, context.vocabulary
+    if vocabulary is None or not len(descriptors):
         return None
-    return inverted.vocabulary.query_words(descriptors[: spec.query_features], spec.assignments)
+    return vocabulary.query_words(descriptors[: spec.query_features], spec.assignments)
 
 
 def shortlist_for_verification(
-    stores: Sequence[Store],
+    shards: Scatter,
     descriptor: FloatArray,
     words: BinaryWords | None,
     count: int,
@@ -105,71 +57,94 @@ def shortlist_for_verification(
     """The candidates of a query and their similarities; the first ``verified`` are to be verified.
 
     Args:
-        stores: all of one model; the first one's settings are used.
+        shards: all of one model.
         descriptor: float32 (D,), the query's global descriptor, unit length.
         words: its visual words; None: the global descriptor decides alone.
-        count: images at most, over all stores; at least ``verified``.
+        count: images at most, over all shards; at least ``verified``.
         verified: that are to be verified. The others follow by similarity.
         selection: of the images.
     """
-    local = None
-    if words is not None:
-        local = _word_similarities(stores, words, selection)
-        if all(map(_is_ranked_by_words, stores)):
-            return _by_words(local, count)
-    if local is None or not verified:
-        return shortlist(stores, descriptor, count, selection)
-    nearest = shortlist(stores, descriptor, max(count, _DEPTH * verified), selection)
-    first = _first_to_verify(stores, descriptor, nearest, local, verified)
+    if words is not None and shards.context.is_aggregated:
+        request = ShortlistRequest(descriptor, count, words, count, True, selection)
+        parts = shards.ask_all(request)
+        if all(part.is_ranked_by_words for part in parts.values()):
+            return dict(_best_words(parts, count))
+    if words is None or not verified:
+        request = ShortlistRequest(descriptor, count, None, 0, False, selection)
+        return dict(_most_similar(shards.ask_all(request), count))
+    spec = shards.context.settings.local_shortlist
+    depth = max(count, _DEPTH * verified)
+    word_count = max(_DEPTH * verified, spec.normalizer_images)
+    request = ShortlistRequest(descriptor, depth, words, word_count, False, selection)
+    parts = shards.ask_all(request)
+    nearest = dict(_most_similar(parts, depth))
+    first = _first_to_verify(parts, nearest, verified, spec)
     others = ((image, value) for image, value in nearest.items() if image not in first)
     return first | dict(islice(others, count - len(first)))
 
 
 def _first_to_verify(
-    stores: Sequence[Store],
-    descriptor: FloatArray,
-    nearest: dict[ImageKey, float],
-    local: WordSimilarities,
+    parts: Mapping[int, Shortlisted],
+    nearest: _Values,
     count: int,
-) -> dict[ImageKey, float]:
+    spec: LocalShortlistSettings,
+) -> _Values:
     """The ``count`` of highest priority, with their similarities.
 
     Args:
         nearest: the most similar by global descriptor, more than are wanted.
     """
-    spec = stores[0].settings.local_shortlist
-    candidates = dict(nearest)
-    best = [image for image, _ in local.best(_DEPTH * count) if image not in candidates]
-    for number, store in enumerate(stores):
-        rows = [image.row for image in best if image.store == number]
-        vectors = store.global_descriptors(np.array(rows, np.int64))
-        keys = (ImageKey(number, row) for row in rows)
-        candidates |= zip(keys, (vectors @ descriptor).tolist(), strict=True)
-    weight = spec.weight / local.normalizer(spec.normalizer_images)
+    candidates, local = dict(nearest), _word_values(parts)
+    similarities = {
+        image: value
+        for number, part in parts.items()
+        for image, value in _keyed(part.word_rows, part.word_similarities, number)
+    }
+    best = _best_words(parts, max(_DEPTH * count, spec.normalizer_images))
+    for image, _ in best[: _DEPTH * count]:
+        candidates.setdefault(image, similarities[image])
+    weight = spec.weight / _normalizer([value for _, value in best[: spec.normalizer_images]])
     ordered = sorted(
-        candidates, key=lambda image: (-candidates[image] - weight * local.of(image), image)
+        candidates, key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image)
     )
     return {image: candidates[image] for image in ordered[:count]}
 
 
-def _by_words(local: WordSimilarities, count: int) -> dict[ImageKey, float]:
-    """The images by ASMK* alone; those that share no word with the query come last, at 0."""
-    ranked = dict(local.best(count))
-    rest = (
-        ImageKey(number, row) for number, rows in enumerate(local.rows) for row in rows.tolist()
+def _normalizer(highest: list[float]) -> float:
+    """The mean of the highest ASMK*; at least a tiny number."""
+    return max(float(np.mean(highest)) if highest else 0.0, _TINY)
+
+
+def _most_similar(parts: Mapping[int, Shortlisted], count: int) -> list[tuple[ImageKey, float]]:
+    """The ``count`` most similar by global descriptor over all shards."""
+    return _merge(((part.rows, part.similarities, number) for number, part in parts.items()), count)
+
+
+def _best_words(parts: Mapping[int, Shortlisted], count: int) -> list[tuple[ImageKey, float]]:
+    """The ``count`` highest ASMK* over all shards."""
+    return _merge(
+        ((part.word_rows, part.highest_words, number) for number, part in parts.items()), count
     )
-    missing = (image for image in rest if image not in ranked)
-    return ranked | dict.fromkeys(islice(missing, count - len(ranked)), 0.0)
 
 
-def _is_ranked_by_words(store: Store) -> bool:
-    """Whether ASMK* is the similarity: the model has no global head, and all photos have words."""
-    inverted = store.inverted_file() if store.catalog.meta("aggregated") else None
-    return inverted is not None and len(inverted) == len(store.searchable())
+def _merge(
+    parts: Iterable[tuple[Rows, FloatArray, int]], count: int
+) -> list[tuple[ImageKey, float]]:
+    """The ``count`` highest values of images, the highest first; of equal ones the first added."""
+    values = [item for part in parts for item in _keyed(*part)]
+    values.sort(key=lambda item: (-item[1], item[0]))
+    return values[:count]
 
 
-def _word_similarities(
-    stores: Sequence[Store], query: BinaryWords, selection: Selection
-) -> WordSimilarities:
-    parts = [store.word_similarities(query, selection) for store in stores]
-    return WordSimilarities([rows for rows, _ in parts], [values for _, values in parts])
+def _word_values(parts: Mapping[int, Shortlisted]) -> _Values:
+    """ASMK* of all images that shards offer."""
+    values: _Values = {}
+    for number, part in parts.items():
+        values.update(_keyed(part.rows, part.word_values, number))
+        values.update(_keyed(part.word_rows, part.highest_words, number))
+    return values
+
+
+def _keyed(rows: Rows, values: FloatArray, shard: int) -> Iterator[tuple[ImageKey, float]]:
+    keys = (ImageKey(row, shard) for row in rows.tolist())
+    return zip(keys, values.tolist(), strict=True)

@@ -20,10 +20,10 @@ from dataclasses import replace
 import numpy as np
 
 from delg.types import FloatArray
-from index.search.candidates import Candidate, ImageKey, sort_by_score
+from index.search.candidates import Candidate, sort_by_score
 from index.search.refinement import Neighbourhood, get_refinement
+from index.search.scatter import Scatter
 from index.settings import NeighboursSettings
-from index.storage.store import Store
 from index.verification.matching import one_blas_thread
 
 # Log-odds by evidence, of a probability of .1.
@@ -31,7 +31,7 @@ _MIN_LOG_ODDS = -2.2
 
 
 def refine_order(
-    stores: Sequence[Store],
+    shards: Scatter,
     query: FloatArray,
     candidates: Sequence[Candidate],
     settings: NeighboursSettings,
@@ -39,7 +39,7 @@ def refine_order(
     """The candidates in their refined order.
 
     Args:
-        stores: of their images.
+        shards: of their images.
         query: float32 (D,), the query's global descriptor, unit length.
         candidates: in any order.
         settings: the method, and how many of the most similar candidates it looks at.
@@ -55,7 +55,7 @@ def refine_order(
     if refinement is None or len(top) < 2 or not len(query):
         return sort_by_score(candidates)
     looked_at = [*top, *sorted(leaders, key=lambda candidate: candidate.image)]
-    descriptors = read_descriptors(stores, [candidate.image for candidate in looked_at])
+    descriptors = shards.read_descriptors([candidate.image for candidate in looked_at])
     proof = np.array([c.probability if leads(c) else 0 for c in looked_at], np.float32)
     # A second thread gains little, and costs much where anything else runs.
     with one_blas_thread():
@@ -80,13 +80,3 @@ def leads(candidate: Candidate) -> bool:
 def _most_similar(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
     ordered = sorted(candidates, key=lambda candidate: (-candidate.similarity, candidate.image))
     return ordered[:count]
-
-
-def read_descriptors(stores: Sequence[Store], images: Sequence[ImageKey]) -> FloatArray:
-    """Stored global descriptors, float32 (len(images), D)."""
-    descriptors = np.empty((len(images), stores[0].search_dim), np.float32)
-    numbers, rows = np.array(images, np.int64).reshape(-1, 2).T
-    for number in np.unique(numbers):
-        inside = np.flatnonzero(numbers == number)
-        descriptors[inside] = stores[number].global_descriptors(rows[inside])
-    return descriptors

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from delg.types import ImageFeatures
-from index.results import Verification
 from index.search.candidates import Candidate, ImageKey, Match, sort_by_score
-from index.storage.store import Store
+from index.search.requests import VerifyRequest
+from index.search.scatter import Scatter, by_shard
 from index.verification.calibration import Calibration
-from index.verification.matchable import MatchableFeatures, MatchableQuery
+from index.verification.matchable import MatchableQuery
 from index.verification.matching import one_blas_thread
-from index.verification.pair import verify_pair
-from index.verification.reverify import QueryPhoto, reverify_warped
+from index.verification.reverify import QueryPhoto, extract_warped, is_enough
 
 
 class Reranker:
-    """Verifies candidates of one query, each of them once.
+    """Verifies candidates of one query, each of them once, where their features lie.
 
     Args:
-        stores: of the candidates, all of one model; the first one's settings are used.
+        shards: of the candidates.
         photo: the query; None for features made elsewhere, which get no second look.
-        calibration: of that model.
+        calibration: of the model.
     """
 
-    def __init__(
-        self, stores: Sequence[Store], photo: QueryPhoto | None, calibration: Calibration
-    ) -> None:
-        self._stores, self._photo, self._calibration = stores, photo, calibration
-        self._settings = stores[0].settings
+    def __init__(self, shards: Scatter, photo: QueryPhoto | None, calibration: Calibration) -> None:
+        self._shards, self._photo, self._calibration = shards, photo, calibration
+        self._settings = shards.context.settings
+        # By quarter turns of the query.
+        self._queries: dict[int, MatchableQuery] = {}
         # By quarter turns of the query, and image.
         self._matches: dict[tuple[int, ImageKey], Match] = {}
         self._second_matches: dict[tuple[int, ImageKey], Match] = {}
@@ -44,24 +41,34 @@ class Reranker:
             features: of the query after that many quarter turns (``rotations``).
             similarities: of the images' global descriptors to the query's.
         """
-        query = MatchableQuery(features)
-        remaining = [image for image in similarities if (rotations, image) not in self._matches]
+        query = self._queries.setdefault(rotations, MatchableQuery(features))
+        remaining = {
+            image: similarity
+            for image, similarity in similarities.items()
+            if (rotations, image) not in self._matches
+        }
+        for image, match in self._verify(query, remaining).items():
+            self._matches[rotations, image] = match
+        return {image: self._matches[rotations, image] for image in similarities}
 
-        def verify(image: ImageKey) -> Match:
-            other = self._matchable(image)
-            verification = verify_pair(
-                query.in_codebook_of(other),
-                other,
-                similarities[image],
+    def _verify(
+        self, query: MatchableQuery, similarities: Mapping[ImageKey, float]
+    ) -> dict[ImageKey, Match]:
+        """Each image, at its shard."""
+        images = list(similarities)
+        requests = {
+            number: VerifyRequest(
+                query,
+                {images[place].row: similarities[images[place]] for place in inside},
                 self._settings,
                 self._calibration,
             )
-            return _match(verification, features, other)
-
-        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
-            for image, match in zip(remaining, threads.map(verify, remaining), strict=True):
-                self._matches[rotations, image] = match
-        return {image: self._matches[rotations, image] for image in similarities}
+            for number, inside in by_shard(images).items()
+        }
+        # Around all shards of this process: each of them would give back another's limit.
+        with one_blas_thread():
+            answers = self._shards.ask(requests)
+        return {image: answers[image.store][image.row] for image in images}
 
     def reverify(
         self, ranked: Sequence[Candidate], candidates: Iterable[Candidate]
@@ -102,19 +109,19 @@ class Reranker:
 
     def _second_look(self, candidate: Candidate, photo: QueryPhoto) -> Match:
         key = candidate.rotations, candidate.image
+        if key not in self._second_matches:
+            self._second_matches[key] = self._verify_warped(candidate, photo)
+        return self._second_matches[key]
+
+    def _verify_warped(self, candidate: Candidate, photo: QueryPhoto) -> Match:
+        """The match with the query warped into the candidate's pose; see
+        :mod:`index.verification.reverify`."""
         transform = candidate.match.verification.transform
-        if key not in self._second_matches and transform is not None:
-            other = self._matchable(candidate.image)
-            result = reverify_warped(
-                photo, other, transform, candidate.similarity, self._settings, self._calibration
-            )
-            self._second_matches[key] = _match(result.verification, result.query, other)
-        return self._second_matches.get(key, Match.none())
-
-    def _matchable(self, image: ImageKey) -> MatchableFeatures:
-        return self._stores[image.store].matchable(image.row)
-
-
-def _match(verification: Verification, query: ImageFeatures, other: MatchableFeatures) -> Match:
-    matches = verification.matches
-    return Match(verification, query.local.keypoints[matches[:, 0]], other.keypoints[matches[:, 1]])
+        if transform is None:
+            return Match.none()
+        query = extract_warped(photo, candidate.match.size, transform)
+        if query is None:
+            return Match.none()
+        similarities = {candidate.image: candidate.similarity}
+        match = self._verify(MatchableQuery(query), similarities)[candidate.image]
+        return match if is_enough(match.verification, self._settings) else Match.none()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
+from typing import TypeVar
 
 import numpy as np
 
-from delg.errors import UsageError
+from delg.errors import DelgError, UsageError
 from delg.extraction.extractor import Extractor
 from delg.images.decode import Source, decode
 from delg.types import Box, ImageFeatures
 from index.results import Hit, QueryResult, Ranking
 from index.search.candidates import (
     Candidate,
-    ImageKey,
     Match,
     any_verified,
     sort_by_score,
@@ -34,12 +34,16 @@ from index.search.orientation import (
     merge_rotations,
     parse_orientations,
 )
+from index.search.requests import IdsRequest, ImagesRequest
 from index.search.rerank import Reranker
+from index.search.scatter import PartLostError, Scatter, by_shard, rows_of
 from index.selection import Selection, Where
-from index.storage.store import Store
+from index.storage.catalog_tables import ImageRow
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
+
+T = TypeVar("T")
 
 
 def _whole_number(name: str, value: int, minimum: int) -> int:
@@ -59,7 +63,7 @@ class Search:
     left out, costs little.
 
     Args:
-        stores: states of indexes made by the same model; the first one's settings are used.
+        shards: of indexes made by the same model; the first one's settings are used.
         extractor: of that model; not needed for a query that is features.
         source: the query: a path, bytes or pixels (see :func:`delg.images.decode.decode`), or
             features of that model, which are neither rotated nor given a second look.
@@ -72,14 +76,14 @@ class Search:
 
     def __init__(
         self,
-        stores: Sequence[Store],
+        shards: Scatter,
         extractor: Extractor | None,
         source: Source | ImageFeatures,
         calibration: Calibration,
         box: Box | None = None,
     ) -> None:
-        self._stores, self._box, self._calibration = stores, box, calibration
-        self._settings = stores[0].settings
+        self._shards, self._box, self._calibration = shards, box, calibration
+        self._context, self._settings = shards.context, shards.context.settings
         self._timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
         self._photo: QueryPhoto | None = None
         # By quarter turns of the query.
@@ -94,7 +98,7 @@ class Search:
                 pixels = decode(source, extractor.images)
             self._photo = QueryPhoto(extractor, pixels, box)
             self._size = pixels.shape[1], pixels.shape[0]
-        self._reranker = Reranker(stores, self._photo, calibration)
+        self._reranker = Reranker(shards, self._photo, calibration)
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -136,22 +140,31 @@ class Search:
         """
         if not 0 <= min_probability <= 1:
             raise UsageError(f"min_probability={min_probability!r}: must be from 0 to 1")
-        ranked = [
-            candidate
-            for candidate in self._rank(k, rerank, orientations, Selection.of(where, without))
-            if candidate.probability >= min_probability
-            and (candidate.verified or not verified_only)
-        ][:k]
+
+        def answer() -> tuple[list[Candidate], list[ImageRow]]:
+            ranked = [
+                candidate
+                for candidate in self._rank(k, rerank, orientations, Selection.of(where, without))
+                if candidate.probability >= min_probability
+                and (candidate.verified or not verified_only)
+            ][:k]
+            return ranked, self._images(ranked)
+
+        ranked, images = self._from_what_is_left(answer)
         width, height = self._size
         result = QueryResult(
-            hits=tuple(self._hit(rank, candidate) for rank, candidate in enumerate(ranked, 1)),
-            model=self._stores[0].catalog.meta("model_name"),
+            hits=tuple(
+                _hit(rank, candidate, image)
+                for rank, (candidate, image) in enumerate(zip(ranked, images, strict=True), 1)
+            ),
+            model=self._context.model_name,
             # Without proof there is no reason to believe that the query is rotated.
             orientation=90 * ranked[0].rotations if ranked and ranked[0].verified else 0,
             width=width,
             height=height,
             box=self._box,
             timing_ms={stage: round(value, 2) for stage, value in self._timing.items()},
+            partial=tuple(self._shards.missing),
         )
         self._timing = dict.fromkeys(self._timing, 0.0)
         return result
@@ -163,20 +176,53 @@ class Search:
         orientations: Orientations = "auto",
         without: Collection[str] = (),
     ) -> Ranking:
-        """The same as :meth:`hits` without the details, for rankings of many thousands."""
-        ranked = self._rank(k, rerank, orientations, Selection.of((), without))[:k]
-        ids: dict[ImageKey, str] = {}
-        for number, store in enumerate(self._stores):
-            images = [candidate.image for candidate in ranked if candidate.image.store == number]
-            names = store.catalog.ids(np.array([image.row for image in images], np.int64))
-            ids |= zip(images, names, strict=True)
+        """The same as :meth:`hits` without the details, for rankings of many thousands.
+
+        Raises:
+            DelgError: a shard is missing, so that the ranking would not be that of all photos.
+        """
+        selection = Selection.of((), without)
+
+        def answer() -> tuple[list[Candidate], list[str]]:
+            ranked = self._rank(k, rerank, orientations, selection)[:k]
+            return ranked, self._ids(ranked)
+
+        ranked, ids = self._from_what_is_left(answer)
+        if self._shards.missing:
+            described = "; ".join(map(str, self._shards.missing))
+            raise DelgError(f"a part of the index cannot be searched: {described}")
         return Ranking(
-            ids=tuple(ids[candidate.image] for candidate in ranked),
+            ids=tuple(ids),
             scores=np.array([candidate.score for candidate in ranked], np.float32),
             inliers=np.array([candidate.inliers for candidate in ranked], np.int32),
             probabilities=np.array([candidate.probability for candidate in ranked], np.float32),
             verified=np.array([candidate.verified for candidate in ranked], bool),
         )
+
+    def _from_what_is_left(self, answer: Callable[[], T]) -> T:
+        """An answer of the shards that did not get lost while it was made."""
+        while True:
+            try:
+                return answer()
+            except PartLostError:
+                continue
+
+    def _images(self, ranked: list[Candidate]) -> list[ImageRow]:
+        """What is known of each candidate's image."""
+        places = by_shard([candidate.image for candidate in ranked])
+        requests = {
+            number: ImagesRequest(rows_of([ranked[place].image for place in inside]))
+            for number, inside in places.items()
+        }
+        return _in_order(places, self._shards.ask(requests))
+
+    def _ids(self, ranked: list[Candidate]) -> list[str]:
+        places = by_shard([candidate.image for candidate in ranked])
+        requests = {
+            number: IdsRequest(rows_of([ranked[place].image for place in inside]))
+            for number, inside in places.items()
+        }
+        return _in_order(places, self._shards.ask(requests))
 
     def _rank(
         self,
@@ -236,7 +282,7 @@ class Search:
         model without a global head."""
         settings = self._settings
         by_evidence = rerank > 0 and settings.ranking.order == "evidence"
-        has_global_head = not self._stores[0].catalog.meta("aggregated")
+        has_global_head = not self._context.is_aggregated
         return by_evidence and has_global_head and settings.neighbours.method != "none"
 
     def _refine(self, ranked: list[Candidate], k: int) -> list[Candidate]:
@@ -248,11 +294,11 @@ class Search:
         with self._timed("rerank"):
             # All of them are of the orientation that leads.
             query = self._features[others[0].rotations].global_descriptor
-            return refine_order(self._stores, query, ranked, self._settings.neighbours)
+            return refine_order(self._shards, query, ranked, self._settings.neighbours)
 
     def _adapted(self, features: ImageFeatures) -> ImageFeatures:
         """With the global descriptor as the indexes compare it."""
-        [descriptor] = self._stores[0].adapt(features.global_descriptor[None])
+        [descriptor] = self._context.adapt(features.global_descriptor[None])
         return replace(features, global_descriptor=descriptor)
 
     def _candidates(
@@ -266,7 +312,7 @@ class Search:
         with self._timed("search"):
             neighbours = self._settings.neighbours.candidates if self._refines(rerank) else 0
             similarities = shortlist_for_verification(
-                self._stores,
+                self._shards,
                 features.global_descriptor,
                 self._words_of(rotations),
                 max(k, rerank, neighbours),
@@ -276,7 +322,7 @@ class Search:
         with self._timed("rerank"):
             matches = verify_until_settled(
                 partial(self._reranker.verify, features, rotations),
-                self._stores,
+                self._shards,
                 dict(islice(similarities.items(), rerank)),
                 self._settings.ranking.patience,
             )
@@ -297,25 +343,35 @@ class Search:
     def _words_of(self, rotations: int) -> BinaryWords | None:
         if rotations not in self._words:
             descriptors = self._features[rotations].local.descriptors
-            self._words[rotations] = quantize_query(self._stores, descriptors)
+            self._words[rotations] = quantize_query(self._context, descriptors)
         return self._words[rotations]
 
-    def _hit(self, rank: int, candidate: Candidate) -> Hit:
-        image = self._stores[candidate.image.store].catalog.by_row(candidate.image.row)
-        return Hit(
-            rank=rank,
-            id=image.id,
-            path=image.path,
-            label=image.label,
-            score=candidate.score,
-            similarity=candidate.similarity,
-            inliers=candidate.inliers,
-            probability=candidate.probability,
-            verified=candidate.verified,
-            transform=candidate.match.verification.transform,
-            metadata=image.metadata,
-            query_points=candidate.match.query_points,
-            points=candidate.match.points,
-            width=image.width or 0,
-            height=image.height or 0,
-        )
+
+def _in_order(places: Mapping[int, list[int]], answers: Mapping[int, list[T]]) -> list[T]:
+    """What shards said of images, in the order of the images."""
+    values = {
+        place: value
+        for number, inside in places.items()
+        for place, value in zip(inside, answers[number], strict=True)
+    }
+    return [values[place] for place in range(len(values))]
+
+
+def _hit(rank: int, candidate: Candidate, image: ImageRow) -> Hit:
+    return Hit(
+        rank=rank,
+        id=image.id,
+        path=image.path,
+        label=image.label,
+        score=candidate.score,
+        similarity=candidate.similarity,
+        inliers=candidate.inliers,
+        probability=candidate.probability,
+        verified=candidate.verified,
+        transform=candidate.match.verification.transform,
+        metadata=image.metadata,
+        query_points=candidate.match.query_points,
+        points=candidate.match.points,
+        width=image.width or 0,
+        height=image.height or 0,
+    )

@@ -275,6 +275,12 @@ class Store:
         """The model's vocabulary, if the words in the index are of it."""
         return self._vocabulary
 
+    @property
+    def shortlist_vocabulary(self) -> Vocabulary | None:
+        """The same; None where settings say not to look at words, or to keep none."""
+        is_used = self.settings.local_shortlist.enabled and self.settings.store.max_words
+        return self._vocabulary if is_used else None
+
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Keep words of that vocabulary from now on; under the lock."""
         self.catalog.set_meta(VOCABULARY_DIGEST, vocabulary.digest)
@@ -294,8 +300,8 @@ class Store:
     def inverted_file(self) -> InvertedFile | None:
         """The words of the photos that can be found; None where there are none, or settings say
         not to look at them."""
-        spec, vocabulary = self.settings.local_shortlist, self._vocabulary
-        if vocabulary is None or not (spec.enabled and self.settings.store.max_words):
+        spec, vocabulary = self.settings.local_shortlist, self.shortlist_vocabulary
+        if vocabulary is None:
             return None
         with self._words_lock:
             if self._inverted_file is None:

@@ -62,6 +62,10 @@ class MatchableQuery:
         self._matchable = MatchableFeatures.of(features)
         self._projected: dict[Codebook, MatchableFeatures] = {}
 
+    def __reduce__(self) -> tuple[type[MatchableQuery], tuple[ImageFeatures]]:
+        # Projections are made where it arrives.
+        return MatchableQuery, (self.features,)
+
     def in_codebook_of(self, other: MatchableFeatures) -> MatchableFeatures:
         """The query in the space of the other photo's descriptors."""
         codebook, query = other.codebook, self._matchable

@@ -75,15 +75,20 @@ def reverify_warped(
         The transform and the query's features in its own pixels, as always; none if there are
         fewer inliers than ``settings.reverification.min_inliers``.
     """
-    query = _extract_warped(photo, other.size, transform)
+    query = extract_warped(photo, other.size, transform)
     if query is None:
         return _no_result(photo)
     matchable = MatchableQuery(query).in_codebook_of(other)
     verification = verify_pair(matchable, other, similarity, settings, calibration)
-    # The poses now agree by construction, so proof takes more inliers.
-    if verification.inliers < settings.reverification.min_inliers:
-        return _no_result(photo)
-    return PairResult(verification, query)
+    return (
+        PairResult(verification, query) if is_enough(verification, settings) else _no_result(photo)
+    )
+
+
+def is_enough(verification: Verification, settings: IndexSettings) -> bool:
+    """Whether a second look has enough inliers: the poses agree by construction, so proof takes
+    more of them."""
+    return verification.inliers >= settings.reverification.min_inliers
 
 
 def _no_result(photo: QueryPhoto) -> PairResult:
@@ -93,10 +98,16 @@ def _no_result(photo: QueryPhoto) -> PairResult:
     return PairResult(Verification.none(), features)
 
 
-def _extract_warped(
+def extract_warped(
     photo: QueryPhoto, other_size: tuple[int, int], transform: NDArray[np.float64]
 ) -> ImageFeatures | None:
-    """Features of the warped query, mapped back into its own pixels; None if nothing is left."""
+    """Features of the query warped into another photo's pose, mapped back into its own pixels; None
+    if nothing is left.
+
+    Args:
+        other_size: width and height of the other photo, pixels.
+        transform: (3, 3), from the query's pixels to the other photo's.
+    """
     extraction = photo.extractor.settings.extraction
     resize = min(1.0, extraction.longest_side / max(other_size))
     warped_size = max(1, round(other_size[0] * resize)), max(1, round(other_size[1] * resize))

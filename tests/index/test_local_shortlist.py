@@ -11,7 +11,9 @@ from dots import DotModel, Dots, dots, gallery, model_folder
 
 from delg.extraction.aggregation import asmk, asmk_star_similarity
 from index import ImageIndex, IndexSettings
+from index.search.scatter import Scatter
 from index.search.search import Search
+from index.search.shard import LocalShard
 from index.storage.segments import Segment, SegmentError
 from index.storage.store import Store
 from index.storage.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -87,7 +89,9 @@ def test_what_the_global_descriptor_misses_is_verified(tmp_path, folder, hidden)
     assert [hit.similarity for hit in global_only] == sorted(
         (hit.similarity for hit in global_only), reverse=True
     )
-    search = Search([images._store], images.extractor, pixels, images._model.calibration)
+    search = Search(
+        Scatter([LocalShard(images._store)]), images.extractor, pixels, images._model.calibration
+    )
     assert "hidden.png" not in {hit.id for hit in search.hits(41, 3, "1", ["hidden.png"])}
 
 

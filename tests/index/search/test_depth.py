@@ -16,13 +16,11 @@ from index.settings import RankingSettings
 COUNT = 100
 
 
-class MadeUpStore:
+class MadeUpShards:
     """Photos of which the descriptors are known: (1, 0) for odd rows, (0, 1) for even ones."""
 
-    search_dim = 2
-
-    def global_descriptors(self, rows):
-        odd = np.asarray(rows) % 2
+    def read_descriptors(self, images):
+        odd = np.array([image.row for image in images]) % 2
         return np.stack([odd, 1 - odd], axis=1).astype(np.float32)
 
 
@@ -47,8 +45,8 @@ def verify(probabilities, patience):
             for image in similarities
         }
 
-    similarities = {ImageKey(0, row): 1 - row / COUNT for row in range(COUNT)}
-    matches = verify_until_settled(made_up, [MadeUpStore()], similarities, patience)
+    similarities = {ImageKey(row, 0): 1 - row / COUNT for row in range(COUNT)}
+    matches = verify_until_settled(made_up, MadeUpShards(), similarities, patience)
     assert [image.row for image in matches] == order
     return order
 

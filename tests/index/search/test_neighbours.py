@@ -11,7 +11,9 @@ from index import ImageIndex
 from index.feature_spec import FeatureSpec
 from index.results import Verification
 from index.search.candidates import Candidate, ImageKey, Match, sort_by_score
-from index.search.neighbours import read_descriptors, refine_order
+from index.search.neighbours import refine_order
+from index.search.scatter import Scatter
+from index.search.shard import LocalShard
 from index.settings import NeighboursSettings, RankingSettings
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
@@ -22,6 +24,10 @@ METHODS = [
     "augmentation", "average-expansion", "alpha-expansion", "superglobal", "k-reciprocal",
     "diffusion",
 ]  # fmt: skip
+
+
+def scatter(stores) -> Scatter:
+    return Scatter([LocalShard(store) for store in stores])
 
 
 def make_store(folder, vectors, first=0) -> Store:
@@ -69,11 +75,11 @@ def shards(tmp_path_factory, vectors):
 def candidates_of(stores, query, proven=(), probability=0.99):
     """All photos as candidates; those named ``proven`` are verified."""
     images = [
-        ImageKey(number, int(row))
+        ImageKey(int(row), number)
         for number, store in enumerate(stores)
         for row in store.searchable()
     ]
-    similarities = read_descriptors(stores, images) @ query
+    similarities = scatter(stores).read_descriptors(images) @ query
     return [
         candidate(image, similarity, probability if name in proven else None)
         for image, similarity, name in zip(images, similarities, names(stores, images), strict=True)
@@ -107,7 +113,7 @@ def thing(name):
 def test_photos_of_the_thing_come_up(one, query):
     candidates = candidates_of([one], query)
     before = order_of([one], sort_by_score(candidates))[:40]
-    after = order_of([one], refine_order([one], query, candidates, DEFAULT))[:40]
+    after = order_of([one], refine_order(scatter([one]), query, candidates, DEFAULT))[:40]
     counts = [sum(thing(name) == 0 for name in names) for names in (before, after)]
     assert counts[0] < 36 < 38 <= counts[1]
 
@@ -116,7 +122,7 @@ def test_photos_of_the_thing_come_up(one, query):
 def test_scores_change_hands_and_nothing_else(one, query, method):
     candidates = candidates_of([one], query)
     chosen = NeighboursSettings(method=method, candidates=40)
-    refined = refine_order([one], query, candidates, chosen)
+    refined = refine_order(scatter([one]), query, candidates, chosen)
     before = sort_by_score(candidates)
     assert [c.score for c in refined] == [c.score for c in before]
     assert order_of([one], refined) != order_of([one], before)
@@ -131,8 +137,8 @@ def test_scores_change_hands_and_nothing_else(one, query, method):
 def test_several_indexes_give_what_one_gives(one, shards, query, method):
     chosen = NeighboursSettings(method=method)
     proven = ("1.jpg", "30.jpg")
-    single = refine_order([one], query, candidates_of([one], query, proven), chosen)
-    spread = refine_order(shards, query, candidates_of(shards, query, proven), chosen)
+    single = refine_order(scatter([one]), query, candidates_of([one], query, proven), chosen)
+    spread = refine_order(scatter(shards), query, candidates_of(shards, query, proven), chosen)
     assert order_of(shards, spread) == order_of([one], single)
     assert [c.score for c in spread] == pytest.approx([c.score for c in single], abs=1e-5)
 
@@ -141,9 +147,9 @@ def test_several_indexes_give_what_one_gives(one, shards, query, method):
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_the_candidates_does_not_count_and_proof_leads(one, query, order, proven):
     candidates = candidates_of([one], query, {f"{n}.jpg" for n in proven})
-    refined = refine_order([one], query, candidates, DEFAULT)
+    refined = refine_order(scatter([one]), query, candidates, DEFAULT)
     shuffled = [candidates[place] for place in order]
-    assert [c.image for c in refine_order([one], query, shuffled, DEFAULT)] == [
+    assert [c.image for c in refine_order(scatter([one]), query, shuffled, DEFAULT)] == [
         c.image for c in refined
     ]
     assert {c.image for c in refined} == {c.image for c in candidates}
@@ -160,8 +166,8 @@ def mean_rank(stores, candidates, number, left_out=()):
 def test_proven_photos_bring_up_what_is_near_to_them(one, query):
     """Proof that the query shows the second thing, to which it is not similar."""
     proven = ("1.jpg", "7.jpg", "13.jpg")
-    plain = refine_order([one], query, candidates_of([one], query), DEFAULT)
-    seeded = refine_order([one], query, candidates_of([one], query, proven), DEFAULT)
+    plain = refine_order(scatter([one]), query, candidates_of([one], query), DEFAULT)
+    seeded = refine_order(scatter([one]), query, candidates_of([one], query, proven), DEFAULT)
     assert order_of([one], seeded)[:3] != order_of([one], plain)[:3]
     assert mean_rank([one], seeded, 1, proven) < mean_rank([one], plain, 1, proven) - 1
 
@@ -176,7 +182,7 @@ def test_photos_that_geometry_speaks_for_lead_be_it_short_of_proof(one):
         place = candidates[25]
         likely = candidate(place.image, place.similarity, probability, verified=False)
         others = [c for c in candidates if c.image != place.image]
-        refined = refine_order([one], stranger, [*others, likely], DEFAULT)
+        refined = refine_order(scatter([one]), stranger, [*others, likely], DEFAULT)
         ranks.append([c.image for c in refined].index(place.image))
     assert ranks[0] > 15 and ranks[1] == 0
 
@@ -185,9 +191,9 @@ def test_where_there_is_nothing_to_refine_the_order_stays(one, query):
     candidates = candidates_of([one], query)
     before = order_of([one], sort_by_score(candidates))
     none = NeighboursSettings(method="none")
-    assert order_of([one], refine_order([one], query, candidates, none)) == before
-    assert refine_order([one], query, candidates[:1], DEFAULT) == candidates[:1]
-    assert refine_order([one], query, [], DEFAULT) == []
+    assert order_of([one], refine_order(scatter([one]), query, candidates, none)) == before
+    assert refine_order(scatter([one]), query, candidates[:1], DEFAULT) == candidates[:1]
+    assert refine_order(scatter([one]), query, [], DEFAULT) == []
     # A model without a global descriptor.
     nothing = np.zeros(0, np.float32)
-    assert order_of([one], refine_order([one], nothing, candidates, DEFAULT)) == before
+    assert order_of([one], refine_order(scatter([one]), nothing, candidates, DEFAULT)) == before

@@ -23,7 +23,7 @@ def candidate(
         inliers, value, verified, transform, np.zeros((inliers, 2), np.int32)
     )
     match = Match(verification, NO_POINTS, NO_POINTS)
-    return Candidate.scored(ImageKey(0, row), similarity, match, rotations, RankingSettings())
+    return Candidate.scored(ImageKey(row, 0), similarity, match, rotations, RankingSettings())
 
 
 @pytest.mark.parametrize("rotations", [0, 1, 2, 3])

@@ -1,0 +1,189 @@
+"""What a search asks of each shard; see :mod:`index.search.shard`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from delg.types import FloatArray
+from index.search.candidates import Match
+from index.selection import Selection
+from index.settings import IndexSettings
+from index.storage.catalog_tables import ImageRow
+from index.storage.store import Rows, Store
+from index.storage.vocabulary import BinaryWords
+from index.verification.calibration import Calibration
+from index.verification.matchable import MatchableFeatures, MatchableQuery
+from index.verification.matching import one_blas_thread
+from index.verification.pair import verify_pair
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlisted:
+    """Images that a shard offers for the shortlist.
+
+    Attributes:
+        rows: int64 (n,), of the most similar by global descriptor, the most similar first.
+        similarities: float32 (n,), of their global descriptors to the query's.
+        word_values: float32 (n,), their ASMK*; 0 where they have no words.
+        word_rows: int64 (m,), of the highest ASMK*, the highest first, without zeros; with zeros
+            where ASMK* is the similarity itself.
+        highest_words: float32 (m,), their ASMK*.
+        word_similarities: float32 (m,), of their global descriptors to the query's.
+        is_ranked_by_words: whether ASMK* is the similarity here: the model has no global head, and
+            all photos have words.
+    """
+
+    rows: Rows
+    similarities: FloatArray
+    word_values: FloatArray
+    word_rows: Rows
+    highest_words: FloatArray
+    word_similarities: FloatArray
+    is_ranked_by_words: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ShortlistRequest:
+    """The images most similar to a query, by global descriptor and by visual words.
+
+    Attributes:
+        descriptor: float32 (D,), the query's global descriptor, unit length.
+        count: images at most by global descriptor.
+        words: the query's visual words; None: they do not count.
+        word_count: images at most by words.
+        by_words: words alone decide where they can.
+        selection: of the images.
+    """
+
+    descriptor: FloatArray
+    count: int
+    words: BinaryWords | None
+    word_count: int
+    by_words: bool
+    selection: Selection
+
+    def answer(self, store: Store) -> Shortlisted:
+        """See :class:`index.search.shard.Request`."""
+        by_words = self.by_words and _is_ranked_by_words(store)
+        known_rows, values = _NO_ROWS, _NO_VALUES
+        if self.words is not None:
+            known_rows, values = store.word_similarities(self.words, self.selection)
+        best = _highest(values, self.word_count, with_zeros=by_words)
+        rows, similarities = _NO_ROWS, _NO_VALUES
+        word_similarities = values[best]
+        if not by_words:
+            rows, similarities = store.nearest(self.descriptor, self.count, self.selection)
+            word_similarities = self._similarities(store, known_rows[best])
+        return Shortlisted(
+            rows, similarities, _values_of(rows, known_rows, values),
+            known_rows[best], values[best], word_similarities, by_words,
+        )  # fmt: skip
+
+    def _similarities(self, store: Store, rows: Rows) -> FloatArray:
+        # Row by row, as a matrix product rounds differently beside other rows.
+        vectors = store.global_descriptors(rows)
+        return np.asarray(np.einsum("nd,d->n", vectors, self.descriptor), np.float32)
+
+
+_NO_ROWS, _NO_VALUES = np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+
+def _is_ranked_by_words(store: Store) -> bool:
+    inverted = store.inverted_file() if store.catalog.meta("aggregated") else None
+    return inverted is not None and len(inverted) == len(store.searchable())
+
+
+def _highest(values: FloatArray, count: int, with_zeros: bool) -> Rows:
+    """Places of the ``count`` highest values, the highest first; of equal ones the first."""
+    places = np.arange(len(values)) if with_zeros else np.flatnonzero(values > 0)
+    if len(places) > count > 0:
+        least = np.partition(values[places], -count)[-count]
+        places = places[values[places] >= least]
+    return places[np.argsort(-values[places], kind="stable")][:count]
+
+
+def _values_of(rows: Rows, known_rows: Rows, values: FloatArray) -> FloatArray:
+    """The values of rows among the known ones, which ascend; 0 for others."""
+    if not len(known_rows):
+        return np.zeros(len(rows), np.float32)
+    places = np.minimum(np.searchsorted(known_rows, rows), len(known_rows) - 1)
+    return np.where(known_rows[places] == rows, values[places], np.float32(0))
+
+
+@dataclass(frozen=True, eq=False)
+class VerifyRequest:
+    """Match and verify images, in parallel.
+
+    Attributes:
+        query: what they are compared with.
+        similarities: row -> similarity of its global descriptor to the query's.
+        settings: of matching and verification.
+        calibration: of the model.
+    """
+
+    query: MatchableQuery
+    similarities: Mapping[int, float]
+    settings: IndexSettings
+    calibration: Calibration
+
+    def answer(self, store: Store) -> dict[int, Match]:
+        """See :class:`index.search.shard.Request`."""
+        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
+            matches = threads.map(lambda row: self._verify(store.matchable(row), row), self._rows)
+            return dict(zip(self._rows, matches, strict=True))
+
+    @property
+    def _rows(self) -> list[int]:
+        return list(self.similarities)
+
+    def _verify(self, other: MatchableFeatures, row: int) -> Match:
+        verification = verify_pair(
+            self.query.in_codebook_of(other),
+            other,
+            self.similarities[row],
+            self.settings,
+            self.calibration,
+        )
+        places, keypoints = verification.matches, self.query.features.local.keypoints
+        points = keypoints[places[:, 0]], other.keypoints[places[:, 1]]
+        return Match(verification, *points, other.size)
+
+
+@dataclass(frozen=True, eq=False)
+class DescriptorsRequest:
+    """Global descriptors as they are compared, of images by row number (n,)."""
+
+    rows: Rows
+
+    def answer(self, store: Store) -> np.ndarray:
+        """(n, D), float16 where that loses nothing, so that half as much travels."""
+        vectors = store.global_descriptors(self.rows)
+        halved = vectors.astype(np.float16)
+        return halved if np.array_equal(halved, vectors) else vectors
+
+
+@dataclass(frozen=True, eq=False)
+class ImagesRequest:
+    """What is known of images, by row number."""
+
+    rows: Rows
+
+    def answer(self, store: Store) -> list[ImageRow]:
+        """One per row, in their order."""
+        return [store.catalog.by_row(int(row)) for row in self.rows]
+
+
+@dataclass(frozen=True, eq=False)
+class IdsRequest:
+    """Ids of images, by row number."""
+
+    rows: Rows
+
+    def answer(self, store: Store) -> list[str]:
+        """One per row, in their order."""
+        return store.catalog.ids(self.rows)

@@ -1,0 +1,127 @@
+"""Scatter and gather: all shards of a search are asked at once, and their answers put together.
+
+A shard that cannot answer is left out from then on. Whoever asked learns it by a
+:class:`PartLostError` and starts again with the shards that are left, so that a partial result is
+what a search of these alone gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import numpy as np
+
+from delg.errors import DelgError
+from delg.types import FloatArray
+from index.results import MissingShard
+from index.search.candidates import ImageKey
+from index.search.requests import DescriptorsRequest
+from index.search.shard import Request, SearchContext, Shard, ShardLostError
+from index.storage.store import Rows
+
+T = TypeVar("T")
+
+
+class PartLostError(DelgError):
+    """A shard was lost while it was asked; the search starts again without it."""
+
+
+class Scatter:
+    """The shards that one query is searched for in.
+
+    Args:
+        shards: of indexes of one model.
+        missing: shards that are known not to answer.
+        deadline: seconds that a shard has for each answer; None: as long as it takes.
+
+    Attributes:
+        context: of the first shard.
+        missing: shards that do not take part, and why.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        missing: Sequence[MissingShard] = (),
+        deadline: float | None = None,
+    ) -> None:
+        self.context: SearchContext = shards[0].context
+        self.missing = list(missing)
+        self._deadline = deadline
+        self._shards = dict(enumerate(shards))
+
+    def ask_all(self, request: Request[T]) -> dict[int, T]:
+        """The answers of all shards, by number."""
+        return self.ask(dict.fromkeys(self._shards, request))
+
+    def ask(self, requests: Mapping[int, Request[T]]) -> dict[int, T]:
+        """The answers to one request per shard, by number.
+
+        Raises:
+            PartLostError: a shard was lost.
+            DelgError: none is left.
+        """
+        if len(requests) < 2 and self._deadline is None:
+            return {number: self._shards[number].answer(r) for number, r in requests.items()}
+        # Not waited for at the end: a shard that hangs must not keep the others waiting.
+        threads = ThreadPoolExecutor(max(1, len(requests)))
+        try:
+            futures = {
+                number: threads.submit(self._shards[number].answer, request)
+                for number, request in requests.items()
+            }
+            wait(futures.values(), self._deadline)
+            return self._gather(futures)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _gather(self, futures: Mapping[int, Future[T]]) -> dict[int, T]:
+        answers: dict[int, T] = {}
+        lost: dict[int, str] = {}
+        for number, future in futures.items():
+            if not future.done():
+                lost[number] = f"no answer within {self._deadline:g} s"
+                continue
+            try:
+                answers[number] = future.result()
+            except ShardLostError as error:
+                lost[number] = str(error)
+        if lost:
+            self._leave_out(lost)
+        return answers
+
+    def _leave_out(self, lost: Mapping[int, str]) -> None:
+        """Go on without some shards."""
+        reasons = [
+            MissingShard(self._shards.pop(number).name, reason) for number, reason in lost.items()
+        ]
+        self.missing += reasons
+        described = "; ".join(map(str, reasons))
+        raise PartLostError(described) if self._shards else DelgError(f"no shard left: {described}")
+
+    def read_descriptors(self, images: Sequence[ImageKey]) -> FloatArray:
+        """Stored global descriptors as they are compared, float32 (len(images), D)."""
+        descriptors = np.empty((len(images), self.context.dim), np.float32)
+        places = by_shard(images)
+        requests = {
+            number: DescriptorsRequest(rows_of([images[place] for place in inside]))
+            for number, inside in places.items()
+        }
+        for number, vectors in self.ask(requests).items():
+            descriptors[places[number]] = vectors
+        return descriptors
+
+
+def by_shard(images: Sequence[ImageKey]) -> dict[int, list[int]]:
+    """Number of each shard -> places in ``images`` of those that it holds."""
+    places: dict[int, list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.store, []).append(place)
+    return places
+
+
+def rows_of(images: Sequence[ImageKey]) -> Rows:
+    """Their row numbers, int64 (len(images),)."""
+    return np.array([image.row for image in images], np.int64)
