@@ -78,6 +78,16 @@ def browse(catalog: Catalog, condition: Filter, limit: int, offset: int) -> Imag
     return ImagePage(catalog.select(where, values, limit, offset), total)
 
 
+def spread_images(catalog: Catalog, count: int) -> list[ImageRow]:
+    """Some images with a photo, at even distances over the order in which they were added."""
+    first, last = catalog.row_range()
+    wanted = [first + (last - first) * i // max(1, count - 1) for i in range(count)]
+    usable = "state = 'ok' AND path != ''"
+    where = f"row = (SELECT min(row) FROM images WHERE {usable} AND row >= ?)"
+    images = (catalog.select(where, (row,), 1) for row in wanted)
+    return list({image.row: image for found in images for image in found}.values())
+
+
 def most_frequent(catalog: Catalog, limit: int) -> dict[str, list[tuple[str, int]]]:
     """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, at most
     ``limit`` of each, with the number of images."""

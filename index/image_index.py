@@ -15,7 +15,7 @@ from delg.paths import exists as file_exists
 from delg.types import Box, Failure, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
-from index.browse import Filter, ImagePage, browse, describe, most_frequent
+from index.browse import Filter, ImagePage, browse, describe, most_frequent, spread_images
 from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
@@ -560,6 +560,10 @@ class ImageIndex:
     def browse(self, condition: Filter, limit: int, offset: int = 0) -> ImagePage:
         """The images that pass a filter, by id; see :mod:`index.browse`."""
         return browse(self._store.catalog, condition, limit, offset)
+
+    def spread(self, count: int) -> list[ImageRow]:
+        """Some images with a photo; see :func:`index.browse.spread_images`."""
+        return spread_images(self._store.catalog, count)
 
     def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
         """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with

@@ -51,6 +51,13 @@ def serve(
     runs: Annotated[
         Path | None, typer.Option(help="Folder of benchmark runs (from delg eval … --out) to show.")
     ] = None,
+    saved: Annotated[
+        Path | None,
+        typer.Option(help="SQLite file of saved searches (default: inside the index)."),
+    ] = None,
+    saved_days: Annotated[
+        float, typer.Option(min=0, help="Days that saved searches are kept; 0: until deleted.")
+    ] = 90.0,
     max_upload: Annotated[int, typer.Option(min=1, help="Largest upload accepted, in MiB.")] = 32,
     queue: Annotated[
         int, typer.Option(min=0, help="Queries that may wait; further ones are answered with 503.")
@@ -68,6 +75,7 @@ def serve(
     values = {
         "host": host, "port": port, "token": token, "no_auth": no_auth,
         "allow_hosts": tuple(allow_host or ()), "writable": writable,
+        "saved": saved, "saved_days": saved_days,
         "max_upload_mib": max_upload, "queue": queue, "seconds": timeout,
     }  # fmt: skip
     settings = parse(ServeSettings, values, "delg serve")

@@ -14,11 +14,8 @@ from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
-from index.serve.uploads import MAX_HITS, MAX_RERANKED, SearchParams, disconnected
+from index.serve.uploads import MAX_HITS, MAX_RERANKED, UNNAMED, SearchParams, disconnected
 from index.storage.catalog_tables import ImageRow
-
-# Name of a query that came without a file name.
-UNNAMED = "image"
 
 
 class ErrorJson(BaseModel):

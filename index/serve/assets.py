@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import jinja2
 from markupsafe import Markup, escape
@@ -58,6 +59,8 @@ def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> 
         "breakable": _breakable,
         "bytes": _bytes,
         "duration": _duration,
+        "day": _day,
+        "query": urlencode,
     }
     return environment
 
@@ -74,6 +77,11 @@ def _bytes(count: Any) -> str:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1000
     raise AssertionError
+
+
+def _day(seconds: float) -> str:
+    """A day in local time, as in 2026-11-29."""
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
 
 
 def _duration(milliseconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
 from index.serve.places import TooBusyError
+from index.serve.saved_searches import FullError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
 from index.storage.lock import BusyError
 from index.uploaded_photos import ConflictError
@@ -22,6 +23,7 @@ _STATUS: tuple[tuple[type[DelgError], int], ...] = (
     (BadRequestError, 422),
     (NotFoundError, 404),
     (ConflictError, 409),
+    (FullError, 409),
     (ModelError, 409),
     (UsageError, 422),
 )

@@ -20,12 +20,15 @@ from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.job_queue import JobQueue
 from index.serve.outliers import find_outliers
+from index.serve.saved_searches import FILE as SAVED_FILE
+from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
 from index.serve.settings import MIB, ServeSettings
 from index.serve.shared_index import SharedIndex
-from index.serve.thumbnails import Jpeg, ThumbnailCache
+from index.serve.thumbnails import PHOTO_SIDE, Jpeg, ThumbnailCache, encode_within
 from index.serve.uploads import (
     MAX_ID_LENGTH,
     MAX_LOGIN_BYTES,
+    UNNAMED,
     BadRequestError,
     NotFoundError,
     Receiver,
@@ -49,6 +52,7 @@ class Service:
         login_receiver: reads the login form; who has no token takes no place of those who have.
         decoder: decodes photos that are searched with or added.
         thumbnails: encodes photos for browsers.
+        saved: searches that were saved.
     """
 
     def __init__(self, shared: SharedIndex, settings: ServeSettings) -> None:
@@ -60,6 +64,11 @@ class Service:
         self.decoder = DecodePool(settings.decode_seconds, settings.workers)
         self._thumbnail_decoder = DecodePool(settings.decode_seconds, settings.workers)
         self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, self._thumbnail_decoder)
+        self.saved = SavedSearches(
+            settings.saved or shared.path / SAVED_FILE,
+            Limits(settings.saved_searches, settings.saved_mib * MIB, settings.saved_days or None),
+        )
+        self.saved.delete_expired()
         self._started = time.monotonic()
         if settings.writable:
             self._repair()
@@ -122,6 +131,34 @@ class Service:
                 rotations = 0 if transform is None else quarter_rotations(transform)
                 source = images.extractor.extract(source, params.box, rotations)
             return find_outliers(source, hit, transform, images.settings)
+
+    def save_search(self, upload: Upload, params: SearchParams) -> SavedSearch:
+        """Search, and save the search with its photo under the upload's field ``title``.
+
+        Raises:
+            FullError: there is no room.
+            DelgError: see :meth:`search`.
+        """
+        result = self.search(upload, params)
+        photo = b"" if params.id is not None else upload.data
+        query = params.id or upload.name or UNNAMED
+        return self.saved.save(
+            upload.fields.get("title", ""), query, params.given(upload.fields), photo, result
+        )
+
+    def saved_photo(self, search_id: str) -> bytes:
+        """The upload of a saved search as a JPEG.
+
+        Raises:
+            NotFoundError: there is no such search, or it was made with an indexed image.
+        """
+        data = self.saved.photo(search_id)
+        if not data:
+            raise NotFoundError("this search was made with an indexed image")
+        with self.shared.reading() as images:
+            limits = images.settings.images
+        pixels = self.decoder.decode(data, limits, at_least=PHOTO_SIDE)
+        return encode_within(pixels, PHOTO_SIDE)
 
     def image(self, image_id: str) -> ImageRow:
         """The catalog's row of an image.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from pathlib import Path
 
 from pydantic import Field
 
@@ -29,6 +30,14 @@ class ServeSettings(Settings):
     allow_hosts: tuple[str, ...] = ()
     # Allow adding and removing photos.
     writable: bool = False
+    # SQLite file of saved searches; by default inside the index.
+    saved: Path | None = None
+    # Searches that can be saved; 0: none.
+    saved_searches: int = Field(1000, ge=0)
+    # MiB that saved searches may take, with their photos.
+    saved_mib: int = Field(1024, ge=0)
+    # Days after which a saved search is deleted; 0: never.
+    saved_days: float = Field(90.0, ge=0)
     # Size of an uploaded photo, in MiB.
     max_upload_mib: int = Field(32, ge=1)
     # Seconds to receive the head of a request.

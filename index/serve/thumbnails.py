@@ -11,7 +11,7 @@ from pathlib import Path
 from delg.images.decode import read_bytes
 from delg.images.decode_process import DecodePool
 from delg.settings import ImageSettings
-from index.visualize.draw_matches import encode_image, resize
+from index.visualize.draw_matches import Pixels, encode_image, resize
 
 THUMBNAIL_SIDE, PHOTO_SIDE = 360, 1600
 _QUALITY = {THUMBNAIL_SIDE: 82, PHOTO_SIDE: 88}
@@ -28,6 +28,13 @@ class Jpeg:
 
     data: bytes
     tag: str
+
+
+def encode_within(pixels: Pixels, side: int) -> bytes:
+    """A JPEG of at most ``side`` pixels a side: ``THUMBNAIL_SIDE`` or ``PHOTO_SIDE``."""
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
+    return encode_image(resize(pixels, width, height), "JPEG", _QUALITY[side])
 
 
 class ThumbnailCache:
@@ -66,9 +73,7 @@ class ThumbnailCache:
                 return Jpeg(self._cache[tag], tag)
         # Small JPEGs do not need all pixels of large photos.
         pixels = self._decoder.decode(read_bytes(path), limits, at_least=side)
-        scale = min(1.0, side / max(pixels.shape[:2]))
-        height, width = (max(1, round(length * scale)) for length in pixels.shape[:2])
-        data = encode_image(resize(pixels, width, height), "JPEG", _QUALITY[side])
+        data = encode_within(pixels, side)
         if side == THUMBNAIL_SIDE and tag:
             self._store(tag, data)
         return Jpeg(data, tag)

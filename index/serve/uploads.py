@@ -21,6 +21,8 @@ from index.serve.settings import MIB, ServeSettings
 
 MAX_HITS, MAX_RERANKED = 1000, 1000
 MAX_ID_LENGTH = 1024
+# Name of a query that came without a file name.
+UNNAMED = "image"
 # Bytes of the fields and headers around a photo in a form.
 _FORM_OVERHEAD = 64 * 1024
 _MAX_FIELDS = 12
@@ -68,15 +70,19 @@ class SearchParams(Settings):
         return x, y, width, height
 
     @classmethod
+    def given(cls, values: Mapping[str, str]) -> dict[str, str]:
+        """The parameters among the fields of a request, as they were sent."""
+        return {key: values[key] for key in cls.model_fields if values.get(key, "") != ""}
+
+    @classmethod
     def read(cls, values: Mapping[str, str]) -> SearchParams:
         """Parse them from all fields of a request; others and empty ones are ignored.
 
         Raises:
             BadRequestError: a value is not valid; the message names its key.
         """
-        given = {key: values[key] for key in cls.model_fields if values.get(key, "") != ""}
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(cls.given(values))
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])

@@ -314,6 +314,11 @@ class Catalog:
         row = self._row(query, (state,))
         return row[0] if row else 0
 
+    def row_range(self) -> tuple[int, int]:
+        """The lowest and the highest row number; 0 and 0 of an empty index."""
+        row = self._row("SELECT min(row), max(row) FROM images")
+        return (row[0] or 0, row[1] or 0) if row else (0, 0)
+
     def by_id(self, image_id: str) -> ImageRow | None:
         """The image with that id, in whichever Unicode form either is written."""
         query = f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE id = ?"

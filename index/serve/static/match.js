@@ -1,4 +1,5 @@
-// The match view: query and hit with their matched points joined; zoom, pan, and optional outliers.
+// The match view: query and hit with their matched points joined, or one laid over the other by the
+// transform between them; zoom, pan, optional outliers, and the view as a PNG.
 "use strict";
 (() => {
   const get = (id) => document.getElementById(id);
@@ -6,6 +7,7 @@
   const palette = view.dataset.palette.split(" ");
   const namespace = "http://www.w3.org/2000/svg";
   const side = 1000, gap = 24;
+  const results = get("results");
   let cards = [], current = 0, frames = null, hit = null, query = null;
   // Boxes [x, y, width, height]: of the whole drawing, and of the part in view.
   let bounds = [0, 0, 1, 1], viewBox = [...bounds];
@@ -34,12 +36,18 @@
       width: Number(answer.dataset.width),
       height: Number(answer.dataset.height),
       box: JSON.parse(answer.dataset.box),
-      url: window.delgQuery?.shown() ? window.delgQuery.url() : "",
+      url: window.delgQuery ? (window.delgQuery.shown() ? window.delgQuery.url() : "") : results.dataset.queryPhoto || "",
     };
     get("match-title").textContent = `No. ${hit.rank}: ${hit.id}`;
     get("match-previous").disabled = current === 0;
     get("match-next").disabled = current === cards.length - 1;
     if (!dialog.open) dialog.showModal();
+    // Without a transform there is nothing to lay one over the other by.
+    for (const input of document.querySelectorAll("#modes input[type=radio]")) {
+      input.disabled = input.value !== "side" && !(hit.transform && hit.points.length);
+      if (input.disabled && input.checked) document.querySelector("#modes input").checked = true;
+    }
+    setMode();
     // Hover effects start when the pointer moves.
     view.classList.remove("pointed");
     render();
@@ -50,6 +58,12 @@
 
   // Side by side at equal height in wide windows, otherwise stacked at equal width.
   function layOut() {
+    if (mode() !== "side") {
+      const frame = { x: 0, y: 0, scale: 1, width: hit.width, height: hit.height };
+      frames = [frame, frame];
+      bounds = [0, 0, hit.width, hit.height];
+      return;
+    }
     const area = view.getBoundingClientRect();
     const wide = area.width > area.height;
     const place = (photo, x, y) => {
@@ -65,7 +79,23 @@
   // Points count from the middle of a pixel, drawings from its corner.
   const at = (frame, x, y) => [frame.x + (x + 0.5) * frame.scale, frame.y + (y + 0.5) * frame.scale]
     .map((value) => value.toFixed(1));
-  const ends = ([a, b, c, d]) => [at(frames[0], a, b), at(frames[1], c, d)];
+  // In an overlay, a line leads from where the transform puts a point to where it was matched.
+  const ends = ([a, b, c, d]) => [at(frames[0], ...(mode() === "side" ? [a, b] : mapped(a, b))), at(frames[1], c, d)];
+
+  const mode = () => document.querySelector("#modes input:checked").value;
+  function mapped(x, y) {
+    const [p, q, w] = hit.transform.map((row) => row[0] * x + row[1] * y + row[2]);
+    return [p / w, q / w];
+  }
+  // The transform as an affine one, exact where it is; otherwise as it is in the middle of the points.
+  function affine() {
+    const mean = [0, 1].map((i) => hit.points.reduce((sum, point) => sum + point[i], 0) / hit.points.length);
+    const [x, y] = mapped(...mean), step = 1;
+    const [xs, ys] = [mapped(mean[0] + step, mean[1]), mapped(mean[0], mean[1] + step)];
+    const [a, b, c, d] = [xs[0] - x, xs[1] - y, ys[0] - x, ys[1] - y];
+    const [u, v] = [mean[0] + 0.5, mean[1] + 0.5];
+    return [a, b, c, d, x + 0.5 - a * u - c * v, y + 0.5 - b * u - d * v];
+  }
 
   function line(points, colour) {
     const [[x1, y1], [x2, y2]] = ends(points);
@@ -95,8 +125,18 @@
   function render() {
     layOut();
     const parts = [];
-    parts.push(photoImage(frames[0], query.url), photoImage(frames[1], hit.url));
-    if (query.box) {
+    const isSide = mode() === "side";
+    if (isSide) {
+      parts.push(photoImage(frames[0], query.url), photoImage(frames[1], hit.url));
+    } else {
+      const { width, height } = query;
+      parts.push(photoImage(frames[1], hit.url));
+      if (query.url) parts.push(make("image", {
+        id: "overlaid", width, height, preserveAspectRatio: "none", href: query.url,
+        transform: `matrix(${affine().join(" ")})`, opacity: opacity(),
+      }));
+    }
+    if (query.box && isSide) {
       const [x, y, width, height] = query.box.map((value) => value * frames[0].scale);
       for (const name of ["frame-dark", "frame-light"]) {
         parts.push(make("rect", { class: name, x: frames[0].x + x, y: frames[0].y + y, width, height }));
@@ -111,14 +151,88 @@
     // Hundreds of opaque lines would hide the photos.
     matches.classList.toggle("many", hit.points.length > 100);
     matches.classList.toggle("lineless", !get("show-lines").checked);
-    outliers.toggleAttribute("hidden", !get("show-outliers").checked);
+    outliers.toggleAttribute("hidden", !get("show-outliers").checked || !isSide);
     describe();
   }
+
+  const opacity = () => mode() === "blink" ? 1 : get("opacity").value / 100;
+  let blinking = 0;
+  function setMode() {
+    clearInterval(blinking);
+    get("opacity-label").hidden = mode() !== "overlay";
+    get("show-outliers").disabled = mode() !== "side" || !window.delgQuery;
+    if (mode() === "blink") {
+      const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 2000 : 700;
+      blinking = setInterval(() => get("overlaid")?.toggleAttribute("hidden"), pause);
+    }
+  }
+  get("modes").addEventListener("change", (event) => {
+    if (event.target.name !== "mode") return;
+    setMode();
+    render();
+    fit();
+  });
+  get("opacity").addEventListener("input", () => get("overlaid")?.setAttribute("opacity", opacity()));
+
+  async function paint() {
+    const scale = Math.min(2, 2400 / Math.max(bounds[2], bounds[3]));
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [bounds[2], bounds[3]].map((length) => Math.round(length * scale));
+    const context = canvas.getContext("2d"), isSide = mode() === "side";
+    context.scale(scale, scale);
+    const load = async (url) => {
+      const image = new Image();
+      image.src = url;
+      await image.decode();
+      return image;
+    };
+    const place = (image, { x, y, width, height }) => context.drawImage(image, x, y, width, height);
+    context.fillStyle = getComputedStyle(view).backgroundColor;
+    context.fillRect(0, 0, bounds[2], bounds[3]);
+    if (!hit.missing) place(await load(hit.url), frames[1]);
+    if (query.url && isSide) place(await load(query.url), frames[0]);
+    if (query.url && !isSide) {
+      const image = await load(query.url);
+      context.save();
+      context.globalAlpha = mode() === "overlay" ? opacity() : 0.5;
+      context.transform(...affine());
+      context.drawImage(image, 0, 0, query.width, query.height);
+      context.restore();
+    }
+    context.lineWidth = 1.5 / scale;
+    for (const group of view.querySelectorAll(".matches g")) {
+      context.strokeStyle = context.fillStyle = group.getAttribute("stroke");
+      const [x1, y1, x2, y2] = group.querySelector(".reach").getAttribute("d").match(/-?[\d.]+/g).map(Number);
+      if (get("show-lines").checked) context.stroke(new Path2D(`M${x1} ${y1}L${x2} ${y2}`));
+      for (const [x, y] of [[x1, y1], [x2, y2]]) {
+        context.beginPath();
+        context.arc(x, y, 2.5 / scale, 0, 7);
+        context.fill();
+      }
+    }
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  }
+  get("match-png").addEventListener("click", async () => {
+    const name = hit.id.split("/").pop().replace(/\.\w+$/, "") || "photo";
+    try {
+      const file = new File([await paint()], `match ${name}.png`, { type: "image/png" });
+      const onPhone = matchMedia("(pointer: coarse)").matches;
+      if (onPhone && navigator.canShare?.({ files: [file] })) {
+        await navigator.share({ files: [file] });
+        return;
+      }
+      const anchor = Object.assign(document.createElement("a"), { href: URL.createObjectURL(file), download: file.name });
+      anchor.click();
+      setTimeout(() => URL.revokeObjectURL(anchor.href), 10_000);
+    } catch (error) {
+      if (error.name !== "AbortError") note.textContent = `The picture cannot be made: ${error.message}`;
+    }
+  });
 
   function describe() {
     const count = hit.points.length;
     const parts = [count ? `${count} matching ${count === 1 ? "point" : "points"}, ${hit.verified ? "verified" : "not verified"}, probability ${hit.percent}` : "No matching points"];
-    if (get("show-outliers").checked && hit.outliers) {
+    if (get("show-outliers").checked && hit.outliers && mode() === "side") {
       parts.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
     }
     if (!query.url) parts.push("the query's photo cannot be shown");
@@ -156,7 +270,10 @@
   get("match-previous").addEventListener("click", () => open(current - 1));
   get("match-next").addEventListener("click", () => open(current + 1));
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
-  dialog.addEventListener("close", () => cards[current]?.focus());
+  dialog.addEventListener("close", () => {
+    clearInterval(blinking);
+    cards[current]?.focus();
+  });
 
   const applyView = () => view.setAttribute("viewBox", viewBox.map((value) => value.toFixed(2)).join(" "));
   function fit() {

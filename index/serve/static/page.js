@@ -6,7 +6,15 @@ document.addEventListener("error", (event) => {
     image.closest(".mat, .framed")?.classList.add("gone");
   }
 }, true);
-// On a narrow window the present page's name may lie outside the row of names.
-document.addEventListener("DOMContentLoaded", () => {
-  document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+// The menu closes as menus do.
+document.addEventListener("click", (event) => {
+  for (const menu of document.querySelectorAll("details.menu[open]")) {
+    if (!menu.contains(event.target)) menu.open = false;
+  }
+});
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
 });

@@ -3,7 +3,9 @@
 (() => {
   const get = (id) => document.getElementById(id);
   const form = get("query-form"), input = get("image"), photo = get("photo"), stage = get("stage");
-  const byId = get("by-id"), box = get("box"), results = get("results");
+  const byId = get("by-id"), box = get("box"), results = get("results"), boxing = get("boxing");
+  const options = ["k", "rerank", "orientations"].map((name) => form.elements[name]);
+  const defaults = options.map((option) => option.value);
   const fields = ["x", "y", "w", "h"].map((name) => get("box-" + name));
   // [width, height] of the upright original, in whose pixels boxes are given.
   let size = null;
@@ -15,7 +17,6 @@
     size = null;
     form.classList.add("has-photo");
     get("chosen").hidden = false;
-    get("go").disabled = false;
     get("photo-name").textContent = name;
     get("photo-size").textContent = "";
     get("no-preview").hidden = true;
@@ -36,9 +37,16 @@
     photo.src = url;
   }
 
-  function choose(file) {
+  function setFile(file) {
+    const transfer = new DataTransfer();
+    transfer.items.add(file);
+    input.files = transfer.files;
     byId.value = "";
     show(URL.createObjectURL(file), file.name || "pasted photo", null);
+  }
+
+  function choose(file) {
+    setFile(file);
     form.requestSubmit();
   }
 
@@ -49,9 +57,6 @@
       showError("This is not a photo.");
       return;
     }
-    const transfer = new DataTransfer();
-    transfer.items.add(file);
-    input.files = transfer.files;
     choose(file);
   }
 
@@ -62,7 +67,10 @@
     results.replaceChildren(...(working ? [working] : []), part);
   }
 
-  input?.addEventListener("change", () => { if (input.files.length) choose(input.files[0]); });
+  // An untouched or cancelled choice keeps what was searched with.
+  for (const chooser of [input, get("camera")]) {
+    chooser?.addEventListener("change", () => { if (chooser.files.length) choose(chooser.files[0]); });
+  }
   document.addEventListener("paste", (event) => {
     const files = event.clipboardData?.files;
     if (files?.length) {
@@ -100,7 +108,7 @@
   function drawBox() {
     const values = readBox();
     box.value = values ? values.join(",") : "";
-    get("whole").disabled = !values;
+    get("whole-row").hidden = !values;
     const overlay = get("overlay");
     if (!size || !photo.complete) return;
     // The overlay covers the photo exactly at its present size.
@@ -121,10 +129,6 @@
     setBox(null);
     form.requestSubmit();
   });
-  get("draw").addEventListener("click", (event) => {
-    const drawing = stage.classList.toggle("drawing");
-    event.currentTarget.setAttribute("aria-pressed", drawing);
-  });
   new ResizeObserver(drawBox).observe(photo);
 
   let start = null, before = null;
@@ -134,7 +138,8 @@
       .map((part, i) => Math.round(Math.min(1, Math.max(0, part)) * size[i]));
   };
   photo.addEventListener("pointerdown", (event) => {
-    const may = event.pointerType !== "touch" || stage.classList.contains("drawing");
+    // A finger scrolls the page, unless a part is to be drawn.
+    const may = event.pointerType !== "touch" || boxing.open;
     if (!size || event.button || !may) return;
     event.preventDefault();
     start = place(event);
@@ -157,6 +162,8 @@
     if (!keep || !drawn || small) setBox(before);
     else form.requestSubmit();
   };
+  options.forEach((option) => option.addEventListener("change", () => form.requestSubmit()));
+  boxing.addEventListener("toggle", drawBox);
   photo.addEventListener("pointerup", () => finish(true));
   photo.addEventListener("pointercancel", () => finish(false));
 
@@ -171,8 +178,9 @@
     get("search-status").textContent = "Searching";
     reveal();
   });
-  form.addEventListener("htmx:afterRequest", () => {
+  form.addEventListener("htmx:afterRequest", (event) => {
     results.removeAttribute("aria-busy");
+    if (event.detail.successful) remember();
     reveal();
     // Errors announce themselves (role=alert).
     get("search-status").textContent = results.querySelector(".answer h2")?.textContent || "";
@@ -196,15 +204,86 @@
     showError(file ? `The file has ${mib(file.size)} MiB; this server takes up to ${mib(maxBytes)} MiB.` : "Choose a photo first.");
   }, true);
 
+  // The address of a query of the index says all of it; that of an upload names it in this browser.
+  function remember() {
+    const values = Object.fromEntries([["box", box.value],
+      ...options.map((option, i) => [option.name, option.value === defaults[i] ? "" : option.value])]
+      .filter(([, value]) => value));
+    if (byId.value) {
+      move("?" + new URLSearchParams({ id: byId.value, ...values }));
+      return;
+    }
+    if (!input?.files.length) return;
+    if (restored) {
+      move(here());
+      return;
+    }
+    const key = delgHistory.newKey();
+    delgHistory.put(key, { file: input.files[0], name: input.files[0].name, values });
+    move("#query-" + key);
+  }
+
+  const here = () => location.search + (delgHistory.keyOf(location.hash) ? location.hash : "");
+  let restored = false, shownAddress = here();
+  function move(address) {
+    if (!restored && here() !== address) history.pushState(null, "", location.pathname + address);
+    else if (history.state?.scroll) window.scrollTo(0, history.state.scroll);
+    restored = false;
+    shownAddress = here();
+  }
+
+  function setValues(values) {
+    options.forEach((option, i) => { option.value = values[option.name] || defaults[i]; });
+    const numbers = (values.box || "").split(",").map(Number);
+    setBox(numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null);
+  }
+
+  function searchAgain() {
+    restored = true;
+    form.requestSubmit();
+  }
+
+  async function restore() {
+    const parameters = new URLSearchParams(location.search), key = delgHistory.keyOf(location.hash);
+    if (key && input) {
+      const query = await delgHistory.get(key);
+      if (!query) {
+        showError("This browser no longer has the photo of this query. Save a search to keep it and to share it.");
+        return;
+      }
+      setFile(query.file instanceof File ? query.file : new File([query.file], query.name));
+      setValues(query.values);
+      searchAgain();
+    } else if (byId.value && byId.value === parameters.get("id")) {
+      const { photo: url, width, height } = byId.dataset;
+      show(url, byId.value, width ? [Number(width), Number(height)] : null);
+      setValues(Object.fromEntries(parameters));
+      searchAgain();
+    } else if (parameters.get("saved") && input) {
+      const response = await fetch(`/searches/${encodeURIComponent(parameters.get("saved"))}/original`);
+      if (!response.ok) {
+        showError("There is no such saved search, or its photo is of the index.");
+        return;
+      }
+      const name = decodeURIComponent(response.headers.get("x-name") || "saved photo");
+      setFile(new File([await response.blob()], name));
+      setValues(Object.fromEntries(parameters));
+      searchAgain();
+    }
+  }
+  // Another query of the history; "#main" is none.
+  window.addEventListener("popstate", () => {
+    const isPlace = location.hash && !delgHistory.keyOf(location.hash);
+    if (!isPlace && here() !== shownAddress) location.reload();
+  });
+  window.addEventListener("pagehide", () => history.replaceState({ scroll: window.scrollY }, ""));
+
   // Shared with the match view.
   window.delgQuery = {
     form,
     url: () => photo.src,
     shown: () => !stage.hidden,
   };
-
-  if (byId.value) {
-    const { photo: url, width, height } = byId.dataset;
-    show(url, byId.value, width ? [Number(width), Number(height)] : null);
-  }
+  // After htmx, which takes over the form.
+  document.addEventListener("DOMContentLoaded", restore);
 })();

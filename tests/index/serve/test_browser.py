@@ -13,7 +13,8 @@ import pytest
 import skimage.data
 from bad_photos import encoded
 from browser import new_browser
-from dots import DotModel
+from dots import DotModel, dots
+from PIL import Image
 from servers import at_port
 
 from index.serve.app import make_app
@@ -66,10 +67,11 @@ def real(real_index, lite) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dotted(stock, dot_model_folder) -> Iterator[str]:
+def dotted(stock, dot_model_folder, tmp_path_factory) -> Iterator[str]:
     """The address of a server over sixty photos of dots, behind a token."""
     shared = SharedIndex(stock / "i", extractor=DotModel(dot_model_folder))
-    with at_port(make_app(Service(shared, ServeSettings(token=TOKEN)))) as address:
+    saved = tmp_path_factory.mktemp("saved") / "s.sqlite"
+    with at_port(make_app(Service(shared, ServeSettings(token=TOKEN, saved=saved)))) as address:
         yield address
 
 
@@ -98,7 +100,8 @@ def settled(page: Any) -> None:
 
 def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     page.goto(real)
-    assert page.locator("#go").is_disabled() and page.locator(".none").is_visible()
+    assert not page.locator("#go").is_visible() and page.locator(".none").is_visible()
+    assert page.locator(".examples li").count() == 6
     drop(page, cat)
     settled(page)
     first = page.locator(".hit").first
@@ -130,13 +133,31 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     assert count > 0 and f"{count} outlier" in page.locator("#match-note").inner_text()
     page.uncheck("#show-outliers")
     assert not view.locator(".outliers").is_visible()
+    # One over the other, by the transform: points lie where they were matched.
+    page.check("#modes input[value=overlay]")
+    lengths = view.locator(".matches .reach").evaluate_all(
+        "paths => paths.map(p => p.getTotalLength())"
+    )
+    assert len(lengths) == inliers and max(lengths) < 30
+    matrix = view.locator("#overlaid").get_attribute("transform")
+    assert matrix.startswith("matrix(") and "NaN" not in matrix
+    page.fill("#opacity", "20")
+    assert view.locator("#overlaid").get_attribute("opacity") == "0.2"
+    with page.expect_download() as download:
+        page.click("#match-png")
+    assert download.value.suggested_filename == "match cat.png"
+    with Image.open(download.value.path()) as picture:
+        assert picture.format == "PNG" and min(picture.size) > 200
+    page.check("#modes input[value=blink]")
+    view.locator("#overlaid[hidden]").wait_for(state="attached")
+    page.check("#modes input[value=side]")
     page.click("#match-next")
     assert page.locator("#match-title").inner_text().startswith("No. 2:")
     page.keyboard.press("Escape")
     assert not page.locator("#match").is_visible()
 
 
-def test_a_box_is_drawn_or_typed_and_searched_for(page, real, cat):
+def test_a_box_is_drawn_or_typed_searched_for_and_found_by_back(page, real, real_index, cat):
     page.goto(real)
     page.set_input_files("#image", cat)
     settled(page)
@@ -154,6 +175,7 @@ def test_a_box_is_drawn_or_typed_and_searched_for(page, real, cat):
     page.locator("#results header", has_text=f"part {drawn[2]} × {drawn[3]}").wait_for()
     assert page.locator("#frame-light").is_visible()
     # The same by keys alone.
+    page.click("#boxing summary")
     for name, value in zip("xywh", (10, 20, 200, 180), strict=True):
         page.locator(f"#box-{name}").fill(str(value))
     page.locator("#box-h").press("Enter")
@@ -166,6 +188,16 @@ def test_a_box_is_drawn_or_typed_and_searched_for(page, real, cat):
     # A click is no box.
     page.mouse.click(area["x"] + 50, area["y"] + 50)
     assert page.input_value("#box-x") == ""
+    # Back leads through the queries, and back to them from another page; the server keeps none.
+    page.go_back()
+    page.locator("#results header", has_text="part 200 × 180 at 10, 20").wait_for()
+    assert page.input_value("#box-w") == "200"
+    page.locator(".hit .id a").first.click()
+    page.locator(".single").wait_for()
+    page.go_back()
+    page.locator("#results header", has_text="part 200 × 180 at 10, 20").wait_for()
+    assert "my cat.jpg" in page.locator("#chosen").inner_text()
+    assert not (real_index.path / "saved_searches.sqlite").exists()
 
 
 def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path):
@@ -200,6 +232,35 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
     assert not page.locator(".error").count()
 
 
+def test_a_search_is_saved_shared_and_deleted(page, dotted, tmp_path):
+    page.goto(dotted)
+    page.fill("#token", TOKEN)
+    page.keyboard.press("Enter")
+    photo = tmp_path / "q.png"
+    photo.write_bytes(encoded(dots(3).pixels(), "PNG"))
+    page.set_input_files("#image", photo)
+    settled(page)
+    page.click(".save summary")
+    page.fill(".save input", "<b>dots</b> & more")
+    page.click(".save .button")
+    page.get_by_role("heading", name="<b>dots</b> & more").wait_for()
+    assert page.locator(".hit").count() == 12
+    page.locator("figure img").evaluate("image => image.decode()")
+    page.locator("button.open").first.click()
+    assert page.locator("#match-view image").count() == 2
+    page.locator("#match-view .matches g").first.wait_for(state="attached")
+    page.keyboard.press("Escape")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert b"plain/003.png" in download.value.path().read_bytes()
+    page.get_by_role("link", name="Search again").click()
+    settled(page)
+    assert "q.png" in page.locator("#chosen").inner_text()
+    page.goto(f"{dotted}/searches")
+    page.get_by_role("button", name="Delete <b>dots</b> & more").click()
+    page.get_by_text("Nothing is saved yet").wait_for()
+
+
 def test_search_with_one_of_the_index(page, real):
     page.goto(f"{real}/browse")
     page.locator(".card", has_text="coins.jpg").get_by_text("Search with this photo").click()
@@ -219,7 +280,7 @@ def test_everything_can_be_done_by_keyboard(page, real, cat):
     page.set_input_files("#image", cat)
     settled(page)
     page.locator("#go").focus()
-    for _ in range(12):
+    for _ in range(6):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.matches('button.open')"):
             break
@@ -236,7 +297,7 @@ def test_nothing_is_wider_than_a_phone(page, real, cat):
     page.goto(real)
     page.set_input_files("#image", cat)
     settled(page)
-    # The hits, which lie below the form, are brought to view.
+    # The query takes a part of the screen alone: the hits are in view.
     page.wait_for_function(
         "() => document.querySelector('.hit').getBoundingClientRect().top < innerHeight / 2"
     )
@@ -269,8 +330,13 @@ def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
     assert page.locator(".card").count() == 10
     page.locator(".card .id a").first.click()
     page.get_by_role("link", name="Search with this photo").wait_for()
+    page.locator(".menu summary").click()
     page.get_by_role("link", name="Duplicates").click()
     page.locator("#duplicates .group-of").first.wait_for()
+    page.locator(".menu summary").click()
+    page.keyboard.press("Escape")
+    assert not page.get_by_role("button", name="Sign out").is_visible()
+    page.keyboard.press("Enter")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login")
     assert page.goto(f"{dotted}/stats").url.endswith("/login?next=%2Fstats")

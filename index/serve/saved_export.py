@@ -1,0 +1,97 @@
+"""Saved searches as files: CSV, one HTML page, and a ZIP archive of the hits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+
+from index.results import QueryResult
+from index.serve.saved_searches import SavedSearch
+from index.serve.service import Service
+from index.serve.thumbnails import PHOTO_SIDE
+from index.serve.uploads import NotFoundError
+from index.visualize.html_report import render_html_report
+
+_COLUMNS = (
+    "query", "rank", "id", "label", "probability", "verified", "inliers", "similarity", "path",
+)  # fmt: skip
+# What a spreadsheet would take for a formula.
+_FORMULA = re.compile(r"^[=+\-@\t\r]")
+
+
+def export_csv(search: SavedSearch, result: QueryResult) -> bytes:
+    """The hits, one per line, with their metadata; UTF-8 that spreadsheets recognise."""
+    keys = sorted({key for hit in result for key in hit.metadata})
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow([*_COLUMNS, *map(_plain, keys)])
+    for hit in result:
+        values = [
+            search.query, hit.rank, hit.id, hit.label or "", f"{hit.probability:.6f}",
+            "yes" if hit.verified else "no", hit.inliers, f"{hit.similarity:.6f}", hit.path,
+            *(hit.metadata.get(key, "") for key in keys),
+        ]  # fmt: skip
+        writer.writerow(_plain(value) if isinstance(value, str) else value for value in values)
+    return out.getvalue().encode("utf-8-sig", "replace")
+
+
+def _plain(text: str) -> str:
+    """Text that no spreadsheet runs as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def export_html(service: Service, search: SavedSearch, result: QueryResult) -> str:
+    """One page with everything in it."""
+    with service.shared.reading() as images:
+        limits = images.settings.images
+        row = images.image(search.query) if search.params.get("id") else None
+    data = service.saved.photo(search.id)
+    if not data and row is None:
+        raise NotFoundError("the photo of this search is no longer in the index")
+    source = data or service.photo(search.query, PHOTO_SIDE).data
+    pixels = service.decoder.decode(source, limits)
+    return render_html_report([(search.query, pixels, result)], search.title)
+
+
+class _Chunks(io.RawIOBase):
+    """What is written, to be taken away in pieces."""
+
+    def __init__(self) -> None:
+        self._parts = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self._parts += data
+        return len(data)
+
+    def take(self) -> bytes:
+        """What has been written since the last call."""
+        data = bytes(self._parts)
+        self._parts.clear()
+        return data
+
+
+def export_zip(service: Service, search: SavedSearch, result: QueryResult) -> Iterator[bytes]:
+    """An archive of the hits as JPEGs, made while it is sent; and ``hits.csv``."""
+    chunks = _Chunks()
+    with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("hits.csv", export_csv(search, result))
+        for hit in result:
+            try:
+                data = service.photo(hit.id, PHOTO_SIDE).data
+            except NotFoundError:
+                continue
+            archive.writestr(f"{hit.rank:04d} {file_name(hit.id)}.jpg", data)
+            yield chunks.take()
+    yield chunks.take()
+
+
+def file_name(text: str) -> str:
+    """A name for a file anywhere, of a text of any kind."""
+    stem = re.sub(r"\.[A-Za-z]{2,5}$", "", text.rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9_. -]+", "-", stem).strip(" .-")[:80] or "photo"

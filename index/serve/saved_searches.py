@@ -1,0 +1,304 @@
+"""Saved searches: a query, its photo and its results under an address, until they expire.
+
+One SQLite file, by default inside the index's folder. A search is one row, written in one
+transaction, so that a kill loses nothing that was saved. What is kept is bounded by the number of
+searches, by their bytes and by their age.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import sqlite3
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from delg.errors import DelgError
+from delg.plain_values import parse_json
+from index.results import Hit, QueryResult
+from index.serve.uploads import NotFoundError
+
+log = logging.getLogger(__name__)
+FILE = "saved_searches.sqlite"
+MAX_TITLE = 200
+_FORMAT = 1
+_DAY = 24 * 3600
+_ID_BYTES = 9
+# A result of a thousand hits with all their points has about this many bytes.
+_MAX_RESULT_BYTES = 256 << 20
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS searches (
+    id TEXT PRIMARY KEY,
+    title TEXT NOT NULL,
+    created REAL NOT NULL,
+    query TEXT NOT NULL,
+    params TEXT NOT NULL,
+    hits INTEGER NOT NULL,
+    verified INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    photo BLOB,
+    result BLOB NOT NULL
+);
+"""
+_COLUMNS = "id, title, created, query, params, hits, verified, bytes"
+
+
+class SavedSearchError(DelgError):
+    """Searches cannot be saved or read now; the message says why."""
+
+
+class FullError(DelgError):
+    """There is no room for another search."""
+
+
+@dataclass(frozen=True)
+class SavedSearch:
+    """A saved search, without its photo and its results.
+
+    Attributes:
+        id: cannot be guessed.
+        title: given by whoever saved it.
+        created: seconds since 1970.
+        query: name of the photo, or id of the indexed image that was searched with.
+        params: of the search, as text by name.
+        hits, verified: their numbers.
+        bytes: that it takes in the file.
+    """
+
+    id: str
+    title: str
+    created: float
+    query: str
+    params: dict[str, str]
+    hits: int
+    verified: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is kept.
+
+    Attributes:
+        searches: their number; 0 saves none.
+        bytes: of all together.
+        days: age at which they are deleted; None: never.
+    """
+
+    searches: int
+    bytes: int
+    days: float | None
+
+
+class SavedSearches:
+    """The saved searches of a server.
+
+    Args:
+        path: of the SQLite file; created with the first search.
+        limits: on what is kept.
+    """
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path, self.limits = path, limits
+
+    def save(
+        self, title: str, query: str, params: dict[str, str], photo: bytes, result: QueryResult
+    ) -> SavedSearch:
+        """Keep a search.
+
+        Args:
+            title: empty: the name of the query.
+            photo: the bytes of the upload; empty if an indexed image was searched with.
+
+        Raises:
+            FullError: there is no room.
+            SavedSearchError: it cannot be written.
+        """
+        packed = zlib.compress(json.dumps(_as_values(result)).encode())
+        title = " ".join(title.split())[:MAX_TITLE] or query[:MAX_TITLE]
+        search = SavedSearch(
+            secrets.token_urlsafe(_ID_BYTES), title, time.time(), query, params, len(result),
+            sum(hit.verified for hit in result), len(packed) + len(photo),
+        )  # fmt: skip
+        with self._writing() as db:
+            self._delete_expired(db)
+            number, size = db.execute("SELECT count(*), total(bytes) FROM searches").fetchone()
+            if number >= self.limits.searches or size + search.bytes > self.limits.bytes:
+                raise FullError(
+                    f"there is no room for another saved search ({number} take "
+                    f"{size / (1 << 20):.0f} MiB): delete some first"
+                )
+            db.execute(
+                "INSERT INTO searches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    search.id, search.title, search.created, search.query, json.dumps(params),
+                    search.hits, search.verified, search.bytes, photo or None, packed,
+                ),
+            )  # fmt: skip
+        return search
+
+    def list(self, limit: int, offset: int = 0) -> tuple[list[SavedSearch], int]:
+        """Searches, the newest first, and the number of all."""
+        with self._reading() as db:
+            if db is None:
+                return [], 0
+            since = (self._oldest(),)
+            rows = db.execute(
+                f"SELECT {_COLUMNS} FROM searches WHERE created >= ? "
+                "ORDER BY created DESC, id LIMIT ? OFFSET ?",
+                (*since, limit, offset),
+            ).fetchall()
+            count = db.execute("SELECT count(*) FROM searches WHERE created >= ?", since)
+            return [_search(row) for row in rows], count.fetchone()[0]
+
+    def get(self, search_id: str) -> SavedSearch:
+        """A search.
+
+        Raises:
+            NotFoundError: there is none of that id, or it has expired.
+        """
+        return _search(self._row(_COLUMNS, search_id))
+
+    def photo(self, search_id: str) -> bytes:
+        """The bytes of the upload; empty if an indexed image was searched with."""
+        return self._row("photo", search_id)[0] or b""
+
+    def result(self, search_id: str) -> QueryResult:
+        """The results as they were when it was saved."""
+        packed = self._row("result", search_id)[0]
+        try:
+            unpacker = zlib.decompressobj()
+            text = unpacker.decompress(packed, _MAX_RESULT_BYTES).decode()
+            return _read_result(parse_json(text))
+        except (ValueError, TypeError, KeyError, zlib.error) as error:
+            raise SavedSearchError(
+                f"{self._path}: search {search_id} is damaged ({error}); delete it"
+            ) from None
+
+    def delete(self, search_id: str) -> None:
+        """Delete a search and its photo.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        self.get(search_id)
+        with self._writing() as db:
+            db.execute("DELETE FROM searches WHERE id = ?", (search_id,))
+
+    def expires(self, search: SavedSearch) -> float | None:
+        """When it will be deleted, in seconds since 1970; None: never."""
+        return None if self.limits.days is None else search.created + self.limits.days * _DAY
+
+    def delete_expired(self) -> None:
+        """Delete the searches whose time is up, and their photos."""
+        if self.limits.days is None or not self._path.exists():
+            return
+        try:
+            with self._writing() as db:
+                self._delete_expired(db)
+        except SavedSearchError as error:
+            log.warning("expired searches are kept: %s", error)
+
+    def _delete_expired(self, db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM searches WHERE created < ?", (self._oldest(),))
+
+    def _oldest(self) -> float:
+        return 0.0 if self.limits.days is None else time.time() - self.limits.days * _DAY
+
+    def _row(self, columns: str, search_id: str) -> tuple:
+        with self._reading() as db:
+            query = f"SELECT {columns} FROM searches WHERE id = ? AND created >= ?"
+            is_id = search_id.isascii() and "\0" not in search_id
+            row = db and is_id and db.execute(query, (search_id, self._oldest())).fetchone()
+        if not row:
+            raise NotFoundError("there is no such saved search; it may have expired")
+        return row
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """A connection; None if nothing was ever saved."""
+        if not self._path.exists():
+            yield None
+            return
+        with self._connected(f"{self._path.absolute().as_uri()}?mode=ro") as db:
+            yield db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction."""
+        with self._connected(self._path.absolute().as_uri()) as db:
+            # What is deleted is overwritten, as a photo may be private.
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("PRAGMA auto_vacuum = FULL")
+            db.executescript(_SCHEMA)
+            db.execute(f"PRAGMA user_version = {_FORMAT}")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
+
+    @contextmanager
+    def _connected(self, uri: str) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(
+                sqlite3.connect(uri, timeout=5, isolation_level=None, uri=True)
+            ) as db:
+                if db.execute("PRAGMA user_version").fetchone()[0] > _FORMAT:
+                    raise SavedSearchError(f"{self._path}: written by a later version")
+                yield db
+        except sqlite3.Error as error:
+            raise SavedSearchError(
+                f"{self._path}: saved searches cannot be read or written ({error})"
+            ) from None
+
+
+def _search(row: tuple) -> SavedSearch:
+    values = dict(zip(_COLUMNS.split(", "), row, strict=True))
+    return SavedSearch(**{**values, "params": parse_json(values["params"])})
+
+
+def _as_values(value: Any) -> Any:
+    """A value of results as JSON has it: dataclasses by their fields, arrays as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _as_values(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, np.ndarray):
+        # Points in hundredths of a pixel; transforms as they are.
+        is_point = value.dtype == np.float32
+        return (np.round(value.astype(float), 2) if is_point else value).tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _as_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_values(item) for item in value]
+    return value
+
+
+def _read_result(values: dict[str, Any]) -> QueryResult:
+    """The inverse of :func:`_as_values`; fields of other versions are left out."""
+    known = {each.name for each in fields(QueryResult)}
+    kept = {key: value for key, value in values.items() if key in known}
+    box = None if kept["box"] is None else tuple(kept["box"])
+    return QueryResult(**{**kept, "hits": tuple(map(_read_hit, kept["hits"])), "box": box})
+
+
+def _read_hit(values: dict[str, Any]) -> Hit:
+    known = {each.name for each in fields(Hit)}
+    kept = {key: value for key, value in values.items() if key in known}
+    for name in ("query_points", "points"):
+        kept[name] = np.array(kept[name], np.float32).reshape(-1, 2)
+    if kept["transform"] is not None:
+        kept["transform"] = np.array(kept["transform"], np.float64).reshape(3, 3)
+    return Hit(**kept)

@@ -1,0 +1,1 @@
+"""The pages of the server, one group of routes per file."""

@@ -1,0 +1,59 @@
+"""Browsing photos, one photo, and the photos that failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+
+from index.browse import Filter
+from index.serve.pagination import PageNumber, Pagination
+
+if TYPE_CHECKING:
+    from index.serve.pages import Pages
+
+PHOTOS_PER_PAGE, FAILURES_PER_PAGE = 48, 100
+
+
+def make_router(pages: Pages) -> APIRouter:
+    """``/browse``, ``/image`` and ``/failures``."""
+    router = APIRouter()
+    shared = pages.service.shared
+
+    @router.get("/browse")
+    def browse(
+        request: Request, q: str = "", label: str = "", key: str = "", value: str = "",
+        page: PageNumber = 1,
+    ) -> Response:  # fmt: skip
+        condition = Filter("ok", q.strip(), label.strip(), key.strip(), value.strip())
+        offset = (page - 1) * PHOTOS_PER_PAGE
+        with shared.reading() as images:
+            selection = images.browse(condition, PHOTOS_PER_PAGE, offset)
+            counts = images.counts()
+        filters = {"q": q, "label": label, "key": key, "value": value}
+        return pages.render(
+            request, "browse.html",
+            selection=selection, counts=counts, filters=filters,
+            is_filtered=condition != Filter(),
+            pagination=Pagination("/browse", filters, page, selection.total, PHOTOS_PER_PAGE),
+        )  # fmt: skip
+
+    @router.get("/image")
+    def image(request: Request, id: str) -> Response:
+        return pages.render(request, "image.html", row=pages.service.image(id))
+
+    @router.get("/failures")
+    def failures(request: Request, q: str = "", page: PageNumber = 1) -> Response:
+        condition, offset = Filter("failed", q.strip()), (page - 1) * FAILURES_PER_PAGE
+        with shared.reading() as images:
+            selection = images.browse(condition, FAILURES_PER_PAGE, offset)
+            counts = images.counts(20)
+        return pages.render(
+            request, "failures.html",
+            selection=selection, counts=counts, q=q,
+            pagination=Pagination(
+                "/failures", {"q": q}, page, selection.total, FAILURES_PER_PAGE
+            ),
+        )  # fmt: skip
+
+    return router

@@ -1,0 +1,206 @@
+"""Saved searches: kept until they expire, bounded, and attacked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bad_photos import encoded
+from dots import dots
+
+from index.results import Hit, QueryResult
+from index.serve.saved_export import export_csv, file_name
+from index.serve.saved_searches import (
+    FullError,
+    Limits,
+    SavedSearch,
+    SavedSearchError,
+    SavedSearches,
+)
+from index.serve.uploads import NotFoundError
+
+PHOTO = encoded(dots(3).pixels(), "PNG")
+EVIL = '<img src=x onerror="alert(1)">'
+
+
+def make_result(hits: int = 2) -> QueryResult:
+    points = np.array([[1.25, 2.5], [3, 4]], np.float32)
+    transform = np.array([[1, 2e-7, 3], [0, 1, 0], [1e-9, 0, 1]])
+    found = tuple(
+        Hit(n + 1, f"id {n}", "/p", None, 1.5, 0.5, 2, 0.75, n == 0, transform, {"a": "ü"},
+            points, points + 1, 640, 480)
+        for n in range(hits)
+    )  # fmt: skip
+    return QueryResult(found, "m", 90, 800, 600, (1.0, 2.0, 3.0, 4.0), {"search": 1.5})
+
+
+def test_a_result_comes_back_as_it_was(tmp_path):
+    store = SavedSearches(tmp_path / "s.sqlite", Limits(10, 1 << 20, 1))
+    assert store.list(10) == ([], 0) and not (tmp_path / "s.sqlite").exists()
+    wanted = make_result()
+    saved = store.save("  a\n title ", "q.jpg", {"k": "2"}, b"a private one", wanted)
+    assert (saved.title, saved.hits, saved.verified) == ("a title", 2, 1)
+    assert store.get(saved.id) == saved and store.photo(saved.id) == b"a private one"
+    result = store.result(saved.id)
+    for name in ("model", "orientation", "width", "height", "box", "timing_ms"):
+        assert getattr(result, name) == getattr(wanted, name)
+    for hit, other in zip(result, wanted, strict=True):
+        assert hit.as_json() == other.as_json() and hit.metadata == other.metadata
+        assert np.array_equal(hit.query_points, other.query_points)
+        assert np.array_equal(hit.points, other.points) and hit.points.dtype == np.float32
+    store.delete(saved.id)
+    with pytest.raises(NotFoundError):
+        store.result(saved.id)
+    # What is deleted does not stay readable in the file.
+    assert b"a private one" not in (tmp_path / "s.sqlite").read_bytes()
+
+
+def test_what_is_kept_is_bounded(tmp_path, monkeypatch):
+    store = SavedSearches(tmp_path / "s.sqlite", Limits(3, 20_000, 1))
+    first = store.save("1", "q", {}, b"", make_result())
+    store.save("2", "q", {}, b"", make_result())
+    with pytest.raises(FullError, match="delete some"):
+        store.save("too large", "q", {}, bytes(20_000), make_result())
+    store.save("3", "q", {}, b"", make_result())
+    with pytest.raises(FullError):
+        store.save("4", "q", {}, b"", make_result())
+    assert [search.title for search in store.list(2)[0]] == ["3", "2"] and store.list(2)[1] == 3
+    day_after = time.time() + 25 * 3600
+    monkeypatch.setattr(time, "time", lambda: day_after)
+    assert store.list(10) == ([], 0)
+    with pytest.raises(NotFoundError, match="expired"):
+        store.get(first.id)
+    store.save("4", "q", {}, b"", make_result())
+    with sqlite3.connect(tmp_path / "s.sqlite") as db:
+        assert db.execute("SELECT count(*) FROM searches").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("damage", [b"no database", None])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    path = tmp_path / "s.sqlite"
+    store = SavedSearches(path, Limits(3, 1 << 20, None))
+    saved = store.save("1", "q", {}, b"", make_result())
+    if damage:
+        path.write_bytes(damage * 100)
+    else:
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE searches SET result = x'00'")
+    with pytest.raises(SavedSearchError, match=re.escape(str(path))):
+        store.result(saved.id)
+
+
+_SAVE_UNTIL_KILLED = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_saved import make_result
+from index.serve.saved_searches import Limits, SavedSearches
+store = SavedSearches(Path(sys.argv[1]), Limits(10_000, 1 << 30, None))
+while True:
+    print(store.save("x", "q", {}, b"p" * 50_000, make_result()).id, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_saved(tmp_path):
+    path = tmp_path / "s.sqlite"
+    folder = str(__file__).rpartition("/")[0]
+    command = [sys.executable, "-c", _SAVE_UNTIL_KILLED, str(path), folder, *sys.path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ids = [process.stdout.readline().strip() for _ in range(5)]
+        process.kill()
+        ids += process.stdout.read().split()
+    store = SavedSearches(path, Limits(10_000, 1 << 30, None))
+    whole = [each for each in ids if len(each) == len(ids[0])]
+    assert len(whole) >= 5 and all(len(store.result(each)) == 2 for each in whole)
+
+
+def save(client, **fields: str) -> str:
+    answer = client.post(
+        "/searches", files={"image": ("q.png", PHOTO)}, data=fields, follow_redirects=False
+    )
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def test_a_saved_search_has_an_address_and_exports(serve):
+    client = serve()
+    address = save(client, title=EVIL, k="4")
+    page = client.get(address)
+    assert page.status_code == 200 and EVIL not in page.text and "&lt;img src=x" in page.text
+    assert page.text.count("mat open") == 4 and "Save this search" not in page.text
+    assert EVIL not in client.get("/searches").text
+    assert client.get(f"{address}/original").content == PHOTO
+    assert client.get(f"{address}/photo").headers["content-type"] == "image/jpeg"
+    rows = list(
+        csv.DictReader(io.StringIO(client.get(f"{address}/hits.csv").text.lstrip("\ufeff")))
+    )
+    assert len(rows) == 4 and rows[0]["verified"] == "yes" and rows[0]["collection"] == "Wing 0"
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"{address}/hits.zip").content))
+    names = archive.namelist()
+    assert len(names) == 5 and archive.testzip() is None
+    assert all(re.fullmatch(r"[A-Za-z0-9_. -]+", name) for name in names)
+    report = client.get(f"{address}/report.html")
+    assert report.status_code == 200 and "attachment" in report.headers["content-disposition"]
+    assert "unsafe-inline" not in report.headers["content-security-policy"].split("style")[0]
+    assert client.post(f"{address}/delete", follow_redirects=False).status_code == 303
+    for ending in ("", "/photo", "/original", "/hits.csv", "/hits.zip", "/report.html"):
+        assert client.get(address + ending).status_code == 404
+
+
+def test_a_search_with_an_indexed_photo_is_saved_without_it(serve, place):
+    client = serve()
+    answer = client.post("/searches?id=plain/003.png", headers={"hx-request": "true"})
+    assert answer.status_code == 204
+    address = answer.headers["hx-redirect"]
+    page = client.get(address).text
+    assert "/api/images/plain%2F003.png/photo" in page and "/?id=plain%2F003.png" in page
+    assert client.get(f"{address}/original").status_code == 404
+    assert client.get(f"{address}/report.html").status_code == 200
+    assert client.service.saved.list(1)[0][0].bytes < 20_000
+    with client.service.shared.writing() as images:
+        images.remove(["plain/003.png"])
+    assert client.get(address).status_code == 200
+    assert client.get(f"{address}/report.html").status_code == 404
+
+
+def test_attacks_on_saved_searches(serve):
+    client = serve(saved_searches=1)
+    address = save(client)
+    evil = {"origin": "http://evil.example"}
+    for path in ("/searches", f"{address}/delete"):
+        assert client.post(path, headers=evil).status_code == 403
+    for bad in ("%2e%2e", "%00", "%2e%2e%2fcatalog.sqlite", "' OR 1=1 --", "%ed%a0%80", "x" * 5000):
+        for ending in ("", "/photo", "/hits.zip"):
+            answer = client.get(f"/searches/{bad}{ending}")
+            assert answer.status_code == 404, (bad, answer.status_code)
+    again = client.post("/searches", files={"image": ("q.png", PHOTO)})
+    assert again.status_code == 409 and "delete some" in again.text
+    assert client.post("/searches", files={"image": ("q.png", b"no photo")}).status_code == 422
+    none = serve(saved_searches=0)
+    assert "Save this search" not in none.post("/search?id=plain/003.png").text
+
+
+def test_no_text_is_a_formula():
+    search = SavedSearch("i", "t", 0, "=1+1", {}, 1, 1, 0)
+    hit = replace(make_result(1)[0], id="@x", label="-2", metadata={"+k": "\tv"})
+    line = export_csv(search, replace(make_result(1), hits=(hit,))).decode().splitlines()[1]
+    assert line.startswith("'=1+1,1,'@x,'-2,") and line.endswith("'\tv")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("../../etc/passwd", "passwd"), ("a/b.jpg", "b"), ("ü\n\"x", "x"), ("...", "photo"),
+     ("x" * 300, "x" * 80)],
+)  # fmt: skip
+def test_names_of_files_are_plain(text, wanted):
+    assert file_name(text) == wanted
