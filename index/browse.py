@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from delg.paths import name_forms
+from index.selection import LABEL, Selection
 from index.storage.adaptation import ADAPTATION_DIGEST
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
@@ -24,6 +25,7 @@ class Filter:
         text: a part of the id, whatever its case.
         label: the label, exactly.
         key, value: of the metadata; a part of the value, whatever its case; without a value, any.
+        where: further conditions, see :mod:`index.selection`; none of them fits a failed image.
     """
 
     state: Literal["ok", "failed"] = "ok"
@@ -31,6 +33,7 @@ class Filter:
     label: str = ""
     key: str = ""
     value: str = ""
+    where: tuple[tuple[str, str], ...] = ()
 
     def as_sql(self) -> tuple[str, list[str]]:
         """A condition over the table ``images``, and the values of its question marks."""
@@ -50,6 +53,10 @@ class Filter:
                 f"{_any_of('instr(lower(value), lower(?))', forms)})"
             )
             values += [self.key, *forms]
+        if self.where:
+            condition, marks = Selection(self.where).as_sql()
+            parts.append(condition)
+            values += marks
         return " AND ".join(parts), values
 
 
@@ -99,6 +106,43 @@ def most_frequent(catalog: Catalog, limit: int) -> dict[str, list[tuple[str, int
         "reasons": "reason AS value FROM images WHERE state = 'failed'",
     }
     return {name: catalog.count_values(what, limit=limit) for name, what in sources.items()}
+
+
+@dataclass(frozen=True)
+class Facets:
+    """What a selection of images can be narrowed down by.
+
+    Attributes:
+        images: number of images that are selected.
+        counts: by key, "label" first: the most frequent values and the number of images of each,
+            among those that fulfil the conditions of all *other* keys.
+    """
+
+    images: int
+    counts: dict[str, list[tuple[str, int]]]
+
+
+def count_facets(catalog: Catalog, selection: Selection, limit: int) -> Facets:
+    """Count the values of label and metadata, at most ``limit`` of each key."""
+    where, values = selection.as_sql()
+    by_key: dict[str, list[tuple[str, int]]] = {LABEL: []}
+    for key, value, number in catalog.count_metadata(where, values):
+        by_key.setdefault(key, []).append((value, number))
+    by_key[LABEL] = _count_labels(catalog, selection.except_for(LABEL))
+    for key in {key for key, _ in selection.where} - {LABEL}:
+        others, marks = selection.except_for(key).as_sql()
+        by_key[key] = [(v, n) for _, v, n in catalog.count_metadata(others, marks, key)]
+    counts = {key: _most(counts, limit) for key, counts in by_key.items()}
+    return Facets(len(catalog.rows(where, values)), counts)
+
+
+def _count_labels(catalog: Catalog, selection: Selection) -> list[tuple[str, int]]:
+    where, values = selection.as_sql()
+    return catalog.count_values(f"label AS value FROM images WHERE {where}", values)
+
+
+def _most(counts: list[tuple[str, int]], limit: int) -> list[tuple[str, int]]:
+    return sorted(counts, key=lambda item: (-item[1], item[0]))[:limit]
 
 
 def describe(store: Store) -> dict[str, Any]:

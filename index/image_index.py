@@ -15,7 +15,16 @@ from delg.paths import exists as file_exists
 from delg.types import Box, Failure, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
-from index.browse import Filter, ImagePage, browse, describe, most_frequent, spread_images
+from index.browse import (
+    Facets,
+    Filter,
+    ImagePage,
+    browse,
+    count_facets,
+    describe,
+    most_frequent,
+    spread_images,
+)
 from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
@@ -29,7 +38,7 @@ from index.search.orientation import Orientations
 from index.search.scatter import Scatter
 from index.search.search import Search
 from index.search.shard import LocalShard, Shard
-from index.selection import Where
+from index.selection import Selection, Where
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
@@ -569,6 +578,15 @@ class ImageIndex:
         """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
         the number of images."""
         return most_frequent(self._store.catalog, limit)
+
+    def facets(self, where: Where = (), limit: int = 100) -> Facets:
+        """What to filter by, see :func:`index.browse.count_facets`.
+
+        Args:
+            where: conditions that hold already, see :mod:`index.selection`.
+            limit: values of each key at most.
+        """
+        return count_facets(self._store.catalog, Selection.of(where), limit)
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as plain values."""

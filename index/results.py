@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
+from index.answer import Answer
 
 
 def probability_of(log_odds: float) -> float:
@@ -188,6 +189,8 @@ class QueryResult:
         box: the part of it that was searched for, (x, y, width, height); None: all of it.
         timing_ms: milliseconds for ``extract``, ``search`` and ``rerank``.
         partial: parts of a sharded index that were not searched; empty: everything was.
+        features: number of local features of the query.
+        notes: why there may be less to find than expected, in words.
     """
 
     hits: tuple[Hit, ...]
@@ -198,6 +201,8 @@ class QueryResult:
     box: Box | None
     timing_ms: dict[str, float]
     partial: tuple[MissingShard, ...] = ()
+    features: int = 0
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -207,6 +212,10 @@ class QueryResult:
 
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
+
+    def answer(self) -> Answer:
+        """What the query shows, with the hits grouped by label; see :mod:`index.answer`."""
+        return Answer.of(self.hits)
 
     def as_json(self, query: str, index: str) -> dict[str, Any]:
         """The result as the command line prints it and the HTTP API answers it.
@@ -221,6 +230,9 @@ class QueryResult:
             "model": self.model,
             "orientation": self.orientation,
             "timing_ms": self.timing_ms,
+            "features": self.features,
+            "notes": list(self.notes),
+            "answer": self.answer().as_json(),
             "hits": [hit.as_json() for hit in self],
         }
         if self.partial:

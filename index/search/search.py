@@ -28,6 +28,7 @@ from index.search.candidates import (
 from index.search.depth import further_depths, verify_until_settled
 from index.search.local_shortlist import quantize_query, shortlist_for_verification
 from index.search.neighbours import leads, refine_order
+from index.search.notes import explain
 from index.search.orientation import (
     Orientations,
     further_rotations,
@@ -140,17 +141,21 @@ class Search:
         """
         if not 0 <= min_probability <= 1:
             raise UsageError(f"min_probability={min_probability!r}: must be from 0 to 1")
+        selection = Selection.of(where, without)
 
-        def answer() -> tuple[list[Candidate], list[ImageRow]]:
+        def answer() -> tuple[list[Candidate], list[ImageRow], tuple[str, ...]]:
+            candidates = self._rank(k, rerank, orientations, selection)
             ranked = [
                 candidate
-                for candidate in self._rank(k, rerank, orientations, Selection.of(where, without))
+                for candidate in candidates
                 if candidate.probability >= min_probability
                 and (candidate.verified or not verified_only)
             ][:k]
-            return ranked, self._images(ranked)
+            depth = self._settings.ranking.rerank if rerank is None else rerank
+            notes = explain(len(self._features[0].local), candidates, depth, selection)
+            return ranked, self._images(ranked), notes
 
-        ranked, images = self._from_what_is_left(answer)
+        ranked, images, notes = self._from_what_is_left(answer)
         width, height = self._size
         result = QueryResult(
             hits=tuple(
@@ -165,6 +170,8 @@ class Search:
             box=self._box,
             timing_ms={stage: round(value, 2) for stage, value in self._timing.items()},
             partial=tuple(self._shards.missing),
+            features=len(self._features[0].local),
+            notes=notes,
         )
         self._timing = dict.fromkeys(self._timing, 0.0)
         return result

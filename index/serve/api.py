@@ -24,6 +24,37 @@ class ErrorJson(BaseModel):
     error: str
 
 
+class GroupJson(BaseModel):
+    """The hits of one label, or a hit without a label."""
+
+    label: str | None
+    id: str
+    score: float
+    probability: float
+    verified: bool
+    metadata: dict[str, str]
+    ranks: list[int]
+
+
+class AnswerJson(BaseModel):
+    """What the query shows: `label`, or the photo `id` where it has none; neither for `none`."""
+
+    verdict: Literal["sure", "probably", "none"]
+    text: str
+    label: str | None
+    id: str | None
+    probability: float
+    metadata: dict[str, str]
+    groups: list[GroupJson]
+
+
+class FacetsJson(BaseModel):
+    """Values to filter by, the most frequent first, with the number of images that have each."""
+
+    images: int
+    facets: dict[str, list[tuple[str, int]]]
+
+
 class HitJson(BaseModel):
     """A photo of the index that a query found."""
 
@@ -47,6 +78,9 @@ class QueryJson(BaseModel):
     model: str
     orientation: int
     timing_ms: dict[str, float]
+    features: int
+    notes: list[str]
+    answer: AnswerJson
     hits: list[HitJson]
 
 
@@ -112,6 +146,10 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _PHOTO = {"type": "string", "format": "binary"}
+_WHERE = (
+    "only images with `label=VALUE`, or `KEY=VALUE` of their metadata; repeatable: values of one "
+    "key are alternatives, and all keys must fit"
+)
 _ORIENTATIONS = {"type": "string", "enum": ["auto", "1", "4"]}
 _BOX = {"type": "string", "description": "X,Y,WIDTH,HEIGHT in pixels of the upright photo"}
 _QUERY_BODY = {
@@ -128,6 +166,9 @@ _QUERY_BODY = {
                         "box": _BOX,
                         "orientations": _ORIENTATIONS,
                         "id": {"type": "string"},
+                        "where": {"type": "array", "items": {"type": "string"}},
+                        "min_probability": {"type": "number", "minimum": 0, "maximum": 1},
+                        "verified_only": {"type": "boolean"},
                     },
                 }
             },
@@ -191,6 +232,13 @@ def make_router(service: Service) -> APIRouter:
         id: Annotated[
             str | None, Query(description="search with this indexed photo instead of an upload")
         ] = None,
+        where: Annotated[list[str] | None, Query(description=_WHERE)] = None,
+        min_probability: Annotated[
+            float | None, Query(ge=0, le=1, description="leave out hits below it")
+        ] = None,
+        verified_only: Annotated[
+            bool | None, Query(description="leave out hits that are not verified")
+        ] = None,
     ) -> Response:
         """Find the photos that show the same thing.
 
@@ -207,6 +255,17 @@ def make_router(service: Service) -> APIRouter:
 
         has_gone = functools.partial(disconnected, request)
         return JSONResponse(await service.jobs.run(search, has_gone, client_of(request.scope)))
+
+    @router.get("/api/facets", response_model=FacetsJson, responses=_errors(422))
+    def facets(
+        request: Request,
+        where: Annotated[list[str] | None, Query(description=_WHERE)] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="values of each key")] = 50,
+    ) -> JSONResponse:
+        """What to filter by: labels and metadata, with the number of images. The counts of a key
+        are of the images that fulfil the conditions of all other keys."""
+        params = SearchParams.read({"where": "\n".join(where or ())})
+        return JSONResponse(service.facets(params.where, limit))
 
     @router.get("/api/stats", responses=_errors())
     def stats() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,16 +92,22 @@ class Service:
             ModelError: the index holds imported features, and cannot be searched with photos.
         """
         with self.shared.reading() as images:
+            chosen: dict[str, Any] = {
+                "k": params.k,
+                "rerank": params.rerank,
+                "where": params.where,
+                "min_probability": params.min_probability,
+                "verified_only": params.verified_only,
+            }
             if params.id is None:
                 pixels = self.decoder.decode(upload.source, images.settings.images)
-                return images.query(
-                    pixels, params.k, params.rerank, params.box, params.orientations
-                )
+                search = images.search(pixels, params.box)
+                return search.hits(orientations=params.orientations, **chosen)
             source = self._source(images, _row(images, params.id))
             if isinstance(source, ImageFeatures):
-                return images.query_features(source, params.k, params.rerank, (params.id,))
+                return images.query_features(source, without=(params.id,), **chosen)
             search = images.search(source, params.box)
-            return search.hits(params.k, params.rerank, params.orientations, (params.id,))
+            return search.hits(orientations=params.orientations, without=(params.id,), **chosen)
 
     def _source(self, images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
         """The photo of an image as a query, or its stored features if the photo is missing."""
@@ -212,6 +219,12 @@ class Service:
         """
         with self.shared.writing() as images:
             images.remove([_row(images, image_id).id])
+
+    def facets(self, where: Sequence[str], limit: int) -> dict[str, Any]:
+        """What to filter by, as the API answers it; see :meth:`ImageIndex.facets`."""
+        with self.shared.reading() as images:
+            facets = images.facets(where, limit)
+        return {"images": facets.images, "facets": facets.counts}
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +13,10 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from delg.errors import DelgError
+from delg.errors import DelgError, UsageError
 from delg.settings import Settings
 from delg.types import Box
+from index.selection import parse_condition
 from index.serve.places import Places, TooBusyError, client_of
 from index.serve.settings import MIB, ServeSettings
 
@@ -25,7 +26,10 @@ MAX_ID_LENGTH = 1024
 UNNAMED = "image"
 # Bytes of the fields and headers around a photo in a form.
 _FORM_OVERHEAD = 64 * 1024
-_MAX_FIELDS = 12
+_MAX_FIELDS = 40
+# Conditions of a search, and the fields that may be sent more than once.
+_MAX_CONDITIONS = 20
+_REPEATED = ("where",)
 # Bytes of the form of the login page.
 MAX_LOGIN_BYTES = 16 * 1024
 
@@ -55,6 +59,12 @@ class SearchParams(Settings):
     orientations: Literal["auto", "1", "4"] = "auto"
     # An indexed photo to search with, instead of an upload.
     id: str | None = Field(None, max_length=MAX_ID_LENGTH)
+    # Conditions on the hits, KEY=VALUE, one per line.
+    where: tuple[str, ...] = Field((), max_length=_MAX_CONDITIONS)
+    # Hits below it are left out.
+    min_probability: float = Field(0.0, ge=0, le=1)
+    # Leave out hits that are not verified.
+    verified_only: bool = False
 
     @field_validator("box", mode="before")
     @classmethod
@@ -69,6 +79,21 @@ class SearchParams(Settings):
             raise ValueError("needs four finite numbers, and a positive width and height")
         return x, y, width, height
 
+    @field_validator("where", mode="before")
+    @classmethod
+    def _read_where(cls, value: object) -> object:
+        return tuple(filter(None, value.splitlines())) if isinstance(value, str) else value
+
+    @field_validator("where")
+    @classmethod
+    def _check_where(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                parse_condition(text)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return value
+
     @classmethod
     def given(cls, values: Mapping[str, str]) -> dict[str, str]:
         """The parameters among the fields of a request, as they were sent."""
@@ -81,8 +106,11 @@ class SearchParams(Settings):
         Raises:
             BadRequestError: a value is not valid; the message names its key.
         """
+        given = cls.given(values)
+        if not all(map(_is_utf8, given.values())):
+            raise BadRequestError("not text in UTF-8")
         try:
-            return cls.model_validate(cls.given(values))
+            return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"])
@@ -97,7 +125,8 @@ class Upload:
     Attributes:
         data: bytes of the photo; empty if there is none.
         name: the photo's file name; empty if there is none.
-        fields: text fields of the form and of the address.
+        fields: text fields of the form and of the address; those that may be repeated have a
+            line for each time.
     """
 
     data: bytes
@@ -152,7 +181,7 @@ class Receiver:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes + _FORM_OVERHEAD:
             raise self._too_large()
-        parameters = dict(request.query_params)
+        parameters = _join_repeated(request.query_params.multi_items())
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
             data, name, fields = await self._read_form(request)
@@ -182,10 +211,10 @@ class Receiver:
             form = await parser.parse()
         except MultiPartException as error:
             raise BadRequestError(f"the form is malformed: {error.message}") from None
-        data, name, fields = b"", "", {}
+        data, name, texts = b"", "", []
         for key, value in form.multi_items():
             if not isinstance(value, UploadFile):
-                fields[key] = value
+                texts.append((key, value))
             elif key != "image":
                 raise BadRequestError(f"the photo's field must be 'image', not {key!r}")
             else:
@@ -193,7 +222,7 @@ class Receiver:
                 await value.close()
         if len(data) > self._max_bytes:
             raise self._too_large()
-        return data, name, fields
+        return data, name, _join_repeated(texts)
 
     async def _chunks(self, request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """The body, as long as it arrives in time and has no more than ``max_bytes`` bytes."""
@@ -217,6 +246,18 @@ class Receiver:
     def _too_large(self) -> TooLargeError:
         limit = f"{self._max_bytes // MIB} MiB" if self._max_bytes >= MIB else "a form may have"
         return TooLargeError(f"the upload has more than {limit}")
+
+
+def _join_repeated(items: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Fields by name; the last one counts, except of those that may be repeated."""
+    fields: dict[str, str] = {}
+    for key, value in items:
+        fields[key] = f"{fields[key]}\n{value}" if key in fields and key in _REPEATED else value
+    return fields
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 
 async def disconnected(request: Request) -> None:

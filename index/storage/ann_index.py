@@ -219,9 +219,11 @@ class AnnIndex:
         """What FAISS returns, -1 included, of the rows selected."""
         is_selected = np.zeros(int(selected[-1]) + 1, np.uint8)
         is_selected[selected] = 1
-        selector = faiss.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))
+        # Its types are of C++, what Python passes is not.
+        wrapped: Any = faiss
+        selector = wrapped.IDSelectorBitmap(np.packbits(is_selected, bitorder="little"))
         if self.kind not in _LISTED:
-            parameters = faiss.SearchParameters(sel=selector)
+            parameters = wrapped.SearchParameters(sel=selector)
             return self._index.search(vector[None], count, params=parameters)
         lists = faiss.extract_index_ivf(self._index)
         # As many of the selected are looked at as would be of all; more where these are too few.

@@ -415,6 +415,18 @@ class Catalog:
         )
         return list(self._rows(query, (*values, limit)))
 
+    def count_metadata(
+        self, where: str, values: Sequence[str] = (), key: str = ""
+    ) -> Iterator[tuple[str, str, int]]:
+        """Key, value and number of images of all metadata, or of one key's, of the images that
+        fulfil an SQL condition over the table ``images``."""
+        query = (
+            "SELECT each.key, each.value, count(*) FROM images, json_each(metadata) AS each "
+            f"WHERE {where} AND each.value <> ''{' AND each.key = ?' if key else ''} "
+            "GROUP BY each.key, each.value"
+        )
+        return self._rows(query, [*values, key] if key else values)
+
     def integrity(self) -> str:
         """The verdict of SQLite itself: "ok", or what is damaged."""
         try:

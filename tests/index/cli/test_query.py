@@ -8,7 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-KEYS = ["query", "index", "model", "orientation", "timing_ms", "hits"]
+KEYS = [
+    "query", "index", "model", "orientation", "timing_ms", "features", "notes", "answer", "hits",
+]  # fmt: skip
 
 
 HIT_KEYS = [

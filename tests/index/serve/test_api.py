@@ -82,6 +82,9 @@ def test_rerank_zero_verifies_nothing_and_box_looks_at_a_part(client):
         ({"box": "1,2,3"}, "box"), ({"box": "a,b,c,d"}, "box"), ({"box": "0,0,-5,5"}, "box"),
         ({"box": "nan,0,5,5"}, "box"), ({"box": "0,0,inf,5"}, "box"),
         ({"box": "5000,5000,10,10"}, "no area"), ({"orientations": "2"}, "orientations"),
+        ({"where": "label"}, "KEY=VALUE"), ({"where": "=x"}, "KEY=VALUE"),
+        ({"min_probability": "2"}, "min_probability"),
+        ({"verified_only": "perhaps"}, "verified_only"),
     ],
 )  # fmt: skip
 def test_a_value_that_does_not_fit_is_named(client, values, said):
@@ -119,6 +122,43 @@ def test_no_photo_and_other_bodies_are_refused(client):
     assert client.post("/api/query", content=b"--y\r\n\r\n", headers=broken).status_code == 422
     unbounded = {"content-type": "multipart/form-data"}
     assert client.post("/api/query", content=b"abc", headers=unbounded).status_code == 422
+
+
+def test_queries_can_be_limited_to_some_images(client):
+    where = {"where": ["label=odd", "collection=Wing 0", "collection=Wing 1"], "k": "50"}
+    wanted = {f"plain/{n:03d}.png" for n in range(1, 40, 2)}
+    form = client.post("/api/query", files={"image": photo()}, data=where)
+    raw = client.post("/api/query", params=where, content=photo())
+    like = client.post("/api/query", params={**where, "id": "plain/003.png"})
+    assert set(ids(form)) == set(ids(raw)) == wanted
+    assert set(ids(like)) == wanted - {"plain/003.png"}
+    assert ids(form)[0] == "plain/003.png"
+    proven = client.post("/api/query?verified_only=true&k=50", content=photo())
+    assert set(ids(proven)) == {"plain/003.png", "räume/again.png"}
+    assert ids(client.post("/api/query?where=label=%27%20OR%201=1--", content=photo())) == []
+
+
+def test_the_answer_says_what_the_photo_shows(client):
+    answer = client.post("/api/query", content=photo()).json()["answer"]
+    assert answer["verdict"] in ("sure", "probably")
+    assert answer["text"].startswith(f"{answer['verdict']}: ")
+    assert {answer["label"], answer["id"]} & {"odd", "räume/again.png"}
+    unknown = client.post("/api/query", content=photo(999)).json()["answer"]
+    assert unknown["verdict"] == "none" and unknown["id"] is unknown["label"] is None
+
+
+def test_facets_count_what_is_left_to_choose(client):
+    everything = client.get("/api/facets").json()
+    assert everything["images"] == 60
+    assert everything["facets"]["label"] == [["even", 28], ["odd", 28]]
+    assert dict(everything["facets"]["collection"]) == {"Wing 0": 20, "Wing 1": 20, "Wing 2": 16}
+    chosen = {"where": ["label=odd", "collection=Wing 2"], "limit": 2}
+    some = client.get("/api/facets", params=chosen).json()
+    # A key's own condition does not limit its counts.
+    assert some["images"] == 8 and some["facets"]["label"] == [["even", 8], ["odd", 8]]
+    assert some["facets"]["collection"] == [["Wing 0", 10], ["Wing 1", 10]]
+    assert client.get("/api/facets?where=nonsense").status_code == 422
+    assert client.get("/api/facets?where=label=%ED%A0%80").status_code in (200, 422)
 
 
 def test_a_photo_of_the_index_is_looked_for_by_id_and_not_found_itself(client):

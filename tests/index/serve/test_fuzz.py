@@ -29,7 +29,8 @@ def described(tmp_path_factory, stock, dot_model_folder):
 
 
 OPERATIONS = {
-    ("/api/query", "POST"), ("/api/stats", "GET"), ("/health", "GET"), ("/api/images", "POST"),
+    ("/api/query", "POST"), ("/api/stats", "GET"), ("/api/facets", "GET"), ("/health", "GET"),
+    ("/api/images", "POST"),
     ("/api/images/{image_id}", "GET"), ("/api/images/{image_id}", "DELETE"),
     ("/api/images/{image_id}/thumb", "GET"), ("/api/images/{image_id}/photo", "GET"),
 }  # fmt: skip
