@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Probability from which an answer is sure, where a hit is verified, and likely, where none is.
 _SURE, _LIKELY = 0.95, 0.5
-# Log-odds of a hit lie within this, so that no single one decides for ever.
+# Log-odds of a hit are taken within this, so that no single one decides for ever.
 _MAX_LOG_ODDS = 30.0
 
 Verdict = Literal["sure", "probably", "none"]

@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
-from delg.images.decode import Source
+from delg.images.decode import ImageError, Source
 from delg.images.scan import Photo
 from delg.paths import exists as file_exists
 from delg.types import Box, Failure, ImageFeatures, Progress
@@ -36,8 +38,9 @@ from index.relocate import Relocation, relocate
 from index.results import QueryResult
 from index.search.orientation import Orientations
 from index.search.scatter import Scatter
-from index.search.search import Search
+from index.search.search import HitConditions, QueryOptions, Search
 from index.search.shard import LocalShard, Shard
+from index.search.together import MIN_DEPTH, combine
 from index.selection import Selection, Where
 from index.settings import IndexSettings, merge
 from index.storage.catalog import FILE as CATALOG_FILE
@@ -443,38 +446,98 @@ class ImageIndex:
         rerank: int | None = None,
         box: Box | None = None,
         orientations: Orientations = "auto",
-        where: Where = (),
-        min_probability: float = 0.0,
-        verified_only: bool = False,
+        **conditions: Unpack[HitConditions],
     ) -> QueryResult:
-        """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`."""
-        return self.search(source, box).hits(
-            k,
-            rerank,
-            orientations,
-            where=where,
-            min_probability=min_probability,
-            verified_only=verified_only,
+        """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`, also for
+        conditions on the results."""
+        return self.search(source, box).hits(k, rerank, orientations, **conditions)
+
+    def query_many(
+        self, sources: Iterable[Source], **options: Unpack[QueryOptions]
+    ) -> list[QueryResult | Failure]:
+        """Query with each photo, in this order; one that cannot be used gives its reason.
+
+        Args:
+            options: see :meth:`index.search.search.Search.hits`.
+        """
+        results: list[QueryResult | Failure] = []
+        for number, source in enumerate(sources):
+            try:
+                results.append(self.search(source).hits(**options))
+            except ImageError as error:
+                name = str(source) if isinstance(source, (str, Path)) else f"query {number}"
+                results.append(Failure(name, str(error)))
+        return results
+
+    def query_together(
+        self,
+        sources: Iterable[Source | ImageFeatures],
+        minus: Iterable[Source | ImageFeatures] = (),
+        **options: Unpack[QueryOptions],
+    ) -> QueryResult:
+        """Query with several photos of one thing at once; see :mod:`index.search.together`.
+
+        Args:
+            sources: photos of the thing, or features of the model that made the index.
+            minus: photos of what it is not.
+            options: see :meth:`index.search.search.Search.hits`.
+
+        Raises:
+            ImageError: a photo cannot be used.
+            UsageError: there is no photo.
+        """
+        sources = list(sources)
+        if not sources:
+            raise UsageError("a query needs at least one photo of the thing")
+        k = options.get("k", 10)
+        wider: QueryOptions = {
+            **options, "k": max(k, MIN_DEPTH), "min_probability": 0.0, "verified_only": False,
+        }  # fmt: skip
+        results, against = (
+            [self.search(source).hits(**wider) for source in each] for each in (sources, minus)
         )
+        least, proven = options.get("min_probability", 0.0), options.get("verified_only", False)
+        return combine(results, against, k, least, proven)
+
+    def more_like(self, image_id: str, **options: Unpack[QueryOptions]) -> QueryResult:
+        """Find the photos that show the same as one of the index, by its stored features; it is
+        left out itself.
+
+        Args:
+            options: see :meth:`index.search.search.Search.hits`.
+
+        Raises:
+            UsageError: it is not in the index.
+        """
+        others: QueryOptions = {**options, "without": {*options.get("without", ()), image_id}}
+        return self.search(self.features(image_id)).hits(**others)
 
     def search(
-        self, source: Source, box: Box | None = None, others: Iterable[ImageIndex] = ()
+        self,
+        source: Source | ImageFeatures,
+        box: Box | None = None,
+        others: Iterable[ImageIndex] = (),
     ) -> Search:
         """One query to be ranked in several ways; see :class:`index.search.search.Search`.
 
         Args:
+            source: a photo, or features of the model that made the index.
+            box: see there.
             others: further indexes to search in, made by the same model.
 
         Raises:
             ModelError: an index was made by another model.
-            UsageError: an index is adapted otherwise.
+            UsageError: an index is adapted otherwise, or descriptors are of another width.
         """
+        if isinstance(source, ImageFeatures):
+            self.feature_spec.check(source, self.path)
         shards: list[Shard] = [LocalShard(self._store)]
         for other in others:
             other._model.check_fingerprint(self.extractor)
             check_same_adaptation(self._store, other._store)
             shards.append(LocalShard(other._store))
-        return Search(Scatter(shards), self.extractor, source, self._model.calibration, box)
+        extractor = None if isinstance(source, ImageFeatures) else self.extractor
+        return Search(Scatter(shards), extractor, source, self._model.calibration, box)
 
     def query_features(
         self,
@@ -482,22 +545,17 @@ class ImageIndex:
         k: int = 10,
         rerank: int | None = None,
         without: Collection[str] = (),
-        where: Where = (),
-        min_probability: float = 0.0,
-        verified_only: bool = False,
+        **conditions: Unpack[HitConditions],
     ) -> QueryResult:
         """Find the photos of the same thing by features of the model that made the index.
 
         Args:
-            without, where, min_probability, verified_only: see
-                :meth:`index.search.search.Search.hits`.
+            k, rerank, without, conditions: see :meth:`index.search.search.Search.hits`.
 
         Raises:
             UsageError: descriptors are of another width.
         """
-        self.feature_spec.check(features, self.path)
-        search = Search(Scatter([LocalShard(self._store)]), None, features, self._model.calibration)
-        return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
+        return self.search(features).hits(k, rerank, "1", without, **conditions)
 
     def duplicates(
         self, limits: Limits | None = None, progress: ShareDone = lambda share: None

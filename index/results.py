@@ -104,6 +104,7 @@ class Hit:
         query_points, points: float32 (inliers, 2), (x, y), the matched points in the upright
             pixels of the query and of this photo.
         width, height: of this photo, upright, pixels.
+        photo: number, from 0, of the query's photo that found it, where there are several.
     """
 
     rank: int
@@ -121,6 +122,7 @@ class Hit:
     points: FloatArray = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     width: int = 0
     height: int = 0
+    photo: int = 0
 
     @property
     def percent(self) -> str:
@@ -191,6 +193,7 @@ class QueryResult:
         partial: parts of a sharded index that were not searched; empty: everything was.
         features: number of local features of the query.
         notes: why there may be less to find than expected, in words.
+        photos: number of photos that were searched with, as one query.
     """
 
     hits: tuple[Hit, ...]
@@ -203,6 +206,7 @@ class QueryResult:
     partial: tuple[MissingShard, ...] = ()
     features: int = 0
     notes: tuple[str, ...] = ()
+    photos: int = 1
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -224,6 +228,7 @@ class QueryResult:
             query: the name of the photo.
             index: the name of the index.
         """
+        which = [{"photo": hit.photo} if self.photos > 1 else {} for hit in self]
         values = {
             "query": query,
             "index": index,
@@ -233,7 +238,7 @@ class QueryResult:
             "features": self.features,
             "notes": list(self.notes),
             "answer": self.answer().as_json(),
-            "hits": [hit.as_json() for hit in self],
+            "hits": [hit.as_json() | more for hit, more in zip(self, which, strict=True)],
         }
         if self.partial:
             values["partial"] = [vars(missing) for missing in self.partial]

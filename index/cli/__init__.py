@@ -8,7 +8,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands to ``delg``."""
     from delg.cli.model import app as model_app
-    from index.cli import adapt, demo, exchange, extract, index, model, query, serve, tune
+    from index.cli import adapt, demo, exchange, extract, index, match, model, query, serve, tune
 
     app.command()(demo.demo)
     index.app.command("import")(exchange.index_import)
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     model_app.command("vocabulary")(model.model_vocabulary)
     model_app.command("calibrate")(model.model_calibrate)
     app.command()(query.query)
-    app.command()(query.match)
+    app.command()(match.match)
     app.command()(serve.serve)
     app.command()(extract.extract)
     app.command()(exchange.export)

@@ -1,30 +1,51 @@
-"""``delg query`` and ``delg match``: find a photo, or compare two."""
+"""``delg query``: find the photos that show the same thing."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from delg.cli.console import plural, print_json, print_result, report_failures, table
-from delg.cli.options import DEFAULT_MODEL, FAILED, PARTLY, AsJson, Config, Model
+from delg.cli.console import plural, progress, report_failures
+from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.cli.streams import answer_is_lost
-from delg.errors import DelgError, UsageError
+from delg.errors import UsageError
 from delg.files import make_folder
+from delg.paths import is_folder
 from index.cli.options import IndexDir, NamedModel, Orientations, open_index
+from index.cli.query_output import Output, print_failure, print_hits, print_summary
 
 if TYPE_CHECKING:
-    from delg.types import Box, Failure
+    from delg.types import Box, Failure, ImageFeatures
     from index.image_index import ImageIndex
-    from index.results import Hit, QueryResult
+    from index.results import QueryResult
+    from index.search.search import QueryOptions
 
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Query:
+    """A query: its name for people, and what it searches with: a photo, or an id of the index."""
+
+    name: str
+    photo: Path | None = None
+    id: str | None = None
+
+    def source(self, images: ImageIndex) -> Path | ImageFeatures:
+        return self.photo if self.photo is not None else images.features(self.id or "")
+
+    def ask(self, images: ImageIndex, box: Box | None, options: QueryOptions) -> QueryResult:
+        if self.photo is not None:
+            return images.search(self.photo, box).hits(**options)
+        return images.more_like(self.id or "", **options)
 
 
 def _parse_box(text: str | None) -> Box | None:
@@ -42,9 +63,39 @@ def _parse_box(text: str | None) -> Box | None:
 
 
 def query(
-    photos: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photos to search with.")],
     index: IndexDir,
+    photos: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGE|FOLDER", help="Photos to search with, or folders of them."),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Search with this photo of the index; repeatable."),
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All photos show one thing: one query, one answer.")
+    ] = False,
+    minus: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="IMAGE", help="With --together: a photo of what it is not; repeatable."
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Search only among photos with this label (label=…) or metadata; repeatable. "
+            "Values of one key are alternatives, and all keys must fit.",
+        ),
+    ] = None,
+    min_probability: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out results that are less probable.")
+    ] = 0.0,
+    verified_only: Annotated[
+        bool, typer.Option("--verified-only", help="Leave out results that are not verified.")
+    ] = False,
     rerank: Annotated[
         int | None,
         typer.Option(
@@ -71,7 +122,20 @@ def query(
         ),
     ] = None,
     config: Config = None,
+    answer: Annotated[
+        bool, typer.Option("--answer", help="Print only what each photo shows, in one line.")
+    ] = False,
     as_json: AsJson = False,
+    paths: Annotated[
+        bool, typer.Option("--paths", help="Print only the paths of the results, one per line.")
+    ] = False,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row per query with its answer; run again, it adds those that lack.",
+        ),
+    ] = None,
     draw: Annotated[
         Path | None, typer.Option(help="Folder for drawings of the matching points.")
     ] = None,
@@ -86,50 +150,190 @@ def query(
     ] = False,
 ) -> None:
     """Find the photos of an index that show the same thing as a photo."""
+    output = _output(answer, as_json, paths, csv)
+    options: QueryOptions = {
+        "k": k, "rerank": rerank, "where": where or (), "min_probability": min_probability,
+        "verified_only": verified_only, "orientations": orientations.value,
+    }  # fmt: skip
+    if not photos and not like:
+        raise UsageError("name a photo to search with, or --like ID for one of the index")
+    if minus and not together:
+        raise UsageError("--minus needs --together")
+    if features and (box or draw or html or like or together or csv):
+        raise UsageError(
+            "--box, --like, --together, --csv, --draw and --html need photos; leave --features out"
+        )
+    if (together or like) and (box or draw or html):
+        raise UsageError("--box, --draw and --html take single photos, not --together or --like")
+    if together and csv:
+        raise UsageError("--csv has a row for each photo; leave --together out")
+    region = _parse_box(box)
+    with open_index(index, config, model) as images:
+        if seconds is not None:
+            images.configure({"ranking": {"seconds": seconds}}, "--time")
+        if features:
+            _query_features(images, photos or [], index, options, output)
+            return
+        queries, failed = _list_queries(photos or [], like or [])
+        if together:
+            _query_together(images, queries, minus or [], index, options, output, failed)
+            return
+        if csv is not None:
+            _fill_table(images, csv, queries, region, options, failed)
+            return
+        _query_each(images, queries, index, region, options, output, failed, draw, html)
+
+
+def _output(answer: bool, as_json: bool, paths: bool, csv: Path | None) -> Output:
+    if as_json + paths + (csv is not None) > 1 or (answer and paths):
+        raise UsageError("choose one of --answer, --json, --paths and --csv")
+    if as_json:
+        return Output.json
+    if paths:
+        return Output.paths
+    return Output.answer if answer else Output.table
+
+
+def _list_queries(photos: Sequence[Path], ids: Sequence[str]) -> tuple[list[_Query], list[Failure]]:
+    """What to search with, in the order named; photos in folders by name."""
+    from delg.images.scan import scan
+    from delg.types import Failure
+
+    queries, failed = [], []
+    for photo in photos:
+        if not is_folder(photo):
+            queries.append(_Query(str(photo), photo))
+            continue
+        listing = scan([photo])
+        failed += listing.failures
+        if not listing.photos and not listing.failures:
+            failed.append(Failure(str(photo), "holds no photos"))
+        queries += [_Query(str(photo / each.id), each.path) for each in listing.photos]
+    queries += [_Query(image_id, id=image_id) for image_id in ids]
+    return queries, failed
+
+
+def _query_each(
+    images: ImageIndex,
+    queries: Sequence[_Query],
+    index: Path,
+    box: Box | None,
+    options: QueryOptions,
+    output: Output,
+    failed: list[Failure],
+    draw: Path | None,
+    html: Path | None,
+) -> None:
     from delg.images.decode import ImageError
     from delg.types import Failure
 
-    if features:
-        if box or draw or html:
-            raise UsageError("--box, --draw and --html need photos; leave --features out")
-        with open_index(index, config, model) as images:
-            _limit_time(images, seconds)
-            _query_features(images, photos, index, k, rerank, as_json)
-        return
-    region = _parse_box(box)
     names = _UniqueNames()
     results: list[tuple[Path, QueryResult]] = []
-    failed: list[Failure] = []
-    with open_index(index, config, model) as images:
-        _limit_time(images, seconds)
-        for photo in photos:
-            if answer_is_lost() and draw is None and html is None:
-                break
-            try:
-                result = images.query(photo, k, rerank, region, orientations.value)
-            except ImageError as error:
-                failed.append(Failure(str(photo), str(error)))
-                if as_json:
-                    print_json({"query": str(photo), "error": str(error), "hits": []})
-                continue
-            results.append((photo, result))
-            _print_hits(photo, index, result, as_json)
-            if draw is not None:
-                _draw_hits(draw, names.of(photo), photo, result)
+    answered = 0
+    for failure in failed:
+        print_failure(failure, output)
+    for each in queries:
+        if answer_is_lost() and draw is None and html is None:
+            break
+        try:
+            result = each.ask(images, box, options)
+        except ImageError as error:
+            failed.append(Failure(each.name, str(error)))
+            print_failure(failed[-1], output)
+            continue
+        answered += 1
+        print_hits(each.name, index, result, output)
+        if each.photo is not None and html is not None:
+            results.append((each.photo, result))
+        if each.photo is not None and draw is not None:
+            _draw_hits(draw, names.of(each.photo), each.photo, result)
     if html is not None and results:
         _write_page(html, results)
-    report_failures(failed)
-    if failed:
-        raise typer.Exit(PARTLY if results else FAILED)
+    _finish(failed, answered)
 
 
-def _limit_time(images: ImageIndex, seconds: float | None) -> None:
-    if seconds is not None:
-        images.configure({"ranking": {"seconds": seconds}}, "--time")
+def _query_together(
+    images: ImageIndex,
+    queries: Sequence[_Query],
+    minus: Sequence[Path],
+    index: Path,
+    options: QueryOptions,
+    output: Output,
+    failed: list[Failure],
+) -> None:
+    """Query with all photos as one; those that cannot be used are left out."""
+    plus = _usable(images, queries, failed)
+    against = _usable(images, [_Query(str(photo), photo) for photo in minus], failed)
+    if plus:
+        chosen: QueryOptions = {**options, "without": {each.id for each in plus if each.id}}
+        result = images.query_together(
+            [each.source(images) for each in plus],
+            [each.source(images) for each in against],
+            **chosen,
+        )
+        name = " + ".join(each.name for each in plus)
+        name += "".join(f" − {each.name}" for each in against)
+        print_hits(name, index, result, output)
+    _finish(failed, len(plus))
+
+
+def _usable(images: ImageIndex, queries: Sequence[_Query], failed: list[Failure]) -> list[_Query]:
+    """Those whose photos can be decoded; the others are appended to ``failed``."""
+    from delg.images.decode import ImageError, decode
+    from delg.types import Failure
+
+    usable = []
+    for each in queries:
+        try:
+            if each.photo is not None:
+                decode(each.photo, images.settings.images)
+            usable.append(each)
+        except ImageError as error:
+            failed.append(Failure(each.name, str(error)))
+    return usable
+
+
+def _fill_table(
+    images: ImageIndex,
+    path: Path,
+    queries: Sequence[_Query],
+    box: Box | None,
+    options: QueryOptions,
+    failed: list[Failure],
+) -> None:
+    """Write a row for each query that the table does not answer yet."""
+    from delg.images.decode import ImageError
+    from delg.types import Failure
+    from index.answer_table import AnswerFile, answer_row, columns_for, failure_row
+
+    keys = [key for key, _ in images.counts()["metadata"]]
+    table = AnswerFile(path, columns_for(sorted(keys)))
+    remaining = [each for each in queries if each.name not in table.answered]
+    if len(remaining) < len(queries):
+        log.info(
+            "%s has answers to %s already; delete it to ask again",
+            path, plural(len(queries) - len(remaining), "photo"),
+        )  # fmt: skip
+    verdicts: list[str] = []
+    with table.writing(), progress("querying") as report:
+        for failure in failed:
+            table.write(failure_row(failure.path, failure.reason))
+        for done, each in enumerate(remaining, 1):
+            try:
+                result = each.ask(images, box, options)
+            except ImageError as error:
+                failed.append(Failure(each.name, str(error)))
+                table.write(failure_row(each.name, str(error)))
+            else:
+                verdicts.append(result.answer().verdict)
+                table.write(answer_row(each.name, result))
+            report(done, len(remaining), len(failed))
+    print_summary(path, verdicts, len(failed))
+    _finish(failed, len(queries) - len(remaining) + len(verdicts))
 
 
 def _query_features(
-    images: ImageIndex, files: list[Path], index: Path, k: int, rerank: int | None, as_json: bool
+    images: ImageIndex, files: list[Path], index: Path, options: QueryOptions, output: Output
 ) -> None:
     """Query with the features of every photo in the files; each query is named by its id."""
     from delg.types import Failure
@@ -150,33 +354,15 @@ def _query_features(
         except BadFeaturesError as error:
             failed.append(Failure(parsed.id, str(error)))
             continue
-        result = images.query_features(features, k, rerank)
-        _print_hits(Path(parsed.id), index, result, as_json)
+        print_hits(parsed.id, index, images.search(features).hits(**options), output)
         answered += 1
+    _finish(failed, answered)
+
+
+def _finish(failed: Sequence[Failure], answered: int) -> None:
     report_failures(failed)
     if failed:
         raise typer.Exit(PARTLY if answered else FAILED)
-
-
-def _print_hits(photo: Path, index: Path, result: QueryResult, as_json: bool) -> None:
-    if as_json:
-        print_json(result.as_json(str(photo), str(index)))
-        return
-    rotation = f", rotated by {result.orientation}°" if result.orientation else ""
-    total = sum(result.timing_ms.values())
-    print_result(f"{photo}{rotation} ({total:.0f} ms)")
-    table(
-        ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
-        [_hit_row(hit) for hit in result],
-    )
-
-
-def _hit_row(hit: Hit) -> list[str]:
-    verified = "verified" if hit.verified else ""
-    return [
-        str(hit.rank), f"{hit.score:.3f}", hit.percent, f"{hit.similarity:.3f}",
-        str(hit.inliers), verified, hit.id, hit.label or "",
-    ]  # fmt: skip
 
 
 class _UniqueNames:
@@ -222,66 +408,3 @@ def _write_page(path: Path, results: Iterable[tuple[Path, QueryResult]]) -> None
 
     write_html_report(path, ((str(photo), decode(photo), result) for photo, result in results))
     log.info("page written: %s", path)
-
-
-def match(
-    a: Annotated[Path, typer.Argument(metavar="A", help="One photo.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another photo.")],
-    model: Model = DEFAULT_MODEL,
-    config: Config = None,
-    as_json: AsJson = False,
-    draw: Annotated[
-        Path | None, typer.Option(help="PNG or JPEG file to draw the matching points into.")
-    ] = None,
-) -> None:
-    """Match two photos and verify that they show the same thing."""
-    from delg.images.decode import ImageError, decode
-    from delg.settings import parse, read_yaml
-    from delg.zoo.registry import find_model, load_model
-    from index import IndexSettings
-    from index.results import as_percent
-    from index.verification.calibration import read_calibration
-    from index.verification.match_photos import match_photos
-
-    settings = parse(IndexSettings, read_yaml(config) if config else {}, str(config))
-    files = find_model(model)
-    extractor = load_model(model, extraction=settings.extraction, images=settings.images)
-    settings = settings.of_model(extractor.settings)
-    pixels = []
-    for photo in (a, b):
-        try:
-            pixels.append(decode(photo, settings.images))
-        except ImageError as error:
-            raise DelgError(f"{photo}: {error}") from None
-    features_b = extractor.extract(pixels[1])
-    calibration = read_calibration(files.calibration)
-    pair = match_photos(extractor, pixels[0], features_b, settings, calibration)
-    features_a, verification = pair.query, pair.verification
-    similarity = float(features_a.global_descriptor @ features_b.global_descriptor)
-    points_a, points_b = (
-        features.local.keypoints[verification.matches[:, column]]
-        for column, features in enumerate((features_a, features_b))
-    )
-    if draw is not None:
-        from index.visualize.draw_matches import draw_matches, save_drawing
-
-        save_drawing(draw, draw_matches(pixels[0], pixels[1], points_a, points_b))
-    if as_json:
-        transform = verification.transform
-        values = {
-            "a": str(a), "b": str(b), "model": model, "similarity": round(similarity, 6),
-            "inliers": verification.inliers, "probability": round(verification.probability, 6),
-            "verified": verification.verified,
-            "transform": None if transform is None else transform.tolist(),
-            "matches": [
-                {"a": a_point, "b": b_point}
-                for a_point, b_point in zip(points_a.tolist(), points_b.tolist(), strict=True)
-            ],
-        }  # fmt: skip
-        print_json(values)
-        return
-    verdict = "the same thing, verified" if verification.verified else "not verified"
-    print_result(
-        f"{verdict}: probability {as_percent(verification.probability)}, "
-        f"{plural(verification.inliers, 'inlier')}, similarity {similarity:.3f}"
-    )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import numpy as np
 
@@ -45,6 +45,23 @@ from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
 
 T = TypeVar("T")
+
+
+class HitConditions(TypedDict, total=False):
+    """Which results :meth:`Search.hits` leaves out."""
+
+    where: Where
+    min_probability: float
+    verified_only: bool
+
+
+class QueryOptions(HitConditions, total=False):
+    """All arguments of :meth:`Search.hits`."""
+
+    k: int
+    rerank: int | None
+    orientations: Orientations
+    without: Collection[str]
 
 
 def _whole_number(name: str, value: int, minimum: int) -> int:

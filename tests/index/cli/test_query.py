@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import h5py
@@ -33,7 +34,7 @@ def test_queries_print_one_object_a_line_in_the_order_asked(shop, run):
     words = ("query.jpg", "nowhere.jpg", rocket, "photos", "--index", "i", "-k", "50", "--json")
     done = run("query", *words, cwd=folder)
     assert done.returncode == 3
-    cat, nowhere, falcon, folder_answer = map(json.loads, done.stdout.splitlines())
+    cat, nowhere, falcon, *of_folder = map(json.loads, done.stdout.splitlines())
     for answer, name in ((cat, "query.jpg"), (falcon, str(rocket))):
         assert list(answer) == KEYS
         assert (answer["query"], answer["index"], answer["model"]) == (name, "i", "delg-lite")
@@ -53,9 +54,10 @@ def test_queries_print_one_object_a_line_in_the_order_asked(shop, run):
     assert other["verified"] is False and other["probability"] < 0.5
     assert other["inliers"] > 0 or other["transform"] is None
     assert nowhere == {"query": "nowhere.jpg", "error": "no such file", "hits": []}
-    assert folder_answer == {"query": "photos", "error": "is a folder, not a photo", "hits": []}
+    # A folder stands for its photos.
+    names = [f"photos/{name}.jpg" for name in ("broken", "pets/chelsea", "pets/coffee", "rocket")]
+    assert [answer["query"] for answer in of_folder] == names
     assert "failed: nowhere.jpg: no such file" in done.stderr
-    assert "failed: photos: is a folder" in done.stderr
 
 
 def test_queries_in_words_with_drawings_and_a_page(shop, run, tmp_path):
@@ -86,6 +88,66 @@ def test_queries_in_words_with_drawings_and_a_page(shop, run, tmp_path):
     assert len(list((tmp_path / "drawn").iterdir())) == 2
     assert (tmp_path / "page.html").read_text().count("pets/chelsea.jpg") >= 2
     assert "page written: page.html" in done.stderr
+
+
+def test_answers_paths_and_filters(shop, run):
+    folder, _ = shop
+    words = ("query.jpg", "--index", "i")
+    done = run("query", *words, "--answer", cwd=folder)
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert done.stdout.startswith(("query.jpg: sure: cat, red", "query.jpg: probably: cat, red"))
+    done = run("query", *words, "--paths", "-k", 1, cwd=folder)
+    assert done.stdout == f"{folder / 'photos/pets/chelsea.jpg'}\n"
+    done = run("query", *words, "--verified-only", "--json", cwd=folder)
+    assert [hit["id"] for hit in json.loads(done.stdout)["hits"]] == ["pets/chelsea.jpg"]
+    done = run("query", *words, "--where", "label=Falcon", "--answer", cwd=folder)
+    assert done.stdout == "query.jpg: not in this collection\n"
+    for wrong in (
+        ("--where", "Falcon"), ("--answer", "--paths"), ("--json", "--csv", "x.csv"),
+        ("--minus", "query.jpg"), ("--features", "--together"), ("--together", "--csv", "x.csv"),
+        ("--together", "--draw", "d"), ("--min-probability", 2),
+    ):  # fmt: skip
+        assert run("query", *words, *wrong, cwd=folder).returncode == 2, wrong
+    assert run("query", "--index", "i", cwd=folder).returncode == 2
+
+
+def test_several_photos_are_one_query_and_one_of_the_index_is_another(shop, run):
+    folder, _ = shop
+    words = ("query.jpg", "photos/rocket.jpg", "nowhere.jpg", "--index", "i", "--together")
+    done = run("query", *words, "--json", cwd=folder)
+    result = json.loads(done.stdout)
+    assert done.returncode == 3 and result["query"] == "query.jpg + photos/rocket.jpg"
+    assert {hit["id"] for hit in result["hits"] if hit["verified"]} == {
+        "pets/chelsea.jpg", "rocket.jpg",
+    }  # fmt: skip
+    done = run("query", *words[:2], *words[3:], "--minus", "photos/rocket.jpg", "--paths",
+               "--verified-only", cwd=folder)  # fmt: skip
+    assert done.stdout == f"{folder / 'photos/pets/chelsea.jpg'}\n"
+    done = run("query", "--like", "rocket.jpg", "--index", "i", "--json", cwd=folder)
+    like = json.loads(done.stdout)
+    assert like["query"] == "rocket.jpg" and len(like["hits"]) == 2
+    assert run("query", "--like", "nothing", "--index", "i", cwd=folder).returncode == 2
+
+
+def test_a_folder_becomes_a_table_that_is_continued(shop, run, tmp_path):
+    folder, _ = shop
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "cat.jpg").write_bytes((folder / "query.jpg").read_bytes())
+    (tmp_path / "new" / "bad.jpg").write_bytes(b"no photo")
+    words = ("query", "new", "--index", folder / "i", "--csv", "out.csv")
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 3 and done.stdout.startswith("1 new answer in out.csv: 1 ")
+    assert "1 failed" in done.stdout and "failed: new/bad.jpg" in done.stderr
+    (tmp_path / "new" / "bad.jpg").write_bytes((folder / "photos" / "rocket.jpg").read_bytes())
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 0 and "has answers to 1 photo already" in done.stderr
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["query"], row["label"]) for row in rows] == [
+        ("new/cat.jpg", "cat, red"), ("new/bad.jpg", "Falcon"),
+    ]  # fmt: skip
+    assert run("query", "new", "--index", folder / "i", "--csv", "new/cat.jpg",
+               cwd=tmp_path).returncode == 2  # fmt: skip
 
 
 def test_matching_two_photos(shop, run):

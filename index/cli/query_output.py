@@ -1,0 +1,90 @@
+"""Results of queries on the terminal: as a table, in JSON, as paths, or what the photo shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from delg.cli.console import plural, print_json, print_result, table
+
+if TYPE_CHECKING:
+    from delg.types import Failure
+    from index.answer import Answer
+    from index.results import Hit, QueryResult
+
+_MAX_METADATA = 8
+
+
+class Output(Enum):
+    """What is printed of a query."""
+
+    table = "table"
+    json = "json"
+    paths = "paths"
+    answer = "answer"
+
+
+def print_hits(query: str, index: Path, result: QueryResult, output: Output) -> None:
+    """Print the results of a query, named for people."""
+    if output is Output.json:
+        print_json(result.as_json(query, str(index)))
+    elif output is Output.paths:
+        for hit in result:
+            print_result(hit.path)
+    elif output is Output.answer:
+        print_result(f"{query}: {describe(result.answer())}{_notes(result)}")
+    else:
+        _print_table(query, result)
+
+
+def describe(answer: Answer) -> str:
+    """An answer in one line, with what is known of it."""
+    from index.results import as_percent
+
+    best = answer.best
+    if best is None:
+        return answer.text
+    facts = [f"{key}: {value}" for key, value in best.metadata.items() if value]
+    details = f" ({', '.join(facts[:_MAX_METADATA])})" if facts else ""
+    return f"{answer.text}{details}, probability {as_percent(best.probability)}"
+
+
+def print_failure(failure: Failure, output: Output) -> None:
+    """Print a query that could not be answered, where the output has a place for it."""
+    if output is Output.json:
+        print_json({"query": failure.path, "error": failure.reason, "hits": []})
+
+
+def print_summary(path: Path, verdicts: Sequence[str], failed: int) -> None:
+    """Print what a table of answers holds that was just written."""
+    counts = Counter(verdicts)
+    words = [("sure", "sure"), ("probably", "probable"), ("none", "not in this collection")]
+    parts = [f"{counts[verdict]} {word}" for verdict, word in words if counts[verdict]]
+    parts += [f"{failed} failed"] if failed else []
+    detail = f": {', '.join(parts)}" if parts else ""
+    print_result(f"{plural(len(verdicts), 'new answer')} in {path}{detail}")
+
+
+def _print_table(query: str, result: QueryResult) -> None:
+    rotation = f", rotated by {result.orientation}°" if result.orientation else ""
+    total = sum(result.timing_ms.values())
+    print_result(f"{query}{rotation} ({total:.0f} ms){_notes(result)}")
+    table(
+        ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
+        [_hit_row(hit) for hit in result],
+    )
+
+
+def _notes(result: QueryResult) -> str:
+    return "".join(f"; {note}" for note in result.notes)
+
+
+def _hit_row(hit: Hit) -> list[str]:
+    verified = "verified" if hit.verified else ""
+    return [
+        str(hit.rank), f"{hit.score:.3f}", hit.percent, f"{hit.similarity:.3f}",
+        str(hit.inliers), verified, hit.id, hit.label or "",
+    ]  # fmt: skip
