@@ -14,11 +14,13 @@ from urllib.parse import quote, urlencode
 import jinja2
 from markupsafe import Markup, escape
 
+from index.results import as_percent
 from index.visualize.draw_matches import PALETTE
 
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
     ".svg": "image/svg+xml",
 }
 
@@ -61,6 +63,7 @@ def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> 
         "duration": _duration,
         "day": _day,
         "query": urlencode,
+        "percent": as_percent,
     }
     return environment
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from delg.errors import DelgError
 from delg.plain_values import parse_json
-from index.results import Hit, QueryResult
+from index.results import Hit, MissingShard, QueryResult
 from index.serve.uploads import NotFoundError
 
 log = logging.getLogger(__name__)
@@ -290,8 +290,11 @@ def _read_result(values: dict[str, Any]) -> QueryResult:
     """The inverse of :func:`_as_values`; fields of other versions are left out."""
     known = {each.name for each in fields(QueryResult)}
     kept = {key: value for key, value in values.items() if key in known}
-    box = None if kept["box"] is None else tuple(kept["box"])
-    return QueryResult(**{**kept, "hits": tuple(map(_read_hit, kept["hits"])), "box": box})
+    kept["hits"] = tuple(map(_read_hit, kept["hits"]))
+    kept["box"] = None if kept["box"] is None else tuple(kept["box"])
+    kept["partial"] = tuple(MissingShard(**shard) for shard in kept.get("partial", ()))
+    kept["notes"] = tuple(kept.get("notes", ()))
+    return QueryResult(**kept)
 
 
 def _read_hit(values: dict[str, Any]) -> Hit:

@@ -21,6 +21,7 @@ from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.job_queue import JobQueue
 from index.serve.outliers import find_outliers
+from index.serve.remembered import Remembered
 from index.serve.saved_searches import FILE as SAVED_FILE
 from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
 from index.serve.settings import MIB, ServeSettings
@@ -54,6 +55,7 @@ class Service:
         decoder: decodes photos that are searched with or added.
         thumbnails: encodes photos for browsers.
         saved: searches that were saved.
+        remembered: values that take long to compute.
     """
 
     def __init__(self, shared: SharedIndex, settings: ServeSettings) -> None:
@@ -70,6 +72,7 @@ class Service:
             Limits(settings.saved_searches, settings.saved_mib * MIB, settings.saved_days or None),
         )
         self.saved.delete_expired()
+        self.remembered = Remembered(shared)
         self._started = time.monotonic()
         if settings.writable:
             self._repair()

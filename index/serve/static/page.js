@@ -6,6 +6,16 @@ document.addEventListener("error", (event) => {
     image.closest(".mat, .framed")?.classList.add("gone");
   }
 }, true);
+// Groups of hits unfold.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("button[data-group]");
+  if (!button) return;
+  const isOpen = button.getAttribute("aria-expanded") === "true";
+  button.setAttribute("aria-expanded", !isOpen);
+  for (const hit of button.closest("ol").querySelectorAll(`[data-in-group="${button.dataset.group}"]`)) hit.hidden = isOpen;
+  button.dataset.closed ||= button.textContent;
+  button.textContent = isOpen ? button.dataset.closed : "Show fewer";
+});
 // The menu closes as menus do.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) {

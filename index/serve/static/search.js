@@ -4,8 +4,8 @@
   const get = (id) => document.getElementById(id);
   const form = get("query-form"), input = get("image"), photo = get("photo"), stage = get("stage");
   const byId = get("by-id"), box = get("box"), results = get("results"), boxing = get("boxing");
-  const options = ["k", "rerank", "orientations"].map((name) => form.elements[name]);
-  const defaults = options.map((option) => option.value);
+  const options = ["k", "rerank", "orientations", "min_probability"].map((name) => form.elements[name]);
+  const defaults = options.map((option) => option.value), verifiedOnly = form.elements.verified_only;
   const fields = ["x", "y", "w", "h"].map((name) => get("box-" + name));
   // [width, height] of the upright original, in whose pixels boxes are given.
   let size = null;
@@ -162,7 +162,27 @@
     if (!keep || !drawn || small) setBox(before);
     else form.requestSubmit();
   };
-  options.forEach((option) => option.addEventListener("change", () => form.requestSubmit()));
+  // Filters, "KEY=VALUE" each, as chips.
+  const filters = () => [...get("filters").querySelectorAll("input")].map((input) => input.value);
+  function addFilter(text) {
+    if (filters().includes(text)) return;
+    const chip = get("chip-template").content.firstElementChild.cloneNode(true);
+    chip.querySelector("input").value = text;
+    chip.querySelector("bdi").textContent = text.replace("=", ": ");
+    get("filters").append(chip);
+  }
+  get("filters").addEventListener("click", (event) => {
+    if (!event.target.closest("button")) return;
+    event.target.closest(".chip").remove();
+    form.requestSubmit();
+  });
+  document.addEventListener("click", (event) => {
+    const facet = event.target.closest?.("button[data-where]");
+    if (!facet) return;
+    addFilter(facet.dataset.where);
+    form.requestSubmit();
+  });
+  [...options, verifiedOnly].forEach((option) => option.addEventListener("change", () => form.requestSubmit()));
   boxing.addEventListener("toggle", drawBox);
   photo.addEventListener("pointerup", () => finish(true));
   photo.addEventListener("pointercancel", () => finish(false));
@@ -206,11 +226,12 @@
 
   // The address of a query of the index says all of it; that of an upload names it in this browser.
   function remember() {
-    const values = Object.fromEntries([["box", box.value],
-      ...options.map((option, i) => [option.name, option.value === defaults[i] ? "" : option.value])]
-      .filter(([, value]) => value));
+    const values = [["box", box.value],
+      ...options.map((option, i) => [option.name, option.value === defaults[i] ? "" : option.value]),
+      ["verified_only", verifiedOnly.checked ? "true" : ""], ...filters().map((text) => ["where", text])]
+      .filter(([, value]) => value);
     if (byId.value) {
-      move("?" + new URLSearchParams({ id: byId.value, ...values }));
+      move("?" + new URLSearchParams([["id", byId.value], ...values]));
       return;
     }
     if (!input?.files.length) return;
@@ -232,8 +253,11 @@
     shownAddress = here();
   }
 
-  function setValues(values) {
+  function setValues(pairs) {
+    const values = Object.fromEntries(pairs);
     options.forEach((option, i) => { option.value = values[option.name] || defaults[i]; });
+    verifiedOnly.checked = values.verified_only === "true";
+    pairs.filter(([name]) => name === "where").flatMap(([, text]) => text.split("\n")).forEach(addFilter);
     const numbers = (values.box || "").split(",").map(Number);
     setBox(numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null);
   }
@@ -257,7 +281,7 @@
     } else if (byId.value && byId.value === parameters.get("id")) {
       const { photo: url, width, height } = byId.dataset;
       show(url, byId.value, width ? [Number(width), Number(height)] : null);
-      setValues(Object.fromEntries(parameters));
+      setValues([...parameters]);
       searchAgain();
     } else if (parameters.get("saved") && input) {
       const response = await fetch(`/searches/${encodeURIComponent(parameters.get("saved"))}/original`);
@@ -267,7 +291,7 @@
       }
       const name = decodeURIComponent(response.headers.get("x-name") || "saved photo");
       setFile(new File([await response.blob()], name));
-      setValues(Object.fromEntries(parameters));
+      setValues([...parameters]);
       searchAgain();
     }
   }

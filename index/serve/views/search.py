@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Photos of the index to begin with, where nobody has a photo at hand.
 _EXAMPLES = 6
+# Values of each key to filter by.
+_FACET_VALUES = 12
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -61,6 +63,11 @@ def make_router(pages: Pages) -> APIRouter:
         has_gone = functools.partial(disconnected, request)
         return await service.jobs.run(render_results, has_gone, client_of(request.scope))
 
+    @router.get("/facets")
+    def facets(request: Request) -> Response:
+        facets = service.remembered.get("facets", lambda images: images.facets((), _FACET_VALUES))
+        return pages.render(request, "facets_fragment.html", facets=facets.counts)
+
     @router.post("/outliers")
     async def outliers(request: Request) -> Response:
         upload = await service.receiver.receive(request)
@@ -88,6 +95,7 @@ def result_values(service: Service, result: QueryResult, name: str) -> dict[str,
         photos, settings = len(images), images.settings
     return {
         "result": result,
+        "answer": result.answer(),
         "name": name,
         "matches": {hit.rank: match_json(hit) for hit in result},
         "photos": photos,

@@ -112,7 +112,7 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     assert image.evaluate("image => image.naturalWidth") > 100
     first.locator("button.open").click()
     view = page.locator("#match-view")
-    inliers = int(first.locator("dd").nth(2).inner_text())
+    inliers = int(first.locator(".measures").get_attribute("data-inliers"))
     assert view.locator(".matches g").count() == inliers > 16
     assert view.locator("image").count() == 2
     assert f"{inliers} matching points, verified" in page.locator("#match-note").inner_text()
@@ -240,11 +240,21 @@ def test_a_search_is_saved_shared_and_deleted(page, dotted, tmp_path):
     photo.write_bytes(encoded(dots(3).pixels(), "PNG"))
     page.set_input_files("#image", photo)
     settled(page)
+    page.click("#facets summary")
+    page.get_by_role("button", name="Wing 0").click()
+    page.locator(".chip", has_text="collection: Wing 0").wait_for()
+    page.locator("#results:not([aria-busy]) .hits").filter(has_not_text="Wing 1").wait_for()
+    page.get_by_role("button", name="Remove this filter").click()
+    page.locator(".hits", has_text="Wing 1").wait_for()
     page.click(".save summary")
     page.fill(".save input", "<b>dots</b> & more")
     page.click(".save .button")
     page.get_by_role("heading", name="<b>dots</b> & more").wait_for()
     assert page.locator(".hit").count() == 12
+    more = page.locator("button[data-group]").first
+    hidden = page.locator(".hit:visible").count()
+    more.click()
+    assert more.inner_text() == "Show fewer" and page.locator(".hit:visible").count() > hidden
     page.locator("figure img").evaluate("image => image.decode()")
     page.locator("button.open").first.click()
     assert page.locator("#match-view image").count() == 2
@@ -267,9 +277,16 @@ def test_search_with_one_of_the_index(page, real):
     settled(page)
     assert "coins.jpg" not in page.locator(".hits").inner_text()
     page.locator("#photo").evaluate("image => image.decode()")
-    page.locator(".hit").first.get_by_text("Search with this photo").click()
+    page.locator(".hit").first.get_by_text("More like this").click()
     settled(page)
     assert "id=" in page.url
+    page.click("#options summary")
+    page.fill("[name=k]", "3")
+    page.keyboard.press("Tab")
+    page.wait_for_url("**k=3*")
+    page.reload()
+    settled(page)
+    assert page.input_value("[name=k]") == "3" and page.locator(".hit").count() == 3
 
 
 def test_everything_can_be_done_by_keyboard(page, real, cat):
@@ -297,10 +314,9 @@ def test_nothing_is_wider_than_a_phone(page, real, cat):
     page.goto(real)
     page.set_input_files("#image", cat)
     settled(page)
-    # The query takes a part of the screen alone: the hits are in view.
-    page.wait_for_function(
-        "() => document.querySelector('.hit').getBoundingClientRect().top < innerHeight / 2"
-    )
+    # The query leaves most of the screen to the answer and the hits.
+    top = "part => document.querySelector(part).getBoundingClientRect().top / innerHeight"
+    assert page.evaluate(top, ".answer") < 0.5 and page.evaluate(top, ".hit") < 0.75
     paths = ("/browse", "/image?id=cat.jpg", "/stats", "/failures", "/duplicates", "/api")
     for path in ("", *paths):
         if path:

@@ -21,6 +21,7 @@ from index.serve.settings import ServeSettings
 from index.serve.shared_index import SharedIndex
 
 HX = {"hx-request": "true"}
+_MORE = re.compile(r'data-group="(\d+)" aria-expanded="false">(\d+) more')
 
 
 def shown(text: str) -> list[str]:
@@ -75,16 +76,29 @@ def test_results_come_as_a_part_or_as_a_page(client):
     page = client.post("/search", files=upload).text
     assert "<html" not in part and "<html" in page
     for text in (part, page):
-        assert "1 verified hit" in text and "q.png" in text and text.count('class="mat open"') == 10
-        first, rest = text.split("Not verified: similar overall")
-        assert first.count("mat open") == 1 and rest.count("mat open") == 9
+        assert "1 of 10 hits verified" in text and "q.png" in text
+        assert "This is" in text and "even" in text and text.count('class="mat open"') == 10
+        # Of the best label, six are shown at once; of any other, one.
+        hidden = re.findall(r'data-in-group="(\d+)" hidden', text)
+        shown = {group: int(count) for group, count in _MORE.findall(text)}
+        assert {group: hidden.count(group) for group in set(hidden)} == shown
 
 
 def test_where_nothing_is_verified_it_is_said(client):
     upload = {"image": ("q.png", encoded(dots(5000).pixels(), "PNG"))}
     text = client.post("/search", files=upload, headers=HX).text
-    assert "No verified hits" in text and "The object may not be in the index" in text
-    assert "similar overall, but the matching" not in text and text.count("mat open") == 10
+    assert "Not in this collection" in text and "This is" not in text
+    assert text.count("mat open") == 10
+
+
+def test_hits_are_filtered_and_facets_have_counts(client):
+    facets = client.get("/facets").text
+    assert 'data-where="collection=Wing 0"' in facets and 'data-where="label=even"' in facets
+    values = {"id": "plain/003.png", "where": ["label=odd", "collection=Wing 0"], "k": "20"}
+    text = client.post("/search", params=values, headers=HX).text
+    assert text.count("mat open") == 9 and "even" not in text
+    none = client.post("/search?id=plain/003.png&verified_only=true&where=label=odd", headers=HX)
+    assert "none passes the filters" in none.text
 
 
 def test_outliers_are_the_matches_that_do_not_fit(client):

@@ -1,0 +1,71 @@
+"""Values that take long to compute from an index, remembered for each state of it.
+
+When the index has changed, the last values go on being given until new ones have been computed in
+the background, so that no page waits for them but the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from delg.errors import DelgError
+from index.image_index import ImageIndex
+from index.serve.shared_index import SharedIndex
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Remembered:
+    """Remembers values by name.
+
+    Args:
+        shared: the index.
+    """
+
+    def __init__(self, shared: SharedIndex) -> None:
+        self._shared = shared
+        self._values: dict[str, tuple[object, Any]] = {}
+        self._running: set[str] = set()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, compute: Callable[[ImageIndex], T]) -> T:
+        """A value, of the present state of the index or of the one before.
+
+        Args:
+            compute: makes it; runs in another thread where an earlier value is known.
+        """
+        version = self._shared.version
+        with self._lock:
+            known = self._values.get(name)
+            starts = known is not None and known[0] != version and name not in self._running
+            if starts:
+                self._running.add(name)
+        if known is None:
+            return self._compute(name, compute)
+        if starts:
+            threading.Thread(
+                target=self._renew, args=(name, compute), daemon=True, name=f"remember {name}"
+            ).start()
+        value: T = known[1]
+        return value
+
+    def _compute(self, name: str, compute: Callable[[ImageIndex], T]) -> T:
+        with self._shared.reading() as images:
+            version = self._shared.version
+            value = compute(images)
+        with self._lock:
+            self._values[name] = version, value
+        return value
+
+    def _renew(self, name: str, compute: Callable[[ImageIndex], Any]) -> None:
+        try:
+            self._compute(name, compute)
+        except DelgError as error:
+            log.warning("%s: the last state is shown: %s", name, error)
+        finally:
+            with self._lock:
+                self._running.discard(name)
