@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from delg.errors import DelgError
+from delg.remote_path import Location, RemotePath, as_location
 
 
 @contextmanager
@@ -73,14 +74,19 @@ def make_folder(path: str | Path) -> None:
         raise DelgError(f"{path}: cannot be created: {reason}") from None
 
 
-def file_sha256(path: str | Path) -> str:
+def file_sha256(path: str | Location) -> str:
     """SHA-256 of a file's bytes, in hexadecimal.
 
     Raises:
         OSError: it cannot be read.
     """
+    location = as_location(path)
+    if isinstance(location, RemotePath):
+        from delg.remote_files import sha256_of
+
+        return sha256_of(location)
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with location.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -17,6 +17,8 @@ MAX_ARRAY_BYTES = 256 * MIB
 MAX_RECORD_BYTES = 1024 * MIB
 # All variables of a weight file; ResNet-101 has 0.2 GB of them.
 MAX_WEIGHTS_BYTES = 4096 * MIB
+# The file of one photo that lies elsewhere.
+MAX_PHOTO_BYTES = 512 * MIB
 # Header of one array, in characters.
 _MAX_HEADER = 10_000
 # An archive of a model: bytes unpacked, members, bytes of one header, reads of single blocks.

@@ -10,8 +10,12 @@ import stat
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from delg.errors import UsageError
+from delg.remote_path import Location, RemotePath, is_url
+
+L = TypeVar("L", Path, RemotePath, Location)
 
 
 class UnreachableError(UsageError):
@@ -36,8 +40,11 @@ class Presence:
         return self.kind in ("file", "folder", "other")
 
 
-def presence(path: str | Path) -> Presence:
-    """Look at a path; links are followed."""
+def presence(path: str | Location) -> Presence:
+    """Look at a path or a URL; links are followed."""
+    if is_url(path):
+        return _remote_presence(path)
+    assert not isinstance(path, RemotePath)
     try:
         mode = Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -49,14 +56,27 @@ def presence(path: str | Path) -> Presence:
     return Presence("file" if stat.S_ISREG(mode) else "other")
 
 
-def _reachable(path: str | Path) -> Presence:
+def _remote_presence(url: str | Location) -> Presence:
+    from delg.remote_files import kind_of
+
+    try:
+        return Presence(kind_of(RemotePath.parse(str(url))))
+    except FileNotFoundError:
+        return Presence("absent")
+    except OSError as error:
+        return Presence("unreachable", error.strerror or str(error))
+    except UsageError as error:  # Catalogs may name URLs that are not read.
+        return Presence("unreachable", str(error))
+
+
+def _reachable(path: str | Location) -> Presence:
     state = presence(path)
     if state.kind == "unreachable":
         raise UnreachableError(f"{path}: cannot be looked at: {state.reason}")
     return state
 
 
-def exists(path: str | Path) -> bool:
+def exists(path: str | Location) -> bool:
     """Whether something lies at a path.
 
     Raises:
@@ -65,12 +85,12 @@ def exists(path: str | Path) -> bool:
     return _reachable(path).is_there
 
 
-def is_folder(path: str | Path) -> bool:
+def is_folder(path: str | Location) -> bool:
     """Whether a folder lies at a path."""
     return _reachable(path).kind == "folder"
 
 
-def is_file(path: str | Path) -> bool:
+def is_file(path: str | Location) -> bool:
     """Whether a regular file lies at a path."""
     return _reachable(path).kind == "file"
 
@@ -88,10 +108,10 @@ def name_forms(name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((name, *normalized)))
 
 
-def as_written(path: Path) -> Path:
+def as_written(path: L) -> L:
     """The path under the name that is on the disk, where that differs only by Unicode form; the
     path itself if there is none."""
-    if str(path).isascii():
+    if str(path).isascii() or isinstance(path, RemotePath):
         return path
-    forms = map(Path, name_forms(str(path)))
+    forms = (type(path)(form) for form in name_forms(str(path)))
     return next((form for form in forms if presence(form).kind != "absent"), path)

@@ -183,6 +183,9 @@ def _bounds(constraint: Any) -> str:
     return ""
 
 
+_PLURALS = {"text": "text", "path or URL": "paths or URLs"}
+
+
 def _type_text(annotation: Any) -> str:
     if annotation in PLAIN_TYPES:
         return PLAIN_TYPES[annotation]
@@ -196,13 +199,15 @@ def _type_text(annotation: Any) -> str:
         return ", ".join([*parts, "or null"] if type(None) in args else parts)
     if origin in (tuple, list):
         name, comma, bounds = _type_text(args[0]).partition(",")
-        plural = (name if name == "text" else f"{name}s") + comma + bounds
+        plural = _PLURALS.get(name, f"{name}s") + comma + bounds
         fixed = origin is tuple and Ellipsis not in args
         return f"{len(args)} {plural}" if fixed else f"list of {plural}"
     if origin is dict or _model_in(annotation):
         return "section"
     if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
         return " or ".join(f"`{member.value}`" for member in annotation)
+    if annotation is Any:  # Parsed by delg.remote_path.as_location.
+        return "path or URL"
     raise TypeError(f"no words for {annotation}")
 
 

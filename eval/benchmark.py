@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from delg.images.scan import Photo
+from delg.remote_path import Location
 from delg.types import Box
 
 # The part that every query belongs to where a benchmark has no parts.
@@ -32,7 +32,7 @@ class QueryPhoto:
     """
 
     id: str
-    path: Path
+    path: Location
     box: Box | None = None
     gallery_id: str | None = None
 

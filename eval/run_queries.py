@@ -12,6 +12,7 @@ import numpy as np
 
 from delg.errors import DelgError, UsageError
 from delg.images.decode import ImageError
+from delg.remote_path import Location
 from delg.settings import parse
 from delg.types import Progress
 from eval.answers import Answer, answer_log
@@ -198,12 +199,13 @@ def _question(benchmark: Benchmark, engine: Engine) -> list[object]:
     return [benchmark.name, benchmark.depth, queries, gallery, states, engine.metadata()]
 
 
-def _file_stamp(path: Path) -> tuple[int, int]:
+def _file_stamp(path: Location) -> tuple[int | str, ...]:
     try:
         stat = path.stat()
     except (OSError, ValueError):
         return 0, 0
-    return stat.st_size, stat.st_mtime_ns
+    tag = getattr(stat, "etag", "")
+    return (stat.st_size or 0, stat.st_mtime_ns, *([tag] if tag else []))
 
 
 def _lists(benchmark: Benchmark) -> tuple[str, ...]:

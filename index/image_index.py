@@ -14,6 +14,7 @@ from delg.extraction.extractor import Extractor
 from delg.images.decode import ImageError, Source
 from delg.images.scan import Photo
 from delg.paths import exists as file_exists
+from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Box, Failure, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
@@ -288,7 +289,7 @@ class ImageIndex:
 
     def add(
         self,
-        sources: str | Path | Iterable[str | Path | Photo],
+        sources: str | Location | Iterable[str | Location | Photo],
         labels: str | Labels | None = None,
         prefix: str = "",
         progress: Progress | None = None,
@@ -297,7 +298,7 @@ class ImageIndex:
         verify_stored: bool = False,
         default_excludes: bool = True,
     ) -> AddReport:
-        """Bring the index up to date with folders and files; see :func:`index.ingest.add`.
+        """Bring the index up to date with folders, files and URLs; see :func:`index.ingest.add`.
 
         Args:
             labels: "folders", a CSV file with columns id, label and any others, labels by id, or
@@ -311,7 +312,7 @@ class ImageIndex:
             BusyError: another process is writing.
             UsageError: a source or the label file cannot be used.
         """
-        sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        sources = [sources] if isinstance(sources, (str, Path, RemotePath)) else list(sources)
         labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
             self._model.adopt_what_is_learnt()
@@ -373,20 +374,20 @@ class ImageIndex:
             self._store.remove(missing.gone)
         return missing.gone
 
-    def relocate(self, old: str | Path, new: str | Path, force: bool = False) -> Relocation:
+    def relocate(self, old: str | Location, new: str | Location, force: bool = False) -> Relocation:
         """Record that photos lie in another folder now; see :func:`index.relocate.relocate`."""
         with self._store.lock():
-            return relocate(self._store, str(old), Path(new), force)
+            return relocate(self._store, str(old), as_location(new), force)
 
     def import_from(
         self,
         sources: Iterable[str | Path],
         format_name: str | None = None,
-        photos: Iterable[str | Path] = (),
+        photos: Iterable[str | Location] = (),
         progress: Progress | None = None,
     ) -> ImportReport:
         """Add features made elsewhere; see :func:`index.formats.exchange.import_features`."""
-        files, folders = [Path(path) for path in sources], [Path(path) for path in photos]
+        files, folders = [Path(path) for path in sources], [as_location(path) for path in photos]
         spec = self.feature_spec
         with self._store.lock():
             return import_features(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,9 +13,11 @@ from pathlib import Path
 from delg.extraction.extractor import Extractor
 from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
-from delg.images.scan import Photo, scan
+from delg.images.scan import LIST_SIGN, Photo, scan
 from delg.paths import as_written, presence
+from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Failure, ImageFeatures, Progress
+from index.file_state import FileState, stat_photos
 from index.labels import Labels
 from index.missing import MissingPhotos, SourceLoss, find_missing
 from index.moved import follow
@@ -22,6 +25,9 @@ from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.merge import merge_small_segments
 from index.storage.store import Store
+
+# Photos behind URLs that are waited for, besides those that are decoded.
+_WAITING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,8 @@ class _Plan:
     rewritten: dict[int, str] = field(default_factory=dict)
 
 
-def _stat(photo: Photo) -> tuple[int, int]:
-    stat = photo.path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def _same_bytes(photo: Photo, row: ImageRow, size: int) -> bool:
-    return size == row.size and file_sha256(photo.path) == row.sha256
+def _same_bytes(photo: Photo, row: ImageRow, state: FileState) -> bool:
+    return state.size == row.size and file_sha256(photo.path) == row.sha256
 
 
 def _relabelled(row: ImageRow, labels: Labels | None) -> ImageRow:
@@ -87,18 +88,18 @@ def _plan(
     store: Store, photos: Iterable[Photo], labels: Labels | None, reread: bool = False
 ) -> _Plan:
     plan = _Plan()
-    for photo in photos:
+    for photo in stat_photos(photos):
         row = store.catalog.by_id(photo.id)
         if row is None or row.state == "failed" or row.segment in store.unreadable:
             plan.extract.append((photo, row))
             continue
         try:
-            size, mtime_ns = _stat(photo)
+            state = FileState.of(photo)
             if _is_of_another_photo(photo, row):
                 plan.failed.append(_id_is_used(photo, row))
                 continue
-            is_untouched = (str(photo.path), size, mtime_ns) == (row.path, row.size, row.mtime_ns)
-            if (reread or not is_untouched) and not _same_bytes(photo, row, size):
+            is_untouched = str(photo.path) == row.path and state.is_that_of(row)
+            if (reread or not is_untouched) and not _same_bytes(photo, row, state):
                 plan.extract.append((photo, row))
                 continue
         except OSError as error:
@@ -107,12 +108,16 @@ def _plan(
         plan.unchanged += 1
         if row.id != photo.id:
             plan.rewritten[row.row] = photo.id
-        _update(plan, photo, row, labels, mtime_ns)
+        _update(plan, photo, row, labels, state)
     return plan
 
 
-def _update(plan: _Plan, photo: Photo, row: ImageRow, labels: Labels | None, mtime_ns: int) -> None:
-    present = replace(row, id=photo.id, path=str(photo.path), mtime_ns=mtime_ns)
+def _update(
+    plan: _Plan, photo: Photo, row: ImageRow, labels: Labels | None, state: FileState
+) -> None:
+    present = replace(
+        row, id=photo.id, path=str(photo.path), mtime_ns=state.mtime_ns, etag=state.etag
+    )
     updated = _relabelled(present, labels)
     if updated != row:
         plan.update.append(updated)
@@ -140,7 +145,7 @@ def _follow_moved(store: Store, plan: _Plan, labels: Labels | None) -> None:
             plan.extract.append((photo, replace(moved, id=photo.id)))
         else:
             try:
-                _update(plan, photo, moved, labels, _stat(photo)[1])
+                _update(plan, photo, moved, labels, FileState.of(photo))
             except OSError:
                 continue  # It went away again; the next add says so.
 
@@ -153,8 +158,14 @@ def _is_of_another_photo(photo: Photo, row: ImageRow) -> bool:
     former = presence(row.path)
     if former.kind == "unreachable":
         # The same bytes are the same photo, wherever the other one is.
-        return not _same_bytes(photo, row, _stat(photo)[0])
-    return former.is_there and not photo.path.samefile(row.path)
+        return not _same_bytes(photo, row, FileState.of(photo))
+    return former.is_there and not _is_same_file(photo.path, as_location(row.path))
+
+
+def _is_same_file(path: Location, other: Location) -> bool:
+    if isinstance(path, RemotePath) or isinstance(other, RemotePath):
+        return path == other
+    return path.samefile(other)
 
 
 def _id_is_used(photo: Photo, row: ImageRow) -> Failure:
@@ -180,7 +191,7 @@ class _Batch:
 def add(
     store: Store,
     extractor: Callable[[], Extractor],
-    sources: Iterable[str | Path | Photo],
+    sources: Iterable[str | Location | Photo],
     labels: Labels | None = None,
     prefix: str = "",
     progress: Progress | None = None,
@@ -191,15 +202,16 @@ def add(
 ) -> AddReport:
     """Bring the index up to date with the photos in ``sources``; under the store's lock.
 
-    Photos of the same size and modification time are taken as unchanged; of those that differ,
-    the SHA-256 decides. Photos that were moved or renamed are known by it too: they keep their
-    features and labels under their new ids. Photos that failed before are tried again. Work is
-    committed in batches.
+    Photos of the same size and modification time, or behind URLs of the same tag (ETag), are taken
+    as unchanged; of those that differ, the SHA-256 decides. Photos that were moved or renamed are
+    known by it too: they keep their features and labels under their new ids. Photos that failed
+    before are tried again. Work is committed in batches.
 
     Args:
         store: of the index.
         extractor: returns the index's model; called only if there is something to extract.
-        sources: folders and files, or photos that have an id already.
+        sources: folders, files and URLs, or photos that have an id already; see
+            :func:`delg.images.scan.scan`.
         labels: replaces label and metadata of every photo it knows.
         prefix: put before every id.
         progress: called as ``progress(done, total, failed)`` after every photo.
@@ -258,28 +270,35 @@ def _extract(
     failed: dict[str, Failure] = {}
     batch, commit = _Batch(), Future[None]()
     commit.set_result(None)
-    # Size, modification time and SHA-256 by id, until the photo's features arrive.
-    files: dict[str, tuple[int, int, str]] = {}
+    # State of the file and SHA-256 by id, until the photo's features arrive.
+    files: dict[str, tuple[FileState, str]] = {}
 
     def read(photo: Photo) -> bytes:
         # The stat comes first: a photo changed while it is read counts as changed next time.
         try:
-            size, mtime_ns = _stat(photo)
+            state = FileState.of(photo)
         except OSError as error:
-            files[photo.id] = (0, 0, "")
+            files[photo.id] = (FileState(0, 0), "")
             raise ImageError(f"cannot be read: {error.strerror}") from None
-        files[photo.id] = (size, mtime_ns, "")
-        data = read_bytes(photo.path)
-        files[photo.id] = (size, mtime_ns, hashlib.sha256(data).hexdigest())
+        files[photo.id] = (state, "")
+        data = read_bytes(photo.path, photo.stat)
+        files[photo.id] = (state.of_size(len(data)), hashlib.sha256(data).hexdigest())
         return data
 
     photos = [photo for photo, _ in plan.extract]
-    results = extractor().extract_many(photos, read) if photos else iter(())
+    results = extractor().extract_many(photos, read, _threads(photos)) if photos else iter(())
     with ThreadPoolExecutor(1) as writer:
         for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
-            size, mtime_ns, digest = files.pop(photo.id)
+            state, digest = files.pop(photo.id)
             old = plan.extract[number - 1][1]
-            row = ImageRow(photo.id, str(photo.path), size, mtime_ns, digest)
+            row = ImageRow(
+                photo.id,
+                str(photo.path),
+                max(state.size, 0),
+                state.mtime_ns,
+                digest,
+                etag=state.etag,
+            )
             if old is not None:
                 row = replace(row, label=old.label, metadata=old.metadata)
             row = _relabelled(row, labels)
@@ -303,17 +322,36 @@ def _extract(
     return failed
 
 
+def _threads(photos: list[Photo]) -> int | None:
+    """Threads that read and decode: more where photos are waited for; None is one per core."""
+    is_remote = any(isinstance(photo.path, RemotePath) for photo in photos)
+    return 2 * (os.cpu_count() or 1) + _WAITING_THREADS if is_remote else None
+
+
 def _commit(store: Store, batch: _Batch) -> None:
     store.commit(batch.images, batch.features)
     merge_small_segments(store)
 
 
-def _missing(store: Store, sources: list[str | Path | Photo], present: set[str]) -> MissingPhotos:
+def _missing(
+    store: Store, sources: list[str | Location | Photo], present: set[str]
+) -> MissingPhotos:
     """The images whose file lay below one of the source folders and is missing there."""
-    paths = [as_written(Path(source)) for source in sources if not isinstance(source, Photo)]
-    folders = {path.absolute() for path in paths if presence(path).kind == "folder"}
+    places = [
+        as_written(as_location(source))
+        for source in sources
+        if not isinstance(source, Photo) and not str(source).startswith(LIST_SIGN)
+    ]
+    urls = tuple(f"{place}/" for place in places if isinstance(place, RemotePath))
+    folders = {
+        place.absolute()
+        for place in places
+        if isinstance(place, Path) and presence(place).kind == "folder"
+    }
     below = (
-        row for row in store.catalog.images() if not folders.isdisjoint(Path(row.path).parents)
+        row
+        for row in store.catalog.images()
+        if row.path.startswith(urls) or not folders.isdisjoint(Path(row.path).parents)
     )
     return find_missing(below, present)
 

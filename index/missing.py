@@ -6,9 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from delg.paths import normal_form, presence
+from delg.remote_path import is_url, is_web_url
+from index.remote_lookup import FolderLookup
 from index.storage.catalog_tables import ImageRow
 
 # A source that lost fewer photos than this lost them one by one, not with its disk.
@@ -51,6 +54,8 @@ class MissingPhotos:
 
 def source_of(image: ImageRow) -> str:
     """The folder that a photo was added from: its path without what the id repeats of it."""
+    if is_url(image.path):
+        return _remote_source(image.path, image.id)
     path, names = Path(image.path), Path(image.id).parts
     parts = list(path.parts)
     for name in reversed(names):
@@ -59,6 +64,16 @@ def source_of(image: ImageRow) -> str:
         parts.pop()
     is_named_freely = len(parts) == len(path.parts)
     return str(path.parent if is_named_freely else Path(*parts))
+
+
+def _remote_source(url: str, image_id: str) -> str:
+    place, names = url, PurePosixPath(image_id).parts
+    for name in reversed(names):
+        head, _, last = place.rpartition("/")
+        if head.endswith(("/", ":")) or normal_form(name) not in (last, unquote(last)):
+            break
+        place = head
+    return url.rpartition("/")[0] if place == url else place
 
 
 def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> MissingPhotos:
@@ -72,7 +87,7 @@ def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> M
     unreachable: dict[str, str] = {}
     photos: Counter[str] = Counter()
     lost: Counter[str] = Counter()
-    emptied = _EmptiedFolders()
+    emptied, remote = _EmptiedFolders(), FolderLookup()
     for image in images:
         if not image.path:
             continue
@@ -80,11 +95,12 @@ def find_missing(images: Iterable[ImageRow], present: Collection[str] = ()) -> M
         photos[source] += 1
         if image.id in present:
             continue
-        state = presence(image.path)
+        state = remote.presence(image.path) if is_url(image.path) else presence(image.path)
         if state.kind == "absent":
             gone.append(image.id)
             lost[source] += 1
-            emptied.count(Path(image.path), source)
+            if not is_url(image.path):
+                emptied.count(Path(image.path), source)
         elif state.kind == "unreachable":
             unreachable[image.id] = state.reason
     losses = [
@@ -138,4 +154,4 @@ def _is_empty(folder: str) -> bool:
 
 def _is_suspicious(source: str, gone: int, photos: int) -> bool:
     lost_most = gone >= _FEW and 2 * gone > photos
-    return lost_most or presence(source).kind != "folder"
+    return lost_most or not (presence(source).kind == "folder" or is_web_url(source))

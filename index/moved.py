@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from delg.files import file_sha256
 from delg.images.scan import Photo
 from delg.paths import presence
+from index.file_state import FileState
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
 
@@ -44,7 +45,7 @@ def follow(catalog: Catalog, entries: Sequence[Entry]) -> Moves:
     by_size: dict[int, list[Entry]] = defaultdict(list)
     for photo, row in entries:
         try:
-            by_size[photo.path.stat().st_size].append((photo, row))
+            by_size[FileState.of(photo).size].append((photo, row))
         except OSError:
             continue  # Said where it is extracted.
     changed = {row.id for _, row in entries if row is not None}

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from delg.remote_path import as_location
 
 FAILED, WRONG_USE, PARTLY = 1, 2, 3
 DEFAULT_MODEL = "delg-lite"
 
 
 Sources = Annotated[
-    list[Path],
-    typer.Argument(metavar="SOURCE", help="Photos, or folders of photos (subfolders included)."),
+    list[Any],
+    typer.Argument(
+        metavar="SOURCE",
+        parser=as_location,
+        help="Photos, or folders of photos (subfolders included); also s3://, gs://, sftp:// and "
+        "https:// URLs, and @FILE, a text file of URLs.",
+    ),
 ]
 Model = Annotated[str, typer.Option(help="Name of a model (see delg model list) or its folder.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file that overrides default settings.")]

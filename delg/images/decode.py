@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import stat
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from stat import S_ISREG
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,24 @@ from delg.errors import DelgError, UsageError
 from delg.forks import shared_lock
 from delg.images.jpeg_end import with_end_marker
 from delg.limits import LimitError, check_scans, decoding_bytes
+from delg.remote_path import RemotePath, is_url
 from delg.settings import ImageSettings
 
-# The path of an image file, its bytes, the open file (in binary mode), Pillow's image, or pixels:
-# uint8 or uint16, (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+if TYPE_CHECKING:
+    from delg.remote_files import FileStat
+
+# The path or URL of an image file, its bytes, the open file (in binary mode), Pillow's image, or
+# pixels: uint8 or uint16, (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
 Source = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | np.ndarray
+    str
+    | os.PathLike[str]
+    | RemotePath
+    | bytes
+    | bytearray
+    | memoryview
+    | BinaryIO
+    | Image.Image
+    | np.ndarray
 )
 # Those that have no name.
 IN_MEMORY = (bytes, bytearray, memoryview, io.IOBase, Image.Image, np.ndarray)
@@ -229,14 +241,21 @@ def is_quick(data: bytes) -> bool:
         return True
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str] | RemotePath, stat: FileStat | None = None) -> bytes:
     """The bytes of a file.
+
+    Args:
+        path: of the file, or its URL.
+        stat: what is known of the file behind a URL; see :func:`delg.remote_files.read_file`.
 
     Raises:
         ImageError: it cannot be read.
     """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
+        if is_url(path):
+            return _read_remote(str(path), stat)
+        assert not isinstance(path, RemotePath)
+        if not S_ISREG(Path(path).stat().st_mode) and not Path(path).is_dir():
             raise ImageError("not a regular file")  # Reading a pipe might never end.
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -249,6 +268,15 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise ImageError(f"not a usable path: {error}") from None
 
 
+def _read_remote(url: str, stat: FileStat | None) -> bytes:
+    from delg.remote_files import read_file
+
+    try:
+        return read_file(RemotePath.parse(url), stat)
+    except UsageError as error:
+        raise ImageError(str(error)) from None
+
+
 def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.uint8]:
     """Upright RGB pixels of a photo.
 
@@ -257,8 +285,8 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
     not the file's name.
 
     Args:
-        source: a path, an open file, the bytes of an image file, Pillow's image, or pixels (see
-            ``Source``; float pixels are taken as 0 to 1). Pixels are not rotated.
+        source: a path or a URL, an open file, the bytes of an image file, Pillow's image, or pixels
+            (see ``Source``; float pixels are taken as 0 to 1). Pixels are not rotated.
         settings: limits.
 
     Returns:
@@ -278,7 +306,7 @@ def decode(source: Source, settings: ImageSettings | None = None) -> NDArray[np.
         return _decode_image(source, settings)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return decode_bytes(bytes(source), settings)
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike, RemotePath)):
         return decode_bytes(read_bytes(source), settings)
     if hasattr(source, "read"):
         return decode_bytes(_read_file(source), settings)

@@ -1,34 +1,45 @@
-"""Find the photos below folders, in an order that repeats."""
+"""Find the photos below folders and URLs, in an order that repeats."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
 
 from delg.errors import UsageError
 from delg.images.decode import SUFFIXES
 from delg.paths import as_written, exists, is_folder, normal_form
+from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Failure
+
+if TYPE_CHECKING:
+    from delg.remote_files import FileStat
 
 # Folders that NAS devices and systems keep of their own: thumbnails, wastebaskets, snapshots.
 EXCLUDED = (
     *("@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found", "__MACOSX"),
 )
+# Before the name of a text file that lists URLs.
+LIST_SIGN = "@"
 _SHOWN_SUFFIXES = 8
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo on disk: its image id (path relative to the source folder, '/') and its path."""
+    """A photo: its image id (path relative to the source folder, '/'), and where it lies.
+
+    Attributes:
+        stat: size, time and tag as the listing of a URL had them.
+    """
 
     id: str
-    path: Path
+    path: Location
+    stat: FileStat | None = field(default=None, compare=False)
 
 
 class Listing(NamedTuple):
@@ -55,7 +66,7 @@ def describe_passed_over(suffixes: Mapping[str, int]) -> str:
     return f"{sum(suffixes.values()):,} passed over ({', '.join(named + more)})"
 
 
-class _Walk:
+class Walk:
     """The photos below folders; what else is met there is counted or recorded."""
 
     def __init__(self, exclude: Iterable[str], default_excludes: bool) -> None:
@@ -65,9 +76,10 @@ class _Walk:
         self.failures: list[Failure] = []
         self.passed_over: Counter[str] = Counter()
 
-    def _is_excluded(self, path: Path, source: Path) -> bool:
-        name = normal_form(path.name)
-        relative = normal_form(path.relative_to(source).as_posix())
+    def is_excluded(self, relative: str) -> bool:
+        """Whether a path relative to the source is left out."""
+        relative = normal_form(relative)
+        name = relative.rpartition("/")[2]
         return any(
             fnmatchcase(name, pattern) or fnmatchcase(relative, pattern)
             for pattern in self._patterns
@@ -90,20 +102,37 @@ class _Walk:
                 folders.clear()  # A link back up the tree.
                 continue
             visited.add((stat.st_dev, stat.st_ino))
+            below = Path(here).relative_to(source)
             folders[:] = sorted(
-                name for name in folders if not self._is_excluded(Path(here, name), source)
+                name for name in folders if not self.is_excluded((below / name).as_posix())
             )
             for name in sorted(files):
-                path = Path(here, name)
-                if self._is_excluded(path, source):
-                    continue
-                if name.lower().endswith(SUFFIXES):
-                    yield path
-                else:
-                    self.passed_over[path.suffix.lower()] += 1
+                if not self.is_excluded((below / name).as_posix()) and self.accepts(name):
+                    yield Path(here, name)
+
+    def accepts(self, name: str) -> bool:
+        """Whether a file has the name of a photo; others are counted."""
+        is_photo = name.lower().endswith(SUFFIXES)
+        if not is_photo:
+            self.passed_over[PurePosixPath(name).suffix.lower()] += 1
+        return is_photo
 
 
-def _below(source: Path, walk: _Walk) -> Iterator[Photo]:
+def _photos_in(source: str | Path | RemotePath, walk: Walk) -> Iterator[Photo]:
+    """The photos of a source: a folder, a file, a URL, or a list of URLs."""
+    if str(source).startswith(LIST_SIGN) and not exists(source):
+        from delg.images.scan_remote import listed_photos
+
+        return listed_photos(Path(str(source)[len(LIST_SIGN) :]))
+    location = as_location(source)
+    if isinstance(location, RemotePath):
+        from delg.images.scan_remote import photos_below
+
+        return photos_below(location, walk)
+    return _below(location, walk)
+
+
+def _below(source: Path, walk: Walk) -> Iterator[Photo]:
     """The photos in a folder, or the photo in a file, named by the path relative to the folder."""
     source = as_written(source)
     if not exists(source):
@@ -134,18 +163,19 @@ def _is_another(photo: Photo, first: Photo) -> bool:
 
 
 def scan(
-    sources: Iterable[str | Path | Photo],
+    sources: Iterable[str | Location | Photo],
     prefix: str = "",
     exclude: Iterable[str] = (),
     default_excludes: bool = True,
 ) -> Listing:
-    """List the photos in folders (recursively) and files.
+    """List the photos in folders (recursively) and files, on this machine and behind URLs.
 
     Hidden files and folders, and what :data:`EXCLUDED` names, are passed over unless asked for, or
     a source itself has such a name; links to folders are followed once.
 
     Args:
-        sources: folders and files, or photos that have an id already.
+        sources: folders, files, URLs (see :mod:`delg.images.scan_remote`) and ``@FILE``, a text
+            file of URLs; or photos that have an id already.
         prefix: put before every id, to distinguish sources that share relative paths.
         exclude: patterns (``*``, ``?``, ``[…]``) of names, or of paths relative to the source, of
             files and folders to leave out.
@@ -160,11 +190,11 @@ def scan(
         UsageError: a source does not exist, or cannot be looked at.
     """
     photos: dict[str, Photo] = {}
-    walk = _Walk(exclude, default_excludes)
+    walk = Walk(exclude, default_excludes)
     for source in sources:
-        below = [source] if isinstance(source, Photo) else _below(Path(source), walk)
+        below = [source] if isinstance(source, Photo) else _photos_in(source, walk)
         for listed in below:
-            photo = Photo(normal_form(prefix + listed.id), listed.path.absolute())
+            photo = Photo(normal_form(prefix + listed.id), listed.path.absolute(), listed.stat)
             first = photos.setdefault(photo.id, photo)
             if first is not photo and _is_another(photo, first):
                 walk.failures.append(

@@ -168,7 +168,7 @@ def _stamp(item: Item) -> list[int | str]:
         stat = item.source.stat()
     except OSError:
         return ["absent"]
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size or 0, stat.st_mtime_ns]
 
 
 def _fill(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from delg.remote_path import Location
+
 # The class number of photos without a label.
 NO_LABEL = -1
 
@@ -24,10 +26,10 @@ class Item:
 
     Attributes:
         id: unique, and the same on every machine.
-        source: its path, or where it lies in a TFRecord file.
+        source: its path or URL, or where it lies in a TFRecord file.
         label: the name of the instance it shows, or None.
     """
 
     id: str
-    source: Path | Record
+    source: Location | Record
     label: str | None

@@ -22,6 +22,7 @@ from delg.inference.select import network_digest
 from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights, weights_digest
 from delg.paths import exists
+from delg.remote_path import Location
 from delg.settings import ModelSettings
 from delg.zoo.registry import (
     NETWORK_FILE,
@@ -119,7 +120,7 @@ def _levels(photos: Iterable[Pixels], settings: ModelSettings) -> Iterator[Pixel
         yield from (level(photo, scale, side).pixels for scale in scales)
 
 
-def _decode_some(photos: list[Path]) -> Iterator[Pixels]:
+def _decode_some(photos: list[Location]) -> Iterator[Pixels]:
     """Photos spread evenly over all, except those that cannot be read."""
     chosen = np.linspace(0, len(photos) - 1, min(CALIBRATION_PHOTOS, len(photos))).astype(int)
     for number in chosen:

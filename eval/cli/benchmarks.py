@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from delg.errors import UsageError
+from delg.remote_path import as_location
 from eval.cli.engine_command import CommonOptions, Evaluate, engine_command, print_scored
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def revisited(
 def folders(
     evaluate: Evaluate,
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of folders named by label.")
+        Any,
+        typer.Argument(
+            metavar="DIR", parser=as_location, help="Folder or URL of folders named by label."
+        ),
     ],
     sample: Annotated[
         int | None, typer.Option(min=1, help="Evaluate a random sample of N queries.", metavar="N")
@@ -73,8 +77,13 @@ def folders(
 
 def queries(
     evaluate: Evaluate,
-    gallery: Annotated[Path, typer.Option(help="Folder of the photos to search in.")],
-    photos: Annotated[Path, typer.Option("--queries", help="Folder of the query photos.")],
+    gallery: Annotated[
+        Any, typer.Option(parser=as_location, help="Folder or URL of the photos to search in.")
+    ],
+    photos: Annotated[
+        Any,
+        typer.Option("--queries", parser=as_location, help="Folder or URL of the query photos."),
+    ],
     truth: Annotated[
         Path, typer.Option(help="CSV with columns query,relevant; one line per relevant photo.")
     ],

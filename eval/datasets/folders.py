@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from pathlib import Path
 
 from delg.errors import UsageError
+from delg.remote_path import Location, as_location
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import list_photos
 from index.labels import FolderLabels
@@ -20,18 +20,18 @@ from index.labels import FolderLabels
 _MAX_RELEVANT = 50_000_000
 
 
-def read_folders(root: Path, sample: int | None = None, seed: int = 0) -> Benchmark:
+def read_folders(root: str | Location, sample: int | None = None, seed: int = 0) -> Benchmark:
     """Read a folder of labelled folders. Ids are paths relative to it.
 
     Args:
-        root: hidden files and folders in it are skipped.
+        root: the folder, or its URL; hidden files and folders in it are skipped.
         sample: number of queries in a random sample; None takes all.
         seed: of the sample.
 
     Raises:
         UsageError: no photos, no two of the same label, or sample < 1.
     """
-    root = Path(root)
+    root = as_location(root)
     if sample is not None and sample < 1:
         raise UsageError(f"a sample of {sample} queries; it must be at least 1")
     photos = list_photos(root)

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from delg.errors import UsageError
 from delg.images.scan import Photo, scan
 from delg.paths import as_written, is_file, is_folder, normal_form
+from delg.remote_path import Location
 
 _SHOWN = 5
 
@@ -18,13 +19,13 @@ def name_some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_SHOWN])) + more
 
 
-def list_photos(folder: Path) -> list[Photo]:
-    """The photos below a folder, sorted by id: the path relative to it.
+def list_photos(folder: Location) -> list[Photo]:
+    """The photos below a folder or its URL, sorted by id: the path relative to it.
 
     Raises:
         UsageError: no such folder, or part of it cannot be listed or named.
     """
-    if not is_folder(folder):
+    if isinstance(folder, Path) and not is_folder(folder):
         raise UsageError(f"{folder}: no such folder")
     photos, failures, _ = scan([folder])
     if failures:

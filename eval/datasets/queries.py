@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from delg.errors import UsageError
+from delg.remote_path import Location, as_location
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RetrievalTruth
 from eval.datasets.photos import list_photos, name_some
@@ -25,19 +26,19 @@ _COLUMNS = ("query", "relevant")
 _BOX_COLUMNS = ("x", "y", "width", "height")
 
 
-def read_queries(gallery: Path, queries: Path, truth: Path) -> Benchmark:
+def read_queries(gallery: str | Location, queries: str | Location, truth: Path) -> Benchmark:
     """Read a benchmark of your own.
 
     Args:
-        gallery: the folder to search in.
-        queries: the folder of the query photos.
+        gallery: the folder to search in, or its URL.
+        queries: the folder of the query photos, or its URL.
         truth: the CSV file.
 
     Raises:
         UsageError: the file is malformed or contradicts itself, names a photo that does not exist,
             or does not mention a query photo.
     """
-    gallery, queries, truth = Path(gallery), Path(queries), Path(truth)
+    gallery, queries, truth = as_location(gallery), as_location(queries), Path(truth)
     # Resolved, so that paths tell whether a query is in the gallery.
     gallery_photos = list_photos(gallery.resolve())
     if not gallery_photos:

@@ -33,6 +33,7 @@ from delg.errors import UsageError
 from delg.images.scan import Photo
 from delg.paths import exists, is_folder, normal_form
 from delg.plain_values import MAX_DATA_BYTES, read_text
+from delg.remote_path import Location
 from delg.types import Box
 from eval.benchmark import Benchmark, QueryPhoto, RevisitedTruth
 from eval.datasets.photos import list_photos, name_some, reject_missing
@@ -217,11 +218,11 @@ class _PhotosByName:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._paths: dict[str, list[Path]] = {}
+        self._paths: dict[str, list[Location]] = {}
         for photo in list_photos(folder):
             self._paths.setdefault(normal_form(photo.path.stem), []).append(photo.path)
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str) -> Location:
         paths = self._paths[name]
         if len(paths) > 1:
             raise UsageError(f"{name!r} is ambiguous: {paths[0]} and {paths[1]}")

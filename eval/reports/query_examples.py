@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from delg.images.decode import ImageError, decode
+from delg.remote_path import Location
 from delg.types import Box
 from eval.benchmark import (
     ALL_QUERIES,
@@ -46,8 +46,8 @@ class Album:
 
     _files: dict[tuple[str, int], PagePhoto] = field(default_factory=dict)
 
-    def read(self, path: str | Path | None, side: int) -> PagePhoto:
-        """The photo at a path, resized to a longest side of ``side`` pixels."""
+    def read(self, path: str | Location | None, side: int) -> PagePhoto:
+        """The photo at a path or URL, resized to a longest side of ``side`` pixels."""
         if path is None:
             return PagePhoto(None, "the run does not record where this photo lies")
         key = str(path), side

@@ -150,8 +150,9 @@ def _write_composites(
     queries: list[Photo] = []
     shows: dict[str, str] = {}
     for number, composite in enumerate(make_composites(pictures, _SETS)):
-        photo = Photo(f"composites/{number}.jpg", folder / f"{number}.jpg")
-        write_bytes(photo.path, encode_image(composite.pixels, "JPEG", _JPEG_QUALITY))
+        path = folder / f"{number}.jpg"
+        photo = Photo(f"composites/{number}.jpg", path)
+        write_bytes(path, encode_image(composite.pixels, "JPEG", _JPEG_QUALITY))
         (gallery if composite.in_gallery else queries).append(photo)
         shows[photo.id] = f"picture {composite.picture}"
     return gallery, queries, shows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from delg.cli.console import plural, print_json, print_result, progress, report_
 from delg.cli.options import FAILED, PARTLY, AsJson, Config
 from delg.errors import ModelError, UsageError
 from delg.paths import as_written, exists
+from delg.remote_path import as_location
 from index.cli.options import IndexDir, no_blank_index, open_index
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ def index_import(
     index: IndexDir,
     kind: Format = None,
     photos: Annotated[
-        list[Path] | None,
-        typer.Option(help="Folder of the photos, to read their sizes from and to show them."),
+        list[Any] | None,
+        typer.Option(
+            parser=as_location,
+            help="Folder or URL of the photos, to read their sizes from and to show them.",
+        ),
     ] = None,
     model: Annotated[
         str | None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,9 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, report_failures, table
 from delg.cli.options import FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
+from delg.images.scan import LIST_SIGN
 from delg.paths import as_written, exists
+from delg.remote_path import Location, RemotePath, as_location
 from index.cli.options import (
     DefaultExcludes,
     Exclude,
@@ -58,7 +59,7 @@ def index_build(
     from index import ImageIndex, IndexSettings
     from index.labels import read_labels
 
-    missing = [str(source) for source in sources if not exists(as_written(source))]
+    missing = [str(source) for source in sources if not _is_there(source)]
     if missing:
         raise UsageError(f"{', '.join(missing)}: no such folder or file")
     options: dict[str, Any] = {"labels": read_labels(labels, prefix), "prefix": prefix}
@@ -74,6 +75,12 @@ def index_build(
             # Of a new index too: another process may have been first, with other settings.
             images.configure(overrides, str(config), record=True)
         _add(images, sources, {**options, "verify_stored": not is_new}, as_json)
+
+
+def _is_there(source: Location) -> bool:
+    """Whether a source can be looked at; of URLs the scan says so."""
+    is_list = str(source).startswith(LIST_SIGN)
+    return isinstance(source, RemotePath) or is_list or exists(as_written(source))
 
 
 @app.command("add")
@@ -95,7 +102,9 @@ def index_add(
         _add(images, sources, options, as_json)
 
 
-def _add(images: ImageIndex, sources: list[Path], options: dict[str, Any], as_json: bool) -> None:
+def _add(
+    images: ImageIndex, sources: list[Location], options: dict[str, Any], as_json: bool
+) -> None:
     with progress("photos") as report:
         summary = images.add(sources, progress=report, **options)
     _print_summary(images, summary, as_json)
@@ -184,8 +193,10 @@ def index_remove(
 
 @app.command("relocate")
 def index_relocate(
-    old: Annotated[str, typer.Argument(help="Folder of the photos as the index knows it.")],
-    new: Annotated[Path, typer.Argument(help="Folder where they are now.")],
+    old: Annotated[str, typer.Argument(help="Folder or URL of the photos as the index knows it.")],
+    new: Annotated[
+        Any, typer.Argument(parser=as_location, help="Folder or URL where they are now.")
+    ],
     index: IndexDir,
     force: Annotated[
         bool, typer.Option("--force", help="Do it even if there is no such folder here.")

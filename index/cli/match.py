@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from delg.cli.console import plural, print_json, print_result
 from delg.cli.options import DEFAULT_MODEL, AsJson, Config, Model
 from delg.errors import DelgError
+from delg.remote_path import as_location
 
 
 def match(
-    a: Annotated[Path, typer.Argument(metavar="A", help="One photo.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another photo.")],
+    a: Annotated[Any, typer.Argument(metavar="A", parser=as_location, help="One photo.")],
+    b: Annotated[Any, typer.Argument(metavar="B", parser=as_location, help="Another photo.")],
     model: Model = DEFAULT_MODEL,
     config: Config = None,
     as_json: AsJson = False,

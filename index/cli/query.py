@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from delg.cli.streams import answer_is_lost
 from delg.errors import UsageError
 from delg.files import make_folder
 from delg.paths import is_folder
+from delg.remote_path import Location, RemotePath, as_location, is_url
 from index.cli.options import IndexDir, NamedModel, Orientations, open_index
 from index.cli.query_output import Output, print_failure, print_hits, print_summary
 
@@ -36,10 +37,10 @@ class _Query:
     """A query: its name for people, and what it searches with: a photo, or an id of the index."""
 
     name: str
-    photo: Path | None = None
+    photo: Location | None = None
     id: str | None = None
 
-    def source(self, images: ImageIndex) -> Path | ImageFeatures:
+    def source(self, images: ImageIndex) -> Location | ImageFeatures:
         return self.photo if self.photo is not None else images.features(self.id or "")
 
     def ask(self, images: ImageIndex, box: Box | None, options: QueryOptions) -> QueryResult:
@@ -65,8 +66,12 @@ def _parse_box(text: str | None) -> Box | None:
 def query(
     index: IndexDir,
     photos: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="IMAGE|FOLDER", help="Photos to search with, or folders of them."),
+        list[Any] | None,
+        typer.Argument(
+            metavar="IMAGE|FOLDER",
+            parser=as_location,
+            help="Photos to search with, or folders of them; also URLs (s3://, https:// …).",
+        ),
     ] = None,
     like: Annotated[
         list[str] | None,
@@ -76,9 +81,11 @@ def query(
         bool, typer.Option("--together", help="All photos show one thing: one query, one answer.")
     ] = False,
     minus: Annotated[
-        list[Path] | None,
+        list[Any] | None,
         typer.Option(
-            metavar="IMAGE", help="With --together: a photo of what it is not; repeatable."
+            metavar="IMAGE",
+            parser=as_location,
+            help="With --together: a photo of what it is not; repeatable.",
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of results.")] = 10,
@@ -172,6 +179,8 @@ def query(
         if seconds is not None:
             images.configure({"ranking": {"seconds": seconds}}, "--time")
         if features:
+            if any(map(is_url, photos or [])):
+                raise UsageError("--features needs files on this machine, not URLs")
             _query_features(images, photos or [], index, options, output)
             return
         queries, failed = _list_queries(photos or [], like or [])
@@ -194,14 +203,16 @@ def _output(answer: bool, as_json: bool, paths: bool, csv: Path | None) -> Outpu
     return Output.answer if answer else Output.table
 
 
-def _list_queries(photos: Sequence[Path], ids: Sequence[str]) -> tuple[list[_Query], list[Failure]]:
+def _list_queries(
+    photos: Sequence[Location], ids: Sequence[str]
+) -> tuple[list[_Query], list[Failure]]:
     """What to search with, in the order named; photos in folders by name."""
     from delg.images.scan import scan
     from delg.types import Failure
 
     queries, failed = [], []
     for photo in photos:
-        if not is_folder(photo):
+        if not _holds_photos(photo):
             queries.append(_Query(str(photo), photo))
             continue
         listing = scan([photo])
@@ -211,6 +222,15 @@ def _list_queries(photos: Sequence[Path], ids: Sequence[str]) -> tuple[list[_Que
         queries += [_Query(str(photo / each.id), each.path) for each in listing.photos]
     queries += [_Query(image_id, id=image_id) for image_id in ids]
     return queries, failed
+
+
+def _holds_photos(place: Location) -> bool:
+    """Whether it is a folder; URLs that end like those of photos are not looked at."""
+    from delg.images.decode import SUFFIXES
+
+    if isinstance(place, RemotePath):
+        return not place.name.lower().endswith(SUFFIXES)
+    return is_folder(place)
 
 
 def _query_each(
@@ -228,7 +248,7 @@ def _query_each(
     from delg.types import Failure
 
     names = _UniqueNames()
-    results: list[tuple[Path, QueryResult]] = []
+    results: list[tuple[Location, QueryResult]] = []
     answered = 0
     for failure in failed:
         print_failure(failure, output)
@@ -255,7 +275,7 @@ def _query_each(
 def _query_together(
     images: ImageIndex,
     queries: Sequence[_Query],
-    minus: Sequence[Path],
+    minus: Sequence[Location],
     index: Path,
     options: QueryOptions,
     output: Output,
@@ -371,7 +391,7 @@ class _UniqueNames:
     def __init__(self) -> None:
         self._used: set[str] = set()
 
-    def of(self, photo: Path) -> str:
+    def of(self, photo: Location) -> str:
         name = next(
             name
             for name in (photo.stem if n == 1 else f"{photo.stem}~{n}" for n in count(1))
@@ -381,7 +401,7 @@ class _UniqueNames:
         return name
 
 
-def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> None:
+def _draw_hits(folder: Path, query: str, photo: Location, result: QueryResult) -> None:
     from delg.images.decode import ImageError, decode
     from index.visualize.draw_matches import draw_matches, save_drawing
 
@@ -402,7 +422,7 @@ def _draw_hits(folder: Path, query: str, photo: Path, result: QueryResult) -> No
         )
 
 
-def _write_page(path: Path, results: Iterable[tuple[Path, QueryResult]]) -> None:
+def _write_page(path: Path, results: Iterable[tuple[Location, QueryResult]]) -> None:
     from delg.images.decode import decode
     from index.visualize.html_report import write_html_report
 

@@ -13,8 +13,10 @@ from delg.errors import DelgError
 from delg.extraction.match_kernel import aggregate, aggregated_dim
 from delg.images.decode import ImageError, decode_bytes, read_bytes
 from delg.images.scan import scan
+from delg.remote_path import Location
 from delg.types import Failure, FloatArray, ImageFeatures, LocalFeatures, Progress
 from index.feature_spec import FeatureSpec
+from index.file_state import FileState
 from index.formats import read, writer
 from index.formats.delg import without_suffix
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
@@ -164,7 +166,7 @@ def import_features(
     spec: FeatureSpec,
     sources: Sequence[Path],
     format_name: str | None = None,
-    photos: Iterable[Path] = (),
+    photos: Iterable[Location] = (),
     progress: Progress | None = None,
     pyramid: Sequence[float] = (),
 ) -> ImportReport:
@@ -228,7 +230,7 @@ def import_features(
 class _PhotoFolders:
     """The photos in folders, by the names of their features."""
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folders: Iterable[Location]) -> None:
         photos = scan(folders).photos
         self._photos = {photo.id: photo for photo in photos}
         self._ids: dict[str, list[str]] = {}
@@ -248,12 +250,13 @@ class _PhotoFolders:
         if len(ids) > 1:
             raise BadFeaturesError(f"it may be of {ids[0]} or of {ids[1]}")
         photo = self._photos[ids[0]]
-        data = read_bytes(photo.path)
+        data = read_bytes(photo.path, photo.stat)
         try:
-            stat = photo.path.stat()
+            state = FileState.of(photo).of_size(len(data))
         except OSError as error:
             raise ImageError(f"cannot be read: {error.strerror}") from None
         height, width = decode_bytes(data).shape[:2]
         digest = hashlib.sha256(data).hexdigest()
-        row = ImageRow(photo.id, str(photo.path), stat.st_size, stat.st_mtime_ns, digest)
+        place = str(photo.path)
+        row = ImageRow(photo.id, place, state.size, state.mtime_ns, digest, etag=state.etag)
         return row, (width, height)

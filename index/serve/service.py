@@ -189,11 +189,11 @@ class Service:
         """
         with self.shared.reading() as images:
             row, limits = _row(images, image_id), images.settings.images
-        tag = self.thumbnails.tag(row.path, side)
+        tag = self.thumbnails.tag(row, side)
         if tag and tag == known_tag:
             return Jpeg(b"", tag)
         try:
-            return self.thumbnails.get(row.path, side, limits)
+            return self.thumbnails.get(row, side, limits)
         except ImageError as error:
             raise NotFoundError(f"the photo cannot be shown: {error}") from None
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from delg.images.decode import read_bytes
 from delg.images.decode_process import DecodePool
+from delg.remote_path import is_url
 from delg.settings import ImageSettings
+from index.storage.catalog_tables import ImageRow
 from index.visualize.draw_matches import Pixels, encode_image, resize
 
 THUMBNAIL_SIDE, PHOTO_SIDE = 360, 1600
@@ -51,28 +53,33 @@ class ThumbnailCache:
         self._cache: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def tag(self, path: str, side: int) -> str:
-        """Changes when the file or the side does; empty if there is no file."""
-        try:
-            stat = Path(path).stat()
-        except (OSError, ValueError):
-            return ""
-        key = f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\0{side}"
+    def tag(self, image: ImageRow, side: int) -> str:
+        """Changes when the file or the side does; empty if there is no file. Servers of photos are
+        not asked: of those it is the file that was indexed."""
+        if is_url(image.path):
+            state = image.sha256
+        else:
+            try:
+                stat = Path(image.path).stat()
+            except (OSError, ValueError):
+                return ""
+            state = f"{stat.st_mtime_ns}\0{stat.st_size}"
+        key = f"{image.path}\0{state}\0{side}"
         return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()[:32]
 
-    def get(self, path: str, side: int, limits: ImageSettings) -> Jpeg:
+    def get(self, image: ImageRow, side: int, limits: ImageSettings) -> Jpeg:
         """The photo, of at most ``side`` pixels a side.
 
         Raises:
             ImageError: it is missing, or cannot be read.
         """
-        tag = self.tag(path, side)
+        tag = self.tag(image, side)
         with self._lock:
             if tag in self._cache:
                 self._cache.move_to_end(tag)
                 return Jpeg(self._cache[tag], tag)
         # Small JPEGs do not need all pixels of large photos.
-        pixels = self._decoder.decode(read_bytes(path), limits, at_least=side)
+        pixels = self._decoder.decode(read_bytes(image.path), limits, at_least=side)
         data = encode_within(pixels, side)
         if side == THUMBNAIL_SIDE and tag:
             self._store(tag, data)

@@ -24,11 +24,13 @@ from delg.paths import exists, name_forms
 from delg.plain_values import parse_json
 from index.storage.catalog_connection import connect, file_stamp
 from index.storage.catalog_tables import (
+    ETAG,
     IMAGE_COLUMNS,
     SCHEMA,
     WRITTEN_IDS,
     ImageRow,
     SegmentRow,
+    has_etags,
 )
 
 FILE = "catalog.sqlite"
@@ -48,7 +50,8 @@ class CatalogError(DelgError):
 
 
 def _image_row(values: Sequence) -> ImageRow:
-    columns = dict(zip((*IMAGE_COLUMNS.split(", "), "row"), values, strict=True))
+    columns = dict(zip((*IMAGE_COLUMNS.split(", "), "row", ETAG), values, strict=True))
+    columns[ETAG] = columns[ETAG] or ""
     try:
         columns["metadata"] = parse_json(columns["metadata"])
         _check_image(columns)
@@ -196,8 +199,17 @@ class Catalog:
             self._connect()
         if self._db.in_transaction:
             self._execute("ROLLBACK")
+        self._begin()
+
+    def _begin(self) -> None:
+        """Read the newest state from now on."""
         self._execute("BEGIN")
-        self._row("SELECT count(*) FROM meta")
+        self._execute("SELECT count(*) FROM meta").fetchone()
+        try:
+            etag = ETAG if has_etags(self._db) else "NULL"
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        self._columns = f"{IMAGE_COLUMNS}, row, {etag}"
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -215,8 +227,7 @@ class Catalog:
                 raise self._failed(error) from None
             raise
         finally:
-            self._execute("BEGIN")
-            self._execute("SELECT count(*) FROM meta").fetchone()
+            self._begin()
 
     def meta(self, key: str) -> str:
         """What is known of the index under that key; empty if nothing is."""
@@ -321,7 +332,7 @@ class Catalog:
 
     def by_id(self, image_id: str) -> ImageRow | None:
         """The image with that id, in whichever Unicode form either is written."""
-        query = f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE id = ?"
+        query = f"SELECT {self._columns} FROM images WHERE id = ?"
         rows = (self._row(query, (form,)) for form in name_forms(image_id))
         return next((_image_row(row) for row in rows if row), None)
 
@@ -353,7 +364,7 @@ class Catalog:
         Raises:
             KeyError: there is none.
         """
-        values = self._row(f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE row = ?", (row,))
+        values = self._row(f"SELECT {self._columns} FROM images WHERE row = ?", (row,))
         if values is None:
             raise KeyError(row)
         return _image_row(values)
@@ -361,7 +372,7 @@ class Catalog:
     def images(self, state: str | None = None) -> Iterator[ImageRow]:
         """All images, or those in one state, by id."""
         where, values = ("WHERE state = ?", (state,)) if state else ("", ())
-        query = f"SELECT {IMAGE_COLUMNS}, row FROM images {where} ORDER BY id"
+        query = f"SELECT {self._columns} FROM images {where} ORDER BY id"
         for row in self._rows(query, values):
             yield _image_row(row)
 
@@ -380,9 +391,7 @@ class Catalog:
             where: the condition; ``values`` are for its question marks.
             limit: at most this many, or all with -1, after the first ``offset``.
         """
-        query = (
-            f"SELECT {IMAGE_COLUMNS}, row FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
-        )
+        query = f"SELECT {self._columns} FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
         return [_image_row(row) for row in self._rows(query, (*values, limit, offset))]
 
     def rows(self, where: str, values: Sequence[str] = ()) -> NDArray[np.int64]:

@@ -39,7 +39,9 @@ CREATE TABLE images (
 """
 # Ids that segments know renamed images by; absent until the first is renamed.
 WRITTEN_IDS = "written_ids"
-# Of an image, without its row number.
+# The column of the tags of files behind URLs; absent until the first is added.
+ETAG = "etag"
+# Of an image, without its row number and tag.
 IMAGE_COLUMNS = (
     "id, path, size, mtime_ns, sha256, state, reason, width, height, label, metadata, "
     "segment, position"
@@ -58,6 +60,7 @@ class ImageRow:
         label, metadata: see :class:`index.labels.Label`.
         segment, position: where its features lie; None for failed images.
         row: number inside the index; never reused, so a replaced photo gets a new one.
+        etag: tag of a file behind a URL, which changes with its content; empty for others.
     """
 
     id: str
@@ -74,6 +77,7 @@ class ImageRow:
     segment: int | None = None
     position: int | None = None
     row: int = 0
+    etag: str = ""
 
     def values(self) -> tuple[object, ...]:
         """In the order of ``IMAGE_COLUMNS``."""
@@ -132,11 +136,26 @@ def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
         for image_id in name_forms(image.id):
             db.execute("DELETE FROM images WHERE id = ?", (image_id,))
         db.execute(f"INSERT INTO images ({IMAGE_COLUMNS}) VALUES ({marks})", image.values())
+        if image.etag:
+            _put_etag(db, image.etag, "id = ?", image.id)
     count_change(db)
+
+
+def has_etags(db: sqlite3.Connection) -> bool:
+    """Whether there is a column of tags."""
+    query = "SELECT 1 FROM pragma_table_info('images') WHERE name = ?"
+    return db.execute(query, (ETAG,)).fetchone() is not None
+
+
+def _put_etag(db: sqlite3.Connection, etag: str, where: str, key: object) -> None:
+    if not has_etags(db):
+        db.execute(f"ALTER TABLE images ADD COLUMN {ETAG} TEXT")
+    db.execute(f"UPDATE images SET {ETAG} = ? WHERE {where}", (etag, key))
 
 
 def update_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
     """Record new paths, modification times, labels and metadata; what can be searched stays."""
+    images = list(images)
     db.executemany(
         "UPDATE images SET path = ?, mtime_ns = ?, label = ?, metadata = ? WHERE row = ?",
         [
@@ -144,6 +163,9 @@ def update_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
             for image in images
         ],
     )
+    if has_etags(db) or any(image.etag for image in images):
+        for image in images:
+            _put_etag(db, image.etag, "row = ?", image.row)
 
 
 def rename_images(db: sqlite3.Connection, renamed: Iterable[tuple[int, str]]) -> None:

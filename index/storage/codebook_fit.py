@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from delg.errors import ModelError
 from delg.files import file_sha256
+from delg.remote_path import Location, as_location
 from delg.types import Failure, FloatArray, ImageFeatures
 from index.storage.catalog_tables import ImageRow
 from index.storage.feature_selection import top_k
@@ -24,7 +24,7 @@ from index.storage.store import Store
 logger = logging.getLogger(__name__)
 
 # Features of photos, in their order.
-Extract = Callable[[Iterable[Path]], Iterator[ImageFeatures | Failure]]
+Extract = Callable[[Iterable[Location]], Iterator[ImageFeatures | Failure]]
 # Photos that are extracted anew for each codebook.
 _SAMPLE = 8
 # By so much less a codebook may fit than the model's; with no such, below this it is spoilt.
@@ -99,7 +99,7 @@ def _sample(store: Store, codebook: ProductQuantizer, extract: Extract) -> Float
     rows = rows_encoded_by(store, codebook)
     chosen = rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(int)]
     images = map(store.catalog.by_row, chosen.tolist())
-    paths = [Path(image.path) for image in images if is_unchanged(image)]
+    paths = [as_location(image.path) for image in images if is_unchanged(image)]
     kept = store.settings.store.kept_features
     results = list(extract(paths)) if paths else []
     samples = [

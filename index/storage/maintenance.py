@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from delg.files import file_sha256
+from delg.remote_path import as_location
 from delg.types import Failure
 from index.storage.catalog_tables import ImageRow, delete_segments, insert_segment, move_images
 from index.storage.codebook_fit import (
@@ -223,7 +223,7 @@ def _extract_again(store: Store, spoilt: ProductQuantizer, extract: Extract) -> 
     for start in range(0, len(rows), batch):
         images = map(store.catalog.by_row, rows[start : start + batch].tolist())
         present = [image for image in images if is_unchanged(image)]
-        results = list(extract(Path(image.path) for image in present))
+        results = list(extract(as_location(image.path) for image in present))
         pairs = [
             (image, result)
             for image, result in zip(present, results, strict=True)

@@ -29,6 +29,7 @@ from delg.network.backbones import Backbone
 from delg.network.delg_model import Delg
 from delg.network.pca import fit_pca
 from delg.network.weights import load_weights, read_weights, save_weights
+from delg.remote_path import Location
 from delg.settings import ModelSettings, read_settings
 from delg.training.imagenet.port_efficientnet_lite import port
 from delg.training.imagenet.port_efficientnet_lite import read_weights as read_imagenet
@@ -110,7 +111,7 @@ def fit_codes(model: Delg, cells: FloatArray) -> None:
     decoder.set_weights([inverse[None, None], cells.mean(axis=0)])
 
 
-def fit(model: Delg, paths: Iterable[Path]) -> None:
+def fit(model: Delg, paths: Iterable[Location]) -> None:
     """Learn whitening and codes from the photos and put them into the model."""
     pooled, cells = collect(model, paths)
     assert pooled is not None  # The model has a global head.
@@ -132,7 +133,7 @@ def main() -> None:
     model = Delg(settings)
     backbone = Backbone(model.shallow, model.deep, model.stride, model.offset)
     port(read_imagenet(args.imagenet), backbone, int(settings.backbone[-1]))
-    sample: list[Path] = []
+    sample: list[Location] = []
     for folder in args.photos:
         photos = [photo.path for photo in scan([folder]).photos]
         sample += random.Random(args.seed).sample(photos, min(args.sample, len(photos)))
