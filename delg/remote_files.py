@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -251,7 +252,7 @@ def read_blocks(path: RemotePath) -> Iterator[bytes]:
     """
     fs, inside = _open_filesystem(path)
     # Web servers need not know about ranges.
-    options = {"block_size": 0} if path.is_web else {"cache_type": "readahead"}
+    options = {"block_size": 0 if path.is_web else 4 * _BLOCK}
     with _plain_errors(path), fs.open(inside, "rb", **options) as file:
         while block := file.read(_BLOCK):
             yield block
@@ -331,3 +332,33 @@ def read_url_list(lines: Iterable[str], origin: str) -> Iterator[RemotePath]:
                 yield RemotePath.parse(text)
             except UsageError as error:
                 raise UsageError(f"{origin}, line {number}: {error}") from None
+
+
+def upload_file(source: Path | bytes, path: RemotePath) -> None:
+    """Write a file behind a URL, replacing what is there.
+
+    Raises:
+        OSError: it cannot be written.
+        UsageError: it lies on a web server, which nobody can write to.
+    """
+    if path.is_web:
+        raise UsageError(f"{path}: web servers are only read; use s3://, gs:// or sftp://")
+    fs, inside = _open_filesystem(path)
+    with _plain_errors(path):
+        if path.scheme in _SSH:
+            fs.makedirs(inside.rpartition("/")[0], exist_ok=True)
+        if isinstance(source, bytes):
+            fs.pipe_file(inside, source)
+        else:
+            fs.put_file(str(source), inside)
+
+
+def delete_file(path: RemotePath) -> None:
+    """Remove a file behind a URL.
+
+    Raises:
+        OSError: it cannot be removed; ``FileNotFoundError`` if there is none.
+    """
+    fs, inside = _open_filesystem(path)
+    with _plain_errors(path):
+        fs.rm_file(inside)
