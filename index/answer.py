@@ -12,6 +12,9 @@ Hits without a label are groups of their own, under their id. A photo shows one 
 another's, or none of the collection's, so labels compete: with the log-odds l of each label, summed
 as above, label i has the probability exp(lᵢ) / (1 + Σⱼ exp(lⱼ)). For a single hit this is the
 hit's own probability. Photos without a label do not exclude each other, and keep theirs.
+
+What people marked (:mod:`index.marks`) counts for certain: a photo of the same thing as proven
+beyond doubt, and one of another thing not at all.
 """
 
 from __future__ import annotations
@@ -153,12 +156,12 @@ class Answer:
 def _group(hits: Iterable[Hit]) -> tuple[Group, ...]:
     # Labels and ids may be the same texts.
     members: dict[Key, list[Hit]] = {}
-    for hit in hits:
+    for hit in filter(_is_possible, hits):
         key: Key = (0, hit.label) if hit.label is not None else (1, hit.id)
         members.setdefault(key, []).append(hit)
     keyed = [(key, hit) for key, hits in members.items() for hit in hits]
-    ranked = rank_by_evidence((key, hit.score, hit.verified) for key, hit in keyed)
-    summed = rank_by_evidence((key, _log_odds(hit), hit.verified) for key, hit in keyed)
+    ranked = rank_by_evidence((key, _score(hit), _is_proven(hit)) for key, hit in keyed)
+    summed = rank_by_evidence((key, _log_odds(hit), _is_proven(hit)) for key, hit in keyed)
     probabilities = _probabilities({key: score for key, (score, _) in summed.items()})
     return tuple(
         Group(
@@ -185,7 +188,21 @@ def _probabilities(log_odds: Mapping[Key, float]) -> dict[Key, float]:
     }
 
 
+def _is_possible(hit: Hit) -> bool:
+    return hit.mark != "different"
+
+
+def _is_proven(hit: Hit) -> bool:
+    return hit.verified or hit.mark == "same"
+
+
+def _score(hit: Hit) -> float:
+    return max(hit.score, _MAX_LOG_ODDS) if hit.mark == "same" else hit.score
+
+
 def _log_odds(hit: Hit) -> float:
+    if hit.mark == "same":
+        return _MAX_LOG_ODDS
     least = 1 / (1 + math.exp(_MAX_LOG_ODDS))
     probability = min(max(hit.probability, least), 1 - least)
     return math.log(probability / (1 - probability))

@@ -34,6 +34,7 @@ from index.formats.exchange import ImportReport, export_features, import_feature
 from index.index_model import IndexModel, record_model, record_spec
 from index.ingest import AddReport, add
 from index.labels import Label, Labels, read_labels
+from index.marks import Marks, Verdict, apply_marks, query_key
 from index.missing import MissingPhotos, find_missing
 from index.relocate import Relocation, relocate
 from index.results import QueryResult
@@ -451,7 +452,8 @@ class ImageIndex:
     ) -> QueryResult:
         """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`, also for
         conditions on the results."""
-        return self.search(source, box).hits(k, rerank, orientations, **conditions)
+        result = self.search(source, box).hits(k, rerank, orientations, **conditions)
+        return self._marked(result, query_key(source))
 
     def query_many(
         self, sources: Iterable[Source], **options: Unpack[QueryOptions]
@@ -464,7 +466,8 @@ class ImageIndex:
         results: list[QueryResult | Failure] = []
         for number, source in enumerate(sources):
             try:
-                results.append(self.search(source).hits(**options))
+                result = self.search(source).hits(**options)
+                results.append(self._marked(result, query_key(source)))
             except ImageError as error:
                 name = str(source) if isinstance(source, (str, Path)) else f"query {number}"
                 results.append(Failure(name, str(error)))
@@ -511,7 +514,39 @@ class ImageIndex:
             UsageError: it is not in the index.
         """
         others: QueryOptions = {**options, "without": {*options.get("without", ()), image_id}}
-        return self.search(self.features(image_id)).hits(**others)
+        result = self.search(self.features(image_id)).hits(**others)
+        row = self.image(image_id)
+        return self._marked(result, row.sha256 if row else "")
+
+    @property
+    def marks(self) -> Marks:
+        """What people said of queries and photos; see :mod:`index.marks`."""
+        return Marks(self.path)
+
+    def mark(self, query: Source, image_id: str, verdict: Verdict | None, name: str = "") -> None:
+        """Say whether a query and a photo of the index show the same thing; later answers to the
+        same query respect it.
+
+        Args:
+            query: its file, bytes or pixels.
+            verdict: "same", "different", or None to forget what was said.
+            name: of the query, for people; that of the file if it is one.
+
+        Raises:
+            UsageError: the query cannot be read, or no image has that id.
+        """
+        key = query_key(query)
+        if not key:
+            raise UsageError(f"{query!r}: cannot be read, so it cannot be marked")
+        [row] = self._store.catalog.by_ids([image_id])
+        if verdict is None:
+            self.marks.delete(key, row.id)
+        else:
+            is_path = isinstance(query, (str, Path))
+            self.marks.put(key, row.id, verdict, name or (str(query) if is_path else key[:12]))
+
+    def _marked(self, result: QueryResult, key: str) -> QueryResult:
+        return apply_marks(result, key, self.marks.of(key))
 
     def search(
         self,
@@ -546,17 +581,21 @@ class ImageIndex:
         k: int = 10,
         rerank: int | None = None,
         without: Collection[str] = (),
-        **conditions: Unpack[HitConditions],
+        where: Where = (),
+        min_probability: float = 0.0,
+        verified_only: bool = False,
     ) -> QueryResult:
         """Find the photos of the same thing by features of the model that made the index.
 
         Args:
-            k, rerank, without, conditions: see :meth:`index.search.search.Search.hits`.
+            k, rerank, without, where, min_probability, verified_only: see
+                :meth:`index.search.search.Search.hits`.
 
         Raises:
             UsageError: descriptors are of another width.
         """
-        return self.search(features).hits(k, rerank, "1", without, **conditions)
+        search = self.search(features)
+        return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
 
     def duplicates(
         self, limits: Limits | None = None, progress: ShareDone = lambda share: None

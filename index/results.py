@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +105,7 @@ class Hit:
             pixels of the query and of this photo.
         width, height: of this photo, upright, pixels.
         photo: number, from 0, of the query's photo that found it, where there are several.
+        mark: what people said of query and photo, see :mod:`index.marks`; None: nothing.
     """
 
     rank: int
@@ -123,6 +124,7 @@ class Hit:
     width: int = 0
     height: int = 0
     photo: int = 0
+    mark: Literal["same", "different"] | None = None
 
     @property
     def percent(self) -> str:
@@ -142,6 +144,7 @@ class Hit:
             "probability": round(self.probability, 6),
             "verified": self.verified,
             "transform": None if self.transform is None else self.transform.tolist(),
+            "mark": self.mark,
         }
 
 
@@ -194,6 +197,7 @@ class QueryResult:
         features: number of local features of the query.
         notes: why there may be less to find than expected, in words.
         photos: number of photos that were searched with, as one query.
+        key: what the query's marks are kept under, see :mod:`index.marks`; empty: nothing.
     """
 
     hits: tuple[Hit, ...]
@@ -207,6 +211,7 @@ class QueryResult:
     features: int = 0
     notes: tuple[str, ...] = ()
     photos: int = 1
+    key: str = ""
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -231,6 +236,7 @@ class QueryResult:
         which = [{"photo": hit.photo} if self.photos > 1 else {} for hit in self]
         values = {
             "query": query,
+            "key": self.key,
             "index": index,
             "model": self.model,
             "orientation": self.orientation,

@@ -45,7 +45,7 @@ class _Query:
 
     def ask(self, images: ImageIndex, box: Box | None, options: QueryOptions) -> QueryResult:
         if self.photo is not None:
-            return images.search(self.photo, box).hits(**options)
+            return images.query(self.photo, box=box, **options)
         return images.more_like(self.id or "", **options)
 
 

@@ -50,6 +50,7 @@ T = TypeVar("T")
 class HitConditions(TypedDict, total=False):
     """Which results :meth:`Search.hits` leaves out."""
 
+    without: Collection[str]
     where: Where
     min_probability: float
     verified_only: bool
@@ -61,7 +62,6 @@ class QueryOptions(HitConditions, total=False):
     k: int
     rerank: int | None
     orientations: Orientations
-    without: Collection[str]
 
 
 def _whole_number(name: str, value: int, minimum: int) -> int:

@@ -10,18 +10,22 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from index.serve.batch_routes import add_batch_routes
+from index.serve.descriptions import described_errors
 from index.serve.job_queue import never
+from index.serve.mark_routes import add_mark_routes
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
-from index.serve.uploads import MAX_HITS, MAX_RERANKED, UNNAMED, SearchParams, disconnected
+from index.serve.uploads import (
+    MAX_HITS,
+    MAX_PHOTOS,
+    MAX_RERANKED,
+    UNNAMED,
+    SearchParams,
+    disconnected,
+)
 from index.storage.catalog_tables import ImageRow
-
-
-class ErrorJson(BaseModel):
-    """What went wrong, and what to do about it."""
-
-    error: str
 
 
 class GroupJson(BaseModel):
@@ -52,7 +56,7 @@ class FacetsJson(BaseModel):
     """Values to filter by, the most frequent first, with the number of images that have each."""
 
     images: int
-    facets: dict[str, list[tuple[str, int]]]
+    facets: dict[str, list[list[str | int]]]
 
 
 class HitJson(BaseModel):
@@ -68,12 +72,14 @@ class HitJson(BaseModel):
     probability: float
     verified: bool
     transform: list[list[float]] | None
+    mark: Literal["same", "different"] | None
 
 
 class QueryJson(BaseModel):
     """The hits of a query, best first."""
 
     query: str
+    key: str
     index: str
     model: str
     orientation: int
@@ -127,24 +133,6 @@ def image_json(row: ImageRow) -> dict[str, Any]:
     }
 
 
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Descriptions of error statuses, for the OpenAPI schema."""
-    reasons = {
-        401: "a token is required",
-        403: "host or origin not allowed",
-        404: "no such image",
-        409: "in conflict with the contents of the index",
-        413: "too many bytes or pixels",
-        415: "the body is neither a form nor a photo",
-        422: "an unusable photo or value",
-        503: "too busy; try again after `Retry-After` seconds",
-    }
-    return {
-        status: {"description": reasons[status], "model": ErrorJson}
-        for status in (401, 403, *statuses, 503)
-    }
-
-
 _PHOTO = {"type": "string", "format": "binary"}
 _WHERE = (
     "only images with `label=VALUE`, or `KEY=VALUE` of their metadata; repeatable: values of one "
@@ -160,12 +148,14 @@ _QUERY_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": _PHOTO,
+                        "image": {"type": "array", "items": _PHOTO, "maxItems": MAX_PHOTOS},
                         "k": {"type": "integer", "minimum": 1, "maximum": MAX_HITS},
                         "rerank": {"type": "integer", "minimum": 0, "maximum": MAX_RERANKED},
                         "box": _BOX,
                         "orientations": _ORIENTATIONS,
                         "id": {"type": "string"},
+                        "plus": {"type": "array", "items": {"type": "string"}},
+                        "minus": {"type": "array", "items": {"type": "string"}},
                         "where": {"type": "array", "items": {"type": "string"}},
                         "min_probability": {"type": "number", "minimum": 0, "maximum": 1},
                         "verified_only": {"type": "boolean"},
@@ -208,7 +198,7 @@ def make_router(service: Service) -> APIRouter:
     @router.post(
         "/api/query",
         response_model=QueryJson,
-        responses=_errors(404, 409, 413, 415, 422),
+        responses=described_errors(404, 409, 413, 415, 422),
         openapi_extra=_QUERY_BODY,
     )
     async def query(
@@ -232,6 +222,12 @@ def make_router(service: Service) -> APIRouter:
         id: Annotated[
             str | None, Query(description="search with this indexed photo instead of an upload")
         ] = None,
+        plus: Annotated[
+            list[str] | None, Query(description="ids of further indexed photos of the thing")
+        ] = None,
+        minus: Annotated[
+            list[str] | None, Query(description="ids of indexed photos of what it is not")
+        ] = None,
         where: Annotated[list[str] | None, Query(description=_WHERE)] = None,
         min_probability: Annotated[
             float | None, Query(ge=0, le=1, description="leave out hits below it")
@@ -242,11 +238,12 @@ def make_router(service: Service) -> APIRouter:
     ) -> Response:
         """Find the photos that show the same thing.
 
-        Send the photo as the form field `image`, with the parameters as form fields, or as the
-        body of the request, with the parameters in the query string. The response is what
-        `delg query --json` prints.
+        Send the photo as the form field `image`, with the parameters as form fields, or as the body
+        of the request, with the parameters in the query string. The response is what `delg query
+        --json` prints. Several photos, as repeated fields `image` or as ids in `plus`, are one
+        query; photos of what it is not go into `minus`.
         """
-        upload = await service.receiver.receive(request)
+        upload = await service.receiver.receive(request, MAX_PHOTOS)
         params = SearchParams.read(upload.fields)
 
         def search() -> dict[str, Any]:
@@ -256,7 +253,7 @@ def make_router(service: Service) -> APIRouter:
         has_gone = functools.partial(disconnected, request)
         return JSONResponse(await service.jobs.run(search, has_gone, client_of(request.scope)))
 
-    @router.get("/api/facets", response_model=FacetsJson, responses=_errors(422))
+    @router.get("/api/facets", response_model=FacetsJson, responses=described_errors(422))
     def facets(
         request: Request,
         where: Annotated[list[str] | None, Query(description=_WHERE)] = None,
@@ -267,7 +264,7 @@ def make_router(service: Service) -> APIRouter:
         params = SearchParams.read({"where": "\n".join(where or ())})
         return JSONResponse(service.facets(params.where, limit))
 
-    @router.get("/api/stats", responses=_errors())
+    @router.get("/api/stats", responses=described_errors())
     def stats() -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""
         return service.stats()
@@ -281,7 +278,7 @@ def make_router(service: Service) -> APIRouter:
         @router.get(
             f"/api/images/{{image_id:path}}/{name}",
             response_class=Response,
-            responses={**_errors(404), 200: _JPEG, 304: {"description": "not modified"}},
+            responses={**described_errors(404), 200: _JPEG, 304: {"description": "not modified"}},
             summary=f"The photo as a JPEG of at most {side} pixels a side",
             name=name,
         )
@@ -303,11 +300,15 @@ def make_router(service: Service) -> APIRouter:
     add_jpeg_route("thumb", THUMBNAIL_SIDE)
     add_jpeg_route("photo", PHOTO_SIDE)
 
-    @router.get("/api/images/{image_id:path}", response_model=ImageJson, responses=_errors(404))
+    @router.get(
+        "/api/images/{image_id:path}", response_model=ImageJson, responses=described_errors(404)
+    )
     def image(image_id: str) -> JSONResponse:
         """Id, label, metadata and file of an image. Percent-encode its id, including slashes."""
         return JSONResponse(image_json(service.image(unquote(image_id))))
 
+    add_batch_routes(router, service)
+    add_mark_routes(router, service)
     if service.settings.writable:
         _add_write_routes(router, service)
     return router
@@ -319,7 +320,7 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
         "/api/images",
         status_code=201,
         response_model=ImageJson,
-        responses=_errors(409, 413, 415, 422),
+        responses=described_errors(409, 413, 415, 422),
         openapi_extra=_ADD_BODY,
     )
     async def add(
@@ -338,7 +339,7 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
         return JSONResponse(await service.jobs.run(add_photo, never, client), 201)
 
     @router.delete(
-        "/api/images/{image_id:path}", response_model=RemovedJson, responses=_errors(404)
+        "/api/images/{image_id:path}", response_model=RemovedJson, responses=described_errors(404)
     )
     async def remove(request: Request, image_id: str) -> Response:
         """Remove an image from the index. A photo that was not added over HTTP stays on disk."""

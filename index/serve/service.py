@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.images.decode import ImageError, read_bytes
+from delg.images.decode import ImageError
 from delg.images.decode_process import DecodePool
 from delg.types import FloatArray, ImageFeatures
-from index.image_index import ImageIndex
 from index.labels import Label
+from index.marks import Mark, truth_csv
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
+from index.serve.batches import Batches
 from index.serve.job_queue import JobQueue
 from index.serve.outliers import find_outliers
+from index.serve.queries import find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
 from index.serve.saved_searches import FILE as SAVED_FILE
 from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
@@ -32,6 +34,7 @@ from index.serve.uploads import (
     MAX_LOGIN_BYTES,
     UNNAMED,
     BadRequestError,
+    MarkParams,
     NotFoundError,
     Receiver,
     SearchParams,
@@ -50,7 +53,8 @@ class Service:
         settings: of the server.
         jobs: runs queries and changes.
         thumbnail_jobs: makes thumbnails, so that many large photos keep nothing else waiting.
-        receiver: reads uploads.
+        receiver: reads uploads; ``form_receiver`` reads forms without a photo.
+        batches: many queries at once, which ``batch_receiver`` reads.
         login_receiver: reads the login form; who has no token takes no place of those who have.
         decoder: decodes photos that are searched with or added.
         thumbnails: encodes photos for browsers.
@@ -67,6 +71,9 @@ class Service:
         self.decoder = DecodePool(settings.decode_seconds, settings.workers)
         self._thumbnail_decoder = DecodePool(settings.decode_seconds, settings.workers)
         self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, self._thumbnail_decoder)
+        self.form_receiver = Receiver(settings, MAX_LOGIN_BYTES)
+        self.batches = Batches(self.search, str(shared.path), settings.batches, settings.seconds)
+        self.batch_receiver = Receiver(settings, settings.batch_mib * MIB)
         self.saved = SavedSearches(
             settings.saved or shared.path / SAVED_FILE,
             Limits(settings.saved_searches, settings.saved_mib * MIB, settings.saved_days or None),
@@ -87,7 +94,7 @@ class Service:
             log.warning("what killed writers left behind is kept: %s", error)
 
     def search(self, upload: Upload, params: SearchParams) -> QueryResult:
-        """The hits of an upload, or of an indexed photo, which is then left out of the hits.
+        """The hits of a query, see :func:`index.serve.queries.run_query`.
 
         Raises:
             ImageError: the photo or the box is unusable.
@@ -95,32 +102,7 @@ class Service:
             ModelError: the index holds imported features, and cannot be searched with photos.
         """
         with self.shared.reading() as images:
-            chosen: dict[str, Any] = {
-                "k": params.k,
-                "rerank": params.rerank,
-                "where": params.where,
-                "min_probability": params.min_probability,
-                "verified_only": params.verified_only,
-            }
-            if params.id is None:
-                pixels = self.decoder.decode(upload.source, images.settings.images)
-                search = images.search(pixels, params.box)
-                return search.hits(orientations=params.orientations, **chosen)
-            source = self._source(images, _row(images, params.id))
-            if isinstance(source, ImageFeatures):
-                return images.query_features(source, without=(params.id,), **chosen)
-            search = images.search(source, params.box)
-            return search.hits(orientations=params.orientations, without=(params.id,), **chosen)
-
-    def _source(self, images: ImageIndex, row: ImageRow) -> NDArray[np.uint8] | ImageFeatures:
-        """The photo of an image as a query, or its stored features if the photo is missing."""
-        if images.accepts_images:
-            try:
-                return self.decoder.decode(read_bytes(row.path), images.settings.images)
-            except ImageError:
-                if row.state != "ok":
-                    raise
-        return images.features(row.id)
+            return run_query(images, self.decoder, upload, params)
 
     def outliers(
         self,
@@ -131,12 +113,12 @@ class Service:
     ) -> tuple[FloatArray, FloatArray]:
         """Matches of a query and a hit that do not fit the transform; see :func:`find_outliers`."""
         with self.shared.reading() as images:
-            _row(images, hit_id)
+            find_row(images, hit_id)
             hit = images.features(hit_id)
             if params.id is None:
                 source: Any = self.decoder.decode(upload.source, images.settings.images)
             else:
-                source = self._source(images, _row(images, params.id))
+                source = indexed_source(images, self.decoder, find_row(images, params.id))
             if not isinstance(source, ImageFeatures):
                 rotations = 0 if transform is None else quarter_rotations(transform)
                 source = images.extractor.extract(source, params.box, rotations)
@@ -170,6 +152,31 @@ class Service:
         pixels = self.decoder.decode(data, limits, at_least=PHOTO_SIDE)
         return encode_within(pixels, PHOTO_SIDE)
 
+    def mark(self, params: MarkParams) -> dict[str, Any]:
+        """Record or forget what somebody says of a query and a photo of the index.
+
+        Raises:
+            NotFoundError: there is no such image.
+            DelgError: it cannot be written.
+        """
+        with self.shared.reading() as images:
+            row, marks = find_row(images, params.image), images.marks
+        if params.verdict == "none":
+            marks.delete(params.query, row.id)
+        else:
+            marks.put(params.query, row.id, params.verdict, params.name)
+        return {**params.model_dump(), "image": row.id}
+
+    def marks(self, query: str) -> list[Mark]:
+        """What was said of a query, or of all of them where it is empty."""
+        with self.shared.reading() as images:
+            return [mark for mark in images.marks if query in ("", mark.query)]
+
+    def truth(self) -> str:
+        """The marks as a CSV file for ``delg eval queries``."""
+        with self.shared.reading() as images:
+            return truth_csv(images.marks.truth())
+
     def image(self, image_id: str) -> ImageRow:
         """The catalog's row of an image.
 
@@ -177,7 +184,7 @@ class Service:
             NotFoundError: no image has that id.
         """
         with self.shared.reading() as images:
-            return _row(images, image_id)
+            return find_row(images, image_id)
 
     def photo(self, image_id: str, side: int, known_tag: str = "") -> Jpeg:
         """The photo of an image as a JPEG of at most ``side`` pixels a side.
@@ -188,7 +195,7 @@ class Service:
             NotFoundError: there is no such image, or its photo cannot be shown.
         """
         with self.shared.reading() as images:
-            row, limits = _row(images, image_id), images.settings.images
+            row, limits = find_row(images, image_id), images.settings.images
         tag = self.thumbnails.tag(row, side)
         if tag and tag == known_tag:
             return Jpeg(b"", tag)
@@ -221,7 +228,7 @@ class Service:
             BusyError: another request or process is writing.
         """
         with self.shared.writing() as images:
-            images.remove([_row(images, image_id).id])
+            images.remove([find_row(images, image_id).id])
 
     def facets(self, where: Sequence[str], limit: int) -> dict[str, Any]:
         """What to filter by, as the API answers it; see :meth:`ImageIndex.facets`."""
@@ -247,6 +254,7 @@ class Service:
         """Refuse what waits, and all that comes."""
         self.jobs.close()
         self.thumbnail_jobs.close()
+        self.batches.close()
 
     def close(self) -> None:
         """Stop the threads and close the index."""
@@ -254,15 +262,6 @@ class Service:
         self.decoder.close()
         self._thumbnail_decoder.close()
         self.shared.close()
-
-
-def _row(images: ImageIndex, image_id: str) -> ImageRow:
-    # SQLite takes no text with lone surrogates.
-    if image_id.isascii() or image_id.encode("utf-8", "replace").decode() == image_id:
-        row = images.image(image_id)
-        if row is not None:
-            return row
-    raise NotFoundError(f"no image {image_id!r} in the index")
 
 
 def _new_id(upload: Upload) -> str:

@@ -58,6 +58,12 @@ class ServeSettings(Settings):
     thumbnail_queue: int = Field(512, ge=0)
     # Seconds that one query may wait and run.
     seconds: float = Field(30.0, gt=0)
+    # Batches of queries that may be worked on at once.
+    batches: int = Field(8, ge=1)
+    # Photos of one batch, at most.
+    batch_photos: int = Field(200, ge=1)
+    # Size of all photos of one batch, in MiB.
+    batch_mib: int = Field(256, ge=1)
     # Seconds that decoding one photo may take.
     decode_seconds: float = Field(10.0, gt=0)
     # Requests of any kind at once. When so many are there, clients that have none are still served,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import Field, ValidationError, field_validator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
+from typing_extensions import Self
 
 from delg.errors import DelgError, UsageError
 from delg.settings import Settings
@@ -29,7 +30,9 @@ _FORM_OVERHEAD = 64 * 1024
 _MAX_FIELDS = 40
 # Conditions of a search, and the fields that may be sent more than once.
 _MAX_CONDITIONS = 20
-_REPEATED = ("where",)
+_REPEATED = ("where", "plus", "minus")
+# Photos that one query may be made of.
+MAX_PHOTOS = 8
 # Bytes of the form of the login page.
 MAX_LOGIN_BYTES = 16 * 1024
 
@@ -50,49 +53,8 @@ class NotFoundError(DelgError):
     """There is no such image."""
 
 
-class SearchParams(Settings):
-    """Parameters of a search: fields of a form, or of the address."""
-
-    k: int = Field(10, ge=1, le=MAX_HITS)
-    rerank: int | None = Field(None, ge=0, le=MAX_RERANKED)
-    box: Box | None = None
-    orientations: Literal["auto", "1", "4"] = "auto"
-    # An indexed photo to search with, instead of an upload.
-    id: str | None = Field(None, max_length=MAX_ID_LENGTH)
-    # Conditions on the hits, KEY=VALUE, one per line.
-    where: tuple[str, ...] = Field((), max_length=_MAX_CONDITIONS)
-    # Hits below it are left out.
-    min_probability: float = Field(0.0, ge=0, le=1)
-    # Leave out hits that are not verified.
-    verified_only: bool = False
-
-    @field_validator("box", mode="before")
-    @classmethod
-    def _read_box(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            x, y, width, height = (float(part) for part in value.split(","))
-        except ValueError:
-            raise ValueError(f"{value!r} is not X,Y,WIDTH,HEIGHT in pixels") from None
-        if not (abs(x) < 1e9 and abs(y) < 1e9 and 0 < width < 1e9 and 0 < height < 1e9):
-            raise ValueError("needs four finite numbers, and a positive width and height")
-        return x, y, width, height
-
-    @field_validator("where", mode="before")
-    @classmethod
-    def _read_where(cls, value: object) -> object:
-        return tuple(filter(None, value.splitlines())) if isinstance(value, str) else value
-
-    @field_validator("where")
-    @classmethod
-    def _check_where(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                parse_condition(text)
-            except UsageError as error:
-                raise ValueError(str(error)) from None
-        return value
+class FormParams(Settings):
+    """Fields of a form, or of the address."""
 
     @classmethod
     def given(cls, values: Mapping[str, str]) -> dict[str, str]:
@@ -100,7 +62,7 @@ class SearchParams(Settings):
         return {key: values[key] for key in cls.model_fields if values.get(key, "") != ""}
 
     @classmethod
-    def read(cls, values: Mapping[str, str]) -> SearchParams:
+    def read(cls, values: Mapping[str, str]) -> Self:
         """Parse them from all fields of a request; others and empty ones are ignored.
 
         Raises:
@@ -118,6 +80,66 @@ class SearchParams(Settings):
             raise BadRequestError(f"{name}: {message}") from None
 
 
+class SearchParams(FormParams):
+    """Parameters of a search: fields of a form, or of the address."""
+
+    k: int = Field(10, ge=1, le=MAX_HITS)
+    rerank: int | None = Field(None, ge=0, le=MAX_RERANKED)
+    box: Box | None = None
+    orientations: Literal["auto", "1", "4"] = "auto"
+    # An indexed photo to search with, instead of an upload.
+    id: str | None = Field(None, max_length=MAX_ID_LENGTH)
+    # Conditions on the hits, KEY=VALUE, one per line.
+    where: tuple[str, ...] = Field((), max_length=_MAX_CONDITIONS)
+    # Hits below it are left out.
+    min_probability: float = Field(0.0, ge=0, le=1)
+    # Leave out hits that are not verified.
+    verified_only: bool = False
+    # Further indexed photos of the thing, and indexed photos of what it is not, one per line.
+    plus: tuple[str, ...] = Field((), max_length=MAX_PHOTOS)
+    minus: tuple[str, ...] = Field((), max_length=MAX_PHOTOS)
+
+    @field_validator("box", mode="before")
+    @classmethod
+    def _read_box(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            x, y, width, height = (float(part) for part in value.split(","))
+        except ValueError:
+            raise ValueError(f"{value!r} is not X,Y,WIDTH,HEIGHT in pixels") from None
+        if not (abs(x) < 1e9 and abs(y) < 1e9 and 0 < width < 1e9 and 0 < height < 1e9):
+            raise ValueError("needs four finite numbers, and a positive width and height")
+        return x, y, width, height
+
+    @field_validator("where", "plus", "minus", mode="before")
+    @classmethod
+    def _read_lines(cls, value: object) -> object:
+        return tuple(filter(None, value.splitlines())) if isinstance(value, str) else value
+
+    @field_validator("where")
+    @classmethod
+    def _check_where(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                parse_condition(text)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+
+class MarkParams(FormParams):
+    """What somebody says of a query and a photo of the index."""
+
+    # The key of the query, as its result names it.
+    query: str = Field(pattern="^[0-9a-f]{64}$")
+    image: str = Field(max_length=MAX_ID_LENGTH)
+    # "none" takes back what was said before.
+    verdict: Literal["same", "different", "none"]
+    # Of the query, for people.
+    name: str = Field("", max_length=MAX_ID_LENGTH)
+
+
 @dataclass(frozen=True)
 class Upload:
     """The body of a request.
@@ -127,11 +149,15 @@ class Upload:
         name: the photo's file name; empty if there is none.
         fields: text fields of the form and of the address; those that may be repeated have a
             line for each time.
+        more: name and bytes of the photos after the first.
+        against: bytes of the photos in the field ``minus``.
     """
 
     data: bytes
     name: str
     fields: dict[str, str]
+    more: tuple[tuple[str, bytes], ...] = ()
+    against: tuple[bytes, ...] = ()
 
     @property
     def source(self) -> bytes:
@@ -165,8 +191,11 @@ class Receiver:
         """Uploads that are being received."""
         return self._places.taken
 
-    async def receive(self, request: Request) -> Upload:
+    async def receive(self, request: Request, max_photos: int = 1) -> Upload:
         """Read the body of a request: a form, or the bytes of a photo.
+
+        Args:
+            max_photos: in a form; the limit of bytes is for all together.
 
         Raises:
             TooLargeError: it has too many bytes.
@@ -175,17 +204,17 @@ class Receiver:
             TooBusyError: too many uploads at once, or this one is too slow.
         """
         with self._places.place(client_of(request.scope)):
-            return await self._read(request)
+            return await self._read(request, max_photos)
 
-    async def _read(self, request: Request) -> Upload:
+    async def _read(self, request: Request, max_photos: int) -> Upload:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_bytes + _FORM_OVERHEAD:
             raise self._too_large()
         parameters = _join_repeated(request.query_params.multi_items())
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":
-            data, name, fields = await self._read_form(request)
-            return Upload(data, name, {**parameters, **fields})
+            upload = await self._read_form(request, max_photos)
+            return replace(upload, fields={**parameters, **upload.fields})
         is_photo = media_type in ("", "application/octet-stream") or media_type.startswith("image/")
         if not is_photo:
             raise UnsupportedTypeError(
@@ -197,11 +226,11 @@ class Receiver:
             body += chunk
         return Upload(bytes(body), "", parameters)
 
-    async def _read_form(self, request: Request) -> tuple[bytes, str, dict[str, str]]:
+    async def _read_form(self, request: Request, max_photos: int) -> Upload:
         parser = MultiPartParser(
             request.headers,
             self._chunks(request, self._max_bytes + _FORM_OVERHEAD),
-            max_files=1,
+            max_files=max_photos,
             max_fields=_MAX_FIELDS,
             max_part_size=_FORM_OVERHEAD,
         )
@@ -211,18 +240,20 @@ class Receiver:
             form = await parser.parse()
         except MultiPartException as error:
             raise BadRequestError(f"the form is malformed: {error.message}") from None
-        data, name, texts = b"", "", []
+        photos, against, texts = [], [], []
         for key, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 texts.append((key, value))
-            elif key != "image":
-                raise BadRequestError(f"the photo's field must be 'image', not {key!r}")
+            elif key == "image":
+                photos.append((value.filename or "", await value.read()))
+            elif key == "minus" and max_photos > 1:
+                against.append(await value.read())
             else:
-                data, name = await value.read(), value.filename or ""
-                await value.close()
-        if len(data) > self._max_bytes:
+                raise BadRequestError(f"the photo's field must be 'image', not {key!r}")
+        if sum(len(data) for _, data in photos) + sum(map(len, against)) > self._max_bytes:
             raise self._too_large()
-        return data, name, _join_repeated(texts)
+        (name, data), *more = photos or [("", b"")]
+        return Upload(data, name, _join_repeated(texts), tuple(more), tuple(against))
 
     async def _chunks(self, request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
         """The body, as long as it arrives in time and has no more than ``max_bytes`` bytes."""

@@ -39,9 +39,9 @@ def test_k_is_filled_from_what_is_selected(images):
         assert len(images.query(query, k=9, where=where)) == 9
     assert images.query(query, k=3, where=["room=1"])[0].id == "004.png"
     features = images.features("004.png")
-    assert ids(images.query_features(features, 20, None, ["004.png"], ["room=1"])) == chosen - {
-        "004.png"
-    }
+    assert ids(
+        images.query_features(features, 20, without=["004.png"], where=["room=1"])
+    ) == chosen - {"004.png"}
 
 
 def test_values_of_one_key_are_alternatives_and_keys_must_all_fit(images):

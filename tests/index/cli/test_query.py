@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 KEYS = [
-    "query", "index", "model", "orientation", "timing_ms", "features", "notes", "answer", "hits",
+    "query", "key", "index", "model", "orientation", "timing_ms", "features", "notes", "answer",
+    "hits",
 ]  # fmt: skip
 
 
@@ -25,6 +26,7 @@ HIT_KEYS = [
     "probability",
     "verified",
     "transform",
+    "mark",
 ]
 
 

@@ -31,6 +31,9 @@ def described(tmp_path_factory, stock, dot_model_folder):
 OPERATIONS = {
     ("/api/query", "POST"), ("/api/stats", "GET"), ("/api/facets", "GET"), ("/health", "GET"),
     ("/api/images", "POST"),
+    ("/api/queries", "POST"), ("/api/queries/{batch_id}", "GET"),
+    ("/api/queries/{batch_id}", "DELETE"), ("/api/queries/{batch_id}.csv", "GET"),
+    ("/api/marks", "GET"), ("/api/marks", "POST"), ("/api/marks.csv", "GET"),
     ("/api/images/{image_id}", "GET"), ("/api/images/{image_id}", "DELETE"),
     ("/api/images/{image_id}/thumb", "GET"), ("/api/images/{image_id}/photo", "GET"),
 }  # fmt: skip

@@ -16,6 +16,10 @@ PATHS = (
     "/",
     "/browse",
     "/api/stats",
+    "/api/facets",
+    "/api/marks",
+    "/api/marks.csv",
+    "/api/queries/none",
     "/api/images/plain%2F000.png/thumb",
     "/openapi.json",
     "/nope",
@@ -99,6 +103,9 @@ def test_pages_of_other_sites_can_change_nothing(serve, headers):
     assert client.post("/api/images", headers=headers).status_code == 403
     assert client.delete("/api/images/plain%2F000.png", headers=headers).status_code == 403
     assert client.post("/search", headers=headers).status_code == 403
+    for path in ("/api/queries", "/api/marks?query=x", "/api/query"):
+        assert client.post(path, headers=headers).status_code == 403
+    assert client.delete("/api/queries/x", headers=headers).status_code == 403
     assert client.get("/api/images/plain%2F000.png").status_code == 200
 
 

@@ -1,0 +1,182 @@
+"""Marks: what people said of a query and a photo of the index, "the same thing" or "not the same".
+
+They lie in a small SQLite file in the folder of the index, apart from the catalog: a mark changes
+nothing that can be found, so nobody has to open the index anew, and may be written while another
+process adds photos. Each is one transaction. A query is known by the SHA-256 of its file, whatever
+its name; a photo of the index by its id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from delg.errors import DelgError
+from delg.files import file_sha256
+from delg.images.decode import Source
+from delg.paths import exists
+from delg.types import ImageFeatures
+from index.results import QueryResult
+
+FILE = "marks.sqlite"
+Verdict = Literal["same", "different"]
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS marks (
+    query TEXT NOT NULL,
+    image TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('same', 'different')),
+    name TEXT NOT NULL,
+    at TEXT NOT NULL,
+    PRIMARY KEY (query, image)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What was said of one pair.
+
+    Attributes:
+        query: key of the query, see :func:`query_key`.
+        image: id of the photo of the index.
+        verdict: "same" or "different".
+        name: of the query, for people.
+        at: when, in UTC (ISO 8601).
+    """
+
+    query: str
+    image: str
+    verdict: Verdict
+    name: str
+    at: str
+
+
+def query_key(source: Source | ImageFeatures) -> str:
+    """The key of a query: SHA-256, in hexadecimal, of its file or of its numbers; empty where it
+    cannot be read twice."""
+    if isinstance(source, (str, Path)):
+        try:
+            return file_sha256(source)
+        except (OSError, ValueError):
+            return ""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return hashlib.sha256(source).hexdigest()
+    if isinstance(source, np.ndarray):
+        pixels = np.ascontiguousarray(source)
+        return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    if isinstance(source, ImageFeatures):
+        return hashlib.sha256(source.global_descriptor.tobytes()).hexdigest()
+    return ""
+
+
+def apply_marks(result: QueryResult, key: str, marks: Mapping[str, Verdict]) -> QueryResult:
+    """The result with what was said of its hits; its answer respects it.
+
+    Args:
+        key: of the query.
+        marks: by id of the photo.
+    """
+    hits = tuple(replace(hit, mark=marks[hit.id]) if hit.id in marks else hit for hit in result)
+    return replace(result, hits=hits, key=key)
+
+
+def truth_csv(pairs: Iterable[tuple[str, str]]) -> str:
+    """Queries and relevant photos as a CSV file."""
+    text = io.StringIO()
+    csv.writer(text).writerows([("query", "relevant"), *pairs])
+    return text.getvalue()
+
+
+class Marks:
+    """The marks of an index.
+
+    Args:
+        folder: of the index.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+
+    def put(self, query: str, image: str, verdict: Verdict, name: str = "") -> Mark:
+        """Record what was said of a query and a photo; it replaces what was said before.
+
+        Raises:
+            DelgError: it cannot be written.
+        """
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        mark = Mark(query, image, verdict, name, now)
+        with self._connection("rwc") as db:
+            values = (query, image, verdict, name, now)
+            db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", values)
+        return mark
+
+    def delete(self, query: str, image: str) -> bool:
+        """Forget what was said of a pair.
+
+        Returns:
+            Whether anything was.
+        """
+        if not exists(self.path):
+            return False
+        with self._connection("rw") as db:
+            return db.execute(
+                "DELETE FROM marks WHERE query = ? AND image = ?", (query, image)
+            ).rowcount > 0  # fmt: skip
+
+    def of(self, query: str) -> dict[str, Verdict]:
+        """What was said of a query's hits, by id."""
+        if not query or not exists(self.path):
+            return {}
+        with self._connection("ro") as db:
+            return dict(db.execute("SELECT image, verdict FROM marks WHERE query = ?", (query,)))
+
+    def __iter__(self) -> Iterator[Mark]:
+        """All marks, by query, the first that was marked first."""
+        if not exists(self.path):
+            return
+        with self._connection("ro") as db:
+            rows = db.execute(
+                "SELECT query, image, verdict, name, at FROM marks AS mark ORDER BY "
+                "(SELECT min(at) FROM marks WHERE query = mark.query), query, at, image"
+            ).fetchall()
+        yield from (Mark(*row) for row in rows)
+
+    def truth(self, names: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+        """Query and relevant photo of each pair that is the same, as ``delg eval queries`` reads
+        them; the photo is empty for a query of which only others were marked.
+
+        Args:
+            names: key of a query -> the name to give it; others are left out. None: the names they
+                were marked by.
+        """
+        relevant: dict[str, list[str]] = {}
+        for mark in self:
+            name = mark.name if names is None else names.get(mark.query, "")
+            if name:
+                images = relevant.setdefault(name, [])
+                images += [mark.image] if mark.verdict == "same" else []
+        return [(name, image) for name, images in relevant.items() for image in images or [""]]
+
+    @contextmanager
+    def _connection(self, mode: str) -> Iterator[sqlite3.Connection]:
+        """A transaction."""
+        try:
+            uri = f"{self.path.absolute().as_uri()}?mode={mode}"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as db, db:
+                db.execute("PRAGMA trusted_schema = OFF")
+                if mode == "rwc":
+                    db.executescript(_SCHEMA)
+                yield db
+        except (sqlite3.Error, UnicodeEncodeError) as error:
+            raise DelgError(f"{self.path}: cannot be read or written: {error}") from None
