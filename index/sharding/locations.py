@@ -1,8 +1,8 @@
 """Where a shard lies: a location becomes a folder on this machine.
 
 A shard behind a URL is a copy of an index with a list of its files and their checksums beside
-them, written last. It is fetched into the cache of this machine, one folder per version, and is
-there to be read: what is changed in the cache does not change the shard.
+them, written last. It is fetched into the cache of this machine, one folder per version, and
+is only read there: who would write to it is refused.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ from delg.remote_files import delete_file, read_blocks, upload_file
 from delg.remote_path import RemotePath, is_url
 from delg.zoo.cache import home
 from index.storage.catalog import FILE as CATALOG_FILE
-from index.storage.lock import LOCK_FILES, writer_lock
+from index.storage.lock import CHECKSUMS_FILE, LOCK_FILES, writer_lock
 
 log = logging.getLogger(__name__)
-CHECKSUMS_FILE = "checksums.json"
 _FORMAT = 1
 _CACHE = "shards"
 # Older versions may still be open elsewhere.

@@ -19,6 +19,10 @@ _WRITER_FILE = "writer.txt"
 LOCK_FILES = frozenset({_FILE, _WRITER_FILE})
 
 
+# Lists the files of a shard that was fetched from elsewhere; see index.sharding.locations.
+CHECKSUMS_FILE = "checksums.json"
+
+
 class BusyError(DelgError):
     """Another process is writing to the index."""
 
@@ -29,8 +33,13 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process writes; the message says which.
-        DelgError: the folder cannot be written to.
+        DelgError: the folder cannot be written to, or is a fetched copy.
     """
+    if (folder / CHECKSUMS_FILE).exists():
+        raise DelgError(
+            f"{folder}: a fetched copy, which is only read; change the index that it was uploaded "
+            "from, and upload that again"
+        )
     lock = filelock.FileLock(folder / _FILE)
     try:
         lock.acquire(timeout=0)

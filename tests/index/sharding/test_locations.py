@@ -14,8 +14,8 @@ from remote_places import FolderPlace, MemoryPlace, place_of
 from delg.errors import DelgError, UsageError
 from delg.remote_path import RemotePath
 from index import ImageIndex
-from index.sharding.locations import CHECKSUMS_FILE, local_folder, upload_shard
-from index.storage.lock import BusyError, writer_lock
+from index.sharding.locations import local_folder, upload_shard
+from index.storage.lock import CHECKSUMS_FILE, BusyError, writer_lock
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,8 @@ def test_a_shard_comes_back_as_it_was_sent_and_only_what_is_new_travels(
         assert 0 < upload_shard(images.path, url) < size
         newer = local_folder(str(url), tmp_path)
         assert newer != folder and contents(newer) == contents(images.path)
+        with ImageIndex.open(newer) as fetched, pytest.raises(DelgError, match="fetched copy"):
+            fetched.remove(["001.png"])
         # Whoever has the older version open goes on with it.
         assert len(contents(folder)) == 12
         assert upload_shard(images.path, url) < size
