@@ -17,6 +17,7 @@ import sqlite3
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import filelock
@@ -28,11 +29,11 @@ from delg.plain_values import parse_json
 from delg.remote_files import delete_file, read_blocks, upload_file
 from delg.remote_path import RemotePath, is_url
 from delg.zoo.cache import home
-from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.lock import CHECKSUMS_FILE, LOCK_FILES, writer_lock
 
 log = logging.getLogger(__name__)
 _FORMAT = 1
+_DATABASE = ".sqlite"
 _CACHE = "shards"
 # Older versions may still be open elsewhere.
 _KEPT_VERSIONS = 2
@@ -81,20 +82,16 @@ def upload_shard(folder: Path, place: RemotePath) -> int:
             which its checksums tell, until it is sent again.
     """
     with writer_lock(folder):
-        copy = folder / f"{CATALOG_FILE}.upload.tmp"
         try:
-            _copy_catalog(folder / CATALOG_FILE, copy)
-            return _upload(_files_of(folder, copy), place)
+            with TemporaryDirectory(dir=folder, suffix=".tmp") as copies:
+                return _upload(_files_of(folder, Path(copies)), place)
         except OSError as error:
             reason = error.strerror or str(error)
             raise DelgError(f"{error.filename or place}: cannot be sent: {reason}") from None
-        finally:
-            copy.unlink(missing_ok=True)
 
 
-def _copy_catalog(path: Path, copy: Path) -> None:
-    """A copy of the catalog with everything that its log holds."""
-    copy.unlink(missing_ok=True)
+def _copy_database(path: Path, copy: Path) -> Path:
+    """A copy of a SQLite file with everything that its log holds."""
     try:
         with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
@@ -102,20 +99,26 @@ def _copy_catalog(path: Path, copy: Path) -> None:
             target.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.Error as error:
         raise DelgError(f"{path}: cannot be read: {error}") from None
+    return copy
 
 
-def _files_of(folder: Path, catalog: Path) -> dict[str, Path]:
-    """The files of an index that make it up: relative path -> where it lies."""
-    files = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not _is_passing(path.name)
-    }
-    return {**files, CATALOG_FILE: catalog}
+def _files_of(folder: Path, copies: Path) -> dict[str, Path]:
+    """The files of an index that make it up: relative path -> where it lies. Databases are copied,
+    as the newest of them may be in their logs."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_file() or any(map(_is_passing, relative.parts)):
+            continue
+        is_database = path.suffix == _DATABASE
+        files[relative.as_posix()] = (
+            _copy_database(path, copies / path.name) if is_database else path
+        )
+    return files
 
 
 def _is_passing(name: str) -> bool:
-    return name in LOCK_FILES or name.endswith((".tmp", "-wal", "-shm")) or name == CHECKSUMS_FILE
+    return name in LOCK_FILES or name.endswith((".tmp", "-wal", "-shm"))
 
 
 def _upload(files: dict[str, Path], place: RemotePath) -> int:
