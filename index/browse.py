@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ class Filter:
         label: the label, exactly.
         key, value: of the metadata; a part of the value, whatever its case; without a value, any.
         where: further conditions, see :mod:`index.selection`; none of them fits a failed image.
+        rows: row numbers of the images; None: any.
     """
 
     state: Literal["ok", "failed"] = "ok"
@@ -34,13 +36,18 @@ class Filter:
     key: str = ""
     value: str = ""
     where: tuple[tuple[str, str], ...] = ()
+    rows: tuple[int, ...] | None = None
 
     def as_sql(self) -> tuple[str, list[str]]:
         """A condition over the table ``images``, and the values of its question marks."""
-        parts, values = ["state = ?"], [str(self.state)]
+        # Failed images are those without a segment, which the catalog finds by an index.
+        parts = ["state = 'ok'" if self.state == "ok" else "segment IS NULL"]
+        values: list[str] = []
         if self.text:
             forms = name_forms(self.text)
-            parts.append(_any_of("instr(lower(id), lower(?))", forms))
+            # Ids alone are read much faster than whole rows.
+            contains = _any_of("instr(lower(id), lower(?))", forms)
+            parts.append(f"row IN (SELECT row FROM images WHERE {contains})")
             values += forms
         if self.label:
             forms = name_forms(self.label)
@@ -48,6 +55,10 @@ class Filter:
             values += forms
         if self.key:
             forms = name_forms(self.value)
+            if self.value.isascii() and self.value.isprintable() and not set(self.value) & {*'"\\'}:
+                # As it is written in JSON too; most images are ruled out without reading that.
+                parts.append("instr(lower(metadata), lower(?))")
+                values.append(self.value)
             parts.append(
                 "EXISTS (SELECT 1 FROM json_each(metadata) WHERE key = ? AND "
                 f"{_any_of('instr(lower(value), lower(?))', forms)})"
@@ -57,6 +68,9 @@ class Filter:
             condition, marks = Selection(self.where).as_sql()
             parts.append(condition)
             values += marks
+        if self.rows is not None:
+            parts.append("row IN (SELECT value FROM json_each(?))")
+            values.append(json.dumps(self.rows))
         return " AND ".join(parts), values
 
 
@@ -77,12 +91,30 @@ class ImagePage:
     total: int
 
 
-def browse(catalog: Catalog, condition: Filter, limit: int, offset: int) -> ImagePage:
-    """The images that pass, from ``offset`` on, at most ``limit``."""
+Sort = Literal["id", "newest", "largest", "label"]
+_ORDERS: dict[Sort, str] = {
+    "id": "id",
+    "newest": "row DESC",
+    "largest": "width * height DESC, id",
+    "label": "label IS NULL, label, id",
+}
+
+
+def browse(
+    catalog: Catalog, condition: Filter, limit: int, offset: int, sort: Sort = "id"
+) -> ImagePage:
+    """The images that pass, from ``offset`` on, at most ``limit``.
+
+    Args:
+        sort: by id; by when they were added, the newest first; by pixels, the most first; by label.
+    """
     where, values = condition.as_sql()
-    counts = catalog.count_values(f"1 AS value FROM images WHERE {where}", values)
-    total = counts[0][1] if counts else 0
-    return ImagePage(catalog.select(where, values, limit, offset), total)
+    images = catalog.select(where, values, limit, offset, _ORDERS[sort])
+    if condition == Filter(condition.state):
+        return ImagePage(images, catalog.count(condition.state))
+    if 0 < len(images) < limit or not (images or offset):
+        return ImagePage(images, offset + len(images))
+    return ImagePage(images, len(catalog.rows(where, values)))
 
 
 def spread_images(catalog: Catalog, count: int) -> list[ImageRow]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from index.browse import (
     Facets,
     Filter,
     ImagePage,
+    Sort,
     browse,
     count_facets,
     describe,
@@ -33,6 +34,8 @@ from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
 from index.ingest import AddReport, add
+from index.label_index import LabelIndex
+from index.label_review import LabelReview, rank_by_typicality, review_label
 from index.labels import Label, Labels, read_labels
 from index.marks import Marks, Verdict, apply_marks, query_key
 from index.missing import MissingPhotos, find_missing
@@ -664,9 +667,28 @@ class ImageIndex:
         :func:`index.formats.exchange.export_features`."""
         return export_features(self._store, Path(out), format_name, progress, failed)
 
-    def browse(self, condition: Filter, limit: int, offset: int = 0) -> ImagePage:
-        """The images that pass a filter, by id; see :mod:`index.browse`."""
-        return browse(self._store.catalog, condition, limit, offset)
+    def browse(
+        self, condition: Filter, limit: int, offset: int = 0, sort: Sort = "id"
+    ) -> ImagePage:
+        """The images that pass a filter, by id or otherwise; see :func:`index.browse.browse`."""
+        return browse(self._store.catalog, condition, limit, offset, sort)
+
+    def labels(self) -> LabelIndex:
+        """All labels, to be searched; see :mod:`index.label_index`."""
+        return LabelIndex(self._store.catalog.labelled_rows())
+
+    def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
+        """What is known of images by row numbers, as :meth:`labels` and :meth:`typicality` have
+        them; those that are gone are left out."""
+        return self._store.catalog.by_rows(rows)
+
+    def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
+        """How alike photos are; see :func:`index.label_review.rank_by_typicality`."""
+        return rank_by_typicality(self._store, rows)
+
+    def review_label(self, name: str, rows: Sequence[int]) -> LabelReview:
+        """Photos of a label that may have another; see :mod:`index.label_review`."""
+        return review_label(self._store, self._model.calibration, name, rows)
 
     def spread(self, count: int) -> list[ImageRow]:
         """Some images with a photo; see :func:`index.browse.spread_images`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -95,6 +96,7 @@ def serve(
     shared.warm()
     run_pages = [] if runs is None else [p.load()(runs) for p in entry_points(group=RUN_PAGES)]
     service = Service(shared, settings)
+    threading.Thread(target=service.remembered.prepare, daemon=True, name="prepare").start()
     _run(make_app(service, run_pages), service, f"{plural(count, 'photo')} in {index}")
 
 

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from index.serve.assets import load_assets, make_environment
 from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.service import Service
-from index.serve.views import browse, duplicates, login, saved, search, stats
+from index.serve.views import browse, duplicates, labels, login, saved, search, stats
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class Pages:
         self._templates = make_environment(self._assets, [pages.package for pages in extra_pages])
         self._extra_pages = extra_pages
         self._duplicates = DuplicateFinder(service.shared)
-        self._links = [("Search", "/"), ("Browse", "/browse"), ("Saved", "/searches")]
+        self._links = [
+            ("Search", "/"),
+            ("Browse", "/browse"),
+            ("Labels", "/labels"),
+            ("Saved", "/searches"),
+        ]
         self._more = [
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
@@ -85,7 +90,7 @@ class Pages:
         """All routes."""
         router = APIRouter()
         self._add_static_routes(router)
-        for view in (login, search, saved, browse, stats):
+        for view in (login, search, saved, browse, labels, stats):
             router.include_router(view.make_router(self))
         router.include_router(duplicates.make_router(self, self._duplicates))
         for pages in self._extra_pages:

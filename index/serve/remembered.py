@@ -12,11 +12,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from delg.errors import DelgError
+from index.browse import Facets
 from index.image_index import ImageIndex
+from index.label_index import LabelIndex
 from index.serve.shared_index import SharedIndex
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
+
+
+# Labels, metadata keys and reasons that are counted; values of each key to filter by.
+_MAX_COUNTS, _FACET_VALUES = 200, 12
 
 
 class Remembered:
@@ -32,7 +38,31 @@ class Remembered:
         self._running: set[str] = set()
         self._lock = threading.Lock()
 
-    def get(self, name: str, compute: Callable[[ImageIndex], T]) -> T:
+    def info(self) -> dict[str, Any]:
+        """What the index holds; see :meth:`ImageIndex.info`."""
+        return self._get("info", ImageIndex.info)
+
+    def labels(self) -> LabelIndex:
+        """All labels of the index."""
+        return self._get("labels", ImageIndex.labels)
+
+    def counts(self) -> dict[str, list[tuple[str, int]]]:
+        """The most frequent labels, metadata keys and reasons of failures."""
+        return self._get("counts", lambda images: images.counts(_MAX_COUNTS))
+
+    def facets(self) -> Facets:
+        """The most frequent values of each key to filter by."""
+        return self._get("facets", lambda images: images.facets((), _FACET_VALUES))
+
+    def prepare(self) -> None:
+        """Compute all of them, so that the first visitor does not wait."""
+        for read in (self.info, self.labels, self.counts, self.facets):
+            try:
+                read()
+            except DelgError as error:
+                log.warning("%s", error)
+
+    def _get(self, name: str, compute: Callable[[ImageIndex], T]) -> T:
         """A value, of the present state of the index or of the one before.
 
         Args:

@@ -238,9 +238,8 @@ class Service:
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""
-        with self.shared.reading() as images:
-            stats = images.info()
-            stats["labels"] = len(images.counts(100_000)["labels"])
+        stats = {**self.remembered.info()}
+        stats["labels"] = len(self.remembered.labels())
         stats["server"] = {
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "working": self.jobs.active,

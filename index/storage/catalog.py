@@ -210,6 +210,7 @@ class Catalog:
         except sqlite3.Error as error:
             raise self._failed(error) from None
         self._columns = f"{IMAGE_COLUMNS}, row, {etag}"
+        self._counts: dict[str, int] = {}
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -321,9 +322,28 @@ class Catalog:
 
     def count(self, state: str) -> int:
         """Images in that state."""
-        query = "SELECT count(*) FROM images WHERE state = ?"
-        row = self._row(query, (state,))
-        return row[0] if row else 0
+        if state not in self._counts:
+            # By the index over segments, of which failed images have none.
+            failed = "SELECT count(*) FROM images WHERE segment IS NULL"
+            all_images = "SELECT count(*) FROM images"
+            query = failed if state == "failed" else f"SELECT ({all_images}) - ({failed})"
+            row = self._row(query)
+            self._counts[state] = row[0] if row else 0
+        return self._counts[state]
+
+    def labelled_rows(self) -> Iterator[tuple[str, int]]:
+        """Label and row number of the images that can be found and have a label."""
+        query = "SELECT label, row FROM images WHERE state = 'ok' AND label IS NOT NULL"
+        yield from self._rows(query)
+
+    def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
+        """The images with these row numbers, in their order; those that are gone are left out."""
+        found: dict[int, ImageRow] = {}
+        for start in range(0, len(rows), _KEYS_AT_ONCE):
+            keys = [int(row) for row in rows[start : start + _KEYS_AT_ONCE]]
+            marks = ", ".join("?" * len(keys))
+            found |= {image.row: image for image in self.select(f"row IN ({marks})", keys)}
+        return [found[row] for row in rows if row in found]
 
     def row_range(self) -> tuple[int, int]:
         """The lowest and the highest row number; 0 and 0 of an empty index."""
@@ -383,15 +403,23 @@ class Catalog:
         return sorted(images, key=lambda image: image.row)
 
     def select(
-        self, where: str, values: Sequence = (), limit: int = -1, offset: int = 0
+        self,
+        where: str,
+        values: Sequence = (),
+        limit: int = -1,
+        offset: int = 0,
+        order: str = "id",
     ) -> list[ImageRow]:
         """The images that fulfil an SQL condition over the table ``images``, by id.
 
         Args:
             where: the condition; ``values`` are for its question marks.
             limit: at most this many, or all with -1, after the first ``offset``.
+            order: SQL terms to order by instead.
         """
-        query = f"SELECT {self._columns} FROM images WHERE {where} ORDER BY id LIMIT ? OFFSET ?"
+        query = (
+            f"SELECT {self._columns} FROM images WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
+        )
         return [_image_row(row) for row in self._rows(query, (*values, limit, offset))]
 
     def rows(self, where: str, values: Sequence[str] = ()) -> NDArray[np.int64]:

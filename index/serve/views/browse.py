@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
-from index.browse import Filter
+from index.browse import Filter, Sort
 from index.serve.pagination import PageNumber, Pagination
+from index.serve.views.search import is_fragment
 
 if TYPE_CHECKING:
     from index.serve.pages import Pages
@@ -23,17 +24,22 @@ def make_router(pages: Pages) -> APIRouter:
     @router.get("/browse")
     def browse(
         request: Request, q: str = "", label: str = "", key: str = "", value: str = "",
-        page: PageNumber = 1,
+        sort: Sort = "id", page: PageNumber = 1,
     ) -> Response:  # fmt: skip
-        condition = Filter("ok", q.strip(), label.strip(), key.strip(), value.strip())
+        # The photos of a label are known; the catalog would look through all.
+        rows = (
+            tuple(pages.service.remembered.labels().rows(label.strip()).tolist()) if label else None
+        )
+        condition = Filter("ok", q.strip(), "", key.strip(), value.strip(), rows=rows)
         offset = (page - 1) * PHOTOS_PER_PAGE
         with shared.reading() as images:
-            selection = images.browse(condition, PHOTOS_PER_PAGE, offset)
-            counts = images.counts()
+            selection = images.browse(condition, PHOTOS_PER_PAGE, offset, sort)
         filters = {"q": q, "label": label, "key": key, "value": value}
+        filters["sort"] = "" if sort == "id" else sort
         return pages.render(
-            request, "browse.html",
-            selection=selection, counts=counts, filters=filters,
+            request, "photos_fragment.html" if is_fragment(request) else "browse.html",
+            selection=selection, images=selection.images, filters=filters,
+            counts=pages.service.remembered.counts(),
             is_filtered=condition != Filter(),
             pagination=Pagination("/browse", filters, page, selection.total, PHOTOS_PER_PAGE),
         )  # fmt: skip
@@ -47,7 +53,7 @@ def make_router(pages: Pages) -> APIRouter:
         condition, offset = Filter("failed", q.strip()), (page - 1) * FAILURES_PER_PAGE
         with shared.reading() as images:
             selection = images.browse(condition, FAILURES_PER_PAGE, offset)
-            counts = images.counts(20)
+        counts = pages.service.remembered.counts()
         return pages.render(
             request, "failures.html",
             selection=selection, counts=counts, q=q,

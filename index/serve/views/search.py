@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 # Photos of the index to begin with, where nobody has a photo at hand.
 _EXAMPLES = 6
-# Values of each key to filter by.
-_FACET_VALUES = 12
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -65,7 +63,7 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/facets")
     def facets(request: Request) -> Response:
-        facets = service.remembered.get("facets", lambda images: images.facets((), _FACET_VALUES))
+        facets = service.remembered.facets()
         return pages.render(request, "facets_fragment.html", facets=facets.counts)
 
     @router.post("/outliers")

@@ -11,20 +11,14 @@ from index.storage.ann_index import KIND_DESCRIPTIONS
 if TYPE_CHECKING:
     from index.serve.pages import Pages
 
-# Labels and metadata keys that are counted.
-_MAX_COUNTS = 200
-
 
 def make_router(pages: Pages) -> APIRouter:
     """``/stats`` and ``/api``."""
     router = APIRouter()
-    shared = pages.service.shared
 
     @router.get("/stats")
     def stats(request: Request) -> Response:
-        with shared.reading() as images:
-            counts = images.counts(_MAX_COUNTS)
-        stats = pages.service.stats()
+        counts, stats = pages.service.remembered.counts(), pages.service.stats()
         shortlist = KIND_DESCRIPTIONS[stats["shortlist"]]
         return pages.render(request, "stats.html", stats=stats, shortlist=shortlist, counts=counts)
 

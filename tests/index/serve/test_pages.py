@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from index import ImageIndex
 from index.duplicates import Limits
+from index.labels import GivenLabels, Label
 from index.serve.app import make_app
 from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.pagination import Pagination
@@ -42,7 +43,7 @@ def test_browse_turns_pages_and_keeps_its_filter(client):
     first, second = client.get("/browse").text, client.get("/browse?page=2").text
     assert len(shown(first)) == 48 and len(shown(second)) == 12
     assert not set(shown(first)) & set(shown(second))
-    assert "1–48 of 60 photos" in first and 'rel="next" href="/browse?page=2"' in first
+    assert "1–48 of 60 photos" in first and 'href="/browse?page=2" rel="next"' in first
     odd = client.get("/browse?label=odd&key=collection&value=wing+1").text
     assert len(shown(odd)) == 10 and "10 photos" in odd
     assert "No photo matches" in client.get("/browse?q=nothing").text
@@ -55,13 +56,46 @@ def test_a_page_that_cannot_be_is_an_error_page(client, page):
     assert answer.status_code == 422 and "<h1>Error</h1>" in answer.text
 
 
+def test_labels_are_searched_and_shown(client):
+    text = client.get("/labels").text
+    assert "2 labels" in text and text.index(">even<") < text.index(">odd<")
+    assert "1 label of 2" in client.get("/labels?q=OD", headers=HX).text.replace(
+        "1 labels", "1 label"
+    )
+    typical = client.get("/label?name=odd").text
+    more = client.get("/label?name=odd&sort=different", headers=HX).text
+    assert len(shown(typical)) == 28 and shown(more) == shown(typical)[::-1]
+    assert client.get("/label?name=nothing").status_code == 404
+    assert client.get("/label/review?name=nothing").status_code == 404
+    assert client.get("/label?name=odd&sort=x").status_code == 422
+    until = time.monotonic() + 20
+    while "Comparing photos" in (review := client.get("/label/review?name=odd").text):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    # Every photo of dots shows dots of its own.
+    assert "28 photos of 28 looked at" in review and "Match no photo of their label" in review
+
+
+@pytest.mark.parametrize("sort", ["newest", "largest", "label"])
+def test_browse_sorts_and_scrolls_on(client, sort):
+    first = client.get(f"/browse?sort={sort}").text
+    assert f'hx-get="/browse?sort={sort}&amp;page=2"' in first
+    rest = client.get(f"/browse?sort={sort}&page=2", headers=HX).text
+    assert "<html" not in rest and "hx-get" not in rest
+    assert len(set(shown(first)) | set(shown(rest))) == 60
+    assert client.get("/browse?sort=x").status_code == 422
+
+
 def test_texts_of_the_index_are_only_text(serve, tmp_path):
     client = serve()
     name = '<img src=x onerror="alert(1)">.png'
     dots(900).save(tmp_path / "odd" / name)
     with client.service.shared.writing() as images:
         images.add(tmp_path / "odd")
-    for page in (client.get("/browse?q=onerror"), client.get("/image", params={"id": name})):
+    with client.service.shared.writing() as images:
+        images.add(tmp_path / "odd", GivenLabels({name: Label(name)}))
+    pages = [("/browse", {"q": "onerror"}), ("/image", {"id": name}), ("/label", {"name": name})]
+    for page in (client.get(path, params=params) for path, params in pages):
         assert page.status_code == 200 and "<img src=x" not in page.text
     results = client.post(
         "/search", files={"image": encoded(dots(900).pixels(), "PNG")}, headers=HX

@@ -56,7 +56,9 @@ def test_head_is_refused_like_get(client, serve):
     assert refused.status_code == 401 and not refused.content
 
 
-@pytest.mark.parametrize("page", ["/", "/browse", "/duplicates", "/failures", "/stats", "/api"])
+@pytest.mark.parametrize(
+    "page", ["/", "/browse", "/labels", "/searches", "/duplicates", "/failures", "/stats", "/api"]
+)
 def test_pages_load_nothing_from_outside_and_hold_no_script(client, page):
     text = client.get(page).text
     assert "//" not in text.replace("http://127.0.0.1", "")
