@@ -246,3 +246,38 @@ def test_machines_without_urls_import_no_library_for_them(tmp_path):
     )
     assert done.stdout == "[]\n"
     assert "s3:// needs an extra: pip install 'delg-retrieval[remote]'" in done.stderr
+
+
+def test_the_server_shows_photos_behind_urls_and_fetches_no_others(tmp_path, make_index, model):
+    from starlette.testclient import TestClient
+
+    from index.serve.app import make_app
+    from index.serve.service import Service
+    from index.serve.settings import ServeSettings
+    from index.serve.shared_index import SharedIndex
+
+    with place_of("http", tmp_path / "served") as place:
+        assert isinstance(place, WebPlace)
+        place.write("a b.png", photo(0))
+        place.write("secret.png", photo(1))
+        images = make_index()
+        images.add(f"{place.url}/a%20b.png")
+        service = Service(SharedIndex(images.path, extractor=model), ServeSettings())
+        app = make_app(service)
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            place.requests.clear()
+            thumbnail = client.get("/api/images/a%20b.png/thumb")
+            assert thumbnail.status_code == 200 and thumbnail.content[:2] == b"\xff\xd8"
+            asked = len(place.requests)
+            assert asked and client.get("/api/images/a%20b.png/thumb").content == thumbnail.content
+            assert len(place.requests) == asked
+            answer = client.post("/api/query", files={"id": (None, "a b.png")})
+            assert answer.status_code == 200 and answer.json()["hits"] == []
+            for name in (f"{place.url}/secret.png", "secret.png"):
+                assert client.get(f"/api/images/{name}/thumb").status_code == 404
+                answer = client.post("/api/query", files={"id": (None, name)})
+                assert answer.status_code == 404
+            assert not any("secret" in request for request in place.requests)
+            place.go_down()
+            answer = client.get("/api/images/a%20b.png/photo")
+            assert answer.status_code == 404 and "cannot be shown" in answer.text
