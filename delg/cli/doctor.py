@@ -40,7 +40,13 @@ _PACKAGES = {
 }
 _DISTRIBUTION = "delg-retrieval"
 _OWN = tuple(module for module, name in _PACKAGES.items() if name == _DISTRIBUTION)
-_OPTIONAL = {"pillow_heif": "pillow-heif"}
+_OPTIONAL = {
+    "pillow_heif": "pillow-heif",
+    "fsspec": "fsspec",
+    "s3fs": "s3fs",
+    "gcsfs": "gcsfs",
+    "sshfs": "sshfs",
+}
 
 
 def _package(module: str, distribution: str) -> dict[str, str]:
