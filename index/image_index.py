@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,15 @@ from index.storage.catalog_tables import ImageRow
 from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
+from index.storage.trash import Change
 from index.tune import Tuning, tune
-from index.uploaded_photos import add_upload, orphaned_uploads, remove_images, repair
+from index.uploaded_photos import (
+    add_upload,
+    empty_trash,
+    orphaned_uploads,
+    remove_images,
+    repair,
+)
 
 
 class ImageIndex:
@@ -340,8 +348,8 @@ class ImageIndex:
             return add_upload(self._store, lambda: self.extractor, image_id, data, label)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove images, and the files of those that were uploaded to the index; the space of
-        their features is freed by :meth:`compact`.
+        """Remove images; :meth:`restore` brings them back until :meth:`compact`, which frees the
+        space of their features, and deletes the files of those that were uploaded to the index.
 
         Returns:
             Number of images removed.
@@ -353,6 +361,47 @@ class ImageIndex:
         with self._store.lock():
             remove_images(self._store, ids)
         return len(ids)
+
+    def restore(self, ids: Iterable[str]) -> list[str]:
+        """Bring removed images back, as they were.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            UsageError: an id is not in the trash, or another image has it now; nothing is restored.
+        """
+        with self._store.lock():
+            return [image.id for image in self._store.restore(list(ids))]
+
+    def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
+        """The removed images that can be restored, and when they were removed, the last first."""
+        return self._store.catalog.trash(limit)
+
+    def changes(self, limit: int = -1) -> list[Change]:
+        """What people added, edited, removed and restored one by one, the last change first."""
+        return self._store.catalog.changes(limit)
+
+    def edit(
+        self,
+        ids: Iterable[str],
+        label: str | None = None,
+        metadata: Mapping[str, str | None] | None = None,
+    ) -> list[ImageRow]:
+        """Change what is known of images.
+
+        Args:
+            label: new label; empty for none, None: as it is.
+            metadata: new values by key, None to delete it; other keys stay.
+
+        Raises:
+            UsageError: an id is not in the index; nothing is changed.
+        """
+        with self._store.lock():
+            rows = self._store.catalog.by_ids(list(dict.fromkeys(ids)))
+            edited = [_edited(row, label, metadata or {}) for row in rows]
+            self._store.edit(edited)
+            return edited
 
     def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
         """Remove the images whose file is gone, and return their ids; images whose file cannot be
@@ -399,13 +448,15 @@ class ImageIndex:
             )
 
     def compact(self) -> int:
-        """Free the space of removed and replaced images, and encode anew what was encoded badly.
+        """Free the space of replaced images and of removed ones, which cannot be restored then, and
+        encode anew what was encoded badly.
 
         Returns:
             The bytes freed.
         """
         with self._store.lock():
             self._model.adopt_what_is_learnt()
+            empty_trash(self._store)
             return compact(self._store, self._extract)
 
     def adapt(
@@ -740,3 +791,14 @@ class ImageIndex:
     def repair(self) -> list[Path]:
         """Remove what killed writers left behind; see :func:`index.uploaded_photos.repair`."""
         return repair(self._store)
+
+
+def _edited(row: ImageRow, label: str | None, metadata: Mapping[str, str | None]) -> ImageRow:
+    """What is known of an image, with another label (empty: none, None: as it is) and other values
+    of some keys (None: without them)."""
+    values = {**row.metadata, **metadata}
+    return replace(
+        row,
+        label=row.label if label is None else label or None,
+        metadata={key: value for key, value in values.items() if value is not None},
+    )

@@ -72,11 +72,13 @@ def add_upload(
             raise
         log.warning("%s is added, but: %s", image_id, error)
     [row] = store.catalog.by_ids([image_id])
+    store.log_added(row)
     return row
 
 
 def remove_images(store: Store, ids: Sequence[str]) -> None:
-    """Remove images, and the files of those that were uploaded; under the store's lock.
+    """Move images to the trash; under the store's lock. The files of those that were uploaded stay
+    until a compaction.
 
     Raises:
         UsageError: an id is not in the index; nothing is removed.
@@ -88,10 +90,17 @@ def remove_images(store: Store, ids: Sequence[str]) -> None:
         if any(store.catalog.by_id(image_id) is not None for image_id in ids):
             raise
         log.warning("the images are removed, but: %s", error)
+
+
+def empty_trash(store: Store) -> None:
+    """Remove for good what is in the trash, with the files of uploads; under the store's lock."""
+    images = [image for image, _ in store.catalog.trash()]
+    store.empty_trash()
     # The catalog first: a kill leaves files that no image refers to, which are found again.
-    for image_id in ids:
-        with contextlib.suppress(OSError):
-            upload_path(store, image_id).unlink(missing_ok=True)
+    for image in images:
+        if store.catalog.by_id(image.id) is None:
+            with contextlib.suppress(OSError):
+                upload_path(store, image.id).unlink(missing_ok=True)
 
 
 def _is_in(store: Store, image_id: str) -> bool:
@@ -107,7 +116,8 @@ def orphaned_uploads(store: Store) -> list[Path]:
     except OSError:
         return []
     # By the id and not by the path, as the index may have been moved.
-    known = {upload_path(store, row.id).name for row in store.catalog.images()} if files else set()
+    images = [*store.catalog.images(), *(image for image, _ in store.catalog.trash())]
+    known = {upload_path(store, row.id).name for row in images} if files else set()
     return sorted(path for path in files if path.name not in known)
 
 

@@ -8,12 +8,31 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands to ``delg``."""
     from delg.cli.model import app as model_app
-    from index.cli import adapt, demo, exchange, extract, index, match, model, query, serve, tune
+    from index.cli import (
+        adapt,
+        demo,
+        edit,
+        exchange,
+        extract,
+        index,
+        marks,
+        match,
+        model,
+        query,
+        serve,
+        tune,
+    )
 
     app.command()(demo.demo)
     index.app.command("import")(exchange.index_import)
     index.app.command("tune")(tune.index_tune)
     index.app.command("adapt")(adapt.index_adapt)
+    index.app.command("edit")(edit.index_edit)
+    index.app.command("restore")(edit.index_restore)
+    index.app.command("trash")(edit.index_trash)
+    index.app.command("log")(edit.index_log)
+    index.app.command("mark")(marks.index_mark)
+    index.app.command("marks")(marks.index_marks)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from index.serve.batch_routes import add_batch_routes
 from index.serve.descriptions import described_errors
+from index.serve.edit_routes import add_edit_routes
+from index.serve.image_json import ImageJson, image_json
 from index.serve.job_queue import never
 from index.serve.mark_routes import add_mark_routes
 from index.serve.places import client_of
@@ -25,7 +27,6 @@ from index.serve.uploads import (
     SearchParams,
     disconnected,
 )
-from index.storage.catalog_tables import ImageRow
 
 
 class GroupJson(BaseModel):
@@ -90,21 +91,6 @@ class QueryJson(BaseModel):
     hits: list[HitJson]
 
 
-class ImageJson(BaseModel):
-    """An image of the index."""
-
-    id: str
-    path: str
-    state: Literal["ok", "failed"]
-    reason: str | None
-    label: str | None
-    metadata: dict[str, str]
-    width: int | None
-    height: int | None
-    bytes: int
-    sha256: str
-
-
 class RemovedJson(BaseModel):
     """The id of the image that was removed."""
 
@@ -115,22 +101,6 @@ class HealthJson(BaseModel):
     """The server is ready."""
 
     status: Literal["ok"]
-
-
-def image_json(row: ImageRow) -> dict[str, Any]:
-    """An image as the API returns it."""
-    return {
-        "id": row.id,
-        "path": row.path,
-        "state": row.state,
-        "reason": row.reason,
-        "label": row.label,
-        "metadata": row.metadata,
-        "width": row.width,
-        "height": row.height,
-        "bytes": row.size,
-        "sha256": row.sha256,
-    }
 
 
 _PHOTO = {"type": "string", "format": "binary"}
@@ -310,6 +280,7 @@ def make_router(service: Service) -> APIRouter:
     add_batch_routes(router, service)
     add_mark_routes(router, service)
     if service.settings.writable:
+        add_edit_routes(router, service)
         _add_write_routes(router, service)
     return router
 
@@ -342,7 +313,8 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
         "/api/images/{image_id:path}", response_model=RemovedJson, responses=described_errors(404)
     )
     async def remove(request: Request, image_id: str) -> Response:
-        """Remove an image from the index. A photo that was not added over HTTP stays on disk."""
+        """Remove an image from the index; it can be restored until the index is compacted. A photo
+        that was not added over HTTP stays on disk in any case."""
         decoded_id = unquote(image_id)
 
         def remove_image() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from index.serve.uploads import (
     Upload,
 )
 from index.storage.catalog_tables import ImageRow
+from index.uploaded_photos import ConflictError
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +223,7 @@ class Service:
             return images.add_upload(image_id, upload.data, label)
 
     def remove(self, image_id: str) -> None:
-        """Remove an image, and its file if it was added over HTTP.
+        """Move an image to the trash.
 
         Raises:
             NotFoundError: there is no such image.
@@ -235,6 +237,51 @@ class Service:
         with self.shared.reading() as images:
             facets = images.facets(where, limit)
         return {"images": facets.images, "facets": facets.counts}
+
+    def edit(self, image_id: str, upload: Upload) -> ImageRow:
+        """Change what is known of an image, by the fields ``label`` and ``metadata``.
+
+        Raises:
+            BadRequestError: a value cannot be used.
+            NotFoundError: there is no such image.
+            BusyError: another request or process is writing.
+        """
+        label = upload.fields.get("label")
+        metadata = _metadata(upload.fields, may_delete=True)
+        if label is None and not metadata:
+            raise BadRequestError("label or metadata: nothing to change was given")
+        with self.shared.writing() as images:
+            [row] = images.edit([find_row(images, image_id).id], label, metadata)
+            return row
+
+    def restore(self, image_id: str) -> ImageRow:
+        """Bring an image back from the trash.
+
+        Raises:
+            NotFoundError: it is not in the trash.
+            ConflictError: another image has its id now.
+            BusyError: another request or process is writing.
+        """
+        with self.shared.writing() as images:
+            if image_id not in {row.id for row, _ in images.trash()}:
+                raise NotFoundError(f"no image {image_id!r} in the trash")
+            if images.image(image_id) is not None:
+                raise ConflictError(f"another image is {image_id!r} now; remove it first")
+            images.restore([image_id])
+            return find_row(images, image_id)
+
+    def trash(self, limit: int) -> list[dict[str, Any]]:
+        """The removed images that can be restored."""
+        with self.shared.reading() as images:
+            return [
+                {"id": row.id, "label": row.label, "metadata": row.metadata, "removed": removed}
+                for row, removed in images.trash(limit)
+            ]
+
+    def changes(self, limit: int) -> list[dict[str, Any]]:
+        """What people changed, the last change first."""
+        with self.shared.reading() as images:
+            return [vars(change) for change in images.changes(limit)]
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""
@@ -276,12 +323,13 @@ def _new_id(upload: Upload) -> str:
     return image_id
 
 
-def _metadata(fields: dict[str, str]) -> dict[str, str]:
+def _metadata(fields: dict[str, str], may_delete: bool = False) -> dict[str, Any]:
     text = fields.get("metadata") or "{}"
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         raise BadRequestError("metadata: not JSON") from None
-    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+    types = (str, NoneType) if may_delete else str
+    if not isinstance(values, dict) or not all(isinstance(v, types) for v in values.values()):
         raise BadRequestError("metadata: must be a JSON object whose values are strings")
     return values

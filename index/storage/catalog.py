@@ -32,6 +32,7 @@ from index.storage.catalog_tables import (
     SegmentRow,
     has_etags,
 )
+from index.storage.trash import CHANGES, TRASH, Change
 
 FILE = "catalog.sqlite"
 FORMAT = 1
@@ -59,6 +60,15 @@ def _image_row(values: Sequence) -> ImageRow:
     except (ValueError, TypeError) as error:
         shown = str(columns["id"])[:200]
         raise CatalogError(f"the catalog's entry of {shown} is damaged ({error})") from None
+
+
+def _trashed(text: str) -> ImageRow:
+    try:
+        columns = parse_json(text)
+        _check_image(columns)
+        return ImageRow(**columns)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CatalogError(f"the trash's entry {text[:80]} is damaged ({error})") from None
 
 
 def _check_image(columns: dict[str, Any]) -> None:
@@ -360,6 +370,49 @@ class Catalog:
         """Ids of the images whose files have one of these sizes, in bytes."""
         rows = self._rows("SELECT size, id FROM images ORDER BY id") if sizes else iter(())
         return [image_id for size, image_id in rows if size in sizes]
+
+    def _has_table(self, name: str) -> bool:
+        return self._row("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)) is not None
+
+    def trash(self, limit: int = -1, offset: int = 0) -> list[tuple[ImageRow, str]]:
+        """The removed images and when each was removed, the last one first."""
+        if not self._has_table(TRASH):
+            return []
+        query = (
+            f"SELECT image, removed FROM {TRASH} ORDER BY removed DESC, row DESC LIMIT ? OFFSET ?"
+        )
+        return [(_trashed(row[0]), str(row[1])) for row in self._rows(query, (limit, offset))]
+
+    def trashed(self, image_id: str) -> ImageRow | None:
+        """The image of that id that was removed last, if it is in the trash."""
+        if not self._has_table(TRASH):
+            return None
+        query = f"SELECT image FROM {TRASH} WHERE id = ? ORDER BY row DESC"
+        rows = (self._row(query, (form,)) for form in name_forms(image_id))
+        return next((_trashed(row[0]) for row in rows if row), None)
+
+    def trash_segments(self) -> set[int]:
+        """Numbers of the segments with features of removed images."""
+        if not self._has_table(TRASH):
+            return set()
+        query = f"SELECT DISTINCT segment FROM {TRASH} WHERE segment IS NOT NULL"
+        return {row[0] for row in self._rows(query)}
+
+    def changes(self, limit: int = -1, offset: int = 0) -> list[Change]:
+        """What people changed, the last change first."""
+        if not self._has_table(CHANGES):
+            return []
+        query = (
+            f"SELECT at, action, id, before, after FROM {CHANGES} ORDER BY number DESC "
+            "LIMIT ? OFFSET ?"
+        )
+        try:
+            return [
+                Change(str(at), str(action), str(image), parse_json(before), parse_json(after))
+                for at, action, image, before, after in self._rows(query, (limit, offset))
+            ]
+        except (ValueError, TypeError) as error:
+            raise CatalogError(f"{self.path}: the log of changes is damaged ({error})") from None
 
     def written_ids(self) -> dict[int, str]:
         """Row number -> the id that its segment knows it by, of images that were renamed."""

@@ -46,8 +46,10 @@ def _next_group(store: Store) -> list[SegmentRow]:
     capacity = store.settings.store.segment_images
     small = [row for row in store.catalog.segments() if 2 * row.images <= capacity]
     levels: dict[tuple[int, int], list[SegmentRow]] = {}
+    # What was removed can come back only as long as its segment stays.
+    kept = store.unreadable.keys() | store.catalog.trash_segments()
     for row in small if len(small) >= _FAN_IN else ():
-        if row.number in store.unreadable:
+        if row.number in kept:
             continue
         segment = store.segments[row.number]
         if segment.inverse_scales or (segment.quantizer is None and store.codebook is not None):

@@ -39,6 +39,7 @@ from index.storage.catalog_tables import (
     insert_segment,
     put_images,
     rename_images,
+    update_images,
 )
 from index.storage.codebook import codebook_digest, codebook_from_text, codebook_to_text
 from index.storage.inverse_scales import unmarked_are_inverse
@@ -49,6 +50,7 @@ from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
+from index.storage.trash import TRASH, log_changes, restore_images, trash_images
 from index.storage.vocabulary import BinaryWords, Vocabulary, find_vocabulary
 from index.verification.matchable import MatchableFeatures
 
@@ -603,14 +605,59 @@ class Store:
             self.update_ann_index(np.zeros(0, np.int64), np.array(sorted(rows), np.int64))
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove images from the index, in one transaction.
+        """Move images to the trash, in one transaction; see :mod:`index.storage.trash`.
 
         Raises:
             UsageError: an id is not in the index; nothing is removed.
         """
-        ids = [image.id for image in self.catalog.by_ids(ids)]
-        removed = self._rows(ids)
+        images = list({image.row: image for image in self.catalog.by_ids(ids)}.values())
+        removed = self._rows([image.id for image in images])
         with self.catalog.write() as db:
-            delete_images(db, ids)
+            trash_images(db, images)
+            log_changes(db, "remove", ((image.id, image, None) for image in images))
         self.update_ann_index(np.zeros(0, np.int64), removed)
         self.save_ann_index()
+
+    def restore(self, ids: Sequence[str]) -> list[ImageRow]:
+        """Bring images back from the trash, in one transaction.
+
+        Raises:
+            UsageError: an id is not in the trash, its features are gone, or another image has it
+                now; nothing is restored.
+        """
+        images = [self._trashed(image_id) for image_id in dict.fromkeys(ids)]
+        with self.catalog.write() as db:
+            restore_images(db, images)
+            log_changes(db, "restore", ((image.id, None, image) for image in images))
+        self.reopen_segments()
+        self.update_ann_index(self._rows([image.id for image in images]), np.zeros(0, np.int64))
+        self.save_ann_index()
+        return images
+
+    def _trashed(self, image_id: str) -> ImageRow:
+        image = self.catalog.trashed(image_id)
+        if image is None:
+            raise UsageError(f"{image_id}: not in the trash, or removed for good by a compaction")
+        if self.catalog.by_id(image.id) is not None:
+            raise UsageError(f"{image_id}: another image has that id now; remove it first")
+        if image.segment is not None and self.catalog.segment(image.segment) is None:
+            raise UsageError(f"{image_id}: its features are gone; add the photo again")
+        return image
+
+    def edit(self, images: Sequence[ImageRow]) -> None:
+        """Record other labels and metadata of images, in one transaction."""
+        before = {image.row: image for image in self.catalog.by_ids([each.id for each in images])}
+        with self.catalog.write() as db:
+            update_images(db, images)
+            log_changes(db, "edit", ((image.id, before[image.row], image) for image in images))
+
+    def log_added(self, image: ImageRow) -> None:
+        """Log that somebody added an image."""
+        with self.catalog.write() as db:
+            log_changes(db, "add", [(image.id, None, image)])
+
+    def empty_trash(self) -> None:
+        """Remove for good what is in the trash."""
+        if self.catalog.trash(limit=1):
+            with self.catalog.write() as db:
+                db.execute(f"DELETE FROM {TRASH}")

@@ -428,6 +428,8 @@ def test_a_photo_that_was_uploaded_takes_its_file_along(make_index, photos):
     moved = images.path.rename(images.path.with_name("moved.index"))
     with ImageIndex.open(moved) as reopened:
         assert reopened.remove(["x.png", "000.png"]) == 2
+        assert len(list((moved / "photos").iterdir())) == 2
+        reopened.compact()
         assert len(list((moved / "photos").iterdir())) == 1
         assert reopened.check().notes == []
     assert (photos / "000.png").exists()

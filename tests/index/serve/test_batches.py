@@ -154,3 +154,46 @@ def test_who_may_not_write_may_not_mark(client):
     address = f"/api/marks?query={'0' * 64}&image={quote('plain/003.png')}&verdict=same"
     assert client.post(address).status_code == 405
     assert client.get("/api/marks").json() == {"marks": []}
+
+
+def test_images_are_edited_removed_and_restored(serve, place):
+    client = serve(writable=True)
+    image = f"/api/images/{quote('räume/ü.png', safe='')}"
+    values = {"label": "new", "metadata": '{"room": "1", "gone": null}'}
+    edited = client.patch(image, params=values)
+    assert (edited.json()["label"], edited.json()["metadata"]) == ("new", {"room": "1"})
+    form = {"metadata": (None, '{"room": null}')}
+    assert client.patch(image, files=form).json()["metadata"] == {}
+    assert client.delete(image).status_code == 200
+    assert client.get(image).status_code == 404
+    assert [each["id"] for each in client.get("/api/trash").json()["images"]] == ["räume/ü.png"]
+    assert client.post(f"{image}/restore").json()["label"] == "new"
+    assert client.get(image).status_code == 200
+    changes = client.get("/api/changes").json()["changes"]
+    assert [each["action"] for each in changes] == ["restore", "remove", "edit", "edit"]
+    assert client.post(f"{image}/restore").status_code == 404
+    for wrong in ({}, {"metadata": "[]"}, {"metadata": '{"a": 1}'}, {"metadata": "{"}):
+        assert client.patch(image, params=wrong).status_code == 422
+    assert client.patch("/api/images/nothing?label=x").status_code == 404
+
+
+def test_an_uploaded_photo_survives_its_removal_until_compaction(serve, place):
+    client = serve(writable=True)
+    added = client.post("/api/images?id=new.png", content=photo(500))
+    assert added.status_code == 201
+    client.delete("/api/images/new.png")
+    assert client.post("/api/images/new.png/restore").status_code == 200
+    assert client.get("/api/images/new.png/thumb").status_code == 200
+    client.delete("/api/images/new.png")
+    client.post("/api/images?id=new.png", content=photo(501))
+    assert client.post("/api/images/new.png/restore").status_code == 409
+    client.delete("/api/images/new.png")
+    with client.service.shared.writing() as images:
+        images.compact()
+        assert not list((images.path / "photos").iterdir())
+
+
+def test_a_server_that_is_not_writable_changes_nothing(client):
+    assert client.patch("/api/images/plain%2F003.png?label=x").status_code == 405
+    assert client.post("/api/images/plain%2F003.png/restore").status_code in (404, 405)
+    assert client.get("/api/trash").status_code == client.get("/api/changes").status_code == 404

@@ -33,6 +33,8 @@ OPERATIONS = {
     ("/api/images", "POST"),
     ("/api/queries", "POST"), ("/api/queries/{batch_id}", "GET"),
     ("/api/queries/{batch_id}", "DELETE"), ("/api/queries/{batch_id}.csv", "GET"),
+    ("/api/images/{image_id}", "PATCH"), ("/api/images/{image_id}/restore", "POST"),
+    ("/api/trash", "GET"), ("/api/changes", "GET"),
     ("/api/marks", "GET"), ("/api/marks", "POST"), ("/api/marks.csv", "GET"),
     ("/api/images/{image_id}", "GET"), ("/api/images/{image_id}", "DELETE"),
     ("/api/images/{image_id}/thumb", "GET"), ("/api/images/{image_id}/photo", "GET"),

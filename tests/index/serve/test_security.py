@@ -108,6 +108,9 @@ def test_pages_of_other_sites_can_change_nothing(serve, headers):
     for path in ("/api/queries", "/api/marks?query=x", "/api/query"):
         assert client.post(path, headers=headers).status_code == 403
     assert client.delete("/api/queries/x", headers=headers).status_code == 403
+    image = "/api/images/plain%2F000.png"
+    assert client.patch(f"{image}?label=x", headers=headers).status_code == 403
+    assert client.post(f"{image}/restore", headers=headers).status_code == 403
     assert client.get("/api/images/plain%2F000.png").status_code == 200
 
 

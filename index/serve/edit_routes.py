@@ -1,0 +1,115 @@
+"""Routes that change what is known of images and undo removals, of a writable server alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from index.serve.descriptions import described_errors
+from index.serve.image_json import ImageJson, image_json
+from index.serve.job_queue import never
+from index.serve.places import client_of
+from index.serve.service import Service
+
+
+class RemovedImageJson(BaseModel):
+    """An image in the trash."""
+
+    id: str
+    label: str | None
+    metadata: dict[str, str]
+    removed: str
+
+
+class TrashJson(BaseModel):
+    """What can be restored, the last removed first."""
+
+    images: list[RemovedImageJson]
+
+
+class ChangeJson(BaseModel):
+    """A change, with label and metadata before and after; empty where the image was not there."""
+
+    at: str
+    action: Literal["add", "edit", "remove", "restore"]
+    id: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class ChangesJson(BaseModel):
+    """What was changed, the last change first."""
+
+    changes: list[ChangeJson]
+
+
+_LIMIT = Query(ge=1, le=10_000, description="entries at most")
+_BODY = {
+    "requestBody": {
+        "required": False,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"label": {"type": "string"}, "metadata": {"type": "string"}},
+                }
+            }
+        },
+    }
+}
+
+
+def add_edit_routes(router: APIRouter, service: Service) -> None:
+    """Add them."""
+
+    @router.patch(
+        "/api/images/{image_id:path}",
+        response_model=ImageJson,
+        responses=described_errors(404, 413, 415, 422),
+        openapi_extra=_BODY,
+    )
+    async def edit(
+        request: Request,
+        image_id: str,
+        label: Annotated[str | None, Query(description="new label; empty for none")] = None,
+        metadata: Annotated[
+            str | None,
+            Query(description="a JSON object of new values; null deletes a key, others stay"),
+        ] = None,
+    ) -> Response:
+        """Change label and metadata of an image, by form fields or in the address."""
+        upload = await service.form_receiver.receive(request)
+
+        def edit_image() -> dict[str, Any]:
+            return image_json(service.edit(unquote(image_id), upload))
+
+        client = client_of(request.scope)
+        return JSONResponse(await service.jobs.run(edit_image, never, client))
+
+    @router.post(
+        "/api/images/{image_id:path}/restore",
+        response_model=ImageJson,
+        responses=described_errors(404, 409),
+    )
+    async def restore(request: Request, image_id: str) -> Response:
+        """Bring a removed image back, as it was."""
+
+        def restore_image() -> dict[str, Any]:
+            return image_json(service.restore(unquote(image_id)))
+
+        client = client_of(request.scope)
+        return JSONResponse(await service.jobs.run(restore_image, never, client))
+
+    @router.get("/api/trash", response_model=TrashJson, responses=described_errors(422))
+    def trash(limit: Annotated[int, _LIMIT] = 100) -> JSONResponse:
+        """Images that were removed and can be restored, until the index is compacted."""
+        return JSONResponse({"images": service.trash(limit)})
+
+    @router.get("/api/changes", response_model=ChangesJson, responses=described_errors(422))
+    def changes(limit: Annotated[int, _LIMIT] = 100) -> JSONResponse:
+        """What people added, edited, removed and restored."""
+        return JSONResponse({"changes": service.changes(limit)})

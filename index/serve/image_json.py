@@ -1,0 +1,40 @@
+"""An image as the API returns it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from index.storage.catalog_tables import ImageRow
+
+
+class ImageJson(BaseModel):
+    """An image of the index."""
+
+    id: str
+    path: str
+    state: Literal["ok", "failed"]
+    reason: str | None
+    label: str | None
+    metadata: dict[str, str]
+    width: int | None
+    height: int | None
+    bytes: int
+    sha256: str
+
+
+def image_json(row: ImageRow) -> dict[str, Any]:
+    """An image as the API returns it."""
+    return {
+        "id": row.id,
+        "path": row.path,
+        "state": row.state,
+        "reason": row.reason,
+        "label": row.label,
+        "metadata": row.metadata,
+        "width": row.width,
+        "height": row.height,
+        "bytes": row.size,
+        "sha256": row.sha256,
+    }

@@ -1,0 +1,103 @@
+"""Removed images until a compaction, and the log of changes that people made.
+
+Both are tables of the catalog, absent until the first change. A removed image leaves the table of
+images, so that nothing finds it, with its row number and its place in a segment, so that it can
+come back as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+from index.storage.catalog_tables import IMAGE_COLUMNS, ImageRow, count_change, update_images
+
+TRASH, CHANGES = "trash", "changes"
+# Changes that are kept, the newest.
+MAX_CHANGES = 100_000
+Action = Literal["add", "edit", "remove", "restore"]
+_TRASH_SCHEMA = (
+    f"CREATE TABLE IF NOT EXISTS {TRASH} (row INTEGER PRIMARY KEY, id TEXT NOT NULL,"
+    " segment INTEGER, removed TEXT NOT NULL, image TEXT NOT NULL)"
+)
+_CHANGES_SCHEMA = (
+    f"CREATE TABLE IF NOT EXISTS {CHANGES} (number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT,"
+    " action TEXT, id TEXT, before TEXT, after TEXT)"
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that somebody made.
+
+    Attributes:
+        at: when, in UTC (ISO 8601).
+        action: "add", "edit", "remove" or "restore".
+        id: of the image.
+        before, after: its ``label`` and ``metadata``; empty where it was not there.
+    """
+
+    at: str
+    action: str
+    id: str
+    before: dict[str, object]
+    after: dict[str, object]
+
+
+def now() -> str:
+    """The time in UTC (ISO 8601)."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def trash_images(db: sqlite3.Connection, images: Sequence[ImageRow]) -> None:
+    """Move images to the trash."""
+    db.execute(_TRASH_SCHEMA)
+    time = now()
+    db.executemany(
+        f"INSERT OR REPLACE INTO {TRASH} VALUES (?, ?, ?, ?, ?)",
+        [
+            (image.row, image.id, image.segment, time, json.dumps(vars(image), ensure_ascii=False))
+            for image in images
+        ],
+    )
+    db.executemany("DELETE FROM images WHERE row = ?", [(image.row,) for image in images])
+    count_change(db)
+
+
+def restore_images(db: sqlite3.Connection, images: Sequence[ImageRow]) -> None:
+    """Move images back from the trash, under their row numbers."""
+    marks = ", ".join("?" * (1 + len(IMAGE_COLUMNS.split(","))))
+    db.executemany(
+        f"INSERT INTO images (row, {IMAGE_COLUMNS}) VALUES ({marks})",
+        [(image.row, *image.values()) for image in images],
+    )
+    update_images(db, images)
+    db.executemany(f"DELETE FROM {TRASH} WHERE row = ?", [(image.row,) for image in images])
+    count_change(db)
+
+
+def log_changes(
+    db: sqlite3.Connection,
+    action: Action,
+    changes: Iterable[tuple[str, ImageRow | None, ImageRow | None]],
+) -> None:
+    """Log changes: the id of each image, and how it was before and after."""
+    db.execute(_CHANGES_SCHEMA)
+    time = now()
+    db.executemany(
+        f"INSERT INTO {CHANGES} (at, action, id, before, after) VALUES (?, ?, ?, ?, ?)",
+        [(time, action, image, _json(before), _json(after)) for image, before, after in changes],
+    )
+    db.execute(
+        f"DELETE FROM {CHANGES} WHERE number <= (SELECT max(number) FROM {CHANGES}) - ?",
+        (MAX_CHANGES,),
+    )
+
+
+def _json(image: ImageRow | None) -> str:
+    known = {} if image is None else {"label": image.label, "metadata": image.metadata}
+    return json.dumps(known, ensure_ascii=False)
