@@ -1,0 +1,1 @@
+"""Photos of small things, and of several: made by pasting, measured by the engine."""
