@@ -184,6 +184,26 @@ class MissingShard:
 
 
 @dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a query, and what is verified to show the same thing as it.
+
+    Attributes:
+        box: (x, y, width, height) in the query's upright pixels.
+        hits: best first; empty: the part stands out, but nothing was verified for it.
+    """
+
+    box: Box
+    hits: tuple[Hit, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The box, and the hits by their ranks."""
+        return {
+            "box": [round(value, 1) for value in self.box],
+            "hits": [hit.rank for hit in self.hits],
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class QueryResult:
     """The hits of one query, best first; a sequence of :class:`Hit`.
 
@@ -198,6 +218,8 @@ class QueryResult:
         notes: why there may be less to find than expected, in words.
         photos: number of photos that were searched with, as one query.
         key: what the query's marks are kept under, see :mod:`index.marks`; empty: nothing.
+        regions: what the query shows and where: the regions of the verified hits by their best
+            hit, then others that stand out. See :mod:`index.search.regions`.
     """
 
     hits: tuple[Hit, ...]
@@ -212,6 +234,7 @@ class QueryResult:
     notes: tuple[str, ...] = ()
     photos: int = 1
     key: str = ""
+    regions: tuple[Region, ...] = ()
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -245,6 +268,7 @@ class QueryResult:
             "notes": list(self.notes),
             "answer": self.answer().as_json(),
             "hits": [hit.as_json() | more for hit, more in zip(self, which, strict=True)],
+            "regions": [region.as_json() for region in self.regions],
         }
         if self.partial:
             values["partial"] = [vars(missing) for missing in self.partial]

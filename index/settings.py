@@ -176,6 +176,19 @@ class ReverificationSettings(Settings):
     min_inliers: int = Field(24, ge=4)
 
 
+class RegionsSettings(Settings):
+    """Search for parts of a query as photos of their own; see :mod:`index.search.regions`."""
+
+    # Off, a query is searched for as a whole alone.
+    enabled: bool = True
+    # Regions searched, the most conspicuous ones, where nothing is verified by the whole photo.
+    searches: int = Field(4, ge=0)
+    # Regions searched for something else, after each answer; small, as most photos show one thing.
+    further: int = Field(2, ge=0)
+    # Candidates that are verified per region.
+    rerank: int = Field(20, ge=1)
+
+
 class RankingSettings(Settings):
     """How many candidates are verified, and what orders them."""
 
@@ -255,6 +268,7 @@ class IndexSettings(Settings):
     verification: VerificationSettings = VerificationSettings()
     reverification: ReverificationSettings = ReverificationSettings()
     neighbours: NeighboursSettings = NeighboursSettings()
+    regions: RegionsSettings = RegionsSettings()
     ranking: RankingSettings = RankingSettings()
 
     def of_model(self, model: ModelSettings | None) -> IndexSettings:

@@ -179,9 +179,7 @@ def _sums(
     return np.asarray(sums - integral[bottom, left] + integral[top, left])
 
 
-def _suppress(
-    cells: NDArray[np.int64], ratings: NDArray[np.float64], count: int
-) -> list[int]:
+def _suppress(cells: NDArray[np.int64], ratings: NDArray[np.float64], count: int) -> list[int]:
     """Numbers of the best boxes that hardly overlap a better one."""
     order = np.argsort(-ratings, kind="stable")[:_LOOKED_AT]
     chosen: list[int] = []

@@ -100,9 +100,7 @@ def _place(
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
-    return (
-        a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
-    )
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 def _paste(

@@ -13,7 +13,7 @@ from delg.cli.console import plural, print_json, print_result, table
 if TYPE_CHECKING:
     from delg.types import Failure
     from index.answer import Answer
-    from index.results import Hit, QueryResult
+    from index.results import Hit, QueryResult, Region
 
 _MAX_METADATA = 8
 
@@ -76,6 +76,10 @@ def _print_table(query: str, result: QueryResult) -> None:
         ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
         [_hit_row(hit) for hit in result],
     )
+    answered = [region for region in result.regions if region.hits]
+    if len(answered) > 1:
+        print_result(f"{query} shows {len(answered)} things")
+        table(["x", "y", "width", "height", "hits"], [_region_row(region) for region in answered])
 
 
 def _notes(result: QueryResult) -> str:
@@ -88,3 +92,7 @@ def _hit_row(hit: Hit) -> list[str]:
         str(hit.rank), f"{hit.score:.3f}", hit.percent, f"{hit.similarity:.3f}",
         str(hit.inliers), verified, hit.id, hit.label or "",
     ]  # fmt: skip
+
+
+def _region_row(region: Region) -> list[str]:
+    return [*(f"{value:.0f}" for value in region.box), ", ".join(hit.id for hit in region.hits)]

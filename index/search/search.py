@@ -16,9 +16,10 @@ import numpy as np
 
 from delg.errors import DelgError, UsageError
 from delg.extraction.extractor import Extractor
-from delg.images.decode import Source, decode
+from delg.images.decode import ImageError, Source, decode
+from delg.images.geometry import crop_to_box
 from delg.types import Box, ImageFeatures
-from index.results import Hit, QueryResult, Ranking
+from index.results import Hit, QueryResult, Ranking, Region
 from index.search.candidates import (
     Candidate,
     Match,
@@ -35,6 +36,7 @@ from index.search.orientation import (
     merge_rotations,
     parse_orientations,
 )
+from index.search.regions import RegionSearch, group_by_region, place_in_photo
 from index.search.requests import IdsRequest, ImagesRequest
 from index.search.rerank import Reranker
 from index.search.scatter import PartLostError, Scatter, by_shard, rows_of
@@ -117,6 +119,8 @@ class Search:
             self._photo = QueryPhoto(extractor, pixels, box)
             self._size = pixels.shape[1], pixels.shape[0]
         self._reranker = Reranker(shards, self._photo, calibration)
+        # Parts of the query that were searched, by box.
+        self._parts: dict[Box, Search] = {}
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -174,11 +178,12 @@ class Search:
 
         ranked, images, notes = self._from_what_is_left(answer)
         width, height = self._size
+        hits = tuple(
+            _hit(rank, candidate, image)
+            for rank, (candidate, image) in enumerate(zip(ranked, images, strict=True), 1)
+        )
         result = QueryResult(
-            hits=tuple(
-                _hit(rank, candidate, image)
-                for rank, (candidate, image) in enumerate(zip(ranked, images, strict=True), 1)
-            ),
+            hits=hits,
             model=self._context.model_name,
             # Without proof there is no reason to believe that the query is rotated.
             orientation=90 * ranked[0].rotations if ranked and ranked[0].verified else 0,
@@ -189,6 +194,7 @@ class Search:
             partial=tuple(self._shards.missing),
             features=len(self._features[0].local),
             notes=notes,
+            regions=self._regions(ranked, hits),
         )
         self._timing = dict.fromkeys(self._timing, 0.0)
         return result
@@ -275,7 +281,52 @@ class Search:
         if not any_verified(ranked):
             with self._timed("rerank"):
                 ranked = self._reranker.reverify(ranked, chain(*by_rotation.values()))
+        if rerank > 0 and ranked and self._has_regions:
+            rotations = ranked[0].rotations if any_verified(ranked[:1]) else 0
+            search = partial(self._search_part, rotations=rotations, selection=selection)
+            ranked = self._region_search(search).extend(ranked)
         return self._refine(ranked, k) if self._refines(rerank) else ranked
+
+    @property
+    def _has_regions(self) -> bool:
+        """Whether parts of the query are searched for: not of what is a part already."""
+        settings = self._settings
+        is_asked = settings.regions.enabled and settings.ranking.order == "evidence"
+        return is_asked and self._photo is not None and self._box is None
+
+    def _region_search(self, search: Callable[[Box], list[Candidate]]) -> RegionSearch:
+        return RegionSearch(self._features[0], self._settings.regions, search)
+
+    def _search_part(self, box: Box, rotations: int, selection: Selection) -> list[Candidate]:
+        """The candidates of a part of the query, best first; see :mod:`index.search.regions`."""
+        assert self._photo is not None
+        pixels, origin = crop_to_box(self._photo.pixels, box)
+        if box not in self._parts:
+            extractor = self._photo.extractor
+            self._parts[box] = Search(
+                self._shards, extractor, np.ascontiguousarray(pixels), self._calibration
+            )
+        part = self._parts[box]
+        part._timing = self._timing
+        rerank = self._settings.regions.rerank
+        try:
+            candidates = part._candidates(rotations, rerank, rerank, selection)
+        except ImageError:  # Nothing in it that a model of local features alone could use.
+            return []
+        return [place_in_photo(candidate, origin) for candidate in candidates[:rerank]]
+
+    def _regions(self, ranked: list[Candidate], hits: tuple[Hit, ...]) -> tuple[Region, ...]:
+        """The regions of the verified candidates, then what else stands out."""
+        by_image = dict(zip((candidate.image for candidate in ranked), hits, strict=True))
+        answered = [
+            Region(region.box, tuple(by_image[image] for image in region.images))
+            for region in group_by_region(ranked, self._size)
+        ]
+        if not self._has_regions:
+            return tuple(answered)
+        count = self._settings.regions.searches
+        others = self._region_search(lambda box: []).proposals(ranked)[:count]
+        return (*answered, *(Region(proposal.box) for proposal in others))
 
     def _deepen(
         self,

@@ -76,6 +76,14 @@ class HitJson(BaseModel):
     mark: Literal["same", "different"] | None
 
 
+class RegionJson(BaseModel):
+    """A part of the query, (x, y, width, height) in its upright pixels, and the ranks of the hits
+    verified for it; without hits it stands out, but nothing was verified for it."""
+
+    box: list[float]
+    hits: list[int]
+
+
 class QueryJson(BaseModel):
     """The hits of a query, best first."""
 
@@ -89,6 +97,7 @@ class QueryJson(BaseModel):
     notes: list[str]
     answer: AnswerJson
     hits: list[HitJson]
+    regions: list[RegionJson]
 
 
 class RemovedJson(BaseModel):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from delg import Extractor
+from delg.extraction.regions import overlap_share
 from delg.images.decode import decode
+from eval.regions.composites import compose
 from index import ImageIndex
 from index.calibrate.surroundings import surround
 from index.demo.photos import DemoQuery, make_gallery
@@ -200,3 +202,24 @@ def test_a_picture_is_known_in_another_frame_and_its_frame_around_another_pictur
             hit = next(hit for hit in images.query(other, orientations="1") if hit.id == name)
             # By the number of inliers alone it would be the same picture.
             assert hit.inliers >= 40 and not hit.verified and hit.probability < 0.5
+
+
+def test_a_thing_in_a_small_part_of_a_photo_is_found_and_where(demo: tuple) -> None:
+    images, _ = demo
+    things = {name: decode(images.paths([name])[name]) for name in ("astronaut.jpg", "cat.jpg")}
+    rng = np.random.default_rng(3)
+    background = rng.integers(0, 256, (48, 64, 3), np.uint8)
+    background = cv2.resize(background, (1024, 768), interpolation=cv2.INTER_CUBIC)
+    photo = compose(background, list(things.values()), 0.03, rng)
+    result = images.query(photo.pixels)
+    answers = {region.hits[0].id: region.box for region in result.regions if region.hits}
+    assert set(answers) == set(things)
+    for name, truth in zip(things, photo.boxes, strict=True):
+        assert overlap_share(answers[name], truth) > 0.7 < overlap_share(truth, answers[name])
+    for hit in result[:2]:
+        inside = transform_points(hit.transform, hit.query_points) - hit.points
+        assert np.linalg.norm(inside, axis=1).max() < 0.1 * hit.width
+    images.configure({"regions": {"enabled": False}})
+    alone = {hit.id for hit in images.query(photo.pixels) if hit.verified}
+    assert alone < set(things)
+    images.configure({"regions": {"enabled": True}})

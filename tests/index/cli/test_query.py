@@ -12,6 +12,7 @@ import pytest
 KEYS = [
     "query", "key", "index", "model", "orientation", "timing_ms", "features", "notes", "answer",
     "hits",
+    "regions",
 ]  # fmt: skip
 
 
