@@ -189,18 +189,16 @@ class Region:
 
     Attributes:
         box: (x, y, width, height) in the query's upright pixels.
-        hits: best first; empty: the part stands out, but nothing was verified for it.
+        ranks: of its hits, best first; empty: the part stands out, but nothing was verified for it.
+            :meth:`QueryResult.hits_of` gives the hits.
     """
 
     box: Box
-    hits: tuple[Hit, ...] = ()
+    ranks: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The box, and the hits by their ranks."""
-        return {
-            "box": [round(value, 1) for value in self.box],
-            "hits": [hit.rank for hit in self.hits],
-        }
+        return {"box": [round(value, 1) for value in self.box], "hits": list(self.ranks)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +242,10 @@ class QueryResult:
 
     def __getitem__(self, position: int) -> Hit:
         return self.hits[position]
+
+    def hits_of(self, region: Region) -> tuple[Hit, ...]:
+        """The hits that are verified for a region of the query, best first."""
+        return tuple(self.hits[rank - 1] for rank in region.ranks)
 
     def answer(self) -> Answer:
         """What the query shows, with the hits grouped by label; see :mod:`index.answer`."""

@@ -126,7 +126,7 @@ def _attention(features: LocalFeatures, size: tuple[int, int]) -> FloatArray:
 
 def _rate_boxes(attention: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Boxes int64 (N, 4), (x, y, width, height) in cells, that stand out, and how much."""
-    integral = cv2.integral(attention, sdepth=cv2.CV_64F)
+    integral = np.asarray(cv2.integral(attention, sdepth=cv2.CV_64F), np.float64)
     parts = [_rate_places(integral, *shape) for shape in _box_shapes(*attention.shape)]
     cells = np.concatenate([np.zeros((0, 4), np.int64), *(cells for cells, _ in parts)])
     ratings = np.concatenate([np.zeros(0), *(ratings for _, ratings in parts)])

@@ -54,7 +54,8 @@ def compose(
         rng: of all that is drawn by chance.
     """
     scale = LONGEST_SIDE / max(background.shape[:2])
-    canvas = cv2.resize(background, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(background, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    canvas = np.asarray(resized, np.uint8)
     height, width = canvas.shape[:2]
     boxes: list[Box | None] = []
     for thing in things:
@@ -65,8 +66,9 @@ def compose(
             continue
         canvas = _paste(canvas, thing, placed, rng)
         low, high = placed.min(axis=0), placed.max(axis=0)
-        boxes.append((*map(float, low), *map(float, high - low)))
-    return Composite(_compress(np.asarray(canvas, np.uint8)), tuple(boxes))
+        (x, y), (box_width, box_height) = low.tolist(), (high - low).tolist()
+        boxes.append((x, y, box_width, box_height))
+    return Composite(_compress(canvas), tuple(boxes))
 
 
 def _corners(thing: Pixels, area: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -76,10 +76,13 @@ def _print_table(query: str, result: QueryResult) -> None:
         ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
         [_hit_row(hit) for hit in result],
     )
-    answered = [region for region in result.regions if region.hits]
+    answered = [region for region in result.regions if region.ranks]
     if len(answered) > 1:
         print_result(f"{query} shows {len(answered)} things")
-        table(["x", "y", "width", "height", "hits"], [_region_row(region) for region in answered])
+        table(
+            ["x", "y", "width", "height", "hits"],
+            [_region_row(region, result) for region in answered],
+        )
 
 
 def _notes(result: QueryResult) -> str:
@@ -94,5 +97,6 @@ def _hit_row(hit: Hit) -> list[str]:
     ]  # fmt: skip
 
 
-def _region_row(region: Region) -> list[str]:
-    return [*(f"{value:.0f}" for value in region.box), ", ".join(hit.id for hit in region.hits)]
+def _region_row(region: Region, result: QueryResult) -> list[str]:
+    ids = ", ".join(hit.id for hit in result.hits_of(region))
+    return [*(f"{value:.0f}" for value in region.box), ids]

@@ -20,6 +20,7 @@ import numpy as np
 
 from delg.extraction.regions import Proposal, grow_box, overlap_share, propose_regions
 from delg.types import Box, ImageFeatures, LocalFeatures
+from index.results import Region
 from index.search.candidates import Candidate, ImageKey, sort_by_score
 from index.settings import RegionsSettings
 from index.verification.geometric import transform_points
@@ -34,14 +35,6 @@ _REACH = 0.5
 _MIN_SIDE, _MAX_SHARE = 32, 0.7
 # Proposals that are looked through, for each that is searched.
 _PROPOSALS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Answered:
-    """A region, and the photos that are verified for it, best first."""
-
-    box: Box
-    images: tuple[ImageKey, ...]
 
 
 @dataclass(eq=False)
@@ -126,27 +119,27 @@ def _take_verified(found: Iterable[Candidate], by_image: dict[ImageKey, Candidat
     return is_new
 
 
-def group_by_region(candidates: Iterable[Candidate], size: tuple[int, int]) -> list[Answered]:
+def group_by_region(candidates: Iterable[Candidate], size: tuple[int, int]) -> list[Region]:
     """The verified candidates by the region of the query that they explain.
 
     Args:
-        candidates: best first.
+        candidates: of the first rank, the second, and so on.
         size: (width, height) of the query, pixels.
 
     Returns:
         The regions, by their best candidate; the box is that candidate's.
     """
-    regions: list[Answered] = []
-    for candidate in candidates:
+    regions: list[Region] = []
+    for rank, candidate in enumerate(candidates, 1):
         if not candidate.verified:
             continue
         box = explained_box(candidate, size)
         places = [n for n, region in enumerate(regions) if _is_same(region.box, box)]
         if places:
             region = regions[places[0]]
-            regions[places[0]] = replace(region, images=(*region.images, candidate.image))
+            regions[places[0]] = replace(region, ranks=(*region.ranks, rank))
         else:
-            regions.append(Answered(box, (candidate.image,)))
+            regions.append(Region(box, (rank,)))
     return regions
 
 
@@ -186,7 +179,7 @@ def _mapped_frame(candidate: Candidate) -> np.ndarray | None:
         return None
     width, height = candidate.match.size
     frame = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
-    inverse = np.linalg.inv(transform)
+    inverse = np.asarray(np.linalg.inv(transform), np.float64)
     depths = np.c_[frame, np.ones(4)] @ inverse[2]
     return transform_points(inverse, frame) if (depths * inverse[2, 2] > 0).all() else None
 

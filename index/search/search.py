@@ -178,12 +178,11 @@ class Search:
 
         ranked, images, notes = self._from_what_is_left(answer)
         width, height = self._size
-        hits = tuple(
-            _hit(rank, candidate, image)
-            for rank, (candidate, image) in enumerate(zip(ranked, images, strict=True), 1)
-        )
         result = QueryResult(
-            hits=hits,
+            hits=tuple(
+                _hit(rank, candidate, image)
+                for rank, (candidate, image) in enumerate(zip(ranked, images, strict=True), 1)
+            ),
             model=self._context.model_name,
             # Without proof there is no reason to believe that the query is rotated.
             orientation=90 * ranked[0].rotations if ranked and ranked[0].verified else 0,
@@ -194,7 +193,7 @@ class Search:
             partial=tuple(self._shards.missing),
             features=len(self._features[0].local),
             notes=notes,
-            regions=self._regions(ranked, hits),
+            regions=self._regions(ranked),
         )
         self._timing = dict.fromkeys(self._timing, 0.0)
         return result
@@ -315,13 +314,9 @@ class Search:
             return []
         return [place_in_photo(candidate, origin) for candidate in candidates[:rerank]]
 
-    def _regions(self, ranked: list[Candidate], hits: tuple[Hit, ...]) -> tuple[Region, ...]:
+    def _regions(self, ranked: list[Candidate]) -> tuple[Region, ...]:
         """The regions of the verified candidates, then what else stands out."""
-        by_image = dict(zip((candidate.image for candidate in ranked), hits, strict=True))
-        answered = [
-            Region(region.box, tuple(by_image[image] for image in region.images))
-            for region in group_by_region(ranked, self._size)
-        ]
+        answered = group_by_region(ranked, self._size)
         if not self._has_regions:
             return tuple(answered)
         count = self._settings.regions.searches

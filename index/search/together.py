@@ -57,6 +57,8 @@ def combine(
         notes=tuple(dict.fromkeys(note for result in everything for note in result.notes)),
         partial=tuple({each.shard: each for r in everything for each in r.partial}.values()),
         photos=len(results),
+        # Those of one photo say nothing about the others.
+        regions=(),
     )
 
 

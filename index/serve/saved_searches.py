@@ -24,7 +24,7 @@ import numpy as np
 
 from delg.errors import DelgError
 from delg.plain_values import parse_json
-from index.results import Hit, MissingShard, QueryResult
+from index.results import Hit, MissingShard, QueryResult, Region
 from index.serve.uploads import NotFoundError
 
 log = logging.getLogger(__name__)
@@ -294,6 +294,9 @@ def _read_result(values: dict[str, Any]) -> QueryResult:
     kept["box"] = None if kept["box"] is None else tuple(kept["box"])
     kept["partial"] = tuple(MissingShard(**shard) for shard in kept.get("partial", ()))
     kept["notes"] = tuple(kept.get("notes", ()))
+    kept["regions"] = tuple(
+        Region(tuple(region["box"]), tuple(region["ranks"])) for region in kept.get("regions", ())
+    )
     return QueryResult(**kept)
 
 

@@ -212,7 +212,7 @@ def test_a_thing_in_a_small_part_of_a_photo_is_found_and_where(demo: tuple) -> N
     background = cv2.resize(background, (1024, 768), interpolation=cv2.INTER_CUBIC)
     photo = compose(background, list(things.values()), 0.03, rng)
     result = images.query(photo.pixels)
-    answers = {region.hits[0].id: region.box for region in result.regions if region.hits}
+    answers = {result.hits_of(r)[0].id: r.box for r in result.regions if r.ranks}
     assert set(answers) == set(things)
     for name, truth in zip(things, photo.boxes, strict=True):
         assert overlap_share(answers[name], truth) > 0.7 < overlap_share(truth, answers[name])

@@ -66,7 +66,7 @@ def test_verified_hits_of_one_place_share_a_region_and_others_have_their_own():
         candidate(4, 300, 20, log_odds=-2.0),
     ]
     regions = group_by_region(ranked, SIZE)
-    assert [[image.row for image in region.images] for region in regions] == [[1, 3], [2]]
+    assert [region.ranks for region in regions] == [(1, 3), (2,)]
     assert regions[0].box == pytest.approx((10, 10, 150, 120))
 
 
@@ -140,13 +140,13 @@ def test_photos_of_two_things_have_two_answers(make_index, photos):
     paper = np.full((200, 400, 3), 128, np.uint8)
     paper[20:140, 10:170], paper[60:180, 220:380] = dots(3).pixels(), dots(7).pixels()
     result = images.query(paper)
-    boxes = {region.hits[0].id: region.box for region in result.regions if region.hits}
+    boxes = {result.hits_of(r)[0].id: r.box for r in result.regions if r.ranks}
     assert set(boxes) == {"003.png", "007.png"}
     assert boxes["003.png"] == pytest.approx((10, 20, 160, 120), abs=25)
     assert boxes["007.png"] == pytest.approx((220, 60, 160, 120), abs=25)
     plain = result.as_json("q.png", "i")["regions"]
     assert [region["hits"] for region in plain if region["hits"]] == [[1], [2]]
     # The best of one thing leaves no room for the other.
-    assert len([region for region in images.query(paper, k=1).regions if region.hits]) == 1
+    assert len([region for region in images.query(paper, k=1).regions if region.ranks]) == 1
     images.configure({"regions": {"enabled": False}})
     assert len(images.query(paper).regions) == 2
