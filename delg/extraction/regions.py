@@ -108,6 +108,13 @@ def overlap_share(box: Box, other: Box) -> float:
     return max(width, 0.0) * max(height, 0.0) / area if area > 0 else 0.0
 
 
+def overlap(box: Box, other: Box) -> float:
+    """Intersection over union of two boxes."""
+    common = overlap_share(box, other) * box[2] * box[3]
+    union = box[2] * box[3] + other[2] * other[3] - common
+    return common / union if union > 0 else 0.0
+
+
 def _as_box(values: NDArray[np.floating]) -> Box:
     x, y, width, height = map(float, values)
     return x, y, width, height

@@ -3,9 +3,10 @@
 What fills a tenth of a photo has too few features for proof, and few pixels in what the network
 sees. So where nothing is proven by the whole photo, the boxes that stand out
 (:mod:`delg.extraction.regions`) are searched for as photos of their own: cut out, enlarged and
-extracted again (Detect-to-Retrieve, Teichmann et al., CVPR 2019, with proposals by attention). And
-where something is proven, the region that the answer explains is put aside, and what stands out of
-the rest is searched for in the same way, until nothing more is proven.
+extracted again (Detect-to-Retrieve, Teichmann et al., CVPR 2019, with proposals by attention). A
+candidate that is likely, but not proven, says best where to look closer. And where something is
+proven, the region that the answer explains is put aside, and what stands out of the rest is
+searched for in the same way, until nothing more is proven.
 
 Each answer has a region: the frame of the photo that answers, as the transform puts it into the
 query, as far as the points that agree reach.
@@ -18,17 +19,27 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from delg.extraction.regions import Proposal, grow_box, overlap_share, propose_regions
+from delg.extraction.regions import (
+    Proposal,
+    grow_box,
+    overlap,
+    overlap_share,
+    propose_regions,
+)
 from delg.types import Box, ImageFeatures, LocalFeatures
 from index.results import Region
-from index.search.candidates import Candidate, ImageKey, sort_by_score
+from index.search.candidates import Candidate, ImageKey, any_verified, sort_by_score
 from index.settings import RegionsSettings
 from index.verification.geometric import transform_points
 
 # Share of the smaller of two answers' boxes in the larger one from which both are one region.
 _SAME = 0.4
-# Share of a proposal that an answer may explain, or that may have been searched.
+# Share of a proposal that an answer may explain, and its overlap (intersection over union) with a
+# box that was searched, at most.
 _MAX_EXPLAINED, _MAX_SEARCHED = 0.3, 0.5
+# Log-odds by evidence, of a probability of .1, from which an unproven candidate says where to look
+# closer, and part of its sides by which that box grows on either side.
+_LIKELY, _CLOSER_MARGIN = -2.2, 0.1
 # Part of its sides by which the box of the points that agree may be exceeded by the frame.
 _REACH = 0.5
 # Pixels of the shorter side, and share of the photo's area, between which a region is searched.
@@ -66,15 +77,27 @@ class RegionSearch:
         """
         by_image = {candidate.image: candidate for candidate in ranked}
         remaining = self._limit(by_image.values())
+        found: Sequence[Candidate] = ranked
         while remaining > 0:
-            proposal = next(iter(self.proposals(by_image.values())), None)
-            if proposal is None:
+            # Where nothing is proven, what is likely says where to look before attention does.
+            closer = None if any_verified(found) else self._closer(found)
+            box = closer or next((p.box for p in self.proposals(by_image.values())), None)
+            if box is None:
                 break
-            self.searched.append(proposal.box)
-            remaining -= 1
-            if _take_verified(self.search(proposal.box), by_image):
+            self.searched.append(box)
+            remaining -= closer is None
+            found = self.search(box)
+            if _take_verified(found, by_image):
                 remaining = self.settings.further
         return sort_by_score(by_image.values())
+
+    def _closer(self, candidates: Sequence[Candidate]) -> Box | None:
+        """The box that the likeliest candidate explains, if it is worth a search of its own."""
+        best = max(candidates, key=_log_odds_by_evidence, default=None)
+        if best is None or _log_odds_by_evidence(best) < _LIKELY:
+            return None
+        box = grow_box(explained_box(best, self._size), _CLOSER_MARGIN, self._size)
+        return box if self._is_worthwhile(box, ()) else None
 
     def _limit(self, candidates: Iterable[Candidate]) -> int:
         is_answered = any(candidate.verified for candidate in candidates)
@@ -98,8 +121,12 @@ class RegionSearch:
             min(box[2:]) >= _MIN_SIDE
             and box[2] * box[3] <= _MAX_SHARE * width * height
             and all(overlap_share(box, other) <= _MAX_EXPLAINED for other in explained)
-            and all(overlap_share(box, other) <= _MAX_SEARCHED for other in self.searched)
+            and all(overlap(box, other) <= _MAX_SEARCHED for other in self.searched)
         )
+
+
+def _log_odds_by_evidence(candidate: Candidate) -> float:
+    return candidate.match.verification.log_odds_by_evidence
 
 
 def _take_verified(found: Iterable[Candidate], by_image: dict[ImageKey, Candidate]) -> bool:

@@ -121,6 +121,16 @@ def test_after_each_answer_the_rest_is_searched_until_nothing_is_proven():
     assert search_with(answers, ranked, query, further=0) == ([1], [])
 
 
+def test_a_likely_candidate_says_where_to_look_closer():
+    query = features((80, 80, 40))
+    likely = candidate(1, 240, 140, 1.2, log_odds=-1.0)
+    answers = {(300, 190): candidate(1, 240, 140, 1.2)}
+    found, searched = search_with(answers, [likely], query, searches=1)
+    assert found == [1] and searched[0] == pytest.approx((228, 130.4, 144, 115.2))
+    # It is looked at once, and costs none of the searches.
+    assert len(search_with({}, [likely], query, searches=1)[1]) == 2
+
+
 def test_a_photo_found_in_a_region_too_keeps_its_better_score():
     query = features((300, 200, 45))
     weak, sure = candidate(1, 260, 160, 0.9, log_odds=-1.0), candidate(1, 260, 160, 0.9)
