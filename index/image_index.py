@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Unpack
 
@@ -40,6 +40,7 @@ from index.label_review import LabelReview, rank_by_typicality, review_label
 from index.labels import Label, Labels, read_labels
 from index.marks import Marks, Verdict, apply_marks, query_key
 from index.missing import MissingPhotos, find_missing
+from index.notebook import images_frame
 from index.relocate import Relocation, relocate
 from index.results import QueryResult
 from index.search.orientation import Orientations
@@ -63,6 +64,9 @@ from index.uploaded_photos import (
     remove_images,
     repair,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ImageIndex:
@@ -674,6 +678,23 @@ class ImageIndex:
 
     def __len__(self) -> int:
         return self._store.catalog.count("ok")
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<ImageIndex {str(self.path)!r}: closed>"
+        return f"<ImageIndex {str(self.path)!r}: {len(self):,} photos, {self._model.name}>"
+
+    def to_pandas(self, where: Where = ()) -> pd.DataFrame:
+        """The images as a table of pandas, with metadata as columns.
+
+        Args:
+            where: conditions on them, see :mod:`index.selection`.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        condition, values = Selection.of(where).as_sql()
+        return images_frame(map(vars, self._store.catalog.select(condition, values)))
 
     def is_blank(self) -> bool:
         """Whether it holds nothing, not even a photo that failed."""

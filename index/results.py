@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
 from index.answer import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from delg.images.decode import Source
 
 
 def probability_of(log_odds: float) -> float:
@@ -91,7 +97,7 @@ class Verification:
         return cls(0, log_odds, False, None, np.zeros((0, 2), np.int32))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hit:
     """One photo of a query's results.
 
@@ -125,6 +131,11 @@ class Hit:
     height: int = 0
     photo: int = 0
     mark: Literal["same", "different"] | None = None
+
+    def __repr__(self) -> str:
+        verified = ", verified" if self.verified else ""
+        label = f", label={self.label!r}" if self.label is not None else ""
+        return f"<Hit {self.rank}: {self.id!r}{label}, {self.percent}{verified}>"
 
     @property
     def percent(self) -> str:
@@ -201,7 +212,7 @@ class Region:
         return {"box": [round(value, 1) for value in self.box], "hits": list(self.ranks)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class QueryResult:
     """The hits of one query, best first; a sequence of :class:`Hit`.
 
@@ -246,6 +257,35 @@ class QueryResult:
     def hits_of(self, region: Region) -> tuple[Hit, ...]:
         """The hits that are verified for a region of the query, best first."""
         return tuple(self.hits[rank - 1] for rank in region.ranks)
+
+    def __repr__(self) -> str:
+        return f"<QueryResult: {self.answer().text}; {len(self)} hits>"
+
+    def _repr_html_(self) -> str:
+        from index.notebook import result_html
+
+        return result_html(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The hits as a table of pandas, with metadata as columns.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        from index.notebook import hits_frame
+
+        return hits_frame(self.hits)
+
+    def plot(self, query: Source | None = None, hits: int = 5) -> Figure:
+        """A figure of matplotlib: the query, if it is given, and the first hits with the matched
+        points.
+
+        Raises:
+            ImageError: the query cannot be decoded.
+        """
+        from index.notebook import plot_result
+
+        return plot_result(self, query, hits)
 
     def answer(self) -> Answer:
         """What the query shows, with the hits grouped by label; see :mod:`index.answer`."""

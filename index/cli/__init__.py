@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
         query,
         serve,
         tune,
+        watch,
     )
 
     app.command()(demo.demo)
@@ -33,6 +34,7 @@ def register(app: typer.Typer) -> None:
     index.app.command("log")(edit.index_log)
     index.app.command("mark")(marks.index_mark)
     index.app.command("marks")(marks.index_marks)
+    index.app.command("watch")(watch.index_watch)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

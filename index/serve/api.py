@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Header, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 from index.serve.batch_routes import add_batch_routes
@@ -16,6 +16,7 @@ from index.serve.edit_routes import add_edit_routes
 from index.serve.image_json import ImageJson, image_json
 from index.serve.job_queue import never
 from index.serve.mark_routes import add_mark_routes
+from index.serve.metrics import MEDIA_TYPE
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
@@ -24,6 +25,7 @@ from index.serve.uploads import (
     MAX_PHOTOS,
     MAX_RERANKED,
     UNNAMED,
+    NotFoundError,
     SearchParams,
     disconnected,
 )
@@ -252,6 +254,17 @@ def make_router(service: Service) -> APIRouter:
     async def health() -> dict[str, str]:
         """Whether the server is ready; it answers once its model is loaded."""
         return {"status": "ok"}
+
+    @router.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        text = service.metrics.text()
+        if text is None:
+            raise NotFoundError("needs prometheus_client: pip install 'delg-retrieval[metrics]'")
+        return Response(text, media_type=MEDIA_TYPE)
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> Response:
+        return RedirectResponse("/api")
 
     def add_jpeg_route(name: str, side: int) -> None:
         @router.get(

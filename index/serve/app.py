@@ -18,6 +18,7 @@ from delg.errors import DelgError
 from index.serve import api, pages
 from index.serve.errors import error_response
 from index.serve.job_queue import GoneError
+from index.serve.metrics import MetricsMiddleware
 from index.serve.security import SecurityMiddleware
 from index.serve.service import Service
 
@@ -54,7 +55,7 @@ def make_app(service: Service, extra_pages: Sequence[pages.ExtraPages] = ()) -> 
     app.include_router(views.make_router(), include_in_schema=False)
     _describe_token(app, service)
     _add_error_handlers(app, views)
-    return SecurityMiddleware(app, service.settings)
+    return SecurityMiddleware(MetricsMiddleware(app, service.metrics), service.settings)
 
 
 def _describe_token(app: FastAPI, service: Service) -> None:

@@ -22,6 +22,7 @@ from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.batches import Batches
 from index.serve.job_queue import JobQueue
+from index.serve.metrics import Metrics
 from index.serve.outliers import find_outliers
 from index.serve.queries import find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
@@ -83,8 +84,19 @@ class Service:
         self.saved.delete_expired()
         self.remembered = Remembered(shared)
         self._started = time.monotonic()
+        self.metrics = Metrics(
+            {
+                "delg_jobs": ("Queries running and waiting.", lambda: self.jobs.active),
+                "delg_uploads": ("Uploads being received.", lambda: self.receiver.active),
+                "delg_images": ("Photos that can be found.", self._count_images),
+            }
+        )
         if settings.writable:
             self._repair()
+
+    def _count_images(self) -> int:
+        with self.shared.reading() as images:
+            return len(images)
 
     def _repair(self) -> None:
         """Remove what an earlier server that was killed left behind."""
@@ -104,7 +116,9 @@ class Service:
             ModelError: the index holds imported features, and cannot be searched with photos.
         """
         with self.shared.reading() as images:
-            return run_query(images, self.decoder, upload, params)
+            result = run_query(images, self.decoder, upload, params)
+        self.metrics.observe_query(result)
+        return result
 
     def outliers(
         self,

@@ -341,3 +341,16 @@ def test_orphans_of_killed_uploads_go_with_the_next_start_or_a_repair(serve, pla
     orphans[0].write_bytes(photo(201))
     serve(writable=True)
     assert len(list((place / "photos").iterdir())) == 1
+
+
+def test_metrics_count_requests_by_route_and_docs_lead_to_the_api(client):
+    pytest.importorskip("prometheus_client")
+    client.get(address("plain/003.png"))
+    client.get("/nonsense/of/my/own")
+    client.post("/api/query", content=photo())
+    text = client.get("/metrics").text
+    image = 'delg_requests_total{method="GET",route="/api/images/{image_id:path}",status="200"}'
+    assert image in text and "of/my/own" not in text and "003.png" not in text
+    assert 'delg_query_seconds_count{stage="extract"}' in text and "delg_images 60.0" in text
+    docs = client.get("/docs", follow_redirects=False)
+    assert docs.headers["location"] == "/api" and "cdn" not in client.get("/docs").text

@@ -20,6 +20,7 @@ PATHS = (
     "/api/marks",
     "/api/marks.csv",
     "/api/queries/none",
+    "/metrics",
     "/api/images/plain%2F000.png/thumb",
     "/openapi.json",
     "/nope",
