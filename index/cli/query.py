@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ from index.cli.query_output import Output, print_failure, print_hits, print_summ
 if TYPE_CHECKING:
     from delg.types import Box, Failure, ImageFeatures
     from index.image_index import ImageIndex
+    from index.region_boxes import RegionBoxes
     from index.results import QueryResult
     from index.search.search import QueryOptions
 
@@ -34,18 +35,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Query:
-    """A query: its name for people, and what it searches with: a photo, or an id of the index."""
+    """A query: its name for people, and what it searches with: a photo and boxes in it, or an id of
+    the index."""
 
     name: str
     photo: Location | None = None
     id: str | None = None
+    regions: Sequence[Box] | None = None
 
     def source(self, images: ImageIndex) -> Location | ImageFeatures:
         return self.photo if self.photo is not None else images.features(self.id or "")
 
     def ask(self, images: ImageIndex, box: Box | None, options: QueryOptions) -> QueryResult:
         if self.photo is not None:
-            return images.query(self.photo, box=box, **options)
+            with_regions: QueryOptions = {**options, "regions": self.regions}
+            return images.query(self.photo, box=box, **with_regions)
         return images.more_like(self.id or "", **options)
 
 
@@ -61,6 +65,14 @@ def _parse_box(text: str | None) -> Box | None:
     if width <= 0 or height <= 0:
         raise UsageError(f"--box {text}: width and height must be positive")
     return x, y, width, height
+
+
+def _read_regions(path: Path | None) -> RegionBoxes | None:
+    if path is None:
+        return None
+    from index.region_boxes import read_region_boxes
+
+    return read_region_boxes(path)
 
 
 def query(
@@ -112,6 +124,14 @@ def query(
     box: Annotated[
         str | None,
         typer.Option(help="Search with this part of the photo only: X,Y,WIDTH,HEIGHT in pixels."),
+    ] = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Boxes to search with besides the whole photo, as a detector finds them: CSV with "
+            "columns image,x,y,width,height, or JSON. Without it, parts that stand out.",
+        ),
     ] = None,
     orientations: Annotated[
         Orientations,
@@ -174,7 +194,10 @@ def query(
         raise UsageError("--box, --draw and --html take single photos, not --together or --like")
     if together and csv:
         raise UsageError("--csv has a row for each photo; leave --together out")
+    if regions and (box or features or like or together):
+        raise UsageError("--regions takes whole single photos, not --box, --features, --like …")
     region = _parse_box(box)
+    boxes = _read_regions(regions)
     with open_index(index, config, model) as images:
         if seconds is not None:
             images.configure({"ranking": {"seconds": seconds}}, "--time")
@@ -184,6 +207,8 @@ def query(
             _query_features(images, photos or [], index, options, output)
             return
         queries, failed = _list_queries(photos or [], like or [])
+        if boxes is not None:
+            queries = [replace(each, regions=boxes.of(each.name)) for each in queries]
         if together:
             _query_together(images, queries, minus or [], index, options, output, failed)
             return

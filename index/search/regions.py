@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from delg.extraction.regions import (
-    Proposal,
     grow_box,
     overlap,
     overlap_share,
@@ -57,12 +56,14 @@ class RegionSearch:
         settings: how many regions are searched.
         search: called with a box, gives the candidates of that part of the query, with points and
             transforms in pixels of the whole.
+        given: boxes to search, in place of those that stand out.
         searched: boxes that were searched, in order.
     """
 
     features: ImageFeatures
     settings: RegionsSettings
     search: Callable[[Box], Sequence[Candidate]]
+    given: Sequence[Box] | None = None
     searched: list[Box] = field(default_factory=list)
 
     @property
@@ -81,14 +82,14 @@ class RegionSearch:
         while remaining > 0:
             # Where nothing is proven, what is likely says where to look before attention does.
             closer = None if any_verified(found) else self._closer(found)
-            box = closer or next((p.box for p in self.proposals(by_image.values())), None)
+            box = closer or next(iter(self._proposals(by_image.values())), None)
             if box is None:
                 break
             self.searched.append(box)
             remaining -= closer is None
             found = self.search(box)
             if _take_verified(found, by_image):
-                remaining = self.settings.further
+                remaining = max(remaining, self.settings.further)
         return sort_by_score(by_image.values())
 
     def _closer(self, candidates: Sequence[Candidate]) -> Box | None:
@@ -100,26 +101,39 @@ class RegionSearch:
         return box if self._is_worthwhile(box, ()) else None
 
     def _limit(self, candidates: Iterable[Candidate]) -> int:
+        if self.given is not None:
+            return len(self.given)
         is_answered = any(candidate.verified for candidate in candidates)
         return self.settings.further if is_answered else self.settings.searches
 
-    def proposals(self, candidates: Iterable[Candidate]) -> list[Proposal]:
-        """What stands out of the part of the query that no verified candidate explains, and was
-        not searched."""
+    def unexplained(self, candidates: Iterable[Candidate]) -> list[Box]:
+        """Boxes for which nothing is verified: those given, or some that stand out."""
+        boxes = self._proposals(candidates)
+        return boxes if self.given is not None else boxes[: self.settings.searches]
+
+    def _proposals(self, candidates: Iterable[Candidate]) -> list[Box]:
+        """What to search of the part of the query that no verified candidate explains, best first:
+        boxes that were not searched."""
         explained = [explained_box(c, self._size) for c in candidates if c.verified]
+        if self.given is not None:
+            boxes = [grow_box(box, 0.0, self._size) for box in self.given]
+            return [box for box in boxes if self._is_new(box, explained)]
         left = _outside(self.features.local, explained)
         count = _PROPOSALS * (self.settings.searches + len(self.searched))
-        return [
-            proposal
-            for proposal in propose_regions(left, self._size, count)
-            if self._is_worthwhile(proposal.box, explained)
-        ]
+        boxes = [proposal.box for proposal in propose_regions(left, self._size, count)]
+        return [box for box in boxes if self._is_worthwhile(box, explained)]
 
     def _is_worthwhile(self, box: Box, explained: Sequence[Box]) -> bool:
         width, height = self._size
         return (
             min(box[2:]) >= _MIN_SIDE
             and box[2] * box[3] <= _MAX_SHARE * width * height
+            and self._is_new(box, explained)
+        )
+
+    def _is_new(self, box: Box, explained: Sequence[Box]) -> bool:
+        return (
+            min(box[2:]) >= 1
             and all(overlap_share(box, other) <= _MAX_EXPLAINED for other in explained)
             and all(overlap(box, other) <= _MAX_SEARCHED for other in self.searched)
         )

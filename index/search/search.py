@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -56,6 +56,7 @@ class HitConditions(TypedDict, total=False):
     where: Where
     min_probability: float
     verified_only: bool
+    regions: Sequence[Box] | None
 
 
 class QueryOptions(HitConditions, total=False):
@@ -137,6 +138,7 @@ class Search:
         where: Where = (),
         min_probability: float = 0.0,
         verified_only: bool = False,
+        regions: Sequence[Box] | None = None,
     ) -> QueryResult:
         """The photos of the same thing as the query, best first.
 
@@ -154,6 +156,8 @@ class Search:
                 so that there are ``k`` results if so many images fulfil them.
             min_probability: leave out results below it, 0 to 1.
             verified_only: leave out results that are not verified.
+            regions: boxes (x, y, width, height) to search for besides the whole photo, as a
+                detector gives them; None: those that stand out, see :mod:`index.search.regions`.
 
         Raises:
             ImageError: the box has no area in the query.
@@ -165,7 +169,7 @@ class Search:
         selection = Selection.of(where, without)
 
         def answer() -> tuple[list[Candidate], list[ImageRow], tuple[str, ...]]:
-            candidates = self._rank(k, rerank, orientations, selection)
+            candidates = self._rank(k, rerank, orientations, selection, regions)
             ranked = [
                 candidate
                 for candidate in candidates
@@ -193,7 +197,7 @@ class Search:
             partial=tuple(self._shards.missing),
             features=len(self._features[0].local),
             notes=notes,
-            regions=self._regions(ranked),
+            regions=self._regions(ranked, regions),
         )
         self._timing = dict.fromkeys(self._timing, 0.0)
         return result
@@ -259,6 +263,7 @@ class Search:
         rerank: int | None,
         orientations: Orientations,
         selection: Selection,
+        regions: Sequence[Box] | None = None,
     ) -> list[Candidate]:
         """At least ``k`` candidates, if there are so many, best first."""
         k = _whole_number("k", k, 1)
@@ -280,21 +285,23 @@ class Search:
         if not any_verified(ranked):
             with self._timed("rerank"):
                 ranked = self._reranker.reverify(ranked, chain(*by_rotation.values()))
-        if rerank > 0 and ranked and self._has_regions:
+        if rerank > 0 and ranked and self._has_regions(regions):
             rotations = ranked[0].rotations if any_verified(ranked[:1]) else 0
             search = partial(self._search_part, rotations=rotations, selection=selection)
-            ranked = self._region_search(search).extend(ranked)
+            ranked = self._region_search(search, regions).extend(ranked)
         return self._refine(ranked, k) if self._refines(rerank) else ranked
 
-    @property
-    def _has_regions(self) -> bool:
+    def _has_regions(self, regions: Sequence[Box] | None) -> bool:
         """Whether parts of the query are searched for: not of what is a part already."""
         settings = self._settings
-        is_asked = settings.regions.enabled and settings.ranking.order == "evidence"
-        return is_asked and self._photo is not None and self._box is None
+        is_wanted = settings.regions.enabled and settings.ranking.order == "evidence"
+        is_whole_photo = self._photo is not None and self._box is None
+        return is_whole_photo and (is_wanted or regions is not None)
 
-    def _region_search(self, search: Callable[[Box], list[Candidate]]) -> RegionSearch:
-        return RegionSearch(self._features[0], self._settings.regions, search)
+    def _region_search(
+        self, search: Callable[[Box], list[Candidate]], regions: Sequence[Box] | None
+    ) -> RegionSearch:
+        return RegionSearch(self._features[0], self._settings.regions, search, regions)
 
     def _search_part(self, box: Box, rotations: int, selection: Selection) -> list[Candidate]:
         """The candidates of a part of the query, best first; see :mod:`index.search.regions`."""
@@ -314,14 +321,15 @@ class Search:
             return []
         return [place_in_photo(candidate, origin) for candidate in candidates[:rerank]]
 
-    def _regions(self, ranked: list[Candidate]) -> tuple[Region, ...]:
+    def _regions(
+        self, ranked: list[Candidate], regions: Sequence[Box] | None
+    ) -> tuple[Region, ...]:
         """The regions of the verified candidates, then what else stands out."""
         answered = group_by_region(ranked, self._size)
-        if not self._has_regions:
+        if not self._has_regions(regions):
             return tuple(answered)
-        count = self._settings.regions.searches
-        others = self._region_search(lambda box: []).proposals(ranked)[:count]
-        return (*answered, *(Region(proposal.box) for proposal in others))
+        others = self._region_search(lambda box: [], regions).unexplained(ranked)
+        return (*answered, *map(Region, others))
 
     def _deepen(
         self,

@@ -160,3 +160,18 @@ def test_photos_of_two_things_have_two_answers(make_index, photos):
     assert len([region for region in images.query(paper, k=1).regions if region.ranks]) == 1
     images.configure({"regions": {"enabled": False}})
     assert len(images.query(paper).regions) == 2
+
+
+def test_boxes_of_a_detector_take_the_place_of_what_stands_out(make_index, photos):
+    images = make_index(regions={"enabled": False})
+    images.add(photos)
+    rng = np.random.default_rng(5)
+    noise = rng.integers(0, 256, (400, 500, 3), np.uint8)
+    # The first thousand dots of a photo count, so that the whole shows nothing of the thing.
+    noise[200:320, 100:260] = dots(3).pixels()
+    assert not any(hit.verified for hit in images.query(noise))
+    result = images.query(noise, regions=[(300, 0, 90, 90), (100, 200, 160, 120)])
+    assert (result[0].id, result[0].verified) == ("003.png", True)
+    answered, other = result.regions
+    assert answered.box == pytest.approx((100, 200, 160, 120), abs=25)
+    assert (answered.ranks, other.box, other.ranks) == ((1,), (300, 0, 90, 90), ())
