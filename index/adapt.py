@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,6 +109,8 @@ def adapt(
     return report
 
 
+# The folder of an index, and what it records by key.
+Meta = tuple[Path, Mapping[str, str]]
 _RECORDED = ("labels", "photos", "map_before", "map_after")
 
 
@@ -122,16 +126,19 @@ def undo_adaptation(store: Store) -> bool:
     return True
 
 
-def check_same_adaptation(store: Store, other: Store) -> None:
+def check_same_adaptation(meta: Meta, other: Meta) -> None:
     """Make sure that similarities in two indexes can be compared.
+
+    Args:
+        meta, other: folder of each index, and what it records by key.
 
     Raises:
         UsageError: one is adapted otherwise than the other.
     """
-    digests = [one.catalog.meta(ADAPTATION_DIGEST) or "none" for one in (store, other)]
+    digests = [values.get(ADAPTATION_DIGEST) or "none" for _, values in (meta, other)]
     if digests[0] != digests[1]:
         raise UsageError(
-            f"{other.folder} has the adaptation {digests[1]}, {store.folder} has {digests[0]}: "
+            f"{other[0]} has the adaptation {digests[1]}, {meta[0]} has {digests[0]}: "
             "search them one by one, or undo adaptations (delg index adapt --undo)"
         )
 

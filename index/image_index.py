@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Unpack
 
 from delg.errors import UsageError
@@ -16,7 +19,7 @@ from delg.images.decode import ImageError, Source
 from delg.images.scan import Photo
 from delg.paths import exists as file_exists
 from delg.remote_path import Location, RemotePath, as_location
-from delg.types import Box, Failure, ImageFeatures, Progress
+from delg.types import Box, Failure, FloatArray, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
 from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
 from index.browse import (
@@ -34,22 +37,24 @@ from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
-from index.ingest import AddReport, add
+from index.ingest import AddReport, AssignedPhotos, add
 from index.label_index import LabelIndex
-from index.label_review import LabelReview, rank_by_typicality, review_label
+from index.label_review import LabelReview, rank_by_typicality, read_sample, review_label
 from index.labels import Label, Labels, read_labels
 from index.marks import Marks, Verdict, apply_marks, query_key
 from index.missing import MissingPhotos, find_missing
 from index.notebook import images_frame
 from index.relocate import Relocation, relocate
-from index.results import QueryResult
+from index.results import MissingShard, QueryResult
 from index.search.orientation import Orientations
+from index.search.requests import VerifyRequest
 from index.search.scatter import Scatter
 from index.search.search import HitConditions, QueryOptions, Search
-from index.search.shard import LocalShard, Shard
+from index.search.shard import LocalShard, Request, Shard
 from index.search.together import MIN_DEPTH, combine
 from index.selection import Selection, Where
 from index.settings import IndexSettings, merge
+from index.sharding.shards import is_sharded
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
 from index.storage.codebook_fit import Extract
@@ -64,6 +69,16 @@ from index.uploaded_photos import (
     remove_images,
     repair,
 )
+from index.verification.matchable import MatchableQuery
+
+T = TypeVar("T")
+
+
+def _sharded_index() -> type[ImageIndex]:
+    """By name, as it is built on the class below."""
+    kind: type[ImageIndex] = import_module("index.sharding.sharded_index").ShardedIndex
+    return kind
+
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +99,7 @@ class ImageIndex:
         self._opened, self._opened_model = store, IndexModel(store, model)
         self._process, self._closed = os.getpid(), False
         self.path = store.folder
+        self._lost_shards: list[MissingShard] = []
 
     @property
     def _store(self) -> Store:
@@ -158,21 +174,27 @@ class ImageIndex:
         return other
 
     @classmethod
-    def open(cls, path: str | Path, model: str | None = None) -> ImageIndex:
+    def open(cls, path: str | Path, model: str | None = None, ray: str | None = None) -> ImageIndex:
         """An index that exists.
 
         Args:
-            path: its folder.
+            path: its folder; that of a sharded index gives a
+                :class:`index.sharding.sharded_index.ShardedIndex`.
             model: a shipped model's name or a model's folder, in place of what the index records;
                 it must be the one that made the index. An index may use by itself only models that
                 come with the package or that were used on this machine before
                 (:mod:`delg.zoo.trust`).
+            ray: address of a Ray cluster whose workers search the shards of a sharded index.
 
         Raises:
             UsageError: the index was made by another model.
             ModelError: there is no such model.
             DelgError: there is no index, or it is damaged.
         """
+        if is_sharded(path):
+            return _sharded_index().open(path, model, ray)
+        if ray is not None:
+            raise UsageError(f"{path}: is not sharded, so that Ray's workers cannot search it")
         images = cls(Store(Path(path)), model)
         images.check_model(model)
         return images
@@ -210,7 +232,7 @@ class ImageIndex:
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Whether there is an index in that folder."""
-        return file_exists(Path(path) / CATALOG_FILE)
+        return file_exists(Path(path) / CATALOG_FILE) or is_sharded(path)
 
     def __enter__(self) -> ImageIndex:
         return self
@@ -266,6 +288,10 @@ class ImageIndex:
             ModelError: the index was made by another.
         """
         self._model.use(extractor)
+
+    def share_model(self, load: Callable[[], Extractor]) -> None:
+        """The same for one that is loaded when it is first needed."""
+        self._model.share(load)
 
     def check_model(self, model: str | None) -> None:
         """Make sure that the index was made by that model; None is any.
@@ -345,6 +371,24 @@ class ImageIndex:
                 default_excludes,
             )
 
+    def add_assigned(
+        self,
+        sources: Sequence[str | Location],
+        assigned: AssignedPhotos,
+        labels: Labels | None = None,
+        progress: Progress | None = None,
+        reread: bool = False,
+        verify_stored: bool = False,
+    ) -> AddReport:
+        """Bring one shard up to date with its photos among those below the sources; see
+        :meth:`add`."""
+        with self._store.lock():
+            self._model.adopt_what_is_learnt()
+            return add(
+                self._store, lambda: self.extractor, sources, labels, progress=progress,
+                reread=reread, verify_stored=verify_stored, assigned=assigned,
+            )  # fmt: skip
+
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
         """Add a photo whose file the index keeps; see :func:`index.uploaded_photos.add_upload`."""
         with self._store.lock():
@@ -422,12 +466,8 @@ class ImageIndex:
             missing = self.missing()
             if dry_run:
                 return missing.gone
-            if missing.losses and not force:
-                raise UsageError(
-                    f"{'; '.join(map(str, missing.losses))}: is a disk not mounted, or a folder "
-                    "moved (delg index relocate)? Nothing was removed; --dry-run lists them, "
-                    "--force removes them"
-                )
+            if not force:
+                missing.check_losses()
             self._store.remove(missing.gone)
         return missing.gone
 
@@ -596,7 +636,9 @@ class ImageIndex:
         key = query_key(query)
         if not key:
             raise UsageError(f"{query!r}: cannot be read, so it cannot be marked")
-        [row] = self._store.catalog.by_ids([image_id])
+        row = self.image(image_id)
+        if row is None:
+            raise UsageError(f"{self.path}: has no image {image_id}")
         if verdict is None:
             self.marks.delete(key, row.id)
         else:
@@ -625,13 +667,57 @@ class ImageIndex:
         """
         if isinstance(source, ImageFeatures):
             self.feature_spec.check(source, self.path)
-        shards: list[Shard] = [LocalShard(self._store)]
+        others = list(others)
         for other in others:
             other._model.check_fingerprint(self.extractor)
-            check_same_adaptation(self._store, other._store)
-            shards.append(LocalShard(other._store))
+            check_same_adaptation((self.path, self.meta()), (other.path, other.meta()))
         extractor = None if isinstance(source, ImageFeatures) else self.extractor
-        return Search(Scatter(shards), extractor, source, self._model.calibration, box)
+        return Search(self._scatter(others), extractor, source, self._model.calibration, box)
+
+    def _scatter(self, others: Sequence[ImageIndex] = ()) -> Scatter:
+        """What a search of this index and others asks."""
+        all_of_them = [self, *others]
+        return Scatter(
+            [shard for images in all_of_them for shard in images._shards()],
+            [missing for images in all_of_them for missing in images.missing_shards()],
+            min((images._deadline for images in all_of_them if images._deadline), default=None),
+            self._lost_shards.append,
+        )
+
+    def _shards(self) -> Sequence[Shard]:
+        return [LocalShard(self._store)]
+
+    @property
+    def _deadline(self) -> float | None:
+        """Seconds that a shard has for each answer; None: as long as it takes."""
+        return None
+
+    def answer_request(self, request: Request[T]) -> T:
+        """The answer to a request of a search elsewhere; see :mod:`index.search.shard`."""
+        return request.answer(self._store)
+
+    def prepare(self) -> None:
+        """Read and compile now what the first query would wait for."""
+        self._store.inverted_file()
+        for row in self._store.searchable()[:1]:
+            image = self._store.catalog.by_row(int(row))
+            query, settings = MatchableQuery(self._store.features(image)), self.settings
+            request = VerifyRequest(query, {image.row: 1.0}, settings, self._model.calibration)
+            self.answer_request(request)
+
+    def missing_shards(self) -> Sequence[MissingShard]:
+        """The parts of a sharded index that cannot be searched; an ordinary one has none."""
+        return ()
+
+    @property
+    def shard_count(self) -> int:
+        """Number of the index's shards; 0: it is an ordinary one."""
+        return 0
+
+    def unsearched_shards(self) -> list[MissingShard]:
+        """The same, and those that some query could not search since the index was opened."""
+        known = {missing.shard: missing for missing in (*self.missing_shards(), *self._lost_shards)}
+        return list(known.values())
 
     def query_features(
         self,
@@ -675,6 +761,15 @@ class ImageIndex:
         return tune(self._store, recall, queries, depth, progress)
 
     # Looking inside.
+
+    def meta(self) -> dict[str, str]:
+        """What the index records of itself and its model, by key."""
+        return self._store.catalog.all_meta()
+
+    @property
+    def next_row(self) -> int:
+        """The row number after the highest that an image ever had."""
+        return self._store.catalog.next_row()
 
     def __len__(self) -> int:
         return self._store.catalog.count("ok")
@@ -747,7 +842,11 @@ class ImageIndex:
 
     def labels(self) -> LabelIndex:
         """All labels, to be searched; see :mod:`index.label_index`."""
-        return LabelIndex(self._store.catalog.labelled_rows())
+        return LabelIndex(self.labelled_rows())
+
+    def labelled_rows(self) -> list[tuple[str, int]]:
+        """Label and row number of the images that can be found and have a label."""
+        return list(self._store.catalog.labelled_rows())
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
         """What is known of images by row numbers, as :meth:`labels` and :meth:`typicality` have
@@ -757,6 +856,11 @@ class ImageIndex:
     def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
         """How alike photos are; see :func:`index.label_review.rank_by_typicality`."""
         return rank_by_typicality(self._store, rows)
+
+    def read_sample(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], FloatArray]:
+        """Global descriptors of images, by row number; see
+        :func:`index.label_review.read_sample`."""
+        return read_sample(self._store, rows)
 
     def review_label(self, name: str, rows: Sequence[int]) -> LabelReview:
         """Photos of a label that may have another; see :mod:`index.label_review`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -109,6 +110,7 @@ class IndexModel:
     def __init__(self, store: Store, named: str | None = None) -> None:
         self._store, self._named = store, named
         self._extractor: Extractor | None = None
+        self._load: Callable[[], Extractor] | None = None
 
     @property
     def name(self) -> str:
@@ -139,6 +141,8 @@ class IndexModel:
             ModelError: it is gone, its fingerprint is no longer that of the stored features, or
                 the index names one that its user does not trust.
         """
+        if self._extractor is None and self._load is not None:
+            self.use(self._load())
         if self._extractor is None:
             if not self.location:
                 raise ModelError(
@@ -256,6 +260,20 @@ class IndexModel:
         """
         self.check_fingerprint(extractor)
         self._extractor = extractor
+
+    def named_for_others(self) -> str | None:
+        """What processes elsewhere open the index by: its model, which its user trusts here; None:
+        what the index records.
+
+        Raises:
+            ModelError: it is gone, or its user does not trust it.
+        """
+        self._find()
+        return None if self.weights else self.location
+
+    def share(self, load: Callable[[], Extractor]) -> None:
+        """Take the model from somebody who has it or can load it, when it is first needed."""
+        self._load = load
 
     def check_fingerprint(self, extractor: Extractor) -> None:
         """Make sure that the model's features can be compared with those stored.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 from delg.extraction.extractor import Extractor
 from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
-from delg.images.scan import LIST_SIGN, Photo, scan
+from delg.images.scan import LIST_SIGN, Listing, Photo, scan
 from delg.paths import as_written, presence
 from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Failure, ImageFeatures, Progress
@@ -58,6 +59,19 @@ class AddReport:
     passed_over: dict[str, int]
     unknown_labels: list[str]
     seconds: float
+
+
+@dataclass(frozen=True)
+class AssignedPhotos:
+    """The photos of one shard among those below the sources, which are listed only once.
+
+    Attributes:
+        photos: by id.
+        rows: by id, row numbers that no shard has given.
+    """
+
+    photos: list[Photo]
+    rows: Mapping[str, int]
 
 
 @dataclass
@@ -199,6 +213,7 @@ def add(
     reread: bool = False,
     verify_stored: bool = False,
     default_excludes: bool = True,
+    assigned: AssignedPhotos | None = None,
 ) -> AddReport:
     """Bring the index up to date with the photos in ``sources``; under the store's lock.
 
@@ -220,6 +235,7 @@ def add(
         reread: read all photos again, to notice changes that kept size and modification time.
         verify_stored: compare the checksums of what is stored first; photos whose features are
             damaged are extracted again.
+        assigned: the photos below the sources that are this index's, where it is a shard.
 
     Raises:
         UsageError: a source does not exist, or cannot be looked at.
@@ -228,14 +244,18 @@ def add(
     if verify_stored:
         store.verify_segments()
     sources = list(sources)
-    photos, failed, passed_over = scan(sources, prefix, exclude, default_excludes)
+    if assigned is None:
+        photos, failed, passed_over = scan(sources, prefix, exclude, default_excludes)
+    else:
+        photos, failed, passed_over = Listing(assigned.photos, [], Counter())
     plan = _plan(store, photos, labels, reread)
     _follow_moved(store, plan, labels)
     failed += plan.failed
     if plan.update:
         with store.catalog.write() as db:
             update_images(db, plan.update)
-    failures = _extract(store, extractor, plan, labels, progress)
+    rows = assigned.rows if assigned is not None else None
+    failures = _extract(store, extractor, plan, labels, progress, rows)
     failed += failures.values()
     # What the index knew before of each photo that was extracted.
     previous = [row for photo, row in plan.extract if photo.id not in failures]
@@ -264,6 +284,7 @@ def _extract(
     plan: _Plan,
     labels: Labels | None,
     progress: Progress | None,
+    rows: Mapping[str, int] | None,
 ) -> dict[str, Failure]:
     """Extract and commit what the plan asks for; what cannot be used is recorded and returned,
     by id. While a batch is written, the next is extracted."""
@@ -314,11 +335,11 @@ def _extract(
                 progress(number, len(photos), len(failed))
             if batch.is_due(store.settings.store):
                 commit.result()
-                commit = writer.submit(_commit, store, batch)
+                commit = writer.submit(_commit, store, batch, rows)
                 batch = _Batch()
         commit.result()
         if batch.images:
-            _commit(store, batch)
+            _commit(store, batch, rows)
     return failed
 
 
@@ -328,8 +349,8 @@ def _threads(photos: list[Photo]) -> int | None:
     return 2 * (os.cpu_count() or 1) + _WAITING_THREADS if is_remote else None
 
 
-def _commit(store: Store, batch: _Batch) -> None:
-    store.commit(batch.images, batch.features)
+def _commit(store: Store, batch: _Batch, rows: Mapping[str, int] | None) -> None:
+    store.commit(batch.images, batch.features, rows)
     merge_small_segments(store)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from delg.types import FloatArray
 from index.storage.ann_index import Rows
 from index.storage.store import Store
 from index.verification.calibration import Calibration
@@ -69,12 +70,22 @@ def rank_by_typicality(store: Store, rows: Sequence[int]) -> tuple[list[int], li
     Args:
         rows: of photos; beyond ``MAX_COMPARED`` an even sample of them is ranked.
     """
+    return rank_by_mean(*read_sample(store, rows))
+
+
+def read_sample(store: Store, rows: Sequence[int]) -> tuple[Rows, FloatArray]:
+    """Those of the rows that are in the store and can be read, int64 (n,), an even sample of at
+    most ``MAX_COMPARED``, and their global descriptors, float32 (n, D)."""
     readable = np.array([row for row in rows if _is_readable(store, int(row))], np.int64)
-    if not len(readable):
-        return [], []
     if len(readable) > MAX_COMPARED:
         readable = readable[np.linspace(0, len(readable) - 1, MAX_COMPARED).astype(int)]
-    vectors = store.global_descriptors(readable)
+    return readable, store.global_descriptors(readable)
+
+
+def rank_by_mean(readable: Rows, vectors: FloatArray) -> tuple[list[int], list[float]]:
+    """Rows (n,), the nearest to the mean of all descriptors (n, D) first, and how near each is."""
+    if not len(readable):
+        return [], []
     mean = vectors.mean(0)
     similarities = vectors @ (mean / max(float(np.linalg.norm(mean)), 1e-9))
     order = np.argsort(-similarities, kind="stable")
@@ -82,7 +93,10 @@ def rank_by_typicality(store: Store, rows: Sequence[int]) -> tuple[list[int], li
 
 
 def _is_readable(store: Store, row: int) -> bool:
-    return store.catalog.place(row)[0] not in store.unreadable
+    try:
+        return store.catalog.place(row)[0] not in store.unreadable
+    except KeyError:
+        return False
 
 
 def review_label(

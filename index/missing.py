@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from delg.errors import UsageError
 from delg.paths import normal_form, presence
 from delg.remote_path import is_url, is_web_url
 from index.remote_lookup import FolderLookup
@@ -50,6 +51,35 @@ class MissingPhotos:
     gone: list[str]
     unreachable: dict[str, str]
     losses: list[SourceLoss]
+
+    def check_losses(self) -> None:
+        """Make sure that photos may be removed for being gone.
+
+        Raises:
+            UsageError: a source lost most of its photos.
+        """
+        if self.losses:
+            raise UsageError(
+                f"{'; '.join(map(str, self.losses))}: is a disk not mounted, or a folder "
+                "moved (delg index relocate)? Nothing was removed; --dry-run lists them, "
+                "--force removes them"
+            )
+
+
+def join_missing(parts: Iterable[MissingPhotos]) -> MissingPhotos:
+    """What several shards miss together; a source's photos lie in all of them."""
+    gone: list[str] = []
+    unreachable: dict[str, str] = {}
+    losses: dict[str, SourceLoss] = {}
+    for part in parts:
+        gone += part.gone
+        unreachable |= part.unreachable
+        for loss in part.losses:
+            known = losses.get(loss.source, SourceLoss(loss.source, 0, 0))
+            losses[loss.source] = SourceLoss(
+                loss.source, known.gone + loss.gone, known.photos + loss.photos
+            )
+    return MissingPhotos(sorted(gone), unreachable, list(losses.values()))
 
 
 def source_of(image: ImageRow) -> str:

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
         model,
         query,
         serve,
+        sharding,
         tune,
         watch,
     )
@@ -35,6 +36,9 @@ def register(app: typer.Typer) -> None:
     index.app.command("mark")(marks.index_mark)
     index.app.command("marks")(marks.index_marks)
     index.app.command("watch")(watch.index_watch)
+    index.app.command("shard")(sharding.index_shard)
+    index.app.command("merge")(sharding.index_merge)
+    index.app.command("move")(sharding.index_move)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

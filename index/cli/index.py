@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,15 +23,18 @@ from index.cli.options import (
     Labels,
     NamedModel,
     Prefix,
+    Ray,
     Reread,
     no_blank_index,
     open_index,
     read_config,
 )
+from index.cli.sharding import Replicas, Shards
 
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
     from index.ingest import AddReport
+    from index.settings import IndexSettings
 
 log = logging.getLogger(__name__)
 app = group("Build and maintain an index.")
@@ -50,6 +54,9 @@ def index_build(
     exclude: Exclude = None,
     default_excludes: DefaultExcludes = True,
     reread: Reread = False,
+    shards: Shards = None,
+    replicas: Replicas = 1,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Build an index of photos, or bring an existing one up to date."""
@@ -69,7 +76,7 @@ def index_build(
     settings = parse(IndexSettings, overrides, str(config)) if is_new else None
     with (
         no_blank_index(index) if is_new else nullcontext(),
-        ImageIndex.open_or_create(index, model, settings=settings) as images,
+        _open_or_create(index, model, settings, shards, replicas, ray) as images,
     ):
         if overrides:
             # Of a new index too: another process may have been first, with other settings.
@@ -83,6 +90,42 @@ def _is_there(source: Location) -> bool:
     return isinstance(source, RemotePath) or is_list or exists(as_written(source))
 
 
+def _open_or_create(
+    index: Path,
+    model: str | None,
+    settings: IndexSettings | None,
+    shards: int | None,
+    replicas: int,
+    ray: str | None,
+) -> ImageIndex:
+    """The index to build; a new one is sharded if ``shards`` is given."""
+    from index import ImageIndex
+
+    if shards is None:
+        if replicas > 1:
+            raise UsageError("--replicas needs --shards")
+        if ray is None:
+            return ImageIndex.open_or_create(index, model, settings=settings)
+        if not ImageIndex.exists(index):
+            raise UsageError("--ray needs --shards, the number of parts that are built at once")
+        return ImageIndex.open(index, model, ray)
+    from delg.zoo.registry import DEFAULT_MODEL
+    from index.sharding.sharded_index import ShardedIndex
+
+    if not ImageIndex.exists(index):
+        created = ShardedIndex.create_sharded(
+            index, shards, model or DEFAULT_MODEL, settings, replicas
+        )
+        created.close()
+    images = ImageIndex.open(index, model)
+    count = images.shard_count
+    images.close()
+    if count != shards:
+        has = plural(count, "shard") if count else "no shards"
+        raise UsageError(f"{index} has {has}; delg index shard splits an index into another number")
+    return ImageIndex.open(index, model, ray)
+
+
 @app.command("add")
 def index_add(
     sources: Sources,
@@ -93,12 +136,13 @@ def index_add(
     exclude: Exclude = None,
     default_excludes: DefaultExcludes = True,
     reread: Reread = False,
+    ray: Ray = None,
     as_json: AsJson = False,
 ) -> None:
     """Add new and changed photos to an index."""
     options = {"labels": labels, "prefix": prefix, "exclude": exclude or (), "reread": reread}
     options["default_excludes"] = default_excludes
-    with open_index(index, model=model) as images:
+    with open_index(index, model=model, ray=ray) as images:
         _add(images, sources, options, as_json)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from delg.cli.options import PARTLY
 from delg.errors import DelgError
 from delg.paths import exists
 
@@ -42,6 +43,15 @@ NamedModel = Annotated[
         "--model",
         help="The index's model, a name or a folder, where it is not the recorded one or not yet "
         "trusted (delg model trust).",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on the shards with the machines of a Ray cluster: HOST:PORT of its head, auto "
+        "for the cluster of this machine, local for a new one. DELG_RAY says it for all commands.",
     ),
 ]
 Exclude = Annotated[
@@ -112,12 +122,32 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def open_index(index: Path, config: Path | None = None, model: str | None = None) -> ImageIndex:
+@contextmanager
+def naming_missing_shards(images: ImageIndex) -> Iterator[None]:
+    """Name the shards that queries could not search, in words and by the exit code."""
+    code = 0
+    try:
+        yield
+    except typer.Exit as stop:
+        code = stop.exit_code
+    missing = images.unsearched_shards()
+    for shard in missing:
+        log.warning("not searched, so that photos may be missing: shard %s", shard)
+    if code or missing:
+        raise typer.Exit(code or PARTLY)
+
+
+def open_index(
+    index: Path,
+    config: Path | None = None,
+    model: str | None = None,
+    ray: str | None = None,
+) -> ImageIndex:
     """Open an index with settings overridden; photos with unreadable features are a warning."""
     overrides = read_config(config)
     from index import ImageIndex
 
-    images = ImageIndex.open(index, model)
+    images = ImageIndex.open(index, model, ray)
     for problem in images.unreadable_segments():
         log.warning("%s", problem)
     if config is not None:

@@ -19,7 +19,14 @@ from delg.errors import UsageError
 from delg.files import make_folder
 from delg.paths import is_folder
 from delg.remote_path import Location, RemotePath, as_location, is_url
-from index.cli.options import IndexDir, NamedModel, Orientations, open_index
+from index.cli.options import (
+    IndexDir,
+    NamedModel,
+    Orientations,
+    Ray,
+    naming_missing_shards,
+    open_index,
+)
 from index.cli.query_output import Output, print_failure, print_hits, print_summary
 
 if TYPE_CHECKING:
@@ -175,6 +182,7 @@ def query(
             "--features", help="Query with feature files of the index's model, not photos."
         ),
     ] = False,
+    ray: Ray = None,
 ) -> None:
     """Find the photos of an index that show the same thing as a photo."""
     output = _output(answer, as_json, paths, csv)
@@ -198,7 +206,7 @@ def query(
         raise UsageError("--regions takes whole single photos, not --box, --features, --like …")
     region = _parse_box(box)
     boxes = _read_regions(regions)
-    with open_index(index, config, model) as images:
+    with open_index(index, config, model, ray) as images, naming_missing_shards(images):
         if seconds is not None:
             images.configure({"ranking": {"seconds": seconds}}, "--time")
         if features:

@@ -15,7 +15,7 @@ from delg.cli.console import plural, print_result
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
 from delg.paths import is_folder
-from index.cli.options import IndexDir, NamedModel, read_config
+from index.cli.options import IndexDir, NamedModel, Ray, read_config
 
 if TYPE_CHECKING:
     from index.serve.service import Service
@@ -68,6 +68,7 @@ def serve(
     ] = 30.0,
     model: NamedModel = None,
     config: Config = None,
+    ray: Ray = None,
 ) -> None:
     """Serve an index as a web page and an HTTP API."""
     from delg.settings import parse
@@ -90,7 +91,7 @@ def serve(
     from index.serve.shared_index import SharedIndex
 
     log.info("opening %s and its model", index)
-    shared = SharedIndex(index, overrides, str(config), model=model)
+    shared = SharedIndex(index, overrides, str(config), model=model, ray=ray)
     with shared.reading() as images:
         count = len(images)
     shared.warm()

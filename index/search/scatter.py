@@ -7,7 +7,7 @@ what a search of these alone gives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -35,6 +35,7 @@ class Scatter:
         shards: of indexes of one model.
         missing: shards that are known not to answer.
         deadline: seconds that a shard has for each answer; None: as long as it takes.
+        report_lost: called with each shard that is lost.
 
     Attributes:
         context: of the first shard.
@@ -46,10 +47,11 @@ class Scatter:
         shards: Sequence[Shard],
         missing: Sequence[MissingShard] = (),
         deadline: float | None = None,
+        report_lost: Callable[[MissingShard], None] = lambda missing: None,
     ) -> None:
         self.context: SearchContext = shards[0].context
         self.missing = list(missing)
-        self._deadline = deadline
+        self._deadline, self._report_lost = deadline, report_lost
         self._shards = dict(enumerate(shards))
 
     def ask_all(self, request: Request[T]) -> dict[int, T]:
@@ -98,6 +100,8 @@ class Scatter:
             MissingShard(self._shards.pop(number).name, reason) for number, reason in lost.items()
         ]
         self.missing += reasons
+        for missing in reasons:
+            self._report_lost(missing)
         described = "; ".join(map(str, reasons))
         raise PartLostError(described) if self._shards else DelgError(f"no shard left: {described}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -86,6 +86,13 @@ class RegionJson(BaseModel):
     hits: list[int]
 
 
+class MissingShardJson(BaseModel):
+    """A part of a sharded index that was not searched."""
+
+    shard: str
+    reason: str
+
+
 class QueryJson(BaseModel):
     """The hits of a query, best first."""
 
@@ -100,6 +107,8 @@ class QueryJson(BaseModel):
     answer: AnswerJson
     hits: list[HitJson]
     regions: list[RegionJson]
+    # Only where shards of the index were not searched; the header X-Delg-Partial names them too.
+    partial: list[MissingShardJson] | None = None
 
 
 class RemovedJson(BaseModel):
@@ -232,7 +241,8 @@ def make_router(service: Service) -> APIRouter:
             return result.as_json(params.id or upload.name or UNNAMED, str(service.shared.path))
 
         has_gone = functools.partial(disconnected, request)
-        return JSONResponse(await service.jobs.run(search, has_gone, client_of(request.scope)))
+        values = await service.jobs.run(search, has_gone, client_of(request.scope))
+        return JSONResponse(values, headers=_partial_header(values))
 
     @router.get("/api/facets", response_model=FacetsJson, responses=described_errors(422))
     def facets(
@@ -305,6 +315,12 @@ def make_router(service: Service) -> APIRouter:
         add_edit_routes(router, service)
         _add_write_routes(router, service)
     return router
+
+
+def _partial_header(values: dict[str, Any]) -> dict[str, str]:
+    """What says that shards were not searched; nothing, if all were."""
+    names = ", ".join(quote(missing["shard"]) for missing in values.get("partial", ()))
+    return {"X-Delg-Partial": names} if names else {}
 
 
 def _add_write_routes(router: APIRouter, service: Service) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 from delg.errors import DelgError
 from delg.extraction.extractor import Extractor
 from index.image_index import ImageIndex
+from index.sharding.shards import FILE as SHARDS_FILE
+from index.sharding.shards import shard_folders
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.lock import BusyError
 
@@ -45,7 +47,7 @@ class SharedIndex:
         overrides: of its settings, by section and key.
         origin: where the overrides come from, for error messages.
         extractor: the index's model, if it is loaded already.
-        model: see :meth:`index.image_index.ImageIndex.open`.
+        model, ray: see :meth:`index.image_index.ImageIndex.open`.
 
     Raises:
         DelgError: there is no index, or it is damaged.
@@ -58,31 +60,37 @@ class SharedIndex:
         origin: str = "settings",
         extractor: Extractor | None = None,
         model: str | None = None,
+        ray: str | None = None,
     ) -> None:
-        self.path, self._model = path, model
+        self.path, self._model, self._ray = path, model, ray
+        self._folders = [path]
         self._overrides, self._origin = overrides or {}, origin
         self._lock = threading.Lock()
         self._refresh_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._extractor = extractor
         self._missing: list[str] = []
-        stamp = self._stamp()
-        self._snapshot = _Snapshot(self._open(), stamp)
+        stamp, images = self._stamp(), self._open()
+        # Of a sharded index, the shards are known only now.
+        stamp = stamp if len(self._folders) == 1 else self._stamp()
+        self._snapshot = _Snapshot(images, stamp)
         self._tried, self._next_look = stamp, 0.0
         self._say_what_is_missing(self._snapshot)
 
     def _stamp(self) -> _Stamp:
         stamps = []
-        for name in (CATALOG_FILE, CATALOG_FILE + "-wal"):
+        names = (CATALOG_FILE, CATALOG_FILE + "-wal", SHARDS_FILE)
+        for path in (folder / name for folder in self._folders for name in names):
             with contextlib.suppress(OSError):
-                stat = (self.path / name).stat()
+                stat = path.stat()
                 # An empty log says nothing: opening the catalog creates one.
                 if stat.st_size:
                     stamps.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
         return tuple(stamps)
 
     def _open(self) -> ImageIndex:
-        images = ImageIndex.open(self.path, self._model)
+        images = ImageIndex.open(self.path, self._model, self._ray)
+        self._folders = [self.path, *shard_folders(self.path)]
         if self._overrides:
             images.configure(self._overrides, self._origin)
         if images.accepts_images:
@@ -136,7 +144,8 @@ class SharedIndex:
         """Whether it is time to look for segments that were missing: a copy of an index may arrive
         after its catalog did."""
         now = time.monotonic()
-        if now < self._next_look:
+        # Ray brings back its workers by itself.
+        if now < self._next_look or self._ray is not None:
             return False
         self._next_look = now + _LOOK_SECONDS
         return True

@@ -360,6 +360,15 @@ class Catalog:
         row = self._row("SELECT min(row), max(row) FROM images")
         return (row[0] or 0, row[1] or 0) if row else (0, 0)
 
+    def next_row(self) -> int:
+        """The row number after the highest ever given."""
+        row = self._row("SELECT seq FROM sqlite_sequence WHERE name = 'images'")
+        return (row[0] if row else 0) + 1
+
+    def all_meta(self) -> dict[str, str]:
+        """All that is known of the index, by key."""
+        return dict(self._rows("SELECT key, value FROM meta"))
+
     def by_id(self, image_id: str) -> ImageRow | None:
         """The image with that id, in whichever Unicode form either is written."""
         query = f"SELECT {self._columns} FROM images WHERE id = ?"

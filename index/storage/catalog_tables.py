@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from delg.paths import name_forms
@@ -129,13 +129,22 @@ def delete_empty_segments(db: sqlite3.Connection, numbers: Iterable[int]) -> Non
     )
 
 
-def put_images(db: sqlite3.Connection, images: Iterable[ImageRow]) -> None:
-    """Insert images, replacing those of the same id under new row numbers."""
-    marks = ", ".join("?" * len(IMAGE_COLUMNS.split(",")))
+def put_images(
+    db: sqlite3.Connection, images: Iterable[ImageRow], rows: Mapping[str, int] | None = None
+) -> None:
+    """Insert images, replacing those of the same id under new row numbers.
+
+    Args:
+        rows: by id, row numbers that are free; without one, an image gets the next.
+    """
+    marks, rows = ", ".join("?" * len(IMAGE_COLUMNS.split(","))), rows or {}
     for image in images:
         for image_id in name_forms(image.id):
             db.execute("DELETE FROM images WHERE id = ?", (image_id,))
-        db.execute(f"INSERT INTO images ({IMAGE_COLUMNS}) VALUES ({marks})", image.values())
+        db.execute(
+            f"INSERT INTO images ({IMAGE_COLUMNS}, row) VALUES ({marks}, ?)",
+            (*image.values(), rows.get(image.id)),
+        )
         if image.etag:
             _put_etag(db, image.etag, "id = ?", image.id)
     count_change(db)

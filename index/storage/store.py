@@ -74,11 +74,19 @@ _ALL = Selection()
 _MAX_DIM = 1 << 20
 
 
-def _check_usable(folder: Path) -> None:
-    """Refuse a folder that holds anything but what attempts to create an index leave."""
+def check_usable(folder: Path, leftovers: Collection[str] = ()) -> None:
+    """Refuse a folder that holds anything but what attempts to create an index leave.
+
+    Args:
+        leftovers: further names that such attempts leave.
+
+    Raises:
+        UsageError: it holds something else.
+    """
     if not exists(folder):
         return
-    if not is_folder(folder) or not {path.name for path in folder.iterdir()} <= _LEFTOVERS:
+    names = {path.name for path in folder.iterdir()} if is_folder(folder) else {"a file"}
+    if not names <= _LEFTOVERS.union(leftovers):
         raise UsageError(f"{folder}: exists and is not empty; choose another place for the index")
 
 
@@ -121,13 +129,20 @@ class Store:
         self.refresh()
 
     @classmethod
-    def create(cls, folder: Path, meta: dict[str, str], settings: IndexSettings) -> Store:
+    def create(
+        cls,
+        folder: Path,
+        meta: dict[str, str],
+        settings: IndexSettings,
+        beside: Collection[str] = (),
+    ) -> Store:
         """A new, empty index.
 
         Args:
             folder: to create; it must not exist or be empty.
             meta: what the catalog records of the model.
             settings: to record as well.
+            beside: names of files that may lie in the folder.
 
         Raises:
             UsageError: the folder is in use; if another process was first to create an index
@@ -140,10 +155,10 @@ class Store:
         while True:
             try:
                 # Before anything is put into a folder that may be somebody's photos.
-                _check_usable(folder)
+                check_usable(folder, beside)
                 folder.mkdir(parents=True, exist_ok=True)
                 with writer_lock(folder):
-                    _check_usable(folder)
+                    check_usable(folder, beside)
                     Catalog.create(folder, values)
                 return cls(folder)
             except BusyError:
@@ -563,10 +578,46 @@ class Store:
         writer = SegmentWriter(self.folder, self.settings.store, codebook, self._vocabulary)
         return writer.rewrite(number, [image.id for image in images], sources)
 
-    def commit(self, images: Sequence[ImageRow], features: Sequence[ImageFeatures]) -> None:
+    def copy_in(
+        self, images: Sequence[ImageRow], source: Store, codebook: ProductQuantizer | None
+    ) -> None:
+        """Commit images of another index of the same model under their row numbers, with their
+        features as they are stored there; under the lock. The ANN index is rebuilt by the caller.
+
+        Args:
+            images: those with features are encoded by ``codebook`` there.
+        """
+        usable = [image for image in images if image.state == "ok"]
+        placed = [image for image in images if image.state != "ok"]
+        number = self.catalog.next_segment()
+        if usable:
+            places = map(source._place, usable)
+            sources = ((source.segments[segment], position) for segment, position in places)
+            writer = SegmentWriter(self.folder, self.settings.store, codebook, self._vocabulary)
+            segment = writer.rewrite(number, [image.id for image in usable], sources)
+            placed += [
+                replace(image, segment=number, position=position)
+                for position, image in enumerate(usable)
+            ]
+        with self.catalog.write() as db:
+            if usable:
+                insert_segment(db, segment)
+            put_images(db, placed, {image.id: image.row for image in placed})
+        self.reopen_segments()
+        self.ann_index_current = False
+
+    def commit(
+        self,
+        images: Sequence[ImageRow],
+        features: Sequence[ImageFeatures],
+        rows: Mapping[str, int] | None = None,
+    ) -> None:
         """Commit a batch: images with features, in that order, and failed ones without.
 
         Images already in the index under the same id are replaced.
+
+        Args:
+            rows: by id, row numbers that are free, for those that do not take the next.
         """
         usable = [image for image in images if image.state == "ok"]
         failed = [image for image in images if image.state != "ok"]
@@ -581,7 +632,7 @@ class Store:
         with self.catalog.write() as db:
             if usable:
                 insert_segment(db, segment)
-            put_images(db, [*usable, *failed])
+            put_images(db, [*usable, *failed], rows)
             # An unreadable segment whose photos have all been extracted again is repaired.
             delete_empty_segments(db, self.unreadable)
         self.reopen_segments()
