@@ -84,6 +84,7 @@ class ShardedIndex(ImageIndex):
         self._parts: dict[int, Part] = {}
         self._missing: dict[int, str] = {}
         self._load: Callable[[], Extractor] | None = None
+        self._prepared = ray is not None
         self._open_parts()
         self._recorded = _RecordedStore(folder)
         # It reads what a store records, and no more.
@@ -194,6 +195,10 @@ class ShardedIndex(ImageIndex):
         """Number of the shards, missing ones included."""
         return len(self._map.shards)
 
+    def shard_of(self, image_id: str) -> str:
+        """Name of the shard that an image belongs to."""
+        return self._map.shards[self._map.number_of(image_id)].name
+
     def missing_shards(self) -> Sequence[MissingShard]:
         """The shards that cannot be opened; their photos cannot be found."""
         return [
@@ -233,6 +238,10 @@ class ShardedIndex(ImageIndex):
 
     def _shards(self) -> Sequence[Shard]:
         assert self._model
+        if not self._prepared:
+            # Before the clock of any query runs; workers elsewhere do so when they start.
+            self._each(lambda images: images.prepare())
+            self._prepared = True
         return as_shards(list(self._parts.values()), self._context)
 
     @property

@@ -31,6 +31,7 @@ from hostile import (
     weights,
 )
 from server_attacks import attacks
+from shards import shards
 from shortlist_race import race as shortlist_race
 from stage import Stage
 
@@ -54,7 +55,7 @@ STAGES = {
         *(kills, kills_at_calls, full_disks, corrupted_files, odd_catalogs),
         *(photos, arrays, archives, feature_files, delf_files, colmap_folders),
         *(weights, runs, mat_files, settings_files),
-        *(create_races, shortlist_races, attacks),
+        *(create_races, shortlist_races, attacks, shards),
     )
 }
 

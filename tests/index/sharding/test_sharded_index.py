@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -311,3 +313,11 @@ def test_a_partial_answer_over_http_has_a_header(copied, words_model):
         assert [missing["shard"] for missing in reply.json()["partial"]] == [lost.name]
         page = client.post("/search", files={"id": (None, "004.png")}).text
         assert "Not searched" in page
+
+
+def test_one_machine_does_not_import_ray():
+    code = (
+        "import sys, index.image_index, index.cli, index.serve.app, index.sharding.sharded_index; "
+        "assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
