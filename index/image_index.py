@@ -34,6 +34,7 @@ from index.browse import (
     spread_images,
 )
 from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
+from index.explore import Exploration, Layout, explore
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
@@ -883,6 +884,23 @@ class ImageIndex:
             limit: values of each key at most.
         """
         return count_facets(self._store.catalog, Selection.of(where), limit)
+
+    def explore(
+        self, layout: Layout = "auto", read_photos: bool = True, progress: Progress | None = None
+    ) -> Exploration:
+        """Compute and store the maps of the collection; see :func:`index.explore.explore`."""
+        exploration = explore(self._store, layout, read_photos, progress)
+        with self._store.lock():
+            exploration.save(self._store.folder)
+        return exploration
+
+    def exploration(self) -> Exploration | None:
+        """What :meth:`explore` has stored; None if it has not.
+
+        Raises:
+            DelgError: it is damaged.
+        """
+        return Exploration.load(self._store.folder)
 
     def info(self) -> dict[str, Any]:
         """What the index holds, as plain values."""

@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
         demo,
         edit,
         exchange,
+        explore,
         extract,
         index,
         marks,
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     index.app.command("shard")(sharding.index_shard)
     index.app.command("merge")(sharding.index_merge)
     index.app.command("move")(sharding.index_move)
+    index.app.command("explore")(explore.index_explore)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

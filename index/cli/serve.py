@@ -59,6 +59,11 @@ def serve(
     saved_days: Annotated[
         float, typer.Option(min=0, help="Days that saved searches are kept; 0: until deleted.")
     ] = 90.0,
+    tiles: Annotated[
+        str | None,
+        typer.Option(help="Map tiles, https://…/{z}/{x}/{y}.png (default: a plain outline)."),
+    ] = None,
+    tiles_credit: Annotated[str, typer.Option(help="Whom to name as the tiles' source.")] = "",
     max_upload: Annotated[int, typer.Option(min=1, help="Largest upload accepted, in MiB.")] = 32,
     queue: Annotated[
         int, typer.Option(min=0, help="Queries that may wait; further ones are answered with 503.")
@@ -77,6 +82,7 @@ def serve(
     values = {
         "host": host, "port": port, "token": token, "no_auth": no_auth,
         "allow_hosts": tuple(allow_host or ()), "writable": writable,
+        "tiles": tiles, "tiles_credit": tiles_credit,
         "saved": saved, "saved_days": saved_days,
         "max_upload_mib": max_upload, "queue": queue, "seconds": timeout,
     }  # fmt: skip

@@ -6,6 +6,7 @@ the background, so that no page waits for them but the first.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 
 from delg.errors import DelgError
 from index.browse import Facets
+from index.explore import FILE as EXPLORE_FILE
+from index.explore import Exploration
 from index.image_index import ImageIndex
 from index.label_index import LabelIndex
 from index.serve.shared_index import SharedIndex
@@ -36,6 +39,7 @@ class Remembered:
         self._shared = shared
         self._values: dict[str, tuple[object, Any]] = {}
         self._running: set[str] = set()
+        self._exploration: tuple[object, Exploration | None] | None = None
         self._lock = threading.Lock()
 
     def info(self) -> dict[str, Any]:
@@ -53,6 +57,16 @@ class Remembered:
     def facets(self) -> Facets:
         """The most frequent values of each key to filter by."""
         return self._get("facets", lambda images: images.facets((), _FACET_VALUES))
+
+    def exploration(self) -> Exploration | None:
+        """What ``delg index explore`` has stored last."""
+        with contextlib.suppress(OSError):
+            stat = (self._shared.path / EXPLORE_FILE).stat()
+            stamp = stat.st_mtime_ns, stat.st_size
+            if self._exploration is None or self._exploration[0] != stamp:
+                self._exploration = stamp, Exploration.load(self._shared.path)
+            return self._exploration[1]
+        return None
 
     def prepare(self) -> None:
         """Compute all of them, so that the first visitor does not wait."""

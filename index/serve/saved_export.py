@@ -6,7 +6,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from index.results import QueryResult
 from index.serve.saved_searches import SavedSearch
@@ -25,16 +25,23 @@ _FORMULA = re.compile(r"^[=+\-@\t\r]")
 def export_csv(search: SavedSearch, result: QueryResult) -> bytes:
     """The hits, one per line, with their metadata; UTF-8 that spreadsheets recognise."""
     keys = sorted({key for hit in result for key in hit.metadata})
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([*_COLUMNS, *map(_plain, keys)])
-    for hit in result:
-        values = [
+    rows = (
+        (
             search.query, hit.rank, hit.id, hit.label or "", f"{hit.probability:.6f}",
             "yes" if hit.verified else "no", hit.inliers, f"{hit.similarity:.6f}", hit.path,
             *(hit.metadata.get(key, "") for key in keys),
-        ]  # fmt: skip
-        writer.writerow(_plain(value) if isinstance(value, str) else value for value in values)
+        )
+        for hit in result
+    )  # fmt: skip
+    return as_csv_text((*_COLUMNS, *keys), rows)
+
+
+def as_csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A table as a CSV file of which no text is run as a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    for row in (columns, *rows):
+        writer.writerow(_plain(value) if isinstance(value, str) else value for value in row)
     return out.getvalue().encode("utf-8-sig", "replace")
 
 

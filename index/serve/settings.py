@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from delg.errors import UsageError
 from delg.settings import Settings
@@ -38,6 +39,10 @@ class ServeSettings(Settings):
     saved_mib: int = Field(1024, ge=0)
     # Days after which a saved search is deleted; 0: never.
     saved_days: float = Field(90.0, ge=0)
+    # Address of map tiles with {z}, {x} and {y}, https; by default a plain outline is drawn.
+    tiles: str | None = None
+    # What the makers of the tiles want to be named as.
+    tiles_credit: str = ""
     # Size of an uploaded photo, in MiB.
     max_upload_mib: int = Field(32, ge=1)
     # Seconds to receive the head of a request.
@@ -83,6 +88,21 @@ class ServeSettings(Settings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    @field_validator("tiles")
+    @classmethod
+    def _check_tiles(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        is_plain = value.isascii() and not set(value) & set(" ;,'\"")
+        if parts.scheme != "https" or not parts.hostname or not is_plain:
+            raise ValueError(
+                "must be an address with https, such as https://tiles.example/{z}/{x}/{y}.png"
+            )
+        if not all(part in value for part in ("{z}", "{x}", "{y}")):
+            raise ValueError("must contain {z}, {x} and {y}")
+        return value
 
     def check(self) -> None:
         """Refuse settings that open the index to a network by accident.

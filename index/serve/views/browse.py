@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 
+from delg.errors import DelgError
 from index.browse import Filter, Sort
+from index.explore import describe_exploration
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.views.search import is_fragment
 
@@ -46,7 +49,11 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/image")
     def image(request: Request, id: str) -> Response:
-        return pages.render(request, "image.html", row=pages.service.image(id))
+        row, told = pages.service.image(id), {}
+        with contextlib.suppress(DelgError):
+            if exploration := pages.service.remembered.exploration():
+                told = describe_exploration(exploration, row)
+        return pages.render(request, "image.html", row=row, told=told)
 
     @router.get("/failures")
     def failures(request: Request, q: str = "", page: PageNumber = 1) -> Response:

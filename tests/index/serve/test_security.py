@@ -58,7 +58,19 @@ def test_head_is_refused_like_get(client, serve):
 
 
 @pytest.mark.parametrize(
-    "page", ["/", "/browse", "/labels", "/searches", "/duplicates", "/failures", "/stats", "/api"]
+    "page",
+    [
+        "/",
+        "/browse",
+        "/labels",
+        "/map",
+        "/places",
+        "/searches",
+        "/duplicates",
+        "/failures",
+        "/stats",
+        "/api",
+    ],
 )
 def test_pages_load_nothing_from_outside_and_hold_no_script(client, page):
     text = client.get(page).text
