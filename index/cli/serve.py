@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from delg.cli.console import plural, print_result
 from delg.cli.options import Config
 from delg.errors import DelgError, UsageError
 from delg.paths import is_folder
-from index.cli.options import IndexDir, NamedModel, Ray, read_config
+from index.cli.options import NamedModel, Ray, read_config
 
 if TYPE_CHECKING:
     from index.serve.service import Service
@@ -26,7 +27,14 @@ RUN_PAGES = "delg.run_pages"
 
 
 def serve(
-    index: IndexDir,
+    index: Annotated[
+        list[Path],
+        typer.Option(
+            "--index",
+            help="Folder of the index; repeatable: the pages show the first, and each has its API "
+            "under /indexes/NAME.",
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free port.")
@@ -94,35 +102,48 @@ def serve(
 
     from index.serve.app import make_app
     from index.serve.service import Service
+    from index.serve.several import IndexSwitch
     from index.serve.shared_index import SharedIndex
 
-    log.info("opening %s and its model", index)
-    shared = SharedIndex(index, overrides, str(config), model=model, ray=ray)
-    with shared.reading() as images:
-        count = len(images)
-    shared.warm()
+    names = [folder.resolve().name for folder in index]
+    if len(set(names)) < len(names):
+        raise UsageError("--index: two folders have the same name, which their API goes by")
+    services: list[Service] = []
+    descriptions: list[str] = []
+    for folder in index:
+        log.info("opening %s and its model", folder)
+        shared = SharedIndex(folder, overrides, str(config), model=model, ray=ray)
+        with shared.reading() as images:
+            descriptions.append(f"{plural(len(images), 'photo')} in {folder}")
+        shared.warm()
+        # Searches are saved by the pages, which show the first index.
+        own = settings if not services else settings.model_copy(update={"saved": None})
+        services.append(Service(shared, own, names))
     run_pages = [] if runs is None else [p.load()(runs) for p in entry_points(group=RUN_PAGES)]
-    service = Service(shared, settings)
-    threading.Thread(target=service.remembered.prepare, daemon=True, name="prepare").start()
-    _run(make_app(service, run_pages), service, f"{plural(count, 'photo')} in {index}")
+    first, *others = services
+    threading.Thread(target=first.remembered.prepare, daemon=True, name="prepare").start()
+    apps = [make_app(first, run_pages), *map(make_app, others)]
+    app = IndexSwitch(dict(zip(names, apps, strict=True)))
+    _run(app, services, "; ".join(descriptions))
 
 
 def _overrides(config: Path | None) -> dict[str, Any] | None:
     return None if config is None else read_config(config)
 
 
-def _run(app: Any, service: Service, description: str) -> None:
+def _run(app: Any, services: Sequence[Service], description: str) -> None:
     import uvicorn
 
     from index.serve.timeouts import server_config
 
-    settings = service.settings
+    settings = services[0].settings
 
     class Server(uvicorn.Server):
         """Prints its address; when it stops, waiting queries are refused at once."""
 
         async def shutdown(self, sockets: Any = None) -> None:
-            service.stop_jobs()
+            for service in services:
+                service.stop_jobs()
             await super().shutdown(sockets)
 
         async def startup(self, sockets: Any = None) -> None:

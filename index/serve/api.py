@@ -117,6 +117,12 @@ class RemovedJson(BaseModel):
     removed: str
 
 
+class IndexesJson(BaseModel):
+    """The indexes of the server."""
+
+    indexes: list[str]
+
+
 class HealthJson(BaseModel):
     """The server is ready."""
 
@@ -264,6 +270,12 @@ def make_router(service: Service) -> APIRouter:
     async def health() -> dict[str, str]:
         """Whether the server is ready; it answers once its model is loaded."""
         return {"status": "ok"}
+
+    @router.get("/api/indexes", response_model=IndexesJson, responses=described_errors())
+    def indexes() -> dict[str, list[str]]:
+        """Names of the server's indexes; the API of each is below `/indexes/NAME`, as in
+        `/indexes/NAME/api/query`. Without that, it is the first one's."""
+        return {"indexes": service.indexes}
 
     @router.get("/metrics", include_in_schema=False)
     def metrics() -> Response:

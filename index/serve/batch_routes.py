@@ -74,7 +74,8 @@ def add_batch_routes(router: APIRouter, service: Service) -> None:
         photos = [(upload.name, upload.source), *upload.more]
         named = [(name or f"image {number}", data) for number, (name, data) in enumerate(photos, 1)]
         batch = service.batches.start(named, params)
-        return JSONResponse(batch.as_json(), 202, {"location": f"/api/queries/{batch.id}"})
+        prefix = request.scope.get("delg.prefix", "")
+        return JSONResponse(batch.as_json(), 202, {"location": f"{prefix}/api/queries/{batch.id}"})
 
     @router.get(
         "/api/queries/{batch_id}.csv",

@@ -53,6 +53,7 @@ class Service:
 
     Attributes:
         shared: the index.
+        indexes: names of all indexes of the server, see :mod:`index.serve.several`.
         settings: of the server.
         jobs: runs queries and changes.
         thumbnail_jobs: makes thumbnails, so that many large photos keep nothing else waiting.
@@ -65,7 +66,10 @@ class Service:
         remembered: values that take long to compute.
     """
 
-    def __init__(self, shared: SharedIndex, settings: ServeSettings) -> None:
+    def __init__(
+        self, shared: SharedIndex, settings: ServeSettings, indexes: Sequence[str] = ()
+    ) -> None:
+        self.indexes = list(indexes) or [shared.path.resolve().name]
         self.shared, self.settings = shared, settings
         self.jobs = JobQueue(settings.workers, settings.queue, settings.seconds)
         self.thumbnail_jobs = JobQueue(settings.workers, settings.thumbnail_queue, settings.seconds)

@@ -35,6 +35,7 @@ OPERATIONS = {
     ("/api/queries/{batch_id}", "DELETE"), ("/api/queries/{batch_id}.csv", "GET"),
     ("/api/images/{image_id}", "PATCH"), ("/api/images/{image_id}/restore", "POST"),
     ("/api/trash", "GET"), ("/api/changes", "GET"),
+    ("/api/indexes", "GET"),
     ("/api/marks", "GET"), ("/api/marks", "POST"), ("/api/marks.csv", "GET"),
     ("/api/images/{image_id}", "GET"), ("/api/images/{image_id}", "DELETE"),
     ("/api/images/{image_id}/thumb", "GET"), ("/api/images/{image_id}/photo", "GET"),
