@@ -16,6 +16,21 @@ document.addEventListener("click", (event) => {
   button.dataset.closed ||= button.textContent;
   button.textContent = isOpen ? button.dataset.closed : "Show fewer";
 });
+// "The same" or "not the same", said of a hit; said again, it is taken back.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("button[data-mark]");
+  if (!button) return;
+  const { key, name } = button.closest(".answer").dataset, { image, mark } = button.dataset;
+  const verdict = button.getAttribute("aria-pressed") === "true" ? "none" : mark;
+  const response = await fetch("/api/marks?" + new URLSearchParams({ query: key, image, verdict, name }), { method: "POST" });
+  if (!response.ok) {
+    button.title = (await response.json()).error;
+    return;
+  }
+  for (const each of button.parentElement.querySelectorAll("[data-mark]")) {
+    each.setAttribute("aria-pressed", each.dataset.mark === verdict);
+  }
+});
 // The menu closes as menus do.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.menu[open]")) {

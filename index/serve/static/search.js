@@ -120,9 +120,31 @@
       frame.toggleAttribute("hidden", !values);
       for (const [name, value] of Object.entries({ x, y, width: w, height: h })) frame.setAttribute(name, value);
     }
+    placeParts(values);
     get("shade").setAttribute("d", values
       ? `M0 0H${size[0]}V${size[1]}H0ZM${x} ${y}V${y + h}H${x + w}V${y}Z` : "");
   }
+
+  // Things that the engine sees in the photo: a dot on each leads to its own answer.
+  const parts = get("parts-of-photo");
+  function placeParts(values) {
+    const buttons = values ? [] : [...results.querySelectorAll("[data-part]")];
+    parts.replaceChildren(...buttons.map((button, number) => {
+      const [x, y, w, h] = button.dataset.part.split(",").map(Number);
+      const dot = Object.assign(document.createElement("button"), { type: "button", className: "dot", textContent: number + 1 });
+      dot.dataset.part = button.dataset.part;
+      dot.setAttribute("aria-label", `Search for ${button.querySelector("bdi").textContent} alone`);
+      dot.style.left = `${photo.offsetLeft + (x + w / 2) / size[0] * photo.clientWidth}px`;
+      dot.style.top = `${photo.offsetTop + (y + h / 2) / size[1] * photo.clientHeight}px`;
+      return dot;
+    }));
+  }
+  document.addEventListener("click", (event) => {
+    const part = event.target.closest?.("[data-part]");
+    if (!part) return;
+    setBox(part.dataset.part.split(",").map(Number));
+    form.requestSubmit();
+  });
 
   fields.forEach((field) => field.addEventListener("input", drawBox));
   get("whole").addEventListener("click", () => {
@@ -201,6 +223,7 @@
   form.addEventListener("htmx:afterRequest", (event) => {
     results.removeAttribute("aria-busy");
     if (event.detail.successful) remember();
+    drawBox();
     reveal();
     // Errors announce themselves (role=alert).
     get("search-status").textContent = results.querySelector(".answer h2")?.textContent || "";

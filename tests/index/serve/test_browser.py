@@ -365,3 +365,63 @@ def test_behind_a_token_one_browses_filters_and_turns_pages(page, dotted):
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login")
     assert page.goto(f"{dotted}/stats").url.endswith("/login?next=%2Fstats")
+
+
+@pytest.fixture
+def writable(place, dot_model_folder) -> Iterator[str]:
+    """The address of a server that may be written."""
+    shared = SharedIndex(place, extractor=DotModel(dot_model_folder))
+    service = Service(shared, ServeSettings(writable=True))
+    with shared.writing() as images:
+        images.explore("pca")
+    with at_port(make_app(service)) as address:
+        yield address
+
+
+def test_photos_are_marked_edited_removed_added_and_lassoed(page, writable, tmp_path):
+    page.goto(f"{writable}/?id=plain/003.png")
+    settled(page)
+    button = page.locator("[data-mark=same]").first
+    button.click()
+    page.locator("[data-mark=same][aria-pressed=true]").first.wait_for()
+    page.reload()
+    settled(page)
+    page.locator("[data-mark=same][aria-pressed=true]").first.click()
+    page.locator("[data-mark=same][aria-pressed=true]").wait_for(state="detached")
+    page.goto(f"{writable}/image?id=plain/005.png")
+    page.click("#edit summary")
+    page.fill("[name=label]", "<i>new</i>")
+    page.fill("#new-key", "room")
+    page.fill("#new-value", "12")
+    page.get_by_role("button", name="Save").click()
+    page.locator(".plate", has_text="<i>new</i>").filter(has_text="room").wait_for()
+    page.click("#edit summary")
+    page.click("#remove")
+    page.click("#undo")
+    page.locator("#edit-note", has_text="Restored").wait_for()
+    page.goto(f"{writable}/browse")
+    page.click("#adding summary")
+    for number in (700, 701):
+        (tmp_path / f"{number}.png").write_bytes(encoded(dots(number).pixels(), "PNG"))
+    (tmp_path / "bad.png").write_bytes(b"x")
+    page.set_input_files("#add", [tmp_path / name for name in ("700.png", "bad.png", "701.png")])
+    page.locator("#edit-note", has_text="2 of 3 added").wait_for()
+    # The map: zoomed, and photos drawn around.
+    page.goto(f"{writable}/map")
+    page.locator("#map-note", has_text="60 in view").wait_for()
+    page.click("#map-lasso")
+    area = page.locator("#map-view").bounding_box()
+    corners = (
+        (1, 1),
+        (area["width"] - 2, 1),
+        (area["width"] - 2, area["height"] - 2),
+        (1, area["height"] - 2),
+    )
+    page.mouse.move(area["x"] + 1, area["y"] + 1)
+    page.mouse.down()
+    for x, y in (*corners, corners[0]):
+        page.mouse.move(area["x"] + x, area["y"] + y, steps=3)
+    page.mouse.up()
+    page.get_by_role("heading", name="60 photos selected").wait_for()
+    page.locator("#map-view").press("+")
+    page.locator("#map-note", has_not_text="60 in view").wait_for()
