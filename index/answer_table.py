@@ -84,6 +84,31 @@ def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]], header: bo
     return _encodable(text.getvalue())
 
 
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """Number of the last line and values of each row of a CSV file, as :func:`as_csv` writes them
+    and spreadsheets save them, with what :func:`escape` added taken away.
+
+    Args:
+        columns: that there must be.
+
+    Raises:
+        UsageError: it cannot be read, or lacks a column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(limited_lines(file), restval="")
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")
+            for row in reader:
+                values = {key: unescape(row[key] or "") for key in columns}
+                yield reader.line_num, values
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (csv.Error, ValueError) as error:
+        raise UsageError(f"{path}: not a UTF-8 CSV file: {error}") from None
+
+
 def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 

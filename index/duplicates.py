@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from index.disjoint_sets import DisjointSets
 from index.results import Verification
 from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
@@ -79,23 +80,6 @@ class Duplicates:
 ShareDone = Callable[[float], None]
 
 
-class _DisjointSets:
-    """Which rows belong together (union-find)."""
-
-    def __init__(self) -> None:
-        self._parents: dict[int, int] = {}
-
-    def root(self, row: int) -> int:
-        while (parent := self._parents.get(row, row)) != row:
-            self._parents[row] = self._parents.get(parent, parent)
-            row = parent
-        return row
-
-    def join(self, a: int, b: int) -> None:
-        low, high = sorted((self.root(a), self.root(b)))
-        self._parents[high] = low
-
-
 def find_duplicates(
     store: Store,
     calibration: Calibration,
@@ -138,9 +122,9 @@ def find_duplicates(
     return Duplicates(_groups(images, sets), len(searched), compared, complete)
 
 
-def _same_files(images: dict[int, ImageRow]) -> _DisjointSets:
+def _same_files(images: dict[int, ImageRow]) -> DisjointSets:
     """The rows with images of the same bytes belong together; the oldest is the root."""
-    sets, first = _DisjointSets(), dict[str, int]()
+    sets, first = DisjointSets(), dict[str, int]()
     for row in sorted(images):
         # Features made elsewhere may have no file.
         if digest := images[row].sha256:
@@ -148,7 +132,7 @@ def _same_files(images: dict[int, ImageRow]) -> _DisjointSets:
     return sets
 
 
-def _groups(images: dict[int, ImageRow], sets: _DisjointSets) -> tuple[Group, ...]:
+def _groups(images: dict[int, ImageRow], sets: DisjointSets) -> tuple[Group, ...]:
     members: dict[int, list[ImageRow]] = {}
     for row, image in images.items():
         members.setdefault(sets.root(row), []).append(image)

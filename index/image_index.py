@@ -33,10 +33,13 @@ from index.browse import (
     most_frequent,
     spread_images,
 )
+from index.decisions import Decisions, PairVerdict
+from index.duplicate_review import without_ignored
 from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
 from index.explore import Exploration, Layout, explore
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
+from index.groups import DEPTH, InstanceGroups, find_groups
 from index.index_model import IndexModel, record_model, record_spec
 from index.ingest import AddReport, AssignedPhotos, add
 from index.label_index import LabelIndex
@@ -45,6 +48,8 @@ from index.labels import Label, Labels, read_labels
 from index.marks import Marks, Verdict, apply_marks, query_key
 from index.missing import MissingPhotos, find_missing
 from index.notebook import images_frame
+from index.pairs import DEPTH as PAIR_DEPTH
+from index.pairs import PhotoPair, find_pairs
 from index.relocate import Relocation, relocate
 from index.results import MissingShard, QueryResult
 from index.search.orientation import Orientations
@@ -646,6 +651,26 @@ class ImageIndex:
             is_path = isinstance(query, (str, Path))
             self.marks.put(key, row.id, verdict, name or (str(query) if is_path else key[:12]))
 
+    def mark_images(self, image_id: str, other: str, verdict: Verdict | None) -> None:
+        """Say whether two photos of the index show the same thing, as :meth:`mark` does.
+
+        Raises:
+            UsageError: no image has an id, both are one, or neither was added from a file.
+        """
+        rows = self._store.catalog.by_ids([image_id, other])
+        if rows[0].row == rows[1].row:
+            raise UsageError(f"{image_id}: a photo is the same as itself; name two")
+        if not rows[0].sha256:
+            rows.reverse()
+        first, second = rows
+        if not first.sha256:
+            raise UsageError(f"{image_id}: has no file that a mark could be for")
+        # Either may have been the query of an earlier mark.
+        for query, image in ((first, second), (second, first)):
+            self.marks.delete(query.sha256, image.id)
+        if verdict is not None:
+            self.marks.put(first.sha256, second.id, verdict, first.id)
+
     def _marked(self, result: QueryResult, key: str) -> QueryResult:
         return apply_marks(result, key, self.marks.of(key))
 
@@ -743,10 +768,113 @@ class ImageIndex:
         return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
 
     def duplicates(
-        self, limits: Limits | None = None, progress: ShareDone = lambda share: None
+        self,
+        limits: Limits | None = None,
+        progress: ShareDone = lambda share: None,
+        with_ignored: bool = False,
     ) -> Duplicates:
-        """Photos that are in the index more than once; see :mod:`index.duplicates`."""
-        return find_duplicates(self._store, self._model.calibration, limits, progress)
+        """Photos that are in the index more than once; see :mod:`index.duplicates`.
+
+        Args:
+            with_ignored: also those that people ignored (:meth:`ignore_duplicates`).
+        """
+        found = find_duplicates(self._store, self._model.calibration, limits, progress)
+        ignored = [] if with_ignored else self.decisions.ignored()
+        if not ignored:
+            return found
+        images = self.known(image_id for group in found.groups for image_id in group.ids)
+        return replace(found, groups=tuple(without_ignored(found.groups, images, ignored)))
+
+    @property
+    def decisions(self) -> Decisions:
+        """What people decided on duplicates and pairs; see :mod:`index.decisions`."""
+        return Decisions(self.path)
+
+    def ignore_duplicates(self, ids: Iterable[str]) -> None:
+        """Remember that these photos, all together, are no duplicates to deal with.
+
+        Raises:
+            UsageError: an id is not in the index.
+        """
+        rows = self._store.catalog.by_ids(list(ids))
+        self.decisions.ignore((row.id, row.content) for row in rows)
+
+    def pairs(
+        self,
+        other: ImageIndex | None = None,
+        min_similarity: float = -1.0,
+        max_similarity: float = 1.0,
+        depth: int = PAIR_DEPTH,
+        progress: Progress | None = None,
+    ) -> list[PhotoPair]:
+        """Photos of this index and of another that show the same thing; see
+        :func:`index.pairs.find_pairs`.
+
+        Args:
+            other: made by the same model; None: this index, its photos among themselves.
+
+        Raises:
+            UsageError: another model made the other index, or it is adapted otherwise.
+        """
+        other = self if other is None else other
+        if other.fingerprint != self.fingerprint:
+            raise UsageError(
+                f"{other.path}: made by another model ({other.fingerprint}) than {self.path} "
+                f"({self.fingerprint}); their photos cannot be compared"
+            )
+        check_same_adaptation(self._store, other._store)
+        return find_pairs(
+            self._store,
+            other._store,
+            self._model.calibration,
+            self.decisions.on_pairs(),
+            min_similarity,
+            max_similarity,
+            depth,
+            progress,
+        )
+
+    def decide_pairs(
+        self,
+        decided: Iterable[tuple[str, str, PairVerdict | None]],
+        other: ImageIndex | None = None,
+    ) -> None:
+        """Remember what was decided on pairs of :meth:`pairs`, in the folder of this index.
+
+        Args:
+            decided: id in this index, id in the other, and "accepted", "rejected" or None to
+                forget.
+
+        Raises:
+            UsageError: an id is in neither index; nothing is remembered.
+        """
+        decided = list(decided)
+        others = (self if other is None else other)._store
+        first = self._store.catalog.by_ids([a for a, _, _ in decided])
+        second = others.catalog.by_ids([b for _, b, _ in decided])
+        self.decisions.decide(
+            (a.content, b.content, verdict)
+            for a, b, (_, _, verdict) in zip(first, second, decided, strict=True)
+        )
+
+    def groups(
+        self,
+        depth: int = DEPTH,
+        min_probability: float = 0.0,
+        again: bool = False,
+        progress: Progress | None = None,
+    ) -> InstanceGroups:
+        """Photos of the index that show the same thing; see :func:`index.groups.find_groups`. What
+        was compared before is not compared again, and marks are respected."""
+        return find_groups(
+            self._store,
+            self._model.calibration,
+            list(self.marks),
+            depth,
+            min_probability,
+            again,
+            progress,
+        )
 
     def tune(
         self,
@@ -807,12 +935,16 @@ class ImageIndex:
 
     def paths(self, ids: Iterable[str]) -> dict[str, str]:
         """Where the photos lie, of those ids that are in the index."""
-        rows = map(self._store.catalog.by_id, ids)
-        return {row.id: row.path for row in rows if row is not None}
+        return {image_id: row.path for image_id, row in self.known(ids).items()}
 
     def image(self, image_id: str) -> ImageRow | None:
         """What is known of one image; None if it is not in the index."""
         return self._store.catalog.by_id(image_id)
+
+    def known(self, ids: Iterable[str]) -> dict[str, ImageRow]:
+        """What is known of images, by id, of those that are in the index."""
+        rows = map(self.image, ids)
+        return {row.id: row for row in rows if row is not None}
 
     def features(self, image_id: str) -> ImageFeatures:
         """The stored features of an image.

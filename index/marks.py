@@ -8,13 +8,12 @@ its name; a photo of the index by its id.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,12 +21,12 @@ from typing import Literal
 
 import numpy as np
 
-from delg.errors import DelgError
 from delg.files import file_sha256
 from delg.images.decode import Source
 from delg.paths import exists
 from delg.types import ImageFeatures
 from index.results import QueryResult
+from index.storage.side_database import transaction
 
 FILE = "marks.sqlite"
 Verdict = Literal["same", "different"]
@@ -168,15 +167,7 @@ class Marks:
                 images += [mark.image] if mark.verdict == "same" else []
         return [(name, image) for name, images in relevant.items() for image in images or [""]]
 
-    @contextmanager
-    def _connection(self, mode: str) -> Iterator[sqlite3.Connection]:
-        """A transaction."""
-        try:
-            uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as db, db:
-                db.execute("PRAGMA trusted_schema = OFF")
-                if mode == "rwc":
-                    db.executescript(_SCHEMA)
-                yield db
-        except (sqlite3.Error, UnicodeEncodeError) as error:
-            raise DelgError(f"{self.path}: cannot be read or written: {error}") from None
+    def _connection(
+        self, mode: Literal["ro", "rw", "rwc"]
+    ) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self.path, _SCHEMA, mode)

@@ -11,14 +11,17 @@ def register(app: typer.Typer) -> None:
     from index.cli import (
         adapt,
         demo,
+        duplicates,
         edit,
         exchange,
         explore,
         extract,
+        groups,
         index,
         marks,
         match,
         model,
+        pairs,
         query,
         serve,
         sharding,
@@ -41,6 +44,9 @@ def register(app: typer.Typer) -> None:
     index.app.command("merge")(sharding.index_merge)
     index.app.command("move")(sharding.index_move)
     index.app.command("explore")(explore.index_explore)
+    index.app.command("duplicates")(duplicates.index_duplicates)
+    index.app.command("pairs")(pairs.index_pairs)
+    index.app.command("groups")(groups.index_groups)
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

@@ -79,6 +79,16 @@ class ImageRow:
     row: int = 0
     etag: str = ""
 
+    @property
+    def content(self) -> str:
+        """What tells its content: the SHA-256 of its file, or, without a file, its id."""
+        return self.sha256 or f"id:{self.id}"
+
+    @property
+    def pixels(self) -> int:
+        """Number of its pixels; 0 where that is not known."""
+        return (self.width or 0) * (self.height or 0)
+
     def values(self) -> tuple[object, ...]:
         """In the order of ``IMAGE_COLUMNS``."""
         return (

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 
 import numpy as np
 import pytest
 from dots import Dots, dots
 
+from delg.errors import DelgError
+from index.decisions import FILE
 from index.duplicates import NEAR, SAME_FILE, Limits
 
 LIMITS = Limits(inliers=16)
@@ -76,3 +80,55 @@ def test_it_can_be_stopped(images):
 
     with pytest.raises(InterruptedError):
         images.duplicates(LIMITS, stop)
+
+
+SAME, NEARLY = ("000-a.png", "000-b.png", "000.png"), ("001-large.png", "001.png")
+
+
+def test_ignored_groups_are_remembered_until_a_photo_joins_or_changes(images, photos):
+    def ids():
+        return [group.ids for group in images.duplicates(LIMITS).groups]
+
+    images.ignore_duplicates(NEARLY)
+    assert ids() == [SAME] and len(images.duplicates(LIMITS, with_ignored=True).groups) == 2
+    shutil.copy(photos / "001-large.png", photos / "001-copy.png")
+    images.add(photos)
+    assert ids() == [SAME, ("001-copy.png", *NEARLY)]
+    images.remove(["001-copy.png"])
+    assert ids() == [SAME]
+    assert images.decisions.heed_again("001.png") == 1 and len(ids()) == 2
+    (images.path / FILE).write_bytes(b"no database" * 100)
+    with pytest.raises(DelgError, match=FILE):
+        ids()
+
+
+def test_from_the_command_line(images, run, tmp_path):
+    def duplicates(*words):
+        return run("index", "duplicates", "--index", images.path, *words, cwd=tmp_path)
+
+    done = duplicates("--inliers", 16, "--json")
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"kind": "same file", "keep": ["000-a.png"], "remove": ["000-b.png", "000.png"]},
+        {"kind": "near", "keep": ["001-large.png"], "remove": ["001.png"]},
+    ]
+    done = duplicates("--same-files", "--keep", "000-b.png", "--remove")
+    assert done.stdout.split() == ["000-a.png", "000.png"] and "--force" in done.stderr
+    assert duplicates("--same-files", "--keep", "005.png").returncode == 2
+    assert duplicates("--inliers", 16, "--csv", "d.csv", "--ignore", "000.png").returncode == 0
+    with (tmp_path / "d.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["decision"]) for row in rows] == [
+        ("001-large.png", "keep"), ("001.png", "remove"),
+    ]  # fmt: skip
+    text = (tmp_path / "d.csv").read_text()
+    (tmp_path / "none.csv").write_text(text.replace("keep", "remove"))
+    done = duplicates("--decisions", "none.csv", "--force")
+    assert done.returncode == 2 and "keep one" in done.stderr
+    assert "1 image removed" in duplicates("--decisions", "d.csv", "--force").stdout
+    assert images.image("001.png") is not None  # As it was opened.
+    images.refresh()
+    assert images.image("001.png") is None and [each.id for each, _ in images.trash()] == [
+        "001.png"
+    ]
+    assert "0 groups" in duplicates("--inliers", 16).stdout
+    assert "1 group" in duplicates("--same-files", "--heed", "000.png").stdout

@@ -1,0 +1,88 @@
+"""``delg index groups``: the photos of an index that show the same thing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from delg.cli.console import plural, print_json, print_result, progress, table
+from delg.cli.options import AsJson
+from index.cli.options import IndexDir, NamedModel, open_index
+
+if TYPE_CHECKING:
+    from index.groups import InstanceGroup
+
+_TwoIds = tuple[str, str] | None
+
+
+def index_groups(
+    index: IndexDir,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Most similar photos that each photo is compared with.")
+    ] = 20,
+    min_probability: Annotated[
+        float, typer.Option(min=0, max=1, help="Least probability of the pairs that join photos.")
+    ] = 0.0,
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write, a row per photo.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Label file to write, as --labels takes it; a label per group."),
+    ] = None,
+    same: Annotated[
+        _TwoIds,
+        typer.Option(metavar="ID ID", help="Mark two photos as the same thing: merge groups."),
+    ] = None,
+    different: Annotated[
+        _TwoIds,
+        typer.Option(metavar="ID ID", help="Mark two photos as different things: split a group."),
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Compare all photos again, not only new ones.")
+    ] = False,
+    model: NamedModel = None,
+    as_json: AsJson = False,
+) -> None:
+    """Group the photos of an index that show the same thing."""
+    from delg.files import write_text
+    from index.group_table import groups_csv, labels_csv
+
+    with open_index(index, model=model) as images:
+        if same:
+            images.mark_images(*same, "same")
+        if different:
+            images.mark_images(*different, "different")
+        with progress("photos compared") as report:
+            found = images.groups(depth, min_probability, again, report)
+        if csv is not None:
+            ids = [image_id for group in found.groups for image_id in group.ids]
+            write_text(csv, groups_csv(found.groups, images.known(ids)))
+    if labels is not None:
+        write_text(labels, labels_csv(found.groups))
+    if as_json:
+        for group in found.groups:
+            print_json(_as_json(group))
+        return
+    table(
+        ["photos", "strength", "representative"],
+        [
+            [f"{len(group.members):,}", f"{group.strength:.1%}", group.representative]
+            for group in found.groups
+        ],
+    )
+    grouped = sum(len(group.members) for group in found.groups)
+    print_result(
+        f"{plural(len(found.groups), 'group')} with {grouped:,} of {plural(found.photos, 'photo')}"
+        f"; {found.compared:,} compared now"
+    )
+
+
+def _as_json(group: InstanceGroup) -> dict[str, Any]:
+    return {
+        "representative": group.representative,
+        "strength": round(group.strength, 6),
+        "members": [
+            {"id": member.id, "strength": round(member.strength, 6)} for member in group.members
+        ],
+    }
