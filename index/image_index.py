@@ -822,7 +822,7 @@ class ImageIndex:
                 f"{other.path}: made by another model ({other.fingerprint}) than {self.path} "
                 f"({self.fingerprint}); their photos cannot be compared"
             )
-        check_same_adaptation(self._store, other._store)
+        check_same_adaptation((self.path, self.meta()), (other.path, other.meta()))
         return find_pairs(
             self._store,
             other._store,

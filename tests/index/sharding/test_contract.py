@@ -125,6 +125,8 @@ def test_settings_are_replaced_in_all_shards(one, several, words_model):
 def test_what_only_one_index_can_do_is_said(sharded, tmp_path):
     for refused in (
         lambda: sharded.duplicates(),
+        lambda: sharded.groups(),
+        lambda: sharded.pairs(),
         lambda: sharded.adapt("folders"),
         lambda: sharded.tune(),
         lambda: sharded.export(tmp_path / "out.h5", "hdf5"),
