@@ -917,8 +917,12 @@ class ImageIndex:
         Raises:
             UsageError: pandas is not installed.
         """
+        return images_frame(map(vars, self.select(where)))
+
+    def select(self, where: Where = ()) -> list[ImageRow]:
+        """The images that can be found and fulfil conditions, see :mod:`index.selection`, by id."""
         condition, values = Selection.of(where).as_sql()
-        return images_frame(map(vars, self._store.catalog.select(condition, values)))
+        return self._store.catalog.select(condition, values)
 
     def is_blank(self) -> bool:
         """Whether it holds nothing, not even a photo that failed."""

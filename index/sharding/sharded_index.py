@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -47,6 +48,7 @@ from index.storage.adaptation import ADAPTATION, Adaptation
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import CheckReport
 from index.storage.store import VOCABULARY_DIGEST, Store, check_usable
+from index.storage.trash import Change
 from index.storage.vocabulary import Vocabulary, find_vocabulary
 
 T = TypeVar("T")
@@ -365,6 +367,52 @@ class ShardedIndex(ImageIndex):
         for number, of_shard in by_number(ids, len(self._map.shards)).items():
             self._parts[number].run(partial(ImageIndex.remove, ids=of_shard))
         return len(ids)
+
+    def restore(self, ids: Iterable[str]) -> list[str]:
+        """Bring removed images back; see :meth:`index.ImageIndex.restore`."""
+        ids = list(dict.fromkeys(ids))
+        known = {image.id for image, _ in self.trash()}
+        unknown = [image_id for image_id in ids if image_id not in known]
+        if unknown:
+            raise UsageError(f"{self.path}: not in the trash: {', '.join(unknown[:5])}")
+        for number, of_shard in by_number(ids, len(self._map.shards)).items():
+            self._parts[number].run(partial(ImageIndex.restore, ids=of_shard))
+        return ids
+
+    def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
+        """The removed images of all shards; see :meth:`index.ImageIndex.trash`."""
+        parts = self._every(lambda images: images.trash(limit))
+        trash = sorted(chain(*parts), key=lambda item: item[1], reverse=True)
+        return trash[:limit] if limit >= 0 else trash
+
+    def changes(self, limit: int = -1) -> list[Change]:
+        """What people changed in all shards; see :meth:`index.ImageIndex.changes`."""
+        parts = self._every(lambda images: images.changes(limit))
+        changes = sorted(chain(*parts), key=lambda change: change.at, reverse=True)
+        return changes[:limit] if limit >= 0 else changes
+
+    def edit(
+        self,
+        ids: Iterable[str],
+        label: str | None = None,
+        metadata: Mapping[str, str | None] | None = None,
+    ) -> list[ImageRow]:
+        """Change what is known of images; see :meth:`index.ImageIndex.edit`."""
+        self.check_complete()
+        ids = list(dict.fromkeys(ids))
+        unknown = [image_id for image_id in ids if self.image(image_id) is None]
+        if unknown:
+            raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
+        edited: dict[str, ImageRow] = {}
+        for number, of_shard in by_number(ids, len(self._map.shards)).items():
+            edit = partial(ImageIndex.edit, ids=of_shard, label=label, metadata=metadata)
+            edited |= zip(of_shard, self._parts[number].run(edit), strict=True)
+        return [edited[image_id] for image_id in ids]
+
+    def select(self, where: Where = ()) -> list[ImageRow]:
+        """The images of all shards that fulfil conditions, by id."""
+        parts = self._every(lambda images: images.select(where))
+        return sorted(chain(*parts), key=lambda image: image.id)
 
     def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
         """Remove the images whose file is gone; see :meth:`index.ImageIndex.remove_vanished`."""

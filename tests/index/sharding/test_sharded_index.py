@@ -321,3 +321,21 @@ def test_one_machine_does_not_import_ray():
         "assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_are_edited_removed_and_restored_in_their_shards(copied, reopen):
+    before = stored(copied)
+    with reopen(copied) as images:
+        ids = images.ids()[:4]
+        edited = images.edit(ids, "new", {"shelf": "1"})
+        assert [(row.id, row.label) for row in edited] == [(image_id, "new") for image_id in ids]
+        assert {row.id for row in images.select(["shelf=1"])} == set(ids)
+        images.remove(ids)
+        assert {row.id for row, _ in images.trash()} == set(ids) and len(images.trash(1)) == 1
+        with pytest.raises(UsageError, match="nothing"):
+            images.restore([ids[0], "nothing"])
+        assert images.restore(ids) == ids
+        assert {change.action for change in images.changes()} == {"edit", "remove", "restore"}
+        with pytest.raises(UsageError, match="no image"):
+            images.edit([ids[0], "nothing"], "x")
+    assert stored(copied).keys() == before.keys()
