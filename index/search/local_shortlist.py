@@ -19,11 +19,10 @@ import numpy as np
 
 from delg.types import FloatArray
 from index.search.candidates import ImageKey
-from index.search.requests import Shortlisted, ShortlistRequest
-from index.search.scatter import Scatter
+from index.search.requests import Shortlisted, ShortlistRequest, SimilaritiesRequest
+from index.search.scatter import Scatter, by_shard, rows_of
 from index.search.shard import SearchContext
 from index.selection import Selection
-from index.settings import LocalShortlistSettings
 from index.storage.store import Rows
 from index.storage.vocabulary import BinaryWords
 
@@ -78,31 +77,35 @@ def shortlist_for_verification(
     request = ShortlistRequest(descriptor, depth, words, word_count, False, selection)
     parts = shards.ask_all(request)
     nearest = dict(_most_similar(parts, depth))
-    first = _first_to_verify(parts, nearest, verified, spec)
+    first = _first_to_verify(shards, descriptor, parts, nearest, verified)
     others = ((image, value) for image, value in nearest.items() if image not in first)
     return first | dict(islice(others, count - len(first)))
 
 
 def _first_to_verify(
+    shards: Scatter,
+    descriptor: FloatArray,
     parts: Mapping[int, Shortlisted],
     nearest: _Values,
     count: int,
-    spec: LocalShortlistSettings,
 ) -> _Values:
     """The ``count`` of highest priority, with their similarities.
 
     Args:
         nearest: the most similar by global descriptor, more than are wanted.
     """
+    spec = shards.context.settings.local_shortlist
     candidates, local = dict(nearest), _word_values(parts)
-    similarities = {
-        image: value
-        for number, part in parts.items()
-        for image, value in _keyed(part.word_rows, part.word_similarities, number)
-    }
     best = _best_words(parts, max(_DEPTH * count, spec.normalizer_images))
-    for image, _ in best[: _DEPTH * count]:
-        candidates.setdefault(image, similarities[image])
+    others = [image for image, _ in best[: _DEPTH * count] if image not in candidates]
+    places = by_shard(others)
+    requests = {
+        number: SimilaritiesRequest(descriptor, rows_of([others[place] for place in inside]))
+        for number, inside in places.items()
+    }
+    for number, values in shards.ask(requests).items():
+        images = [others[place] for place in places[number]]
+        candidates |= zip(images, values.tolist(), strict=True)
     weight = spec.weight / _normalizer([value for _, value in best[: spec.normalizer_images]])
     ordered = sorted(
         candidates, key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image)

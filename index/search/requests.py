@@ -33,7 +33,6 @@ class Shortlisted:
         word_rows: int64 (m,), of the highest ASMK*, the highest first, without zeros; with zeros
             where ASMK* is the similarity itself.
         highest_words: float32 (m,), their ASMK*.
-        word_similarities: float32 (m,), of their global descriptors to the query's.
         is_ranked_by_words: whether ASMK* is the similarity here: the model has no global head, and
             all photos have words.
     """
@@ -43,7 +42,6 @@ class Shortlisted:
     word_values: FloatArray
     word_rows: Rows
     highest_words: FloatArray
-    word_similarities: FloatArray
     is_ranked_by_words: bool
 
 
@@ -75,19 +73,12 @@ class ShortlistRequest:
             known_rows, values = store.word_similarities(self.words, self.selection)
         best = _highest(values, self.word_count, with_zeros=by_words)
         rows, similarities = _NO_ROWS, _NO_VALUES
-        word_similarities = values[best]
         if not by_words:
             rows, similarities = store.nearest(self.descriptor, self.count, self.selection)
-            word_similarities = self._similarities(store, known_rows[best])
         return Shortlisted(
             rows, similarities, _values_of(rows, known_rows, values),
-            known_rows[best], values[best], word_similarities, by_words,
+            known_rows[best], values[best], by_words,
         )  # fmt: skip
-
-    def _similarities(self, store: Store, rows: Rows) -> FloatArray:
-        # Row by row, as a matrix product rounds differently beside other rows.
-        vectors = store.global_descriptors(rows)
-        return np.asarray(np.einsum("nd,d->n", vectors, self.descriptor), np.float32)
 
 
 _NO_ROWS, _NO_VALUES = np.zeros(0, np.int64), np.zeros(0, np.float32)
@@ -113,6 +104,20 @@ def _values_of(rows: Rows, known_rows: Rows, values: FloatArray) -> FloatArray:
         return np.zeros(len(rows), np.float32)
     places = np.minimum(np.searchsorted(known_rows, rows), len(known_rows) - 1)
     return np.where(known_rows[places] == rows, values[places], np.float32(0))
+
+
+@dataclass(frozen=True, eq=False)
+class SimilaritiesRequest:
+    """Similarities to a query's global descriptor (D,), of images by row number (n,)."""
+
+    descriptor: FloatArray
+    rows: Rows
+
+    def answer(self, store: Store) -> FloatArray:
+        """float32 (n,)."""
+        # Row by row, as a matrix product rounds differently beside other rows.
+        vectors = store.global_descriptors(self.rows)
+        return np.asarray(np.einsum("nd,d->n", vectors, self.descriptor), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

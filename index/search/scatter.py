@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -67,17 +68,17 @@ class Scatter:
         """
         if len(requests) < 2 and self._deadline is None:
             return {number: self._shards[number].answer(r) for number, r in requests.items()}
-        # Not waited for at the end: a shard that hangs must not keep the others waiting.
-        threads = ThreadPoolExecutor(max(1, len(requests)))
-        try:
-            futures = {
-                number: threads.submit(self._shards[number].answer, request)
-                for number, request in requests.items()
-            }
-            wait(futures.values(), self._deadline)
-            return self._gather(futures)
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        futures = {
+            number: self._threads.submit(self._shards[number].answer, request)
+            for number, request in requests.items()
+        }
+        wait(futures.values(), self._deadline)
+        return self._gather(futures)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        # One for each shard: one that hangs, and is left out, keeps no other waiting.
+        return ThreadPoolExecutor(len(self._shards))
 
     def _gather(self, futures: Mapping[int, Future[T]]) -> dict[int, T]:
         answers: dict[int, T] = {}
