@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from index.serve.assets import load_assets, make_environment
 from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.service import Service
-from index.serve.views import browse, duplicates, labels, login, maps, saved, search, stats
+from index.serve.views import batch, browse, duplicates, labels, login, maps, saved, search, stats
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Pages:
             ("Saved", "/searches"),
         ]
         self._more = [
+            ("Batch", "/batch"),
             ("Places", "/places"),
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
@@ -92,7 +93,7 @@ class Pages:
         """All routes."""
         router = APIRouter()
         self._add_static_routes(router)
-        for view in (login, search, saved, browse, labels, maps, stats):
+        for view in (login, search, saved, batch, browse, labels, maps, stats):
             router.include_router(view.make_router(self))
         router.include_router(duplicates.make_router(self, self._duplicates))
         for pages in self._extra_pages:

@@ -320,6 +320,7 @@ def test_nothing_is_wider_than_a_phone(page, real, cat):
     paths = (
         "/browse",
         "/labels",
+        "/batch",
         "/searches",
         "/image?id=cat.jpg",
         "/stats",
@@ -406,6 +407,17 @@ def test_photos_are_marked_edited_removed_added_and_lassoed(page, writable, tmp_
     (tmp_path / "bad.png").write_bytes(b"x")
     page.set_input_files("#add", [tmp_path / name for name in ("700.png", "bad.png", "701.png")])
     page.locator("#edit-note", has_text="2 of 3 added").wait_for()
+    # Many photos at once.
+    page.goto(f"{writable}/batch")
+    page.set_input_files("#photos", [tmp_path / name for name in ("700.png", "bad.png", "701.png")])
+    page.locator("#batch-status", has_text="3 of 3 answered, 1 failed").wait_for()
+    rows = page.locator("#batch-rows tr")
+    assert "700.png" in rows.nth(0).inner_text() and "not an image" in rows.nth(1).inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert b"701.png" in download.value.path().read_bytes()
+    page.reload()
+    rows.nth(2).wait_for()
     # The map: zoomed, and photos drawn around.
     page.goto(f"{writable}/map")
     page.locator("#map-note", has_text="60 in view").wait_for()

@@ -63,6 +63,7 @@ def test_head_is_refused_like_get(client, serve):
         "/",
         "/browse",
         "/labels",
+        "/batch",
         "/map",
         "/places",
         "/searches",
