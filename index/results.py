@@ -50,6 +50,11 @@ class Evidence(NamedTuple):
         contrast: the rate in the middle of the inliers' box over that in all of it.
         hole: log likelihood ratio, at least 0, of the least matched window inside that box: of its
             own rate against the rate around it.
+        coverage: cells of an 8 by 8 grid over the other photo that hold inliers.
+        variety: how different the inliers are from each other, above 0 to 1: of the other photo's
+            descriptors the inverse of the mean number that are alike, each counting itself. Much
+            the same feature over and over, as along a moulding or in rows of windows, finds its
+            match by chance.
     """
 
     inliers: float
@@ -57,6 +62,8 @@ class Evidence(NamedTuple):
     agreement: float
     contrast: float
     hole: float
+    coverage: float
+    variety: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -75,7 +76,7 @@ def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Itera
 
     for kind in KINDS:
         for _ in range(sets):
-            own = [number for number, _ in zip(pictures, range(_SET), strict=False)]
+            own = list(islice(pictures, _SET))
             if len(own) < _SET:
                 return
             size = _SIZES[int(rng.integers(len(_SIZES)))]

@@ -38,7 +38,8 @@ _LABELLED = 800
 _LABELLED_QUERIES = 120
 # The most similar photos that each query is compared with.
 _CANDIDATES = 60
-# Labels are often wrong, and their pairs many: a composite's pair counts as much as twenty.
+# Labels are often wrong, and their pairs many: they teach likeness alone, and a composite's pair
+# counts as much as twenty.
 _LABELLED_WEIGHT = 0.05
 # Every third group of queries is held out, to measure on.
 _HELD_OUT = 3
@@ -97,6 +98,8 @@ def learn_calibration(
                         failed += 1
                     else:
                         pairs = _compare(result, photo.id, store, truth, weight)
+                        if weight < 1:
+                            pairs = pairs.where(np.isnan(pairs.evidence[:, 0]))
                         collected.append((truth[photo.id], pairs))
                     report(done, len(queried), failed)
             store.close()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from delg.compiled import compiled
 from delg.types import FloatArray
 from index.settings import VerificationSettings
+from index.verification.int8_matmul import Descriptors
 
 Size = tuple[int, int]
 # The longest side, in pixels, that the model reduces photos to, where the settings give none: they
@@ -42,6 +43,7 @@ class Correspondences:
         matches: int32 (K, 2), indices into both.
         nearest: int32 (N,), the other photo's feature that is nearest to each of the query's.
         query_size, other_size: (width, height) of the upright photos, pixels.
+        descriptors: of the other photo (M, r), of one length.
         scales: of both photos' features, float32 (N,) and (M,), see
             :class:`delg.types.LocalFeatures`; None: unknown.
     """
@@ -52,6 +54,7 @@ class Correspondences:
     nearest: NDArray[np.int32]
     query_size: Size
     other_size: Size
+    descriptors: Descriptors
     scales: tuple[FloatArray, FloatArray] | None = None
 
     def units(self, settings: VerificationSettings) -> tuple[float, float]:

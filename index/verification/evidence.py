@@ -16,8 +16,9 @@ from delg.compiled import compiled
 from delg.types import FloatArray
 from index.results import Evidence
 from index.verification.correspondences import Correspondences
+from index.verification.int8_matmul import Descriptors
 
-# Cells along each side of the grid on which coverage and holes are judged.
+# Cells along each side of the grids on which coverage and holes are judged.
 GRID = 8
 # Share of a region's side that counts as its border, at either end.
 _BORDER = 0.2
@@ -28,6 +29,10 @@ _N_LOG_N = np.arange(_TABLE) * np.log(np.maximum(np.arange(_TABLE), 1))
 _SMALL_RATE = 0.05
 # Share of the inliers left out at either end of an axis: few may lie far from the others.
 _TAIL = 0.05
+# How sharply features that look alike are told from others: cosine to this power.
+_SHARPNESS = 8
+# Inliers that are compared with each other, at most.
+_COMPARED = 128
 
 
 def gather_evidence(
@@ -57,7 +62,18 @@ def gather_evidence(
             correspondences.other_size,
             radius,
         ),
+        variety=_variety(correspondences.descriptors[inliers[:, 1]]),
     )
+
+
+def _variety(descriptors: Descriptors) -> float:
+    """Of descriptors (K, r), K at least 1, each of one length; see :class:`Evidence`."""
+    compared = np.linspace(0, len(descriptors) - 1, min(len(descriptors), _COMPARED)).astype(int)
+    vectors = descriptors[compared].astype(np.float32)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    vectors /= np.maximum(lengths, np.float32(1e-9))[:, None]
+    alike = np.maximum(vectors @ vectors.T, 0) ** _SHARPNESS
+    return float(len(alike) / alike.sum(dtype=np.float64))
 
 
 @compiled
@@ -70,8 +86,8 @@ def _gather(
     query_size: tuple[int, int],
     size: tuple[int, int],
     radius: float,
-) -> tuple[float, float, float]:
-    """Agreement, contrast and hole of :class:`Evidence`."""
+) -> tuple[float, float, float, float]:
+    """Agreement, contrast, hole and coverage of :class:`Evidence`."""
     count = len(query)
     x, y = np.empty(count), np.empty(count)
     agrees = np.zeros(count, np.bool_)
@@ -113,7 +129,8 @@ def _gather(
             seen[row + 1, column + 1] += 1
             hits[row + 1, column + 1] += agrees[feature]
     agreement = min(middle, core, inner)
-    return agreement, inner / (core + _SMALL_RATE), _deepest_hole(seen, hits)
+    contrast, hole = inner / (core + _SMALL_RATE), _deepest_hole(seen, hits)
+    return agreement, contrast, hole, _cells(other, inliers[:, 1], size)
 
 
 @compiled
@@ -138,6 +155,17 @@ def _rate_inside(
             seen += 1
             hits += agrees[point]
     return hits / (seen + 4.0)
+
+
+@compiled
+def _cells(points: FloatArray, chosen: NDArray[np.int32], size: tuple[int, int]) -> float:
+    """Cells of a grid over a photo that hold chosen points (N, 2), pixels."""
+    held = np.zeros((GRID, GRID), np.bool_)
+    for point in chosen:
+        column = min(max(int(points[point, 0] * GRID / size[0]), 0), GRID - 1)
+        row = min(max(int(points[point, 1] * GRID / size[1]), 0), GRID - 1)
+        held[row, column] = True
+    return float(held.sum())
 
 
 @compiled

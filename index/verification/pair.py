@@ -83,6 +83,7 @@ def match_pair(
         *match_descriptors(query.descriptors, other.descriptors, settings.matching),
         query.size,
         other.size,
+        other.descriptors,
         (query.scales, other.scales),
     )
     return estimate_transform(correspondences, settings.verification, evidence_from)

@@ -31,13 +31,17 @@ BY_HAND = Calibration(
         "hole": Curve(knots=(0.0, 10.0), log_odds=(0.0, -3.0)),
     },
 )
-PROVEN = Evidence(inliers=10, inlier_rate=0.5, agreement=0.5, contrast=1, hole=5)
+PROVEN = Evidence(
+    inliers=10, inlier_rate=0.5, agreement=0.5, contrast=1, hole=5, coverage=12, variety=0.9
+)
 VALUES = {
     "inliers": st.floats(6, 2000),
     "inlier_rate": st.floats(0, 1),
     "agreement": st.floats(0, 1),
     "contrast": st.floats(0, 20),
     "hole": st.floats(0, 500),
+    "coverage": st.floats(1, 64),
+    "variety": st.floats(0, 1),
 }
 NUMBERS = [VALUES.get(name, st.floats(0, 100)) for name in Evidence._fields]
 evidences = st.tuples(*NUMBERS).map(Evidence._make)

@@ -27,11 +27,13 @@ def gather(
     transform: np.ndarray | None = None,
     other_size: tuple[int, int] = SIZE,
     matched: np.ndarray | None = None,
+    descriptors: np.ndarray | None = None,
 ) -> Evidence:
     """Evidence where those features have their neighbours in place, and the rest far away.
 
     Args:
         matched: which are matches; by default those that agree.
+        descriptors: of the other photo; by default none is like another.
     """
     transform = np.eye(3) if transform is None else transform
     mapped = points @ transform[:2, :2].T + transform[:2, 2]
@@ -41,7 +43,11 @@ def gather(
     rows = np.flatnonzero(agrees if matched is None else matched).astype(np.int32)
     matches = np.stack([rows, nearest[rows]], axis=1)
     inliers = matches[agrees[rows]]
-    correspondences = Correspondences(points, other, matches, nearest, SIZE, other_size)
+    if descriptors is None:
+        descriptors = np.eye(len(other), dtype=np.float32)
+    correspondences = Correspondences(
+        points, other, matches, nearest, SIZE, other_size, descriptors
+    )
     return gather_evidence(correspondences, transform, inliers, RADIUS)
 
 
@@ -139,6 +145,46 @@ def test_behind_the_camera_nothing_agrees():
     nearest = np.arange(len(GRID), dtype=np.int32)
     seen = np.flatnonzero(depth > 0).astype(np.int32)
     matches = np.stack([seen, seen], axis=1)
-    correspondences = Correspondences(GRID, other.astype(np.float32), matches, nearest, SIZE, SIZE)
+    correspondences = Correspondences(
+        GRID, other.astype(np.float32), matches, nearest, SIZE, SIZE, np.ones((len(GRID), 1))
+    )
     evidence = gather_evidence(correspondences, slanted, matches, RADIUS)
     assert np.isfinite(evidence).all() and evidence.inlier_rate == 1
+
+
+def test_coverage_counts_the_cells_of_the_other_photo_that_hold_inliers():
+    assert gather(EVERYWHERE).coverage == 64
+    assert gather(MIDDLE).coverage == 16
+    # Half as large in a photo of the same size, and beyond its edges.
+    half = np.diag([0.5, 0.5, 1.0])
+    assert gather(EVERYWHERE, transform=half).coverage == 16
+    outside = np.array([[1.0, 0, 80], [0, 1, 80], [0, 0, 1]])
+    assert gather(EVERYWHERE, transform=outside).coverage <= 16
+
+
+@pytest.mark.parametrize(("kinds", "variety"), [(1, 1 / 16), (4, 4 / 16), (16, 1.0)])
+def test_variety_is_low_where_one_feature_occurs_over_and_over(kinds, variety):
+    agrees = np.zeros(len(GRID), bool)
+    agrees[np.arange(16) * 16] = True
+    descriptors = np.zeros((len(GRID) + 1, 16), np.float32)
+    descriptors[np.arange(16) * 16, np.arange(16) % kinds] = 1
+    assert gather(agrees, descriptors=descriptors).variety == pytest.approx(variety)
+    # In a codebook's space, in steps of its codes, it is the same.
+    steps = (descriptors * 127).astype(np.int8)
+    assert gather(agrees, descriptors=steps).variety == pytest.approx(variety)
+    # Opposites are not alike; a cosine of .5 counts one part in 256.
+    pair = np.zeros((len(GRID) + 1, 2), np.float32)
+    pair[[0, 16]] = [[1, 0], [-1, 0]]
+    two = np.isin(np.arange(len(GRID)), [0, 16])
+    assert gather(two, descriptors=pair).variety == 1
+    pair[16] = [0.5, np.sqrt(0.75)]
+    assert gather(two, descriptors=pair).variety == pytest.approx(1 / (1 + 0.5**8))
+
+
+def test_thousands_of_inliers_are_sampled_for_their_variety():
+    rng = np.random.default_rng(0)
+    agrees = EVERYWHERE
+    descriptors = rng.standard_normal((len(GRID) + 1, 112)).astype(np.float32)
+    assert gather(agrees, descriptors=descriptors).variety > 0.99
+    descriptors[:] = descriptors[0]
+    assert gather(agrees, descriptors=descriptors).variety == pytest.approx(1 / 128)

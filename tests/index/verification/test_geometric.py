@@ -64,7 +64,8 @@ def verify(
     """Verify matches; no other feature has its nearest neighbour where it should be."""
     nearest = np.zeros(len(query), np.int32)
     nearest[matches[:, 0]] = matches[:, 1]
-    correspondences = Correspondences(query, other, matches, nearest, *sizes, scales)
+    descriptors = np.eye(len(other), dtype=np.float32)
+    correspondences = Correspondences(query, other, matches, nearest, *sizes, descriptors, scales)
     match = estimate_transform(correspondences, settings, evidence_from=6)
     return DEFAULT_CALIBRATION.verify(0.0, match, settings.min_probability)
 
