@@ -21,6 +21,8 @@ _BINS = 10
 # Log-odds by likeness stay below this: it is no proof.
 _MAX_LIKENESS = -0.5
 _SMALLEST_STEP = 1e-3
+# A second look takes no more than this from the log-odds.
+_LEAST_SECOND_LOOK = -10.0
 # Beside evidence, similarity adds at most this from knot to knot: a model knows the labels that it
 # was trained on by sight, and would rely on that with other things.
 _MAX_SIMILARITY_STEP = 0.4
@@ -81,6 +83,26 @@ def fit_calibration(pairs: LabelledPairs, min_inliers: int) -> Calibration:
         similarity=curves[0],
         evidence=dict(zip(names, curves[1:], strict=True)),
     )
+
+
+def fit_second_look(log_odds: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """What a second look adds to the log-odds; at most 0.
+
+    Args:
+        log_odds: float64 (N,), of second looks, as if they were first ones.
+        same: bool (N,), whether both photos show the same thing.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if not len(same) or same.all():
+        return 0.0
+    target = np.where(same, 1.0, -1.0)
+    loss = minimize_scalar(
+        lambda added: np.logaddexp(0, -target * (log_odds + added)).sum(),
+        bounds=(_LEAST_SECOND_LOOK, 0),
+        method="bounded",
+    )
+    return round(float(loss.x), 4)
 
 
 def _fit_likeness(pairs: LabelledPairs) -> Curve:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,19 +15,21 @@ from delg.extraction.extractor import Extractor
 from delg.files import write_bytes
 from delg.images.decode import ImageError, decode
 from delg.images.scan import Photo
-from delg.types import Failure, ImageFeatures, Progress
+from delg.types import Failure, Progress
 from index.calibrate.composites import make_composites
-from index.calibrate.fit import LabelledPairs, fit_calibration, measure_reliability
+from index.calibrate.fit import (
+    LabelledPairs,
+    fit_calibration,
+    fit_second_look,
+    measure_reliability,
+)
+from index.calibrate.second_looks import ComparedQuery, compare, look_again
 from index.calibrate.surroundings import Pixels
 from index.image_index import ImageIndex
 from index.learn_codebook import evenly_spaced, spread_photos
-from index.results import Evidence
-from index.selection import Selection
 from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
-from index.verification.matchable import MatchableQuery
 from index.verification.matching import one_blas_thread
-from index.verification.pair import match_pair
 from index.visualize.draw_matches import encode_image
 
 # Sets of equal surroundings, of each kind.
@@ -36,8 +39,6 @@ _PICTURES = 150
 # Labelled photos in the gallery, and of those the ones that are queries as well.
 _LABELLED = 800
 _LABELLED_QUERIES = 120
-# The most similar photos that each query is compared with.
-_CANDIDATES = 60
 # Labels are often wrong, and their pairs many: they teach likeness alone, and a composite's pair
 # counts as much as twenty.
 _LABELLED_WEIGHT = 0.05
@@ -75,7 +76,7 @@ def learn_calibration(
     labels = {photo.id: label for photo, label in labelled}
     labelled_photos = [photo for photo, _ in labelled]
     asked = [labelled_photos[n] for n in evenly_spaced(len(labelled), _LABELLED_QUERIES)]
-    collected: list[tuple[str, LabelledPairs]] = []
+    collected: list[ComparedQuery] = []
     with TemporaryDirectory() as temporary, one_blas_thread():
         folder = Path(temporary)
         gallery, queries, shows = _write_composites(pictures, folder)
@@ -89,30 +90,43 @@ def learn_calibration(
             with ImageIndex.create(folder / name, model) as images, progress(name) as report:
                 images.use(extractor)
                 images.add(stored, progress=report)
-            store = Store(folder / name)
-            results = extractor.extract_many(photo.path for photo in queried)
-            with progress(f"{name}: queries") as report:
+            with closing(Store(folder / name)) as store, progress(f"{name}: queries") as report:
+                results = extractor.extract_many(photo.path for photo in queried)
                 failed = 0
                 for done, (photo, result) in enumerate(zip(queried, results, strict=True), 1):
                     if isinstance(result, Failure):
                         failed += 1
                     else:
-                        pairs = _compare(result, photo.id, store, truth, weight)
-                        if weight < 1:
-                            pairs = pairs.where(np.isnan(pairs.evidence[:, 0]))
-                        collected.append((truth[photo.id], pairs))
+                        collected.append(compare(result, photo, store, truth, weight))
                     report(done, len(queried), failed)
-            store.close()
-    return _fit(collected)
+        calibration = _fit([(query.shows, _sure(query.pairs)) for query in collected])
+        with closing(Store(folder / "composites")) as store, progress("second looks") as report:
+            fitted_on, _ = _split(collected, [query.shows for query in collected])
+            composites = [query for query in fitted_on if query.photo.id in shows]
+            looks = look_again(extractor, composites, calibration, store, report)
+    return calibration.model_copy(update={"second_look": fit_second_look(*looks)})
+
+
+def _sure(pairs: LabelledPairs) -> LabelledPairs:
+    """Without the evidence of labelled photos: labels are often wrong, and two views of one
+    building may share nothing."""
+    return pairs.where((pairs.weights == 1) | np.isnan(pairs.evidence[:, 0]))
+
+
+_Item = TypeVar("_Item")
+
+
+def _split(items: Sequence[_Item], shows: Sequence[str]) -> tuple[list[_Item], list[_Item]]:
+    """Queries to fit to, and those that are held out, by what they show."""
+    held_out = set(sorted(set(shows))[::_HELD_OUT])
+    parts: tuple[list[_Item], list[_Item]] = ([], [])
+    for item, shown in zip(items, shows, strict=True):
+        parts[shown in held_out].append(item)
+    return parts
 
 
 def _fit(collected: Sequence[tuple[str, LabelledPairs]]) -> Calibration:
-    groups = sorted({shows for shows, _ in collected})
-    held_out = set(groups[::_HELD_OUT])
-    parts = [
-        [pairs for shows, pairs in collected if (shows in held_out) == is_held_out]
-        for is_held_out in (False, True)
-    ]
+    parts = _split([pairs for _, pairs in collected], [shows for shows, _ in collected])
     if not all(any(len(pairs) for pairs in part) for part in parts):
         raise UsageError("these photos are too few for a calibration: name more")
     fitted_on, measured_on = map(LabelledPairs.concatenate, parts)
@@ -159,26 +173,3 @@ def _write_composites(
         (gallery if composite.in_gallery else queries).append(photo)
         shows[photo.id] = f"picture {composite.picture}"
     return gallery, queries, shows
-
-
-def _compare(
-    features: ImageFeatures, image_id: str, store: Store, shows: Mapping[str, str], weight: float
-) -> LabelledPairs:
-    """A query with its most similar photos, without itself."""
-    query = MatchableQuery(features)
-    others = Selection(without=frozenset([image_id]))
-    rows, similarities = store.nearest(features.global_descriptor, _CANDIDATES, others)
-    nothing = (np.nan,) * len(Evidence._fields)
-    evidence: list[tuple[float, ...]] = []
-    for row in rows:
-        other = store.matchable(int(row))
-        matchable = query.in_codebook_of(other)
-        match = match_pair(matchable, other, store.settings, DEFAULT_CALIBRATION.min_inliers)
-        evidence.append((match.evidence if match else None) or nothing)
-    ids = store.catalog.ids(np.asarray(rows, np.int64))
-    return LabelledPairs(
-        np.asarray(similarities, np.float64),
-        np.array(evidence, np.float64).reshape(len(rows), len(nothing)),
-        np.array([shows[image] == shows[image_id] for image in ids], bool),
-        np.full(len(rows), weight),
-    )

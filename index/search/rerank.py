@@ -47,12 +47,15 @@ class Reranker:
             for image, similarity in similarities.items()
             if (rotations, image) not in self._matches
         }
-        for image, match in self._verify(query, remaining).items():
+        for image, match in self._verify(query, remaining, self._calibration).items():
             self._matches[rotations, image] = match
         return {image: self._matches[rotations, image] for image in similarities}
 
     def _verify(
-        self, query: MatchableQuery, similarities: Mapping[ImageKey, float]
+        self,
+        query: MatchableQuery,
+        similarities: Mapping[ImageKey, float],
+        calibration: Calibration,
     ) -> dict[ImageKey, Match]:
         """Each image, at its shard."""
         images = list(similarities)
@@ -61,7 +64,7 @@ class Reranker:
                 query,
                 {images[place].row: similarities[images[place]] for place in inside},
                 self._settings,
-                self._calibration,
+                calibration,
             )
             for number, inside in by_shard(images).items()
         }
@@ -84,7 +87,8 @@ class Reranker:
         by_image = {candidate.image: candidate for candidate in ranked}
         for candidate in self._promising(candidates):
             match = self._second_look(candidate, self._photo)
-            if match.verification.verified:
+            known = by_image.get(candidate.image, candidate).match.verification
+            if match.verification.log_odds > known.log_odds:
                 by_image[candidate.image] = Candidate.scored(
                     candidate.image,
                     candidate.similarity,
@@ -123,5 +127,6 @@ class Reranker:
         if query is None:
             return Match.none()
         similarities = {candidate.image: candidate.similarity}
-        match = self._verify(MatchableQuery(query), similarities)[candidate.image]
+        again = self._calibration.of_second_look
+        match = self._verify(MatchableQuery(query), similarities, again)[candidate.image]
         return match if is_enough(match.verification, self._settings) else Match.none()

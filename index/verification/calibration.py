@@ -97,6 +97,8 @@ class Calibration(Settings):
         bias: log-odds where there is evidence, before the curves are added.
         similarity: what the similarity adds to evidence.
         evidence: what each number of the evidence adds.
+        second_look: what it adds that a photo was warped into the other one's pose before, so that
+            they agree in it by construction; not above 0.
         reliability: measured when it was fitted.
     """
 
@@ -105,6 +107,7 @@ class Calibration(Settings):
     bias: FiniteFloat
     similarity: Curve
     evidence: dict[str, Curve]
+    second_look: FiniteFloat = Field(0.0, le=0)
     reliability: Reliability | None = None
 
     @field_validator("evidence")
@@ -127,6 +130,12 @@ class Calibration(Settings):
     @cached_property
     def _curves(self) -> tuple[tuple[int, Curve], ...]:
         return tuple((Evidence._fields.index(name), curve) for name, curve in self.evidence.items())
+
+    @cached_property
+    def of_second_look(self) -> Calibration:
+        """What evidence is worth when a pair is verified again; see
+        :mod:`index.verification.reverify`."""
+        return self.model_copy(update={"bias": self.bias + self.second_look, "second_look": 0.0})
 
     def log_odds(self, similarity: float, evidence: Evidence | None) -> float:
         """Log-odds, natural logarithm, that two photos show the same thing.

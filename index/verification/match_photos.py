@@ -32,8 +32,8 @@ def match_photos(
         calibration: of the model.
 
     Returns:
-        The first orientation that is verified, else a verified second look, else the most probable
-        orientation.
+        The first orientation that is verified, else the more probable of the best orientation and
+        of a second look at it.
     """
     photo, results = QueryPhoto(extractor, pixels), []
     for rotations in range(4):
@@ -50,7 +50,7 @@ def match_photos(
     again = reverify_warped(
         photo, MatchableFeatures.of(other), transform, similarity, settings, calibration
     )
-    if not again.verification.verified:
+    if again.verification.log_odds <= best.verification.log_odds:
         return best
     global_descriptor = best.query.global_descriptor
     return replace(again, query=replace(again.query, global_descriptor=global_descriptor))

@@ -79,7 +79,8 @@ def reverify_warped(
     if query is None:
         return _no_result(photo)
     matchable = MatchableQuery(query).in_codebook_of(other)
-    verification = verify_pair(matchable, other, similarity, settings, calibration)
+    again = calibration.of_second_look
+    verification = verify_pair(matchable, other, similarity, settings, again)
     return (
         PairResult(verification, query) if is_enough(verification, settings) else _no_result(photo)
     )

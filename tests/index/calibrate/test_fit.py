@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from index.calibrate.fit import LabelledPairs, fit_calibration, measure_reliability, reliability
+from index.calibrate.fit import (
+    LabelledPairs,
+    fit_calibration,
+    fit_second_look,
+    measure_reliability,
+    reliability,
+)
 from index.results import Evidence, probability_of
 
 NAMES = Evidence._fields
@@ -104,3 +110,14 @@ def test_parts_of_pairs():
     again = LabelledPairs.concatenate(halves)
     assert len(halves[0]) == len(halves[1]) == COUNT and len(again) == len(both)
     np.testing.assert_array_equal(again.same, both.same)
+
+
+def test_a_second_look_takes_what_its_false_pairs_gain():
+    log_odds = np.array([6.0, 7.0, 5.0, 2.0, 1.0, -4.0])
+    same = np.array([True, True, True, False, False, False])
+    added = fit_second_look(log_odds, same)
+    # Between the least true and the best false one: 5 and 2.
+    assert -5 < added < -2
+    assert fit_second_look(log_odds[:3], same[:3]) == fit_second_look(log_odds[:0], same[:0]) == 0
+    # It never makes a second look better than a first one.
+    assert fit_second_look(np.array([-3.0, -4.0]), np.array([True, False])) > -1e-3

@@ -178,3 +178,15 @@ def test_there_is_no_evidence_of_other_names():
 )
 def test_percentages_are_never_certain(probability, text):
     assert as_percent(probability) == text
+
+
+def test_a_second_look_proves_less_with_the_same_evidence():
+    doubted = BY_HAND.model_copy(update={"second_look": -2.0})
+    assert doubted.log_odds(0.5, PROVEN) == BY_HAND.log_odds(0.5, PROVEN)
+    again = doubted.of_second_look
+    for evidence in (PROVEN, PROVEN._replace(inliers=16)):
+        by_evidence = BY_HAND.log_odds_by_evidence(0.5, evidence)
+        assert again.log_odds_by_evidence(0.5, evidence) == pytest.approx(by_evidence - 2)
+    # Likeness is what it was, and it is not taken twice.
+    assert again.log_odds(0.5, None) == BY_HAND.log_odds(0.5, None)
+    assert again.of_second_look == again
