@@ -202,6 +202,7 @@ def test_the_keys_of_a_hit_as_json(images):
         "probability",
         "verified",
         "transform",
+        "mark",
     ]
     assert np.array(first["transform"]).shape == (3, 3)
 
