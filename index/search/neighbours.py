@@ -26,8 +26,8 @@ from index.search.scatter import Scatter
 from index.settings import NeighboursSettings
 from index.verification.matching import one_blas_thread
 
-# Log-odds by evidence, of a probability of .1.
-_MIN_LOG_ODDS = -2.2
+# Log-odds by evidence, of a probability of .025.
+_MIN_LOG_ODDS = -3.7
 
 
 def refine_order(
