@@ -7,6 +7,7 @@ a query is projected into that space before both are compared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +62,7 @@ class MatchableQuery:
         self.features = features
         self._matchable = MatchableFeatures.of(features)
         self._projected: dict[Codebook, MatchableFeatures] = {}
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple[type[MatchableQuery], tuple[ImageFeatures]]:
         # Projections are made where it arrives.
@@ -71,11 +73,13 @@ class MatchableQuery:
         codebook, query = other.codebook, self._matchable
         if codebook is None:
             return query
-        if codebook not in self._projected:
-            steps = quantize(codebook.project(self.features.local.descriptors))
-            # Column by column, as the matrix product reads the query.
-            steps = np.asfortranarray(steps)
-            self._projected[codebook] = MatchableFeatures(
-                query.keypoints, steps, query.scales, query.size, codebook
-            )
+        # Threads that verify at once wait for one of them to project.
+        with self._lock:
+            if codebook not in self._projected:
+                steps = quantize(codebook.project(self.features.local.descriptors))
+                # Column by column, as the matrix product reads the query.
+                steps = np.asfortranarray(steps)
+                self._projected[codebook] = MatchableFeatures(
+                    query.keypoints, steps, query.scales, query.size, codebook
+                )
         return self._projected[codebook]
