@@ -11,7 +11,8 @@ lower than that where it is not, so that what is proven comes first.
 Hits without a label are groups of their own, under their id. A photo shows one label's thing or
 another's, or none of the collection's, so labels compete: with the log-odds l of each label, summed
 as above, label i has the probability exp(lᵢ) / (1 + Σⱼ exp(lⱼ)). For a single hit this is the
-hit's own probability. Photos without a label do not exclude each other, and keep theirs.
+hit's own probability. Photos without a label do not exclude each other, and keep theirs. Nor do
+labels that are proven for different regions of the query: it shows both.
 
 What people marked (:mod:`index.marks`) counts for certain: a photo of the same thing as proven
 beyond doubt, and one of another thing not at all.
@@ -20,7 +21,7 @@ beyond doubt, and one of another thing not at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -112,9 +113,13 @@ class Answer:
     groups: tuple[Group, ...]
 
     @classmethod
-    def of(cls, hits: Iterable[Hit]) -> Answer:
-        """From the hits of a query, best first."""
-        groups = _group(hits)
+    def of(cls, hits: Iterable[Hit], regions: Sequence[Collection[int]] = ()) -> Answer:
+        """From the hits of a query, best first.
+
+        Args:
+            regions: the ranks of the hits that are proven for each region of the query.
+        """
+        groups = _group(hits, regions)
         if not groups or not (groups[0].verified or groups[0].probability >= _LIKELY):
             return cls("none", groups)
         is_sure = groups[0].verified and groups[0].probability >= _SURE
@@ -153,7 +158,7 @@ class Answer:
         }
 
 
-def _group(hits: Iterable[Hit]) -> tuple[Group, ...]:
+def _group(hits: Iterable[Hit], regions: Sequence[Collection[int]]) -> tuple[Group, ...]:
     # Labels and ids may be the same texts.
     members: dict[Key, list[Hit]] = {}
     for hit in filter(_is_possible, hits):
@@ -162,7 +167,9 @@ def _group(hits: Iterable[Hit]) -> tuple[Group, ...]:
     keyed = [(key, hit) for key, hits in members.items() for hit in hits]
     ranked = rank_by_evidence((key, _score(hit), _is_proven(hit)) for key, hit in keyed)
     summed = rank_by_evidence((key, _log_odds(hit), _is_proven(hit)) for key, hit in keyed)
-    probabilities = _probabilities({key: score for key, (score, _) in summed.items()})
+    places = {key: _place(members[key][0], regions) for key in members}
+    log_odds = {key: score for key, (score, _) in summed.items()}
+    probabilities = {key: _probability(key, log_odds, places) for key in log_odds}
     return tuple(
         Group(
             label=key[1] if key[0] == 0 else None,
@@ -176,16 +183,27 @@ def _group(hits: Iterable[Hit]) -> tuple[Group, ...]:
     )
 
 
-def _probabilities(log_odds: Mapping[Key, float]) -> dict[Key, float]:
-    highest = max((value for key, value in log_odds.items() if key[0] == 0), default=0.0)
-    shift = max(highest, 0.0)
-    total = math.exp(-shift) + sum(
-        math.exp(value - shift) for key, value in log_odds.items() if key[0] == 0
-    )
-    return {
-        key: math.exp(value - shift) / total if key[0] == 0 else 1 / (1 + math.exp(-value))
-        for key, value in log_odds.items()
-    }
+def _place(hit: Hit, regions: Sequence[Collection[int]]) -> int | None:
+    """The region that a hit is proven for; None: no single one."""
+    places = (place for place, ranks in enumerate(regions) if hit.rank in ranks)
+    return next(places, None)
+
+
+def _probability(
+    key: Key, log_odds: Mapping[Key, float], places: Mapping[Key, int | None]
+) -> float:
+    own = log_odds[key]
+    if key[0] == 1:
+        return 1 / (1 + math.exp(-own))
+    # Rivals are the labels, itself included, that are not proven for another region.
+    apart = {places[key], None}
+    rivals = [
+        value
+        for other, value in log_odds.items()
+        if other[0] == 0 and (places[key] is None or places[other] in apart)
+    ]
+    shift = max(*rivals, 0.0)
+    return math.exp(own - shift) / (math.exp(-shift) + sum(math.exp(v - shift) for v in rivals))
 
 
 def _is_possible(hit: Hit) -> bool:

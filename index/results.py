@@ -296,7 +296,7 @@ class QueryResult:
 
     def answer(self) -> Answer:
         """What the query shows, with the hits grouped by label; see :mod:`index.answer`."""
-        return Answer.of(self.hits)
+        return Answer.of(self.hits, [region.ranks for region in self.regions])
 
     def as_json(self, query: str, index: str) -> dict[str, Any]:
         """The result as the command line prints it and the HTTP API answers it.

@@ -59,6 +59,18 @@ def test_two_labels_that_are_equally_proven_are_not_sure():
     assert answer.verdict == "probably" and answer.probability == pytest.approx(0.5, abs=1e-5)
 
 
+def test_labels_of_different_regions_do_not_exclude_each_other():
+    hits = [hit(1, "a", "A", 6.0), hit(2, "b", "B", 6.0), hit(3, "c", "C", 5.0)]
+    both = {group.label: group.probability for group in Answer.of(hits, [(1,), (2, 3)]).groups}
+    assert both["A"] == pytest.approx(probability_of(6.0)) and both["A"] > 0.95
+    # Within a region they do.
+    assert both["B"] == pytest.approx(math.exp(6) / (1 + math.exp(6) + math.exp(5)))
+    assert Answer.of(hits, [(1,), (2, 3)]).verdict == "sure"
+    # A hit that is proven for no region may be of any.
+    loose = {group.label: group.probability for group in Answer.of(hits, [(1,), (2,)]).groups}
+    assert loose["A"] < 0.8 and loose["C"] < 0.3
+
+
 def test_photos_without_a_label_are_answers_too_and_do_not_exclude_each_other():
     answer = Answer.of([hit(1, "a", None, 9.0), hit(2, "b", None, 8.0), hit(3, "b2", "a", -2)])
     assert answer.text == "sure: a" and [len(group.hits) for group in answer.groups] == [1, 1, 1]
