@@ -1,4 +1,4 @@
-"""Recognition: a query's label, voted for by its hits; see :mod:`index.answer`.
+"""Recognition: a query's label, voted for by its hits; see :mod:`index.answers.answer`.
 
 Queries that show no known instance have no verified hits and so stay below those that have, as GAP
 demands: their predictions must rank below the right ones of all queries.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from index.answer import rank_by_evidence
+from index.answers.answer import rank_by_evidence
 from index.results import Ranking
 
 

@@ -21,8 +21,9 @@ from delg.paths import exists as file_exists
 from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Box, Failure, FloatArray, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
-from index.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
-from index.browse import (
+from index.answers.marks import Marks, Verdict, apply_marks, query_key
+from index.answers.notebook import images_frame
+from index.collection.browse import (
     Facets,
     Filter,
     ImagePage,
@@ -33,24 +34,31 @@ from index.browse import (
     most_frequent,
     spread_images,
 )
-from index.decisions import Decisions, PairVerdict
-from index.duplicate_review import without_ignored
-from index.duplicates import Duplicates, Limits, ShareDone, find_duplicates
-from index.explore import Exploration, Layout, explore
+from index.collection.decisions import Decisions, PairVerdict
+from index.collection.duplicate_review import without_ignored
+from index.collection.duplicates import Duplicates, Limits, ShareDone, find_duplicates
+from index.collection.explore import Exploration, Layout, explore
+from index.collection.groups import DEPTH, InstanceGroups, find_groups
+from index.collection.label_index import LabelIndex
+from index.collection.label_review import LabelReview, rank_by_typicality, read_sample, review_label
+from index.collection.pairs import DEPTH as PAIR_DEPTH
+from index.collection.pairs import PhotoPair, find_pairs
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
-from index.groups import DEPTH, InstanceGroups, find_groups
 from index.index_model import IndexModel, record_model, record_spec
-from index.ingest import AddReport, AssignedPhotos, add
-from index.label_index import LabelIndex
-from index.label_review import LabelReview, rank_by_typicality, read_sample, review_label
 from index.labels import Label, Labels, read_labels
-from index.marks import Marks, Verdict, apply_marks, query_key
-from index.missing import MissingPhotos, find_missing
-from index.notebook import images_frame
-from index.pairs import DEPTH as PAIR_DEPTH
-from index.pairs import PhotoPair, find_pairs
-from index.relocate import Relocation, relocate
+from index.learn.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
+from index.learn.tune import Tuning, tune
+from index.photos.ingest import AddReport, AssignedPhotos, add
+from index.photos.missing import MissingPhotos, find_missing
+from index.photos.relocate import Relocation, relocate
+from index.photos.uploaded_photos import (
+    add_upload,
+    empty_trash,
+    orphaned_uploads,
+    remove_images,
+    repair,
+)
 from index.results import MissingShard, QueryResult
 from index.search.orientation import Orientations
 from index.search.requests import VerifyRequest
@@ -67,14 +75,6 @@ from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import HOW_TO_REPAIR, Store
 from index.storage.trash import Change
-from index.tune import Tuning, tune
-from index.uploaded_photos import (
-    add_upload,
-    empty_trash,
-    orphaned_uploads,
-    remove_images,
-    repair,
-)
 from index.verification.matchable import MatchableQuery
 
 T = TypeVar("T")
@@ -346,7 +346,8 @@ class ImageIndex:
         verify_stored: bool = False,
         default_excludes: bool = True,
     ) -> AddReport:
-        """Bring the index up to date with folders, files and URLs; see :func:`index.ingest.add`.
+        """Bring the index up to date with folders, files and URLs; see
+        :func:`index.photos.ingest.add`.
 
         Args:
             labels: "folders", a CSV file with columns id, label and any others, labels by id, or
@@ -396,7 +397,8 @@ class ImageIndex:
             )  # fmt: skip
 
     def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
-        """Add a photo whose file the index keeps; see :func:`index.uploaded_photos.add_upload`."""
+        """Add a photo whose file the index keeps; see
+        :func:`index.photos.uploaded_photos.add_upload`."""
         with self._store.lock():
             self._model.adopt_what_is_learnt()
             return add_upload(self._store, lambda: self.extractor, image_id, data, label)
@@ -478,7 +480,8 @@ class ImageIndex:
         return missing.gone
 
     def relocate(self, old: str | Location, new: str | Location, force: bool = False) -> Relocation:
-        """Record that photos lie in another folder now; see :func:`index.relocate.relocate`."""
+        """Record that photos lie in another folder now; see
+        :func:`index.photos.relocate.relocate`."""
         with self._store.lock():
             return relocate(self._store, str(old), as_location(new), force)
 
@@ -516,7 +519,7 @@ class ImageIndex:
         force: bool = False,
     ) -> AdaptReport:
         """Learn from labelled photos how to compare global descriptors, from what is stored; see
-        :func:`index.adapt.adapt`.
+        :func:`index.learn.adapt.adapt`.
 
         Args:
             labels: "folders", a CSV file with columns id and label, labels by id, or None for
@@ -624,7 +627,7 @@ class ImageIndex:
 
     @property
     def marks(self) -> Marks:
-        """What people said of queries and photos; see :mod:`index.marks`."""
+        """What people said of queries and photos; see :mod:`index.answers.marks`."""
         return Marks(self.path)
 
     def mark(self, query: Source, image_id: str, verdict: Verdict | None, name: str = "") -> None:
@@ -773,7 +776,7 @@ class ImageIndex:
         progress: ShareDone = lambda share: None,
         with_ignored: bool = False,
     ) -> Duplicates:
-        """Photos that are in the index more than once; see :mod:`index.duplicates`.
+        """Photos that are in the index more than once; see :mod:`index.collection.duplicates`.
 
         Args:
             with_ignored: also those that people ignored (:meth:`ignore_duplicates`).
@@ -787,7 +790,7 @@ class ImageIndex:
 
     @property
     def decisions(self) -> Decisions:
-        """What people decided on duplicates and pairs; see :mod:`index.decisions`."""
+        """What people decided on duplicates and pairs; see :mod:`index.collection.decisions`."""
         return Decisions(self.path)
 
     def ignore_duplicates(self, ids: Iterable[str]) -> None:
@@ -808,7 +811,7 @@ class ImageIndex:
         progress: Progress | None = None,
     ) -> list[PhotoPair]:
         """Photos of this index and of another that show the same thing; see
-        :func:`index.pairs.find_pairs`.
+        :func:`index.collection.pairs.find_pairs`.
 
         Args:
             other: made by the same model; None: this index, its photos among themselves.
@@ -864,7 +867,8 @@ class ImageIndex:
         again: bool = False,
         progress: Progress | None = None,
     ) -> InstanceGroups:
-        """Photos of the index that show the same thing; see :func:`index.groups.find_groups`. What
+        """Photos of the index that show the same thing; see
+        :func:`index.collection.groups.find_groups`. What
         was compared before is not compared again, and marks are respected."""
         return find_groups(
             self._store,
@@ -883,7 +887,8 @@ class ImageIndex:
         depth: int | None = None,
         progress: Progress | None = None,
     ) -> Tuning:
-        """Measure which shortlist finds enough in the least time; see :func:`index.tune.tune`.
+        """Measure which shortlist finds enough in the least time; see
+        :func:`index.learn.tune.tune`.
 
         :meth:`configure` records the settings that were chosen.
         """
@@ -974,11 +979,12 @@ class ImageIndex:
     def browse(
         self, condition: Filter, limit: int, offset: int = 0, sort: Sort = "id"
     ) -> ImagePage:
-        """The images that pass a filter, by id or otherwise; see :func:`index.browse.browse`."""
+        """The images that pass a filter, by id or otherwise; see
+        :func:`index.collection.browse.browse`."""
         return browse(self._store.catalog, condition, limit, offset, sort)
 
     def labels(self) -> LabelIndex:
-        """All labels, to be searched; see :mod:`index.label_index`."""
+        """All labels, to be searched; see :mod:`index.collection.label_index`."""
         return LabelIndex(self.labelled_rows())
 
     def labelled_rows(self) -> list[tuple[str, int]]:
@@ -991,20 +997,20 @@ class ImageIndex:
         return self._store.catalog.by_rows(rows)
 
     def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
-        """How alike photos are; see :func:`index.label_review.rank_by_typicality`."""
+        """How alike photos are; see :func:`index.collection.label_review.rank_by_typicality`."""
         return rank_by_typicality(self._store, rows)
 
     def read_sample(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], FloatArray]:
         """Global descriptors of images, by row number; see
-        :func:`index.label_review.read_sample`."""
+        :func:`index.collection.label_review.read_sample`."""
         return read_sample(self._store, rows)
 
     def review_label(self, name: str, rows: Sequence[int]) -> LabelReview:
-        """Photos of a label that may have another; see :mod:`index.label_review`."""
+        """Photos of a label that may have another; see :mod:`index.collection.label_review`."""
         return review_label(self._store, self._model.calibration, name, rows)
 
     def spread(self, count: int) -> list[ImageRow]:
-        """Some images with a photo; see :func:`index.browse.spread_images`."""
+        """Some images with a photo; see :func:`index.collection.browse.spread_images`."""
         return spread_images(self._store.catalog, count)
 
     def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
@@ -1013,7 +1019,7 @@ class ImageIndex:
         return most_frequent(self._store.catalog, limit)
 
     def facets(self, where: Where = (), limit: int = 100) -> Facets:
-        """What to filter by, see :func:`index.browse.count_facets`.
+        """What to filter by, see :func:`index.collection.browse.count_facets`.
 
         Args:
             where: conditions that hold already, see :mod:`index.selection`.
@@ -1024,7 +1030,8 @@ class ImageIndex:
     def explore(
         self, layout: Layout = "auto", read_photos: bool = True, progress: Progress | None = None
     ) -> Exploration:
-        """Compute and store the maps of the collection; see :func:`index.explore.explore`."""
+        """Compute and store the maps of the collection; see
+        :func:`index.collection.explore.explore`."""
         exploration = explore(self._store, layout, read_photos, progress)
         with self._store.lock():
             exploration.save(self._store.folder)
@@ -1068,7 +1075,8 @@ class ImageIndex:
         return report
 
     def repair(self) -> list[Path]:
-        """Remove what killed writers left behind; see :func:`index.uploaded_photos.repair`."""
+        """Remove what killed writers left behind; see
+        :func:`index.photos.uploaded_photos.repair`."""
         return repair(self._store)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
-from index.answer import Answer
+from index.answers.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +118,7 @@ class Hit:
             pixels of the query and of this photo.
         width, height: of this photo, upright, pixels.
         photo: number, from 0, of the query's photo that found it, where there are several.
-        mark: what people said of query and photo, see :mod:`index.marks`; None: nothing.
+        mark: what people said of query and photo, see :mod:`index.answers.marks`; None: nothing.
     """
 
     rank: int
@@ -233,7 +233,7 @@ class QueryResult:
         features: number of local features of the query.
         notes: why there may be less to find than expected, in words.
         photos: number of photos that were searched with, as one query.
-        key: what the query's marks are kept under, see :mod:`index.marks`; empty: nothing.
+        key: what the query's marks are kept under, see :mod:`index.answers.marks`; empty: nothing.
         regions: what the query shows and where: the regions of the verified hits by their best
             hit, then others that stand out. See :mod:`index.search.regions`.
     """
@@ -269,7 +269,7 @@ class QueryResult:
         return f"<QueryResult: {self.answer().text}; {len(self)} hits>"
 
     def _repr_html_(self) -> str:
-        from index.notebook import result_html
+        from index.answers.notebook import result_html
 
         return result_html(self)
 
@@ -279,7 +279,7 @@ class QueryResult:
         Raises:
             UsageError: pandas is not installed.
         """
-        from index.notebook import hits_frame
+        from index.answers.notebook import hits_frame
 
         return hits_frame(self.hits)
 
@@ -290,12 +290,12 @@ class QueryResult:
         Raises:
             ImageError: the query cannot be decoded.
         """
-        from index.notebook import plot_result
+        from index.answers.notebook import plot_result
 
         return plot_result(self, query, hits)
 
     def answer(self) -> Answer:
-        """What the query shows, with the hits grouped by label; see :mod:`index.answer`."""
+        """What the query shows, with the hits grouped by label; see :mod:`index.answers.answer`."""
         return Answer.of(self.hits, [region.ranks for region in self.regions])
 
     def as_json(self, query: str, index: str) -> dict[str, Any]:

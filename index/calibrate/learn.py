@@ -26,7 +26,7 @@ from index.calibrate.fit import (
 from index.calibrate.second_looks import ComparedQuery, compare, look_again
 from index.calibrate.surroundings import Pixels
 from index.image_index import ImageIndex
-from index.learn_codebook import evenly_spaced, spread_photos
+from index.learn.codebook import evenly_spaced, spread_photos
 from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matching import one_blas_thread

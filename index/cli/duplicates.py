@@ -15,7 +15,7 @@ from delg.errors import UsageError
 from index.cli.options import IndexDir, NamedModel, open_index
 
 if TYPE_CHECKING:
-    from index.duplicates import Group
+    from index.collection.duplicates import Group
     from index.image_index import ImageIndex
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def index_duplicates(
         raise UsageError("--decisions goes without --remove, --ignore, --keep and --csv")
     if force and not (remove or decisions):
         raise UsageError("--force goes with --remove or --decisions")
-    from index.duplicates import Limits
+    from index.collection.duplicates import Limits
 
     limits = Limits(
         similarity, inliers, photos=0 if same_files else max_photos, pairs=max_pairs,
@@ -128,7 +128,7 @@ def _list(
     as_json: bool,
 ) -> None:
     from delg.files import write_text
-    from index.duplicate_review import duplicates_csv, suggest
+    from index.collection.duplicate_review import duplicates_csv, suggest
 
     known = images.known(image_id for group in groups for image_id in group.ids)
     removed = suggest(groups, known, keep)
@@ -179,7 +179,7 @@ def _remove(images: ImageIndex, ids: Sequence[str], force: bool) -> None:
 
 def _apply(images: ImageIndex, path: Path, force: bool) -> None:
     """Do what people decided in a table."""
-    from index.duplicate_review import read_review
+    from index.collection.duplicate_review import read_review
 
     review = read_review(path)
     for ids in review.ignore:

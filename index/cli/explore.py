@@ -35,7 +35,7 @@ def index_explore(
     as_json: AsJson = False,
 ) -> None:
     """Compute the maps that `delg serve` shows: by similarity, and by where photos were taken."""
-    from index.explore import NO_DATE
+    from index.collection.explore import NO_DATE
 
     with open_index(index) as images, progress("photos") as report:
         exploration = images.explore(layout.value, photos, report)

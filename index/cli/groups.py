@@ -12,7 +12,7 @@ from delg.cli.options import AsJson
 from index.cli.options import IndexDir, NamedModel, open_index
 
 if TYPE_CHECKING:
-    from index.groups import InstanceGroup
+    from index.collection.groups import InstanceGroup
 
 _TwoIds = tuple[str, str] | None
 
@@ -46,7 +46,7 @@ def index_groups(
 ) -> None:
     """Group the photos of an index that show the same thing."""
     from delg.files import write_text
-    from index.group_table import groups_csv, labels_csv
+    from index.collection.group_table import groups_csv, labels_csv
 
     with open_index(index, model=model) as images:
         if same:

@@ -33,7 +33,7 @@ from index.cli.sharding import Replicas, Shards
 
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
-    from index.ingest import AddReport
+    from index.photos.ingest import AddReport
     from index.settings import IndexSettings
 
 log = logging.getLogger(__name__)

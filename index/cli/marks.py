@@ -49,7 +49,7 @@ def index_marks(
 ) -> None:
     """List what people said of photos and images, or export it as ground truth."""
     from delg.files import write_bytes
-    from index.marks import truth_csv
+    from index.answers.marks import truth_csv
 
     if queries is not None and out is None:
         raise UsageError("--queries goes with --out")
@@ -74,6 +74,6 @@ def index_marks(
 def _names_in(folder: Path) -> dict[str, str]:
     """Key of each photo in a folder -> its path relative to that."""
     from delg.images.scan import scan
-    from index.marks import query_key
+    from index.answers.marks import query_key
 
     return {query_key(photo.path): photo.id for photo in scan([folder]).photos}

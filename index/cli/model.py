@@ -28,7 +28,7 @@ def model_codebook(
 ) -> None:
     """Learn how indexes store a model's local features in few bytes, from some hundred photos."""
     from delg.zoo.registry import find_model, load_model
-    from index.learn_codebook import learn_codebook
+    from index.learn.codebook import learn_codebook
     from index.storage.codebook import codebook_digest, write_codebook
 
     path = out or find_model(model, weights).codebook
@@ -53,7 +53,7 @@ def model_vocabulary(
 ) -> None:
     """Learn a model's visual words, by which indexes find what its global descriptor misses."""
     from delg.zoo.registry import find_model, load_model
-    from index.learn_vocabulary import learn_vocabulary
+    from index.learn.vocabulary import learn_vocabulary
     from index.storage.codebook import read_codebook
     from index.storage.vocabulary import write_vocabulary
 

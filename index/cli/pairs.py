@@ -15,9 +15,9 @@ from delg.errors import UsageError
 from index.cli.options import NamedModel, open_index
 
 if TYPE_CHECKING:
-    from index.decisions import PairVerdict
+    from index.collection.decisions import PairVerdict
+    from index.collection.pairs import PhotoPair
     from index.image_index import ImageIndex
-    from index.pairs import PhotoPair
 
 _TwoIds = tuple[str, str] | None
 
@@ -83,7 +83,7 @@ def index_pairs(
         images = stack.enter_context(open_index(first, model=model))
         other = images if second is None else stack.enter_context(open_index(second, model=model))
         if decisions is not None:
-            from index.pair_review import read_pair_decisions
+            from index.collection.pair_review import read_pair_decisions
 
             decided += read_pair_decisions(decisions)
         if decided or decisions is not None:
@@ -112,7 +112,7 @@ def _is_shown(pair: PhotoPair, show: Shown) -> bool:
 
 def _write(path: Path, pairs: list[PhotoPair], images: ImageIndex, other: ImageIndex) -> None:
     from delg.files import write_text
-    from index.pair_review import pairs_csv
+    from index.collection.pair_review import pairs_csv
 
     known = images.known(pair.a for pair in pairs), other.known(pair.b for pair in pairs)
     write_text(path, pairs_csv(pairs, *known))

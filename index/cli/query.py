@@ -31,8 +31,8 @@ from index.cli.query_output import Output, print_failure, print_hits, print_summ
 
 if TYPE_CHECKING:
     from delg.types import Box, Failure, ImageFeatures
+    from index.answers.region_boxes import RegionBoxes
     from index.image_index import ImageIndex
-    from index.region_boxes import RegionBoxes
     from index.results import QueryResult
     from index.search.search import QueryOptions
 
@@ -77,7 +77,7 @@ def _parse_box(text: str | None) -> Box | None:
 def _read_regions(path: Path | None) -> RegionBoxes | None:
     if path is None:
         return None
-    from index.region_boxes import read_region_boxes
+    from index.answers.region_boxes import read_region_boxes
 
     return read_region_boxes(path)
 
@@ -357,7 +357,7 @@ def _fill_table(
     """Write a row for each query that the table does not answer yet."""
     from delg.images.decode import ImageError
     from delg.types import Failure
-    from index.answer_table import AnswerFile, answer_row, columns_for, failure_row
+    from index.answers.answer_table import AnswerFile, answer_row, columns_for, failure_row
 
     keys = [key for key, _ in images.counts()["metadata"]]
     table = AnswerFile(path, columns_for(sorted(keys)))

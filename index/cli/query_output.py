@@ -12,7 +12,7 @@ from delg.cli.console import plural, print_json, print_result, table
 
 if TYPE_CHECKING:
     from delg.types import Failure
-    from index.answer import Answer
+    from index.answers.answer import Answer
     from index.results import Hit, QueryResult, Region
 
 _MAX_METADATA = 8

@@ -12,7 +12,7 @@ from delg.cli.options import AsJson
 from index.cli.options import IndexDir, open_index
 
 if TYPE_CHECKING:
-    from index.tune import OperatingPoint, Tuning
+    from index.learn.tune import OperatingPoint, Tuning
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ def index_watch(
     ] = False,
 ) -> None:
     """Follow folders: add new and changed photos as they arrive, until Ctrl-C."""
-    from index.watch import watch
+    from index.photos.watch import watch
 
     with open_index(index, model=model) as images:
 

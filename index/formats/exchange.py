@@ -16,11 +16,11 @@ from delg.images.scan import scan
 from delg.remote_path import Location
 from delg.types import Failure, FloatArray, ImageFeatures, LocalFeatures, Progress
 from index.feature_spec import FeatureSpec
-from index.file_state import FileState
 from index.formats import read, writer
 from index.formats.delg import without_suffix
 from index.formats.parsed import BadFeaturesError, FeatureSource, ParsedFeatures
 from index.formats.pyramid_scales import with_pyramid_scales
+from index.photos.file_state import FileState
 from index.storage.catalog_tables import ImageRow
 from index.storage.merge import merge_small_segments
 from index.storage.segments import SegmentError

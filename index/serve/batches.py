@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from delg.errors import DelgError
-from index.answer_table import Row, answer_row, as_csv, columns_for, failure_row
+from index.answers.answer_table import Row, answer_row, as_csv, columns_for, failure_row
 from index.results import QueryResult
 from index.serve.job_queue import JobQueue, never
 from index.serve.places import TooBusyError
@@ -68,7 +68,7 @@ class Batch:
         }
 
     def as_csv(self) -> str:
-        """What has been answered as a table, see :mod:`index.answer_table`."""
+        """What has been answered as a table, see :mod:`index.answers.answer_table`."""
         rows = list(self.rows)
         known = set(columns_for(()))
         metadata = dict.fromkeys(key for row in rows for key in row if key not in known)

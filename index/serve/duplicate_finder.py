@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass
 
 from delg.errors import DelgError
-from index.duplicates import Duplicates, Limits
+from index.collection.duplicates import Duplicates, Limits
 from index.serve.shared_index import SharedIndex
 
 

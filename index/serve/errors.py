@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
+from index.photos.uploaded_photos import ConflictError
 from index.serve.places import TooBusyError
 from index.serve.saved_searches import FullError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
 from index.storage.lock import BusyError
-from index.uploaded_photos import ConflictError
 
 # Seconds after which a client may try again.
 _RETRY_AFTER = "2"

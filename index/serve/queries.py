@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from delg.images.decode import ImageError, read_bytes
 from delg.images.decode_process import DecodePool
 from delg.types import ImageFeatures
+from index.answers.marks import apply_marks, query_key
 from index.image_index import ImageIndex
-from index.marks import apply_marks, query_key
 from index.results import QueryResult
 from index.search.search import QueryOptions
 from index.serve.uploads import NotFoundError, SearchParams, Upload

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from delg.errors import DelgError
-from index.browse import Facets
-from index.explore import FILE as EXPLORE_FILE
-from index.explore import Exploration
+from index.collection.browse import Facets
+from index.collection.explore import FILE as EXPLORE_FILE
+from index.collection.explore import Exploration
+from index.collection.label_index import LabelIndex
 from index.image_index import ImageIndex
-from index.label_index import LabelIndex
 from index.serve.shared_index import SharedIndex
 
 T = TypeVar("T")

@@ -16,8 +16,9 @@ from delg.errors import DelgError
 from delg.images.decode import ImageError
 from delg.images.decode_process import DecodePool
 from delg.types import FloatArray, ImageFeatures
+from index.answers.marks import Mark, truth_csv
 from index.labels import Label
-from index.marks import Mark, truth_csv
+from index.photos.uploaded_photos import ConflictError
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.batches import Batches
@@ -43,7 +44,6 @@ from index.serve.uploads import (
     Upload,
 )
 from index.storage.catalog_tables import ImageRow
-from index.uploaded_photos import ConflictError
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from delg.images.scan import Listing, Photo, scan
 from delg.remote_path import Location
 from delg.types import Progress
 from index.image_index import ImageIndex
-from index.ingest import AddReport, AssignedPhotos
 from index.labels import Labels
-from index.missing import MissingPhotos, join_missing
+from index.photos.ingest import AddReport, AssignedPhotos
+from index.photos.missing import MissingPhotos, join_missing
 from index.sharding.parts import Part
 from index.sharding.shards import ShardMap
 
@@ -98,7 +98,7 @@ def add_to_shards(
         sources: folders and files, for the photos that vanished from them.
         first_row: the row number after the highest of any shard. New photos get theirs in the
             order of the listing, as in one index.
-        labels, progress, reread, verify_stored: see :func:`index.ingest.add`.
+        labels, progress, reread, verify_stored: see :func:`index.photos.ingest.add`.
         load: see :class:`AddAssigned`.
     """
     started = time.monotonic()

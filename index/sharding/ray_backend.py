@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from delg.errors import DelgError, UsageError
 from index.image_index import ImageIndex
-from index.ingest import AddReport
+from index.photos.ingest import AddReport
 from index.search.requests import VerifyRequest
 from index.search.shard import Request, ShardLostError
 from index.sharding.locations import local_folder

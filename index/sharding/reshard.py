@@ -20,6 +20,7 @@ from delg.paths import exists
 from delg.remote_path import RemotePath, is_url
 from delg.types import Progress
 from index.image_index import ImageIndex
+from index.photos.uploaded_photos import upload_path
 from index.settings import IndexSettings
 from index.sharding.locations import local_folder, upload_shard
 from index.sharding.shards import ShardEntry, ShardMap, is_sharded, new_entries, shard_number
@@ -27,7 +28,6 @@ from index.storage.catalog_tables import ImageRow
 from index.storage.lock import writer_lock
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.store import HOW_TO_REPAIR, Store
-from index.uploaded_photos import upload_path
 
 _PARTIAL, _TASK = ".partial", "task.json"
 # Of catalogs, and not copied from one to another.

@@ -20,15 +20,15 @@ from delg.images.scan import Photo
 from delg.remote_path import Location, RemotePath
 from delg.types import Failure, ImageFeatures, Progress
 from delg.zoo.registry import DEFAULT_MODEL
-from index.browse import Facets, Filter, ImagePage, Sort
+from index.collection.browse import Facets, Filter, ImagePage, Sort
+from index.collection.label_review import rank_by_mean
 from index.feature_spec import FeatureSpec
 from index.image_index import ImageIndex
 from index.index_model import IndexModel
-from index.ingest import AddReport
-from index.label_review import rank_by_mean
 from index.labels import Label, Labels, read_labels
-from index.missing import MissingPhotos, join_missing
-from index.relocate import Relocation
+from index.photos.ingest import AddReport
+from index.photos.missing import MissingPhotos, join_missing
+from index.photos.relocate import Relocation
 from index.results import MissingShard
 from index.search.shard import Request, SearchContext, Shard, ShardLostError
 from index.selection import Where
@@ -55,7 +55,7 @@ T = TypeVar("T")
 # Address of the Ray cluster whose workers answer for the shards; unset: this process does.
 RAY_VARIABLE = "DELG_RAY"
 
-# As :func:`index.browse.browse` sorts.
+# As :func:`index.collection.browse.browse` sorts.
 _SORT_KEYS: dict[Sort, Callable[[ImageRow], Any]] = {
     "id": lambda row: row.id,
     "newest": lambda row: -row.row,
@@ -424,7 +424,8 @@ class ShardedIndex(ImageIndex):
         return missing.gone
 
     def relocate(self, old: str | Location, new: str | Location, force: bool = False) -> Relocation:
-        """Record that photos lie in another folder now; see :func:`index.relocate.relocate`."""
+        """Record that photos lie in another folder now; see
+        :func:`index.photos.relocate.relocate`."""
         self.check_complete()
         results: list[Relocation] = []
         errors: list[UsageError] = []
@@ -511,7 +512,7 @@ class ShardedIndex(ImageIndex):
         return [known[row] for row in rows if row in known]
 
     def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
-        """How alike photos are; see :func:`index.label_review.rank_by_typicality`."""
+        """How alike photos are; see :func:`index.collection.label_review.rank_by_typicality`."""
         parts = list(self._each(lambda images: images.read_sample(rows)).values())
         return rank_by_mean(
             np.concatenate([sample for sample, _ in parts]),

@@ -14,7 +14,7 @@ from delg.errors import ModelError, UsageError
 from delg.zoo.registry import find_model
 from index import ImageIndex
 from index.labels import GivenLabels, Label
-from index.learn_codebook import learn_codebook
+from index.learn.codebook import learn_codebook
 from index.storage.codebook import read_codebook, write_codebook
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.store import CODEBOOK, Store

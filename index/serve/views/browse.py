@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from delg.errors import DelgError
-from index.browse import Filter, Sort
-from index.explore import describe_exploration
+from index.collection.browse import Filter, Sort
+from index.collection.explore import describe_exploration
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.views.search import is_fragment
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from fastapi import APIRouter, Request, Response
 
 from delg.errors import DelgError
-from index.label_index import Order
-from index.label_review import LabelReview
+from index.collection.label_index import Order
+from index.collection.label_review import LabelReview
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.service import Service
 from index.serve.uploads import NotFoundError

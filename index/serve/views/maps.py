@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from index.explore import Exploration
+from index.collection.explore import Exploration
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.saved_export import as_csv_text

@@ -12,7 +12,7 @@ from dots import DotModel, dots
 from starlette.testclient import TestClient
 
 from index import ImageIndex
-from index.duplicates import Limits
+from index.collection.duplicates import Limits
 from index.labels import GivenLabels, Label
 from index.serve.app import make_app
 from index.serve.duplicate_finder import DuplicateFinder

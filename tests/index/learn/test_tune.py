@@ -8,9 +8,9 @@ from delg.errors import UsageError
 from delg.types import ImageFeatures, LocalFeatures
 from index import ImageIndex
 from index.feature_spec import FeatureSpec
+from index.learn.tune import tune
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
-from index.tune import tune
 
 DIM, COUNT = 24, 2400
 

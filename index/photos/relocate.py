@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from delg.errors import UsageError
 from delg.paths import is_folder, normal_form
 from delg.remote_path import Location, RemotePath, is_url, is_web_url
-from index.missing import find_missing, source_of
+from index.photos.missing import find_missing, source_of
 from index.storage.catalog_tables import update_images
 from index.storage.store import Store
 

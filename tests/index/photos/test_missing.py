@@ -13,7 +13,7 @@ from dots import contents, dots, gallery
 from delg.errors import UsageError
 from delg.images.scan import Photo
 from index.labels import GivenLabels, Label
-from index.missing import source_of
+from index.photos.missing import source_of
 from index.storage.catalog_tables import ImageRow
 
 E_ACUTE, E_TWO_SIGNS = "\u00e9", unicodedata.normalize("NFD", "\u00e9")

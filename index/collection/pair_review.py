@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from delg.errors import UsageError
-from index.answer_table import Row, as_csv, escape, read_table
-from index.decisions import PAIR_VERDICTS, PairVerdict
-from index.pairs import PhotoPair
+from index.answers.answer_table import Row, as_csv, escape, read_table
+from index.collection.decisions import PAIR_VERDICTS, PairVerdict
+from index.collection.pairs import PhotoPair
 from index.storage.catalog_tables import ImageRow
 
 COLUMNS = (

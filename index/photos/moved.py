@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from delg.files import file_sha256
 from delg.images.scan import Photo
 from delg.paths import presence
-from index.file_state import FileState
+from index.photos.file_state import FileState
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
 

@@ -2,8 +2,8 @@
 
 Each photo is compared with its shortlist. Verified pairs join photos to groups, the surest pair
 first (single linkage; the connected components of the pairs). What people marked
-(:mod:`index.marks`) decides: photos marked the same are one group, and a pair that would bring
-photos marked as different into one group is passed over.
+(:mod:`index.answers.marks`) decides: photos marked the same are one group, and a pair that would
+bring photos marked as different into one group is passed over.
 
 Verified pairs are kept (:mod:`index.storage.pair_table`), so that only photos that are new or
 changed are compared again.
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 from delg.errors import UsageError
 from delg.types import Progress
-from index.disjoint_sets import DisjointSets
-from index.marks import Mark
+from index.answers.marks import Mark
+from index.collection.disjoint_sets import DisjointSets
 from index.results import probability_of
 from index.search.verified_matches import find_verified_matches
 from index.storage.catalog_tables import ImageRow

@@ -18,10 +18,10 @@ from delg.images.scan import LIST_SIGN, Listing, Photo, scan
 from delg.paths import as_written, presence
 from delg.remote_path import Location, RemotePath, as_location
 from delg.types import Failure, ImageFeatures, Progress
-from index.file_state import FileState, stat_photos
 from index.labels import Labels
-from index.missing import MissingPhotos, SourceLoss, find_missing
-from index.moved import follow
+from index.photos.file_state import FileState, stat_photos
+from index.photos.missing import MissingPhotos, SourceLoss, find_missing
+from index.photos.moved import follow
 from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.merge import merge_small_segments

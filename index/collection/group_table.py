@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping
 
-from index.answer_table import Row, as_csv, escape
-from index.groups import InstanceGroup
+from index.answers.answer_table import Row, as_csv, escape
+from index.collection.groups import InstanceGroup
 from index.storage.catalog_tables import ImageRow
 
 COLUMNS = (

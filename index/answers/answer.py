@@ -14,8 +14,8 @@ as above, label i has the probability exp(lᵢ) / (1 + Σⱼ exp(lⱼ)). For a s
 hit's own probability. Photos without a label do not exclude each other, and keep theirs. Nor do
 labels that are proven for different regions of the query: it shows both.
 
-What people marked (:mod:`index.marks`) counts for certain: a photo of the same thing as proven
-beyond doubt, and one of another thing not at all.
+What people marked (:mod:`index.answers.marks`) counts for certain: a photo of the same thing as
+proven beyond doubt, and one of another thing not at all.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.disjoint_sets import DisjointSets
+from index.collection.disjoint_sets import DisjointSets
 from index.results import Verification
 from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow

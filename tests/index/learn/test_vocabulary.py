@@ -9,7 +9,7 @@ from dots import DotModel, gallery, model_folder
 
 from delg.errors import UsageError
 from delg.zoo.registry import find_model
-from index.learn_vocabulary import learn_vocabulary
+from index.learn.vocabulary import learn_vocabulary
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.vocabulary import read_vocabulary
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from delg.errors import UsageError
 from delg.types import Progress
-from index.decisions import PairVerdict
+from index.collection.decisions import PairVerdict
 from index.search.verified_matches import find_verified_matches
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store

@@ -8,7 +8,7 @@ import pytest
 from dots import dots, gallery
 
 from delg.errors import UsageError
-from index.watch import watch
+from index.photos.watch import watch
 
 pytest.importorskip("watchdog")
 
@@ -47,7 +47,7 @@ def test_the_command_adds_what_is_there_first(make_index, tmp_path, run, monkeyp
         changed()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("index.watch.watch", interrupted)
+    monkeypatch.setattr("index.photos.watch.watch", interrupted)
     (tmp_path / "photos" / "001.png").unlink()
     done = run("index", "watch", tmp_path / "photos", "--index", folder, "--remove", "--model",
                model.folder)  # fmt: skip

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delg.errors import UsageError
-from index.answer_table import (
+from index.answers.answer_table import (
     AnswerFile,
     answer_row,
     columns_for,

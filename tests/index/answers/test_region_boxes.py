@@ -3,7 +3,7 @@
 import pytest
 
 from delg.errors import UsageError
-from index.region_boxes import read_region_boxes
+from index.answers.region_boxes import read_region_boxes
 
 
 def test_boxes_in_csv_and_json(tmp_path):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from delg.errors import UsageError
-from index.answer_table import Row, as_csv, escape, read_table
-from index.decisions import Photo
-from index.duplicates import Group
+from index.answers.answer_table import Row, as_csv, escape, read_table
+from index.collection.decisions import Photo
+from index.collection.duplicates import Group
 from index.storage.catalog_tables import ImageRow
 
 KEEP, REMOVE, IGNORE = "keep", "remove", "ignore"

@@ -11,8 +11,8 @@ import pytest
 from dots import Dots, dots
 
 from delg.errors import DelgError
-from index.decisions import FILE
-from index.duplicates import NEAR, SAME_FILE, Limits
+from index.collection.decisions import FILE
+from index.collection.duplicates import NEAR, SAME_FILE, Limits
 
 LIMITS = Limits(inliers=16)
 ZOOM = np.diag([1.25, 1.25, 1.0])

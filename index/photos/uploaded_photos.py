@@ -19,8 +19,8 @@ from delg.files import write_bytes
 from delg.images.decode import ImageError
 from delg.images.scan import Photo
 from delg.paths import normal_form
-from index.ingest import add
 from index.labels import GivenLabels, Label
+from index.photos.ingest import add
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 

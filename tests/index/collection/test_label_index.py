@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.label_index import LabelIndex, fold_case
+from index.collection.label_index import LabelIndex, fold_case
 
 NAMES = st.text(alphabet="aAbß é̈Ω\U0001f3db-'", min_size=1, max_size=6)
 

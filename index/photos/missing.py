@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from delg.errors import UsageError
 from delg.paths import normal_form, presence
 from delg.remote_path import is_url, is_web_url
-from index.remote_lookup import FolderLookup
+from index.photos.remote_lookup import FolderLookup
 from index.storage.catalog_tables import ImageRow
 
 # A source that lost fewer photos than this lost them one by one, not with its disk.

@@ -7,7 +7,7 @@ import math
 import pytest
 from dots import dots, gallery
 
-from index.answer import Answer
+from index.answers.answer import Answer
 from index.labels import GivenLabels, Label
 from index.results import Hit, probability_of
 

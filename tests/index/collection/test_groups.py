@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delg.errors import DelgError, UsageError
-from index.disjoint_sets import DisjointSets
-from index.group_table import groups_csv, labels_csv
+from index.collection.disjoint_sets import DisjointSets
+from index.collection.group_table import groups_csv, labels_csv
 from index.labels import read_labels
 from index.storage.pair_table import FILE
 
@@ -116,7 +116,7 @@ def test_a_kill_between_photos_loses_nothing_that_was_compared(images):
             raise InterruptedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("index.groups._SECONDS", 0.0)
+        patch.setattr("index.collection.groups._SECONDS", 0.0)
         with pytest.raises(InterruptedError):
             images.groups(progress=stop)
     found = images.groups()

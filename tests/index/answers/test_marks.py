@@ -9,8 +9,8 @@ from dots import dots, gallery
 
 from delg.errors import DelgError, UsageError
 from index import ImageIndex
+from index.answers.marks import FILE, Marks, query_key
 from index.labels import GivenLabels, Label
-from index.marks import FILE, Marks, query_key
 
 
 @pytest.fixture

@@ -13,7 +13,15 @@ from dots import dots
 from PIL import Image
 
 from delg.errors import DelgError
-from index.explore import FILE, NO_DATE, Exploration, coordinates_of, date_of, read_date, read_exif
+from index.collection.explore import (
+    FILE,
+    NO_DATE,
+    Exploration,
+    coordinates_of,
+    date_of,
+    read_date,
+    read_exif,
+)
 
 
 def write_photo(path, taken: str, latitude=None, longitude=None) -> None:
@@ -93,7 +101,7 @@ class UMAP:
 """
 _LAY_OUT = """
 import sys, numpy as np
-from index.explore import _lay_out
+from index.collection.explore import _lay_out
 points, name = _lay_out(np.eye(40, 64, dtype="f4"), "auto")
 assert name == "umap" and points.shape == (40, 2) and "tensorflow" not in sys.modules
 """

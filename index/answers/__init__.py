@@ -1,0 +1,1 @@
+"""What hits say of a query, and what people say of hits."""

@@ -1,0 +1,1 @@
+"""Which photos an index holds, and where they lie."""
