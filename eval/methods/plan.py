@@ -17,9 +17,10 @@ import inspect
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from delg.errors import UsageError
+from delg.remote_path import is_url
 from delg.settings import read_yaml
 from eval.benchmark import Benchmark
 from eval.datasets import get_reader
@@ -96,7 +97,8 @@ def _benchmark(path: Path, name: str, entry: Mapping[str, Any]) -> Benchmark:
     for key, parameter in parameters.items():
         if key not in arguments and parameter.default is parameter.empty:
             raise UsageError(f"{where}: {key} is missing")
-        if key in arguments and parameter.annotation is Path:
+        is_place = parameter.annotation is Path or Path in get_args(parameter.annotation)
+        if key in arguments and is_place and not is_url(str(arguments[key])):
             arguments[key] = path.parent / str(arguments[key])
     return reader(**arguments)
 

@@ -25,17 +25,18 @@ _PHOTOGRAPHED = 3
 # Width and height of the pictures of a set.
 _SIZES = ((420, 520), (520, 400), (460, 460))
 _LONGEST_SIDE = 500
+# As hand-held phones take them: from the side, from afar, turned, in poor light.
 _PHOTOGRAPH = AugmentSettings(
     side=640,
-    area=(0.45, 1.0),
-    rotation=10,
-    perspective=0.1,
-    on_background=0.5,
-    occlusion=0.1,
-    colour=0.25,
-    lighting=0.4,
-    blur=0.4,
-    noise=0.3,
+    area=(0.35, 1.0),
+    rotation=20,
+    perspective=0.2,
+    on_background=0.6,
+    occlusion=0.15,
+    colour=0.35,
+    lighting=0.6,
+    blur=0.5,
+    noise=0.4,
     jpeg=0.7,
 )
 # Photos that lend textures and backgrounds, but are never pictures.

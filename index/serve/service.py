@@ -305,6 +305,9 @@ class Service:
         """Size, model and settings of the index, and the load of the server."""
         stats = {**self.remembered.info()}
         stats["labels"] = len(self.remembered.labels())
+        with self.shared.reading() as images:
+            # Segments may arrive after the catalog.
+            stats["unreadable_segments"] = len(images.unreadable_segments())
         stats["server"] = {
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "working": self.jobs.active,

@@ -502,7 +502,10 @@ class Store:
     def matchable(self, row: int) -> MatchableFeatures:
         """What matching and verification need of a searchable image, by its row number."""
         segment, position = self.catalog.place(row)
-        return self.segments[segment].matchable(position)
+        try:
+            return self.segments[segment].matchable(position)
+        except KeyError:
+            raise SegmentError(f"{self.folder}: no segment {segment!r}; {HOW_TO_REPAIR}") from None
 
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image.

@@ -48,7 +48,7 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "after the transaction": (Store, "update_ann_index", "before", _always),
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
-    "inside the removal": (index.storage.store, "delete_images", "after", _always),
+    "inside the removal": (index.storage.store, "trash_images", "after", _always),
     "inside the adaptation": (index.storage.store, "count_change", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),
     "before the merge": (index.storage.merge, "insert_segment", "before", _always),

@@ -221,7 +221,8 @@ def test_stats_health_and_description(client):
         described["paths"]
     )
     assert "post" not in described["paths"].get("/api/images", {})
-    assert client.get("/docs").status_code == 404
+    # Without a network, the description that comes with the package.
+    assert client.get("/docs").url.path == "/api"
 
 
 def test_nothing_can_be_changed_unless_asked_for(client):

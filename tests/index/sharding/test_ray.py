@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def test_a_build_goes_on_when_a_worker_is_killed(
 def test_queries_are_answered_or_say_what_is_missing(
     ray_address, one, several, words_model, tmp_path
 ):
+    from ray.exceptions import RayError
+
     folder = Path(shutil.copytree(several.path, tmp_path / "i"))
     ShardMap.read(folder).model_copy(update={"replicas": 2}).write(folder)
     expected = answers(one.query(QUERY, k=35))
@@ -69,11 +72,13 @@ def test_queries_are_answered_or_say_what_is_missing(
         for _ in range(2):
             result = images.query(QUERY, k=35)
             assert answers(result) == expected and not result.partial
-        kill(first.workers[1])
-        if not (result := images.query(QUERY, k=35)).partial:
-            # The first was replaced already.
-            kill(first.workers[0])
-            result = images.query(QUERY, k=35)
+        # A worker may be replaced before the next query asks.
+        for _ in range(10):
+            for worker in first.workers:
+                with suppress(RayError):
+                    kill(worker)
+            if (result := images.query(QUERY, k=35)).partial:
+                break
         assert [missing.shard for missing in result.partial] == ["0000"]
         of_the_rest = {image for image in one.ids() if images.shard_of(image) == "0001"}
         assert {hit.id for hit in result} == of_the_rest
