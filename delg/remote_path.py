@@ -29,6 +29,9 @@ _MANGLED = re.compile(rf"({'|'.join(_SCHEMES)}):[/\\][^/\\]")
 _QUERY_IN_URL = re.compile(r"(\w+://[^\s'\"?]*)\?[^\s'\"]*")
 _USER_IN_URL = re.compile(r"(\w+://)[^\s'\"/@]*@")
 
+# Before the name of a text file that lists URLs.
+LIST_SIGN = "@"
+
 
 def is_url(location: object) -> bool:
     """Whether a location is a URL, not a path."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from delg.errors import UsageError
 from delg.images.decode import SUFFIXES
 from delg.paths import as_written, exists, is_folder, normal_form
-from delg.remote_path import Location, RemotePath, as_location
+from delg.remote_path import LIST_SIGN, Location, RemotePath, as_location
 from delg.types import Failure
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ EXCLUDED = (
     *("@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "#snapshot", "$RECYCLE.BIN"),
     *("System Volume Information", "lost+found", "__MACOSX"),
 )
-# Before the name of a text file that lists URLs.
-LIST_SIGN = "@"
 _SHOWN_SUFFIXES = 8
 
 

@@ -13,9 +13,8 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, report_failures, table
 from delg.cli.options import FAILED, PARTLY, AsJson, Config, Sources, group
 from delg.errors import UsageError
-from delg.images.scan import LIST_SIGN
 from delg.paths import as_written, exists
-from delg.remote_path import Location, RemotePath, as_location
+from delg.remote_path import LIST_SIGN, Location, RemotePath, as_location
 from index.cli.options import (
     DefaultExcludes,
     Exclude,

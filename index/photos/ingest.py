@@ -14,9 +14,9 @@ from pathlib import Path
 from delg.extraction.extractor import Extractor
 from delg.files import file_sha256
 from delg.images.decode import ImageError, read_bytes
-from delg.images.scan import LIST_SIGN, Listing, Photo, scan
+from delg.images.scan import Listing, Photo, scan
 from delg.paths import as_written, presence
-from delg.remote_path import Location, RemotePath, as_location
+from delg.remote_path import LIST_SIGN, Location, RemotePath, as_location
 from delg.types import Failure, ImageFeatures, Progress
 from index.labels import Labels
 from index.photos.file_state import FileState, stat_photos
