@@ -573,8 +573,7 @@ class ImageIndex:
         results: list[QueryResult | Failure] = []
         for number, source in enumerate(sources):
             try:
-                result = self.search(source).hits(**options)
-                results.append(self._marked(result, query_key(source)))
+                results.append(self.query(source, **options))
             except ImageError as error:
                 name = str(source) if isinstance(source, (str, Path)) else f"query {number}"
                 results.append(Failure(name, str(error)))
@@ -608,7 +607,8 @@ class ImageIndex:
             [self.search(source).hits(**wider) for source in each] for each in (sources, minus)
         )
         least, proven = options.get("min_probability", 0.0), options.get("verified_only", False)
-        return combine(results, against, k, least, proven)
+        verified_from = self.settings.verification.min_probability
+        return combine(results, against, verified_from, k, least, proven)
 
     def more_like(self, image_id: str, **options: Unpack[QueryOptions]) -> QueryResult:
         """Find the photos that show the same as one of the index, by its stored features; it is

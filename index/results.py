@@ -12,20 +12,13 @@ from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
 from index.answers.answer import Answer
+from index.log_odds import probability_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
     from delg.images.decode import Source
-
-
-def probability_of(log_odds: float) -> float:
-    """The probability, 0 to 1, that natural log-odds stand for."""
-    if log_odds < 0:
-        odds = math.exp(log_odds)
-        return odds / (1 + odds)
-    return 1 / (1 + math.exp(-log_odds))
 
 
 def as_percent(probability: float) -> str:

@@ -25,13 +25,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from index.log_odds import MAX_LOG_ODDS, log_odds_of
+
 if TYPE_CHECKING:
     from index.results import Hit
 
 # Probability from which an answer is sure, where a hit is verified, and likely, where none is.
 _SURE, _LIKELY = 0.95, 0.5
-# Log-odds of a hit are taken within this, so that no single one decides for ever.
-_MAX_LOG_ODDS = 30.0
 
 Verdict = Literal["sure", "probably", "none"]
 Key = tuple[int, str]
@@ -215,15 +215,11 @@ def _is_proven(hit: Hit) -> bool:
 
 
 def _score(hit: Hit) -> float:
-    return max(hit.score, _MAX_LOG_ODDS) if hit.mark == "same" else hit.score
+    return max(hit.score, MAX_LOG_ODDS) if hit.mark == "same" else hit.score
 
 
 def _log_odds(hit: Hit) -> float:
-    if hit.mark == "same":
-        return _MAX_LOG_ODDS
-    least = 1 / (1 + math.exp(_MAX_LOG_ODDS))
-    probability = min(max(hit.probability, least), 1 - least)
-    return math.log(probability / (1 - probability))
+    return MAX_LOG_ODDS if hit.mark == "same" else log_odds_of(hit.probability)
 
 
 def _shared_metadata(hits: Sequence[Hit]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.results import Evidence, probability_of
+from index.log_odds import probability_of
+from index.results import Evidence
 from index.verification.calibration import Calibration, Curve, Reliability
 
 # Evidence that speaks against a pair; all other numbers speak for it.

@@ -21,7 +21,7 @@ from delg.errors import UsageError
 from delg.types import Progress
 from index.answers.marks import Mark
 from index.collection.disjoint_sets import DisjointSets
-from index.results import probability_of
+from index.log_odds import probability_of
 from index.search.verified_matches import find_verified_matches
 from index.storage.catalog_tables import ImageRow
 from index.storage.pair_table import PairTable, VerifiedPair

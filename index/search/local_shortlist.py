@@ -13,6 +13,7 @@ For a model without a global head, ASMK* is the similarity itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from delg.types import FloatArray
 from index.search.candidates import ImageKey
 from index.search.requests import Shortlisted, ShortlistRequest, SimilaritiesRequest
-from index.search.scatter import Scatter, by_shard, rows_of
+from index.search.scatter import Scatter
 from index.search.shard import SearchContext
 from index.selection import Selection
 from index.storage.store import Rows
@@ -98,14 +99,8 @@ def _first_to_verify(
     candidates, local = dict(nearest), _word_values(parts)
     best = _best_words(parts, max(_DEPTH * count, spec.normalizer_images))
     others = [image for image, _ in best[: _DEPTH * count] if image not in candidates]
-    places = by_shard(others)
-    requests = {
-        number: SimilaritiesRequest(descriptor, rows_of([others[place] for place in inside]))
-        for number, inside in places.items()
-    }
-    for number, values in shards.ask(requests).items():
-        images = [others[place] for place in places[number]]
-        candidates |= zip(images, values.tolist(), strict=True)
+    for places, values in shards.ask_about(others, partial(SimilaritiesRequest, descriptor)):
+        candidates |= zip([others[place] for place in places], values.tolist(), strict=True)
     weight = spec.weight / _normalizer([value for _, value in best[: spec.normalizer_images]])
     ordered = sorted(
         candidates, key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image)

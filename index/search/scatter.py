@@ -106,16 +106,31 @@ class Scatter:
         described = "; ".join(map(str, reasons))
         raise PartLostError(described) if self._shards else DelgError(f"no shard left: {described}")
 
+    def ask_about(
+        self, images: Sequence[ImageKey], request: Callable[[Rows], Request[T]]
+    ) -> list[tuple[list[int], T]]:
+        """The answers of the shards that hold images.
+
+        Args:
+            request: makes the request of a shard from row numbers of its images.
+
+        Returns:
+            Of each shard, the places in ``images`` of those that it holds, and its answer.
+        """
+        places = by_shard(images)
+        answers = self.ask(
+            {
+                number: request(np.array([images[place].row for place in inside], np.int64))
+                for number, inside in places.items()
+            }
+        )
+        return [(places[number], answer) for number, answer in answers.items()]
+
     def read_descriptors(self, images: Sequence[ImageKey]) -> FloatArray:
         """Stored global descriptors as they are compared, float32 (len(images), D)."""
         descriptors = np.empty((len(images), self.context.dim), np.float32)
-        places = by_shard(images)
-        requests = {
-            number: DescriptorsRequest(rows_of([images[place] for place in inside]))
-            for number, inside in places.items()
-        }
-        for number, vectors in self.ask(requests).items():
-            descriptors[places[number]] = vectors
+        for places, vectors in self.ask_about(images, DescriptorsRequest):
+            descriptors[places] = vectors
         return descriptors
 
 
@@ -125,8 +140,3 @@ def by_shard(images: Sequence[ImageKey]) -> dict[int, list[int]]:
     for place, image in enumerate(images):
         places.setdefault(image.store, []).append(place)
     return places
-
-
-def rows_of(images: Sequence[ImageKey]) -> Rows:
-    """Their row numbers, int64 (len(images),)."""
-    return np.array([image.row for image in images], np.int64)

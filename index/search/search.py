@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -39,9 +39,11 @@ from index.search.orientation import (
 from index.search.regions import RegionSearch, group_by_region, place_in_photo
 from index.search.requests import IdsRequest, ImagesRequest
 from index.search.rerank import Reranker
-from index.search.scatter import PartLostError, Scatter, by_shard, rows_of
+from index.search.scatter import PartLostError, Scatter
+from index.search.shard import Request
 from index.selection import Selection, Where
 from index.storage.catalog_tables import ImageRow
+from index.storage.store import Rows
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
@@ -178,7 +180,7 @@ class Search:
             ][:k]
             depth = self._settings.ranking.rerank if rerank is None else rerank
             notes = explain(len(self._features[0].local), candidates, depth, selection)
-            return ranked, self._images(ranked), notes
+            return ranked, self._ask_about(ranked, ImagesRequest), notes
 
         ranked, images, notes = self._from_what_is_left(answer)
         width, height = self._size
@@ -218,7 +220,7 @@ class Search:
 
         def answer() -> tuple[list[Candidate], list[str]]:
             ranked = self._rank(k, rerank, orientations, selection)[:k]
-            return ranked, self._ids(ranked)
+            return ranked, self._ask_about(ranked, IdsRequest)
 
         ranked, ids = self._from_what_is_left(answer)
         if self._shards.missing:
@@ -240,22 +242,17 @@ class Search:
             except PartLostError:
                 continue
 
-    def _images(self, ranked: list[Candidate]) -> list[ImageRow]:
-        """What is known of each candidate's image."""
-        places = by_shard([candidate.image for candidate in ranked])
-        requests = {
-            number: ImagesRequest(rows_of([ranked[place].image for place in inside]))
-            for number, inside in places.items()
+    def _ask_about(
+        self, ranked: Sequence[Candidate], request: Callable[[Rows], Request[list[T]]]
+    ) -> list[T]:
+        """What shards say of each candidate's image."""
+        answers = self._shards.ask_about([candidate.image for candidate in ranked], request)
+        values = {
+            place: value
+            for places, answer in answers
+            for place, value in zip(places, answer, strict=True)
         }
-        return _in_order(places, self._shards.ask(requests))
-
-    def _ids(self, ranked: list[Candidate]) -> list[str]:
-        places = by_shard([candidate.image for candidate in ranked])
-        requests = {
-            number: IdsRequest(rows_of([ranked[place].image for place in inside]))
-            for number, inside in places.items()
-        }
-        return _in_order(places, self._shards.ask(requests))
+        return [values[place] for place in range(len(ranked))]
 
     def _rank(
         self,
@@ -423,16 +420,6 @@ class Search:
             descriptors = self._features[rotations].local.descriptors
             self._words[rotations] = quantize_query(self._context, descriptors)
         return self._words[rotations]
-
-
-def _in_order(places: Mapping[int, list[int]], answers: Mapping[int, list[T]]) -> list[T]:
-    """What shards said of images, in the order of the images."""
-    values = {
-        place: value
-        for number, inside in places.items()
-        for place, value in zip(inside, answers[number], strict=True)
-    }
-    return [values[place] for place in range(len(values))]
 
 
 def _hit(rank: int, candidate: Candidate, image: ImageRow) -> Hit:

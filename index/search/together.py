@@ -8,23 +8,20 @@ the probability p · (1 − q).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from index.results import Hit, QueryResult, probability_of
+from index.log_odds import log_odds_of
+from index.results import Hit, QueryResult
 
 # Results of each photo that take part, at least.
 MIN_DEPTH = 50
-# Probability from which a hit stays verified.
-_MIN_PROBABILITY = 0.5
-# Log-odds of a probability are taken within this.
-_MAX_LOG_ODDS = 30.0
 
 
 def combine(
     results: Sequence[QueryResult],
-    minus: Sequence[QueryResult] = (),
+    minus: Sequence[QueryResult],
+    verified_from: float,
     k: int = 10,
     min_probability: float = 0.0,
     verified_only: bool = False,
@@ -34,6 +31,7 @@ def combine(
     Args:
         results: of the photos of the thing, at least one.
         minus: of the photos of what it is not.
+        verified_from: probability from which a hit stays verified.
         k, min_probability, verified_only: see :meth:`index.search.search.Search.hits`.
 
     Returns:
@@ -42,20 +40,22 @@ def combine(
     """
     best = _best_hits(results)
     against = {image: hit for image, hit in _best_hits(minus).items() if hit.verified}
-    hits = [_without_evidence_of(hit, against.get(image)) for image, hit in best.items()]
+    hits = [
+        _without_evidence_of(hit, against.get(image), verified_from) for image, hit in best.items()
+    ]
     kept = [
         hit
         for hit in sorted(hits, key=lambda hit: (-hit.score, hit.rank, hit.id))
         if hit.probability >= min_probability and (hit.verified or not verified_only)
     ]
-    everything = [*results, *minus]
+    queries = [*results, *minus]
     return replace(
         results[0],
         hits=tuple(replace(hit, rank=rank) for rank, hit in enumerate(kept[:k], 1)),
-        timing_ms=_summed([result.timing_ms for result in everything]),
+        timing_ms=_summed([result.timing_ms for result in queries]),
         features=max(result.features for result in results),
-        notes=tuple(dict.fromkeys(note for result in everything for note in result.notes)),
-        partial=tuple({each.shard: each for r in everything for each in r.partial}.values()),
+        notes=tuple(dict.fromkeys(note for result in queries for note in result.notes)),
+        partial=tuple({each.shard: each for r in queries for each in r.partial}.values()),
         photos=len(results),
         # Those of one photo say nothing about the others.
         regions=(),
@@ -73,23 +73,17 @@ def _best_hits(results: Sequence[QueryResult]) -> dict[str, Hit]:
     return best
 
 
-def _without_evidence_of(hit: Hit, against: Hit | None) -> Hit:
+def _without_evidence_of(hit: Hit, against: Hit | None, verified_from: float) -> Hit:
     if against is None:
         return hit
     probability = hit.probability * (1 - against.probability)
-    lost = _log_odds(hit.probability) - _log_odds(probability)
+    lost = log_odds_of(hit.probability) - log_odds_of(probability)
     return replace(
         hit,
         score=hit.score - lost,
         probability=probability,
-        verified=hit.verified and probability >= _MIN_PROBABILITY,
+        verified=hit.verified and probability >= verified_from,
     )
-
-
-def _log_odds(probability: float) -> float:
-    least = probability_of(-_MAX_LOG_ODDS)
-    probability = min(max(probability, least), 1 - least)
-    return math.log(probability / (1 - probability))
 
 
 def _summed(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:

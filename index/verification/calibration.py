@@ -24,7 +24,8 @@ from delg.limits import MIB
 from delg.paths import exists
 from delg.plain_values import parse_json
 from delg.settings import Settings, parse
-from index.results import Evidence, Verification, probability_of
+from index.log_odds import probability_of
+from index.results import Evidence, Verification
 
 if TYPE_CHECKING:
     from index.verification.geometric import GeometricMatch

@@ -9,7 +9,8 @@ from dots import dots, gallery
 
 from index.answers.answer import Answer
 from index.labels import GivenLabels, Label
-from index.results import Hit, probability_of
+from index.log_odds import probability_of
+from index.results import Hit
 
 
 def hit(rank: int, image: str, label: str | None, log_odds: float, **metadata: str) -> Hit:

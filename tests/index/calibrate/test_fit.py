@@ -10,7 +10,8 @@ from index.calibrate.fit import (
     measure_reliability,
     reliability,
 )
-from index.results import Evidence, probability_of
+from index.log_odds import probability_of
+from index.results import Evidence
 
 NAMES = Evidence._fields
 COUNT = 3000
