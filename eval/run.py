@@ -19,12 +19,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from delg.clock import utc_now
 from delg.errors import DelgError, UsageError
 from delg.files import make_folder, write_text
 from delg.paths import is_file
@@ -186,7 +186,7 @@ def baselines(folder: Path) -> list[Path]:
 def environment_info() -> dict[str, Any]:
     """The conditions of a run: time, command, versions, machine, state of the code."""
     return {
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "finished": utc_now(),
         "command": " ".join(["delg", *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **_versions()},
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",

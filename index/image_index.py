@@ -107,6 +107,10 @@ class ImageIndex:
         self.path = store.folder
         self._lost_shards: list[MissingShard] = []
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"{self.path}: this index is closed; open it anew")
+
     @property
     def _store(self) -> Store:
         """What every method works on.
@@ -114,8 +118,7 @@ class ImageIndex:
         Raises:
             UsageError: the index is closed.
         """
-        if self._closed:
-            raise UsageError(f"{self.path}: this index is closed; open it anew")
+        self._check_open()
         if self._process != os.getpid():
             self._process = os.getpid()
             self._opened.reopen()
@@ -705,11 +708,11 @@ class ImageIndex:
 
     def _scatter(self, others: Sequence[ImageIndex] = ()) -> Scatter:
         """What a search of this index and others asks."""
-        all_of_them = [self, *others]
+        indexes = [self, *others]
         return Scatter(
-            [shard for images in all_of_them for shard in images._shards()],
-            [missing for images in all_of_them for missing in images.missing_shards()],
-            min((images._deadline for images in all_of_them if images._deadline), default=None),
+            [shard for images in indexes for shard in images._shards()],
+            [missing for images in indexes for missing in images.missing_shards()],
+            min((images._deadline for images in indexes if images._deadline), default=None),
             self._lost_shards.append,
         )
 
@@ -781,12 +784,13 @@ class ImageIndex:
         Args:
             with_ignored: also those that people ignored (:meth:`ignore_duplicates`).
         """
-        found = find_duplicates(self._store, self._model.calibration, limits, progress)
+        duplicates = find_duplicates(self._store, self._model.calibration, limits, progress)
         ignored = [] if with_ignored else self.decisions.ignored()
         if not ignored:
-            return found
-        images = self.known(image_id for group in found.groups for image_id in group.ids)
-        return replace(found, groups=tuple(without_ignored(found.groups, images, ignored)))
+            return duplicates
+        groups = duplicates.groups
+        images = self.known(image_id for group in groups for image_id in group.ids)
+        return replace(duplicates, groups=tuple(without_ignored(groups, images, ignored)))
 
     @property
     def decisions(self) -> Decisions:
@@ -868,8 +872,8 @@ class ImageIndex:
         progress: Progress | None = None,
     ) -> InstanceGroups:
         """Photos of the index that show the same thing; see
-        :func:`index.collection.groups.find_groups`. What
-        was compared before is not compared again, and marks are respected."""
+        :func:`index.collection.groups.find_groups`. What was compared before is not compared again,
+        and marks are respected."""
         return find_groups(
             self._store,
             self._model.calibration,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eval.regions.measure import RegionsRow
 
 _COLUMNS = (
-    "things", "share", "method", "first right", "found", "all found", "wrong per photo", "ms",
+    "things", "share", "method", "first right", "recall", "all found", "wrong per photo", "ms",
 )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def regions(
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
-    shares = [f"{row[name]:.2f}" for name in ("first", "found", "complete", "wrong")]
+    shares = [f"{row[name]:.2f}" for name in ("first", "recall", "complete", "wrong")]
     return [
         str(row["things"]), f"{row['share']:.0%}", row["method"], *shares,
         f"{row['milliseconds']:.0f}",

@@ -49,7 +49,7 @@ class RegionsRow:
         things, share, photos: see :class:`CompositeSet`.
         method: its name.
         first: share of the photos whose first hit is right and verified.
-        found: share of all things that were found.
+        recall: share of all things whose photo is verified.
         complete: share of the photos in which all things were found.
         wrong: verified hits per photo that show none of its things.
         milliseconds: per query, mean.
@@ -60,7 +60,7 @@ class RegionsRow:
     photos: int
     method: str
     first: float
-    found: float
+    recall: float
     complete: float
     wrong: float
     milliseconds: float
@@ -105,8 +105,8 @@ def measure_regions(
             counts[method] += _ask(images, others, pixels, right)
         progress(number + 1, spec.photos, 0)
     for method, count in counts.items():
-        found = count / [spec.photos, spec.photos * spec.things, *[spec.photos] * 3]
-        yield RegionsRow(spec.things, spec.share, spec.photos, method, *map(float, found))
+        means = count / [spec.photos, spec.photos * spec.things, *[spec.photos] * 3]
+        yield RegionsRow(spec.things, spec.share, spec.photos, method, *map(float, means))
 
 
 def _composite(

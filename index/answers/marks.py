@@ -15,12 +15,12 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from delg.clock import utc_now
 from delg.files import file_sha256
 from delg.images.decode import Source
 from delg.paths import exists
@@ -113,10 +113,9 @@ class Marks:
         Raises:
             DelgError: it cannot be written.
         """
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        mark = Mark(query, image, verdict, name, now)
+        mark = Mark(query, image, verdict, name, utc_now())
         with self._connection("rwc") as db:
-            values = (query, image, verdict, name, now)
+            values = (query, image, verdict, name, mark.at)
             db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", values)
         return mark
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,26 +85,37 @@ def learn_calibration(
             ("composites", gallery, queries, shows, 1.0),
             ("labelled photos", labelled_photos, asked, labels, _LABELLED_WEIGHT),
         ):
-            if not stored:
-                continue
-            with ImageIndex.create(folder / name, model) as images, progress(name) as report:
-                images.use(extractor)
-                images.add(stored, progress=report)
-            with closing(Store(folder / name)) as store, progress(f"{name}: queries") as report:
-                results = extractor.extract_many(photo.path for photo in queried)
-                failed = 0
-                for done, (photo, result) in enumerate(zip(queried, results, strict=True), 1):
-                    if isinstance(result, Failure):
-                        failed += 1
-                    else:
-                        collected.append(compare(result, photo, store, truth, weight))
-                    report(done, len(queried), failed)
+            if stored:
+                with ImageIndex.create(folder / name, model) as images, progress(name) as report:
+                    images.use(extractor)
+                    images.add(stored, progress=report)
+                with closing(Store(folder / name)) as store, progress(f"{name}: queries") as report:
+                    collected += _compare_all(extractor, queried, store, truth, weight, report)
         calibration = _fit([(query.shows, _sure(query.pairs)) for query in collected])
         with closing(Store(folder / "composites")) as store, progress("second looks") as report:
             fitted_on, _ = _split(collected, [query.shows for query in collected])
             composites = [query for query in fitted_on if query.photo.id in shows]
             looks = look_again(extractor, composites, calibration, store, report)
     return calibration.model_copy(update={"second_look": fit_second_look(*looks)})
+
+
+def _compare_all(
+    extractor: Extractor,
+    photos: Sequence[Photo],
+    store: Store,
+    shows: Mapping[str, str],
+    weight: float,
+    progress: Progress,
+) -> Iterator[ComparedQuery]:
+    """The queries that can be extracted, compared with the gallery."""
+    results = extractor.extract_many(photo.path for photo in photos)
+    failed = 0
+    for done, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
+        if isinstance(result, Failure):
+            failed += 1
+        else:
+            yield compare(result, photo, store, shows, weight)
+        progress(done, len(photos), failed)
 
 
 def _sure(pairs: LabelledPairs) -> LabelledPairs:

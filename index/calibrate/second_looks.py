@@ -25,7 +25,7 @@ from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.geometric import GeometricMatch
 from index.verification.matchable import MatchableQuery
 from index.verification.pair import match_pair
-from index.verification.reverify import QueryPhoto, extract_warped
+from index.verification.reverify import QueryPhoto, extract_warped, is_enough
 
 # The most similar photos that each query is compared with.
 _CANDIDATES = 60
@@ -133,5 +133,4 @@ def _match_warped(
         return None
     warped = extract_warped(photo, store.matchable(row).size, match.transform)
     again = _match(MatchableQuery(warped), store, row) if warped else None
-    enough = store.settings.reverification.min_inliers
-    return again if again is not None and len(again.inliers) >= enough else None
+    return again if again and is_enough(len(again.inliers), store.settings) else None

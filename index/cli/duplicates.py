@@ -95,12 +95,12 @@ def index_duplicates(
             if not images.decisions.heed_again(image_id):
                 raise UsageError(f"{image_id}: is in no ignored group")
         with progress("duplicates, per cent") as report:
-            found = images.duplicates(
+            duplicates = images.duplicates(
                 limits, lambda share: report(int(100 * share), 100, 0), with_ignored
             )
-        groups = _ignore(images, found.groups, ignore or [])
+        groups = _ignore(images, duplicates.groups, ignore or [])
         _list(images, groups, keep or [], csv, remove, force, as_json)
-    if not found.complete and not same_files:
+    if not duplicates.complete and not same_files:
         log.warning("not all photos were compared; see --max-photos and --max-pairs")
 
 

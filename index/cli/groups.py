@@ -54,27 +54,27 @@ def index_groups(
         if different:
             images.mark_images(*different, "different")
         with progress("photos compared") as report:
-            found = images.groups(depth, min_probability, again, report)
+            result = images.groups(depth, min_probability, again, report)
         if csv is not None:
-            ids = [image_id for group in found.groups for image_id in group.ids]
-            write_text(csv, groups_csv(found.groups, images.known(ids)))
+            ids = [image_id for group in result.groups for image_id in group.ids]
+            write_text(csv, groups_csv(result.groups, images.known(ids)))
     if labels is not None:
-        write_text(labels, labels_csv(found.groups))
+        write_text(labels, labels_csv(result.groups))
     if as_json:
-        for group in found.groups:
+        for group in result.groups:
             print_json(_as_json(group))
         return
     table(
         ["photos", "strength", "representative"],
         [
             [f"{len(group.members):,}", f"{group.strength:.1%}", group.representative]
-            for group in found.groups
+            for group in result.groups
         ],
     )
-    grouped = sum(len(group.members) for group in found.groups)
+    grouped = sum(len(group.members) for group in result.groups)
     print_result(
-        f"{plural(len(found.groups), 'group')} with {grouped:,} of {plural(found.photos, 'photo')}"
-        f"; {found.compared:,} compared now"
+        f"{plural(len(result.groups), 'group')} with {grouped:,} of "
+        f"{plural(result.photos, 'photo')}; {result.compared:,} compared now"
     )
 
 

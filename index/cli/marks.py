@@ -60,14 +60,14 @@ def index_marks(
             write_bytes(out, truth_csv(pairs).encode("utf-8", "replace"))
             print_result(f"{plural(len({name for name, _ in pairs}), 'photo')} in {out}")
             return
-        said = list(marks)
+        listed = list(marks)
     if as_json:
-        for mark in said:
+        for mark in listed:
             print_json(vars(mark))
         return
     table(
         ["at", "photo", "id", "verdict"],
-        [[mark.at, mark.name, mark.image, mark.verdict] for mark in said],
+        [[mark.at, mark.name, mark.image, mark.verdict] for mark in listed],
     )
 
 

@@ -91,8 +91,8 @@ def index_pairs(
             print_result(f"{plural(len(decided), 'decision')} kept in {images.path}")
             return
         with progress("photos compared") as report:
-            found = images.pairs(other, min_similarity, max_similarity, depth, report)
-        pairs = [pair for pair in found if _is_shown(pair, show)]
+            listed = images.pairs(other, min_similarity, max_similarity, depth, report)
+        pairs = [pair for pair in listed if _is_shown(pair, show)]
         if csv is not None:
             _write(csv, pairs, images, other)
     if as_json:
@@ -103,7 +103,7 @@ def index_pairs(
         ["probability", "similarity", "inliers", "decision", "A", "B"],
         [_cells(pair) for pair in pairs],
     )
-    print_result(f"{plural(len(pairs), 'pair')} listed, {len(found) - len(pairs):,} others")
+    print_result(f"{plural(len(pairs), 'pair')} listed, {len(listed) - len(pairs):,} others")
 
 
 def _is_shown(pair: PhotoPair, show: Shown) -> bool:

@@ -10,10 +10,10 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from delg.clock import utc_now
 from delg.errors import DelgError
 from delg.paths import exists
 from index.storage.side_database import transaction
@@ -49,7 +49,7 @@ class Decisions:
         """Remember that these photos are no duplicates to deal with."""
         members = json.dumps(sorted(set(photos)))
         with self._transaction("rwc") as db:
-            db.execute("INSERT OR REPLACE INTO ignored VALUES (?, ?)", (members, _now()))
+            db.execute("INSERT OR REPLACE INTO ignored VALUES (?, ?)", (members, utc_now()))
 
     def ignored(self) -> list[frozenset[Photo]]:
         """Groups of photos that are ignored.
@@ -87,7 +87,7 @@ class Decisions:
                 if verdict is None:
                     db.execute("DELETE FROM pairs WHERE low = ? AND high = ?", (low, high))
                 else:
-                    row = (low, high, verdict, _now())
+                    row = (low, high, verdict, utc_now())
                     db.execute("INSERT OR REPLACE INTO pairs VALUES (?, ?, ?, ?)", row)
 
     def on_pairs(self) -> dict[tuple[str, str], PairVerdict]:
@@ -106,7 +106,3 @@ class Decisions:
         self, mode: Literal["ro", "rw", "rwc"]
     ) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self.path, _SCHEMA, mode)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

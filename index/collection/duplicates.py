@@ -8,7 +8,7 @@ a little keeps most of them. The work is bounded: photos, pairs and seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +94,7 @@ def find_duplicates(
     limits = limits or Limits()
     deadline = time.monotonic() + limits.seconds
     images = {image.row: image for image in store.catalog.images("ok")}
-    sets = _same_files(images)
+    sets = join_same_files(images)
     rows = np.array(
         [
             row
@@ -122,7 +122,7 @@ def find_duplicates(
     return Duplicates(_groups(images, sets), len(searched), compared, complete)
 
 
-def _same_files(images: dict[int, ImageRow]) -> DisjointSets:
+def join_same_files(images: Mapping[int, ImageRow]) -> DisjointSets:
     """The rows with images of the same bytes belong together; the oldest is the root."""
     sets, first = DisjointSets(), dict[str, int]()
     for row in sorted(images):

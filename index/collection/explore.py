@@ -25,6 +25,8 @@ from PIL import Image
 
 from delg.errors import DelgError, UsageError
 from delg.files import atomic_write
+from delg.paths import presence
+from delg.remote_path import is_url
 from delg.types import FloatArray, Progress
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
@@ -56,7 +58,7 @@ class Exploration:
         rows: int64 (N,), row numbers, ascending.
         places: float32 (N, 2), (x, y) on the map of similarity, 0 to 1.
         coordinates: float32 (N, 2), (latitude, longitude) in degrees; NaN where not known.
-        dates: int64 (N,), seconds since 1970, as the camera's clock told; ``NO_DATE`` where not
+        dates: int64 (N,), seconds since 1970, by the camera's clock; ``NO_DATE`` where not
             known.
         layout: "umap" or "pca".
     """
@@ -157,8 +159,8 @@ def explore(
             latitude, longitude = map(float, before.coordinates[known])
         elif read_photos:
             date, latitude, longitude = read_exif(image.path)
-        told = date_of(image.metadata)
-        dates[position] = date if told == NO_DATE else told
+        recorded = date_of(image.metadata)
+        dates[position] = date if recorded == NO_DATE else recorded
         place = coordinates_of(image.metadata)
         coordinates[position] = place if place is not None else (latitude, longitude)
         if progress is not None:
@@ -183,7 +185,7 @@ def _lay_out(vectors: FloatArray, layout: Layout) -> tuple[FloatArray, str]:
         except ImportError:
             if layout == "umap":
                 raise UsageError(
-                    "--layout umap: needs umap-learn (pip install umap-learn)"
+                    "--layout umap: needs umap-learn: pip install 'delg-retrieval[explore]'"
                 ) from None
         else:
             neighbours = min(15, max(2, len(vectors) - 1))
@@ -264,7 +266,7 @@ def _valid(latitude: float, longitude: float) -> tuple[float, float] | None:
 
 def read_exif(path: str) -> tuple[int, float, float]:
     """Date, latitude and longitude of a photo's EXIF; ``NO_DATE`` and NaN where there is none."""
-    if not path or not Path(path).is_file():
+    if not path or is_url(path) or presence(path).kind != "file":
         return NO_DATE, math.nan, math.nan
     try:
         with Image.open(path) as photo:
@@ -291,11 +293,11 @@ def _gps_place(gps: Mapping[int, Any]) -> tuple[float, float] | None:
 
 def describe_exploration(exploration: Exploration, image: ImageRow) -> dict[str, str]:
     """When and where an image was taken, in words; empty where neither is known."""
-    told = {}
+    facts = {}
     if (date := exploration.date(image.row)) is not None:
-        told["Taken"] = date.strftime("%Y-%m-%d %H:%M")
+        facts["Taken"] = date.strftime("%Y-%m-%d %H:%M")
     position = exploration.position(image.row)
     if position is not None and np.isfinite(exploration.coordinates[position]).all():
         latitude, longitude = exploration.coordinates[position].tolist()
-        told["Coordinates"] = f"{latitude:.4f}, {longitude:.4f}"
-    return told
+        facts["Coordinates"] = f"{latitude:.4f}, {longitude:.4f}"
+    return facts

@@ -17,10 +17,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from delg.errors import UsageError
 from delg.types import Progress
 from index.answers.marks import Mark
+from index.arguments import check_probability, whole_number
 from index.collection.disjoint_sets import DisjointSets
+from index.collection.duplicates import join_same_files
 from index.log_odds import probability_of
 from index.search.verified_matches import find_verified_matches
 from index.storage.catalog_tables import ImageRow
@@ -105,12 +106,9 @@ def find_groups(
         UsageError: ``depth`` is below 1, or ``min_probability`` no probability.
         DelgError: features cannot be read, or the pairs cannot be kept.
     """
-    if depth < 1:
-        raise UsageError(f"depth={depth!r}: must be 1 or more")
-    if not 0 <= min_probability <= 1:
-        raise UsageError(f"min_probability={min_probability!r}: must be from 0 to 1")
-    images = {image.row: image for image in store.catalog.images("ok")}
-    images = {row: each for row, each in images.items() if each.segment not in store.unreadable}
+    depth = whole_number("depth", depth, 1)
+    check_probability("min_probability", min_probability)
+    images = store.searchable_images()
     table = PairTable(store.folder)
     if again:
         table.clear()
@@ -138,10 +136,10 @@ def _compare(
     pairs: list[VerifiedPair] = []
     saved = time.monotonic()
     for number, row in enumerate(pending, 1):
-        found = _pairs_of(store, calibration, images[row], depth, known)
-        known |= {(pair.low, pair.high) for pair in found}
+        verified = _pairs_of(store, calibration, images[row], depth, known)
+        known |= {(pair.low, pair.high) for pair in verified}
         photos[row] = images[row].content
-        pairs += found
+        pairs += verified
         if number == len(pending) or time.monotonic() - saved > _SECONDS:
             table.put(photos, pairs)
             photos, pairs, saved = {}, [], time.monotonic()
@@ -234,10 +232,8 @@ def _verdicts(images: Mapping[int, ImageRow], marks: Iterable[Mark]) -> dict[Pai
 
 def _same_files(images: Mapping[int, ImageRow]) -> list[Pair]:
     """Photos that are one file, each with the oldest."""
-    oldest: dict[str, int] = {}
-    rows = sorted(row for row in images if images[row].sha256)
-    firsts = [(oldest.setdefault(images[row].sha256, row), row) for row in rows]
-    return [(first, row) for first, row in firsts if first != row]
+    sets = join_same_files(images)
+    return [(sets.root(row), row) for row in images if sets.root(row) != row]
 
 
 def _as_groups(

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from delg.types import FloatArray
+from delg.types import FloatArray, ImageFeatures
 from index.storage.ann_index import Rows
+from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 from index.verification.calibration import Calibration
 from index.verification.pair import verify_features
@@ -118,7 +119,7 @@ def review_label(
             break
         review.look_at(row)
         reviewed += 1
-    review.mislabelled.sort(key=lambda found: -found.probability)
+    review.mislabelled.sort(key=lambda photo: -photo.probability)
     return LabelReview(
         len(rows), reviewed, tuple(review.mislabelled), tuple(review.unmatched), review.pairs
     )
@@ -134,17 +135,17 @@ class _Review:
 
     def look_at(self, row: int) -> None:
         vector = self._vectors[int(np.flatnonzero(self._rows == row)[0])]
+        image = self._store.catalog.by_row(row)
+        features = self._store.features(image)
         if len(self._rows) > 1 and not any(
-            self._probability(row, other) for other in self._nearest_own(row, vector)
+            self._probability(features, self._store.catalog.by_row(other))
+            for other in self._nearest_own(row, vector)
         ):
-            self.unmatched.append(self._store.catalog.by_row(row).id)
+            self.unmatched.append(image.id)
         for other in self._nearest_others(vector):
-            if probability := self._probability(row, other):
-                image = self._store.catalog.by_row(other)
+            if probability := self._probability(features, other):
                 self.mislabelled.append(
-                    Mislabelled(
-                        self._store.catalog.by_row(row).id, image.id, image.label or "", probability
-                    )
+                    Mislabelled(image.id, other.id, other.label or "", probability)
                 )
                 break
 
@@ -153,16 +154,16 @@ class _Review:
         order = np.argsort(-(self._vectors[others] @ vector), kind="stable")
         return self._rows[others][order][:_OWN].tolist()
 
-    def _nearest_others(self, vector: np.ndarray) -> list[int]:
+    def _nearest_others(self, vector: np.ndarray) -> list[ImageRow]:
         rows, similarities = self._store.nearest(vector, _NEAREST)
         likely = rows[similarities >= _LEAST_SIMILAR].tolist()
         images = self._store.catalog.by_rows(likely)
-        return [image.row for image in images if image.label not in (None, self._name)][:_OTHERS]
+        return [image for image in images if image.label not in (None, self._name)][:_OTHERS]
 
-    def _probability(self, row: int, other: int) -> float:
-        """That both show the same thing; 0 if it is not verified."""
+    def _probability(self, features: ImageFeatures, other: ImageRow) -> float:
+        """That both photos show the same thing; 0 if it is not verified."""
         self.pairs += 1
-        images = (self._store.catalog.by_row(each) for each in (row, other))
-        first, second = (self._store.features(image) for image in images)
-        result = verify_features(first, second, self._store.settings, self._calibration)
+        result = verify_features(
+            features, self._store.features(other), self._store.settings, self._calibration
+        )
         return result.probability if result.verified else 0.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from delg.errors import UsageError
 from delg.types import Progress
+from index.arguments import whole_number
 from index.collection.decisions import PairVerdict
 from index.search.verified_matches import find_verified_matches
 from index.storage.catalog_tables import ImageRow
@@ -73,20 +74,15 @@ def find_pairs(
             f"no similarity is at least {min_similarity} and at most {max_similarity}; "
             "exchange the minimum and the maximum"
         )
-    if depth < 1:
-        raise UsageError(f"depth={depth!r}: must be 1 or more")
+    depth = whole_number("depth", depth, 1)
     search = _PairSearch(store, other, calibration, decided, (min_similarity, max_similarity))
-    images = [image for image in store.catalog.images("ok") if _is_readable(store, image)]
+    images = store.searchable_images().values()
     pairs: list[PhotoPair] = []
     for number, image in enumerate(images, 1):
         pairs += search.pairs_of(image, depth)
         if progress is not None:
             progress(number, len(images), 0)
     return sorted(pairs, key=lambda pair: (-pair.probability, -pair.similarity, pair.a, pair.b))
-
-
-def _is_readable(store: Store, image: ImageRow) -> bool:
-    return image.segment not in store.unreadable
 
 
 class _PairSearch:
@@ -100,34 +96,32 @@ class _PairSearch:
     ) -> None:
         self._store, self._other, self._calibration = store, other, calibration
         self._decided, self._interval = decided, interval
-        self._is_one = store.folder.resolve() == other.folder.resolve()
-        self._images = {
-            image.row: image for image in other.catalog.images("ok") if _is_readable(other, image)
-        }
+        self._is_same_index = store.folder.resolve() == other.folder.resolve()
+        self._images = other.searchable_images()
         self._by_file: dict[str, list[ImageRow]] = {}
         for image in self._images.values():
             if image.sha256:
                 self._by_file.setdefault(image.sha256, []).append(image)
-        # Of one collection, pairs of row numbers that were found from the other side.
-        self._found: set[tuple[int, int]] = set()
+        # Row numbers of the pairs so far: of one collection, each would come from both sides.
+        self._known: set[tuple[int, int]] = set()
 
     def pairs_of(self, image: ImageRow, depth: int) -> Iterator[PhotoPair]:
         """The pairs of a photo of the first collection that are new."""
         copies = [other for other in self._by_file.get(image.sha256, ()) if image.sha256]
         for other in copies:
             if self._is_wanted(image, other.row, 1.0):
-                self._found.add((image.row, other.row))
+                self._known.add((image.row, other.row))
                 yield self._pair(image, other, 1.0, 1.0, 0)
         matches = find_verified_matches(
             self._other,
             self._calibration,
             self._store.features(image),
             depth + len(copies),
-            {image.id} if self._is_one else (),
+            {image.id} if self._is_same_index else (),
             lambda row, similarity: self._is_wanted(image, row, similarity),
         )
         for match in matches:
-            self._found.add((image.row, match.row))
+            self._known.add((image.row, match.row))
             verification = match.verification
             yield self._pair(
                 image,
@@ -141,9 +135,9 @@ class _PairSearch:
         least, most = self._interval
         if not least <= min(similarity, 1.0) <= most or row not in self._images:
             return False
-        if self._is_one:
-            return row != image.row and not {(row, image.row), (image.row, row)} & self._found
-        return (image.row, row) not in self._found
+        if self._is_same_index:
+            return row != image.row and not {(row, image.row), (image.row, row)} & self._known
+        return (image.row, row) not in self._known
 
     def _pair(
         self, image: ImageRow, other: ImageRow, similarity: float, probability: float, inliers: int

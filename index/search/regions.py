@@ -78,17 +78,17 @@ class RegionSearch:
         """
         by_image = {candidate.image: candidate for candidate in ranked}
         remaining = self._limit(by_image.values())
-        found: Sequence[Candidate] = ranked
+        latest: Sequence[Candidate] = ranked
         while remaining > 0:
             # Where nothing is proven, what is likely says where to look before attention does.
-            closer = None if any_verified(found) else self._closer(found)
+            closer = None if any_verified(latest) else self._closer(latest)
             box = closer or next(iter(self._proposals(by_image.values())), None)
             if box is None:
                 break
             self.searched.append(box)
             remaining -= closer is None
-            found = self.search(box)
-            if _take_verified(found, by_image):
+            latest = self.search(box)
+            if _take_verified(latest, by_image):
                 remaining = max(remaining, self.settings.further)
         return sort_by_score(by_image.values())
 
@@ -143,14 +143,14 @@ def _log_odds_by_evidence(candidate: Candidate) -> float:
     return candidate.match.verification.log_odds_by_evidence
 
 
-def _take_verified(found: Iterable[Candidate], by_image: dict[ImageKey, Candidate]) -> bool:
+def _take_verified(candidates: Iterable[Candidate], by_image: dict[ImageKey, Candidate]) -> bool:
     """Put verified candidates in, where they are surer than what is known of their images.
 
     Returns:
         Whether there is an image that was not verified before.
     """
     is_new = False
-    for candidate in found:
+    for candidate in candidates:
         known = by_image.get(candidate.image)
         if not candidate.verified:
             continue

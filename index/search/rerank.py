@@ -129,4 +129,4 @@ class Reranker:
         similarities = {candidate.image: candidate.similarity}
         again = self._calibration.of_second_look
         match = self._verify(MatchableQuery(query), similarities, again)[candidate.image]
-        return match if is_enough(match.verification, self._settings) else Match.none()
+        return match if is_enough(match.verification.inliers, self._settings) else Match.none()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from typing import TypedDict, TypeVar
 
 import numpy as np
 
-from delg.errors import DelgError, UsageError
+from delg.errors import DelgError
 from delg.extraction.extractor import Extractor
 from delg.images.decode import ImageError, Source, decode
 from delg.images.geometry import crop_to_box
 from delg.types import Box, ImageFeatures
+from index.arguments import check_probability, whole_number
 from index.results import Hit, QueryResult, Ranking, Region
 from index.search.candidates import (
     Candidate,
@@ -67,16 +67,6 @@ class QueryOptions(HitConditions, total=False):
     k: int
     rerank: int | None
     orientations: Orientations
-
-
-def _whole_number(name: str, value: int, minimum: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise UsageError(f"{name}={value!r}: must be a whole number") from None
-    if number < minimum:
-        raise UsageError(f"{name}={value!r}: must be {minimum} or more")
-    return number
 
 
 class Search:
@@ -166,8 +156,7 @@ class Search:
             UsageError: ``k`` is below 1, ``rerank`` below 0, ``min_probability`` no probability,
                 ``orientations`` unknown, or a condition malformed.
         """
-        if not 0 <= min_probability <= 1:
-            raise UsageError(f"min_probability={min_probability!r}: must be from 0 to 1")
+        check_probability("min_probability", min_probability)
         selection = Selection.of(where, without)
 
         def answer() -> tuple[list[Candidate], list[ImageRow], tuple[str, ...]]:
@@ -263,9 +252,9 @@ class Search:
         regions: Sequence[Box] | None = None,
     ) -> list[Candidate]:
         """At least ``k`` candidates, if there are so many, best first."""
-        k = _whole_number("k", k, 1)
+        k = whole_number("k", k, 1)
         rerank = self._settings.ranking.rerank if rerank is None else rerank
-        rerank = _whole_number("rerank", rerank, 0)
+        rerank = whole_number("rerank", rerank, 0)
         orientations = parse_orientations(orientations)
         started = time.perf_counter()
         seconds = self._settings.ranking.seconds

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 from index.serve.batch_routes import add_batch_routes
-from index.serve.descriptions import described_errors
+from index.serve.descriptions import PHOTO, described_errors
 from index.serve.edit_routes import add_edit_routes
 from index.serve.image_json import ImageJson, image_json
 from index.serve.job_queue import never
@@ -129,7 +129,6 @@ class HealthJson(BaseModel):
     status: Literal["ok"]
 
 
-_PHOTO = {"type": "string", "format": "binary"}
 _WHERE = (
     "only images with `label=VALUE`, or `KEY=VALUE` of their metadata; repeatable: values of one "
     "key are alternatives, and all keys must fit"
@@ -144,7 +143,7 @@ _QUERY_BODY = {
                 "schema": {
                     "type": "object",
                     "properties": {
-                        "image": {"type": "array", "items": _PHOTO, "maxItems": MAX_PHOTOS},
+                        "image": {"type": "array", "items": PHOTO, "maxItems": MAX_PHOTOS},
                         "k": {"type": "integer", "minimum": 1, "maximum": MAX_HITS},
                         "rerank": {"type": "integer", "minimum": 0, "maximum": MAX_RERANKED},
                         "box": _BOX,
@@ -158,8 +157,8 @@ _QUERY_BODY = {
                     },
                 }
             },
-            "application/octet-stream": {"schema": _PHOTO},
-            "image/*": {"schema": _PHOTO},
+            "application/octet-stream": {"schema": PHOTO},
+            "image/*": {"schema": PHOTO},
         },
     }
 }
@@ -172,19 +171,19 @@ _ADD_BODY = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": _PHOTO,
+                        "image": PHOTO,
                         "id": {"type": "string", "description": "default: the file name"},
                         "label": {"type": "string"},
                         "metadata": {"type": "string", "description": "a JSON object of strings"},
                     },
                 }
             },
-            "application/octet-stream": {"schema": _PHOTO},
-            "image/*": {"schema": _PHOTO},
+            "application/octet-stream": {"schema": PHOTO},
+            "image/*": {"schema": PHOTO},
         },
     }
 }
-_JPEG = {"content": {"image/jpeg": {"schema": _PHOTO}}, "description": "JPEG"}
+_JPEG = {"content": {"image/jpeg": {"schema": PHOTO}}, "description": "JPEG"}
 
 
 def make_router(service: Service) -> APIRouter:

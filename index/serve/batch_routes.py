@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from index.serve.batches import MAX_BATCH_HITS
-from index.serve.descriptions import CSV, described_errors
+from index.serve.descriptions import CSV, PHOTO, described_errors
 from index.serve.service import Service
 from index.serve.uploads import BadRequestError, SearchParams
 
@@ -35,10 +35,7 @@ _BODY = {
                     "type": "object",
                     "required": ["image"],
                     "properties": {
-                        "image": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        },
+                        "image": {"type": "array", "items": PHOTO},
                         "k": {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_HITS},
                         "where": {"type": "array", "items": {"type": "string"}},
                     },

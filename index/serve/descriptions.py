@@ -13,6 +13,7 @@ class ErrorJson(BaseModel):
     error: str
 
 
+PHOTO = {"type": "string", "format": "binary"}
 CSV: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "CSV"}
 }

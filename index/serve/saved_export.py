@@ -8,6 +8,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 
+from index.answers.answer_table import escape
 from index.results import QueryResult
 from index.serve.saved_searches import SavedSearch
 from index.serve.service import Service
@@ -18,8 +19,6 @@ from index.visualize.html_report import render_html_report
 _COLUMNS = (
     "query", "rank", "id", "label", "probability", "verified", "inliers", "similarity", "path",
 )  # fmt: skip
-# What a spreadsheet would take for a formula.
-_FORMULA = re.compile(r"^[=+\-@\t\r]")
 
 
 def export_csv(search: SavedSearch, result: QueryResult) -> bytes:
@@ -41,13 +40,8 @@ def as_csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> byt
     out = io.StringIO()
     writer = csv.writer(out)
     for row in (columns, *rows):
-        writer.writerow(_plain(value) if isinstance(value, str) else value for value in row)
+        writer.writerow(escape(value) if isinstance(value, str) else value for value in row)
     return out.getvalue().encode("utf-8-sig", "replace")
-
-
-def _plain(text: str) -> str:
-    """Text that no spreadsheet runs as a formula."""
-    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def export_html(service: Service, search: SavedSearch, result: QueryResult) -> str:

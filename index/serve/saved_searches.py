@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from delg.errors import DelgError
+from delg.paths import exists
 from delg.plain_values import parse_json
 from index.results import Hit, MissingShard, QueryResult, Region
 from index.serve.uploads import NotFoundError
@@ -200,7 +201,7 @@ class SavedSearches:
 
     def delete_expired(self) -> None:
         """Delete the searches whose time is up, and their photos."""
-        if self.limits.days is None or not self._path.exists():
+        if self.limits.days is None or not exists(self._path):
             return
         try:
             with self._writing() as db:
@@ -226,7 +227,7 @@ class SavedSearches:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """A connection; None if nothing was ever saved."""
-        if not self._path.exists():
+        if not exists(self._path):
             yield None
             return
         with self._connected(f"{self._path.absolute().as_uri()}?mode=ro") as db:

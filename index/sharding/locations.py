@@ -25,6 +25,7 @@ import filelock
 from delg.errors import DelgError
 from delg.files import file_sha256, make_folder, write_text
 from delg.limits import MAX_RECORD_BYTES
+from delg.paths import is_folder
 from delg.plain_values import parse_json
 from delg.remote_files import delete_file, read_blocks, upload_file
 from delg.remote_path import RemotePath, is_url
@@ -162,11 +163,11 @@ def fetch_shard(place: RemotePath) -> Path:
         raise DelgError(f"{place}: no shard can be read there: {reason}") from None
     cache = home() / _CACHE / hashlib.sha256(place.url.encode()).hexdigest()[:32]
     folder = cache / version
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     make_folder(cache)
     with filelock.FileLock(cache / "fetch.lock"):
-        if not folder.is_dir():
+        if not is_folder(folder):
             _fetch(place, files, folder)
             _remove_old_versions(cache, folder)
     return folder

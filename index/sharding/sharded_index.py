@@ -186,8 +186,7 @@ class ShardedIndex(ImageIndex):
 
     @property
     def _model(self) -> IndexModel:
-        if self._closed:
-            raise UsageError(f"{self.path}: this index is closed; open it anew")
+        self._check_open()
         return self._opened_model
 
     # The shards.
@@ -210,8 +209,7 @@ class ShardedIndex(ImageIndex):
 
     def _each(self, operation: Operation[T]) -> dict[int, T]:
         """The results of an operation on each shard that is open, by number."""
-        if self._closed:
-            raise UsageError(f"{self.path}: this index is closed; open it anew")
+        self._check_open()
         return run_on_all(self._parts, dict.fromkeys(self._parts, operation))
 
     def _every(self, operation: Operation[T]) -> list[T]:
@@ -237,6 +235,31 @@ class ShardedIndex(ImageIndex):
             name = self._map.shards[number].name
             raise ShardLostError(f"{image_id}: its shard {name} is missing")
         return run_on_all(self._parts, {number: operation})[number]
+
+    def _on_shards_of(
+        self, ids: Iterable[str], operation: Callable[..., T]
+    ) -> list[tuple[list[str], T]]:
+        """The ids of each open shard that holds some of the images, and the operation's result."""
+        groups = by_number(ids, len(self._map.shards))
+        return [
+            (own, self._parts[number].run(partial(operation, own=own)))
+            for number, own in groups.items()
+            if number in self._parts
+        ]
+
+    def _check_known(self, ids: Iterable[str]) -> list[str]:
+        """The ids, each once.
+
+        Raises:
+            UsageError: an image is in no shard.
+            ShardLostError: a shard is missing.
+        """
+        self.check_complete()
+        ids = list(dict.fromkeys(ids))
+        unknown = [image_id for image_id in ids if self.image(image_id) is None]
+        if unknown:
+            raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
+        return ids
 
     def _shards(self) -> Sequence[Shard]:
         assert self._model
@@ -359,13 +382,8 @@ class ShardedIndex(ImageIndex):
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images; see :meth:`index.ImageIndex.remove`."""
-        self.check_complete()
-        ids = list(dict.fromkeys(ids))
-        unknown = [image_id for image_id in ids if self.image(image_id) is None]
-        if unknown:
-            raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
-        for number, of_shard in by_number(ids, len(self._map.shards)).items():
-            self._parts[number].run(partial(ImageIndex.remove, ids=of_shard))
+        ids = self._check_known(ids)
+        self._on_shards_of(ids, lambda images, own: images.remove(own))
         return len(ids)
 
     def restore(self, ids: Iterable[str]) -> list[str]:
@@ -375,8 +393,7 @@ class ShardedIndex(ImageIndex):
         unknown = [image_id for image_id in ids if image_id not in known]
         if unknown:
             raise UsageError(f"{self.path}: not in the trash: {', '.join(unknown[:5])}")
-        for number, of_shard in by_number(ids, len(self._map.shards)).items():
-            self._parts[number].run(partial(ImageIndex.restore, ids=of_shard))
+        self._on_shards_of(ids, lambda images, own: images.restore(own))
         return ids
 
     def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
@@ -398,15 +415,13 @@ class ShardedIndex(ImageIndex):
         metadata: Mapping[str, str | None] | None = None,
     ) -> list[ImageRow]:
         """Change what is known of images; see :meth:`index.ImageIndex.edit`."""
-        self.check_complete()
-        ids = list(dict.fromkeys(ids))
-        unknown = [image_id for image_id in ids if self.image(image_id) is None]
-        if unknown:
-            raise UsageError(f"{self.path}: has no image {', '.join(unknown[:5])}")
-        edited: dict[str, ImageRow] = {}
-        for number, of_shard in by_number(ids, len(self._map.shards)).items():
-            edit = partial(ImageIndex.edit, ids=of_shard, label=label, metadata=metadata)
-            edited |= zip(of_shard, self._parts[number].run(edit), strict=True)
+        ids = self._check_known(ids)
+        parts = self._on_shards_of(ids, lambda images, own: images.edit(own, label, metadata))
+        edited = {
+            image_id: image
+            for own, images in parts
+            for image_id, image in zip(own, images, strict=True)
+        }
         return [edited[image_id] for image_id in ids]
 
     def select(self, where: Where = ()) -> list[ImageRow]:
@@ -469,9 +484,8 @@ class ShardedIndex(ImageIndex):
 
     def paths(self, ids: Iterable[str]) -> dict[str, str]:
         """Where the photos lie, of those ids that are in the index."""
-        groups = by_number(ids, len(self._map.shards))
-        parts = {n: self._parts[n] for n in groups if n in self._parts}
-        return _union(p.run(partial(ImageIndex.paths, ids=groups[n])) for n, p in parts.items())
+        parts = self._on_shards_of(ids, lambda images, own: images.paths(own))
+        return _union(paths for _, paths in parts)
 
     def image(self, image_id: str) -> ImageRow | None:
         """What is known of one image; None if it is not in the index."""

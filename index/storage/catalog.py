@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -241,9 +241,16 @@ class Catalog:
             self._begin()
 
     def meta(self, key: str) -> str:
-        """What is known of the index under that key; empty if nothing is."""
+        """What is known of the index under that key; empty if nothing is.
+
+        Raises:
+            CatalogError: it is no text.
+        """
         row = self._row("SELECT value FROM meta WHERE key = ?", (key,))
-        return row[0] if row else ""
+        value = row[0] if row else ""
+        if not isinstance(value, str):
+            raise CatalogError(f"{self.path}: {key} is damaged ({value!r:.40})")
+        return value
 
     def meta_number(self, key: str, least: int = 0, most: int = 1 << 62) -> int:
         """A whole number that is known of the index; 0 if none is.
@@ -289,11 +296,7 @@ class Catalog:
     def searchable(self) -> NDArray[np.int64]:
         """int64 (N, 3): row, segment and position of the images with features, by row."""
         query = "SELECT row, segment, position FROM images WHERE state = 'ok' ORDER BY row"
-        try:
-            values = np.fromiter((value for row in self._rows(query) for value in row), np.int64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise CatalogError(f"{self.path}: the place of an image is damaged ({error})") from None
-        return values.reshape(-1, 3)
+        return self._whole_numbers(self._rows(query), 3)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """The ids of the images under these row numbers, in their order."""
@@ -303,7 +306,7 @@ class Catalog:
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 (len(rows), 2): segment and position of the images under these row numbers."""
         columns = self._by_row("segment, position", rows)
-        return np.array([columns[int(row)] for row in rows], np.int64).reshape(-1, 2)
+        return self._whole_numbers((columns[int(row)] for row in rows), 2)
 
     def place(self, row: int) -> tuple[int, int]:
         """Segment and position of the image under that row number.
@@ -314,7 +317,17 @@ class Catalog:
         values = self._row("SELECT segment, position FROM images WHERE row = ?", (row,))
         if values is None:
             raise KeyError(row)
+        if not all(isinstance(value, int) for value in values):
+            raise CatalogError(f"{self.path}: the place of image row {row} is damaged")
         return values[0], values[1]
+
+    def _whole_numbers(self, places: Iterable[Sequence], columns: int) -> NDArray[np.int64]:
+        """int64 (N, columns); SQLite takes any value in any column."""
+        try:
+            values = np.fromiter((value for place in places for value in place), np.int64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise CatalogError(f"{self.path}: the place of an image is damaged ({error})") from None
+        return values.reshape(-1, columns)
 
     def _by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
         """Row number -> columns; many rows close together by range, few by key."""

@@ -11,14 +11,13 @@ from pathlib import Path
 import filelock
 
 from delg.errors import DelgError
+from delg.paths import exists
 
 _FILE = "writer.lock"
 # Names the writer. It lies in a file of its own, as whoever waits for the lock empties that one.
 _WRITER_FILE = "writer.txt"
 # Files that say nothing about whether there is an index in the folder.
 LOCK_FILES = frozenset({_FILE, _WRITER_FILE})
-
-
 # Lists the files of a shard that was fetched from elsewhere; see index.sharding.locations.
 CHECKSUMS_FILE = "checksums.json"
 
@@ -35,7 +34,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         BusyError: another process writes; the message says which.
         DelgError: the folder cannot be written to, or is a fetched copy.
     """
-    if (folder / CHECKSUMS_FILE).exists():
+    if exists(folder / CHECKSUMS_FILE):
         raise DelgError(
             f"{folder}: a fetched copy, which is only read; change the index that it was uploaded "
             "from, and upload that again"

@@ -65,6 +65,7 @@ class SegmentSet(Mapping[int, Segment]):
         has_inverse_scales: Callable[[], bool] = lambda: False,
     ) -> None:
         self.unreadable: dict[int, str] = {}
+        self._folder = folder
         self._has_inverse_scales = has_inverse_scales
         self._files: dict[int, SegmentFile] = {}
         # Those whose content has been read once.
@@ -91,9 +92,12 @@ class SegmentSet(Mapping[int, Segment]):
         """The segment of that number.
 
         Raises:
-            KeyError: there is none, or it cannot be read.
-            SegmentError: it turns out to be damaged, or a compaction elsewhere has replaced it.
+            SegmentError: there is none, it turns out to be damaged, or a compaction elsewhere has
+                replaced it.
         """
+        if number not in self._files:
+            what = f"{self._folder}: there is no segment {number!r}"
+            raise SegmentError(self.unreadable.get(number, what))
         segment = OPEN.get(self._files[number], self._user, self._read)
         self._readable.add(number)
         return segment
@@ -103,6 +107,9 @@ class SegmentSet(Mapping[int, Segment]):
         if segment.quantizer is not None:
             segment.quantizer = OPEN.shared(segment.quantizer)
         return segment
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._files
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._files)

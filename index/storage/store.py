@@ -450,6 +450,11 @@ class Store:
         table = self.catalog.searchable()
         return table[~np.isin(table[:, 1], list(self.unreadable)), 0]
 
+    def searchable_images(self) -> dict[int, ImageRow]:
+        """The images that can be found, by row number."""
+        images = self.catalog.images("ok")
+        return {image.row: image for image in images if image.segment not in self.unreadable}
+
     def nearest(
         self, vector: FloatArray, count: int, selection: Selection = _ALL
     ) -> tuple[Rows, FloatArray]:
@@ -502,10 +507,7 @@ class Store:
     def matchable(self, row: int) -> MatchableFeatures:
         """What matching and verification need of a searchable image, by its row number."""
         segment, position = self.catalog.place(row)
-        try:
-            return self.segments[segment].matchable(position)
-        except KeyError:
-            raise SegmentError(f"{self.folder}: no segment {segment!r}; {HOW_TO_REPAIR}") from None
+        return self.segments[segment].matchable(position)
 
     def features(self, image: ImageRow) -> ImageFeatures:
         """The stored features of an image.

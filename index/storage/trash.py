@@ -11,9 +11,9 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Literal
 
+from delg.clock import utc_now
 from index.storage.catalog_tables import IMAGE_COLUMNS, ImageRow, count_change, update_images
 
 TRASH, CHANGES = "trash", "changes"
@@ -48,15 +48,10 @@ class Change:
     after: dict[str, object]
 
 
-def now() -> str:
-    """The time in UTC (ISO 8601)."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
 def trash_images(db: sqlite3.Connection, images: Sequence[ImageRow]) -> None:
     """Move images to the trash."""
     db.execute(_TRASH_SCHEMA)
-    time = now()
+    time = utc_now()
     db.executemany(
         f"INSERT OR REPLACE INTO {TRASH} VALUES (?, ?, ?, ?, ?)",
         [
@@ -87,7 +82,7 @@ def log_changes(
 ) -> None:
     """Log changes: the id of each image, and how it was before and after."""
     db.execute(_CHANGES_SCHEMA)
-    time = now()
+    time = utc_now()
     db.executemany(
         f"INSERT INTO {CHANGES} (at, action, id, before, after) VALUES (?, ?, ?, ?, ?)",
         [(time, action, image, _json(before), _json(after)) for image, before, after in changes],

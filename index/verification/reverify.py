@@ -82,14 +82,16 @@ def reverify_warped(
     again = calibration.of_second_look
     verification = verify_pair(matchable, other, similarity, settings, again)
     return (
-        PairResult(verification, query) if is_enough(verification, settings) else _no_result(photo)
+        PairResult(verification, query)
+        if is_enough(verification.inliers, settings)
+        else _no_result(photo)
     )
 
 
-def is_enough(verification: Verification, settings: IndexSettings) -> bool:
+def is_enough(inliers: int, settings: IndexSettings) -> bool:
     """Whether a second look has enough inliers: the poses agree by construction, so proof takes
     more of them."""
-    return verification.inliers >= settings.reverification.min_inliers
+    return inliers >= settings.reverification.min_inliers
 
 
 def _no_result(photo: QueryPhoto) -> PairResult:

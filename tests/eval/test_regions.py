@@ -47,6 +47,6 @@ def test_the_command_counts_what_each_method_finds(run, tmp_path):
     done = run("eval", "regions", *words, "--objects", tmp_path / "a", "--share", ".3", "--json")
     rows = list(map(json.loads, done.stdout.splitlines()))
     assert [row["method"] for row in rows] == ["whole photo", "regions"]
-    assert all(row["found"] == row["complete"] == row["first"] == 1 for row in rows)
+    assert all(row["recall"] == row["complete"] == row["first"] == 1 for row in rows)
     refused = run("eval", "regions", *words, "--objects", tmp_path / "b")
     assert refused.returncode == 2 and "has no image 'rocket.jpg'" in refused.stderr

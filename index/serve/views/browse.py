@@ -49,11 +49,11 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/image")
     def image(request: Request, id: str) -> Response:
-        row, told = pages.service.image(id), {}
+        row, facts = pages.service.image(id), {}
         with contextlib.suppress(DelgError):
             if exploration := pages.service.remembered.exploration():
-                told = describe_exploration(exploration, row)
-        return pages.render(request, "image.html", row=row, told=told)
+                facts = describe_exploration(exploration, row)
+        return pages.render(request, "image.html", row=row, facts=facts)
 
     @router.get("/failures")
     def failures(request: Request, q: str = "", page: PageNumber = 1) -> Response:

@@ -36,15 +36,15 @@ def make_router(pages: Pages) -> APIRouter:
         request: Request, q: str = "", order: Order = "count", page: PageNumber = 1
     ) -> Response:
         index = service.remembered.labels()
-        found = index.search(q, order, LABELS_PER_PAGE, (page - 1) * LABELS_PER_PAGE)
+        listing = index.search(q, order, LABELS_PER_PAGE, (page - 1) * LABELS_PER_PAGE)
         with service.shared.reading() as images:
-            rows = [row for _, _, covers in found.labels for row in covers]
+            rows = [row for _, _, covers in listing.labels for row in covers]
             covers = {image.row: image for image in images.by_rows(rows)}
         filters = {"q": q, "order": "" if order == "count" else order}
         return pages.render(
             request, "labels_fragment.html" if is_fragment(request) else "labels.html",
-            found=found, covers=covers, q=q, order=order, all_labels=len(index),
-            pagination=Pagination("/labels", filters, page, found.total, LABELS_PER_PAGE),
+            listing=listing, covers=covers, q=q, order=order, all_labels=len(index),
+            pagination=Pagination("/labels", filters, page, listing.total, LABELS_PER_PAGE),
         )  # fmt: skip
 
     @router.get("/label")
@@ -73,8 +73,8 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/label/review")
     def review(request: Request, name: str) -> Response:
-        found = reviews.get(name)
-        return pages.render(request, "label_review_fragment.html", name=name, review=found)
+        label_review = reviews.get(name)
+        return pages.render(request, "label_review_fragment.html", name=name, review=label_review)
 
     return router
 

@@ -104,11 +104,11 @@ def make_router(pages: Pages) -> APIRouter:
 
         def render() -> Response:
             with service.shared.reading() as images:
-                found = images.by_rows(rows.tolist())
-            labels = Counter(image.label for image in found if image.label).most_common(12)
+                photos = images.by_rows(rows.tolist())
+            labels = Counter(image.label for image in photos if image.label).most_common(12)
             return pages.render(
                 request, "map_selection_fragment.html",
-                images=found[:_SHOWN], total=len(found), labels=labels,
+                images=photos[:_SHOWN], total=len(photos), labels=labels,
             )  # fmt: skip
 
         return await service.jobs.run(render, never, client_of(request.scope))
@@ -117,8 +117,8 @@ def make_router(pages: Pages) -> APIRouter:
     async def selection_csv(request: Request, version: str) -> Response:
         rows = await selected(request, version)
         with service.shared.reading() as images:
-            found = images.by_rows(rows.tolist())
-        text = as_csv_text(("id", "label", "path"), ((r.id, r.label or "", r.path) for r in found))
+            photos = images.by_rows(rows.tolist())
+        text = as_csv_text(("id", "label", "path"), ((r.id, r.label or "", r.path) for r in photos))
         return Response(text, media_type="text/csv")
 
     return router

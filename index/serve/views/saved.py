@@ -37,10 +37,10 @@ def make_router(pages: Pages) -> APIRouter:
     @router.get("/searches")
     def searches(request: Request, page: PageNumber = 1) -> Response:
         offset = (page - 1) * SEARCHES_PER_PAGE
-        found, total = service.saved.list(SEARCHES_PER_PAGE, offset)
+        entries, total = service.saved.list(SEARCHES_PER_PAGE, offset)
         return pages.render(
             request, "searches.html",
-            searches=[(search, service.saved.expires(search)) for search in found],
+            searches=[(search, service.saved.expires(search)) for search in entries],
             can_save=service.saved.limits.searches > 0,
             pagination=Pagination("/searches", {}, page, total, SEARCHES_PER_PAGE),
         )  # fmt: skip

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -424,8 +425,7 @@ def test_odd_values_in_the_catalog_never_end_in_another_error(undamaged, model, 
     places += [(table, column, "rowid = 2") for table in columns for column in columns[table]]
     data = (undamaged / CATALOG).read_bytes()
     query = model.extract(dots(3).pixels())
-    for number, (table, column, where) in enumerate(places):
-        value = ODD[number % len(ODD)]
+    for (table, column, where), value in itertools.product(places, ODD):
         (undamaged / CATALOG).write_bytes(data)
         with contextlib.suppress(sqlite3.Error):
             execute(undamaged, f"UPDATE OR IGNORE {table} SET {column} = ? WHERE {where}", value)
