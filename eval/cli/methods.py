@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +11,18 @@ import typer
 
 from delg.cli.console import print_json, print_result, progress, report_failures, table
 from delg.cli.options import PARTLY, AsJson, Config
+from delg.errors import UsageError
 from eval.cli.engine_command import Distractors, Model, OrientationsOption
 from index.cli.options import Orientations, read_config
 
 log = logging.getLogger(__name__)
+
+
+class Condition(str, Enum):
+    """What the galleries are searched with."""
+
+    alone = "alone"
+    distractors = "distractors"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -33,6 +42,9 @@ def methods(
     method: Annotated[
         list[str] | None, typer.Option(help="Measure only this one; may be repeated.")
     ] = None,
+    condition: Annotated[
+        list[Condition] | None, typer.Option(help="Measure only this; may be repeated.")
+    ] = None,
     orientations: OrientationsOption = Orientations.auto,
     model: Model = None,
     config: Config = None,
@@ -51,7 +63,17 @@ def methods(
     from eval.methods.table import tables
 
     chosen = read_plan(plan).select(benchmark or (), method or ())
-    settings = MethodsConfig(out, model, overrides, distractors, orientations.value, overwrite)
+    settings = MethodsConfig(
+        out=out,
+        model=model,
+        overrides=overrides,
+        distractors=distractors,
+        conditions=[each.value for each in condition or Condition],
+        orientations=orientations.value,
+        overwrite=overwrite,
+    )
+    if condition == [Condition.distractors] and distractors is None:
+        raise UsageError("--condition distractors needs --distractors")
     measurements = []
     for measurement in measure(chosen, settings, progress):
         measurements.append(measurement)

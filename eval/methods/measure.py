@@ -9,7 +9,7 @@ A measurement that was stopped goes on where it was: complete runs of the same e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class MethodsConfig:
         model: its name or folder; None is the default.
         overrides: settings by section and key that all methods share.
         distractors: an index, or a folder of photos; None measures the galleries alone.
+        conditions: that are measured, of "alone" and "distractors".
         orientations: see :class:`eval.run_queries.Engine`.
         overwrite: measure again what is complete.
     """
@@ -45,6 +46,7 @@ class MethodsConfig:
     model: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     distractors: Path | None = None
+    conditions: Sequence[str] = (ALONE, AMONG_DISTRACTORS)
     orientations: Orientations = "auto"
     overwrite: bool = False
 
@@ -119,8 +121,9 @@ def _conditions(
     benchmark: Benchmark, config: MethodsConfig, images: ImageIndex, progress: ProgressFactory
 ) -> Iterator[tuple[str, tuple[ImageIndex, ...]]]:
     """Names of the conditions, and the indexes of distractors of each."""
-    yield ALONE, ()
-    if config.distractors is None:
+    if ALONE in config.conditions:
+        yield ALONE, ()
+    if config.distractors is None or AMONG_DISTRACTORS not in config.conditions:
         return
     with progress("distractors") as report:
         folder = config.out / "indexes"

@@ -156,6 +156,12 @@ def test_the_command_writes_tables_and_prints_them(place, model, run):
     assert "| default | 1.000 |" in (place / "out" / "methods.md").read_text()
     page = (place / "out" / "methods.html").read_text()
     assert "What each method contributes" in page and "global only" in page
+    only = run(*words, "--condition", "distractors", "--json", "--distractors", place / "others")
+    assert [json.loads(line)["condition"] for line in only.stdout.splitlines()] == 2 * [
+        "distractors"
+    ]
+    missing = run(*words, "--condition", "distractors")
+    assert missing.returncode == 2 and "needs --distractors" in missing.stderr
     again = run(*words, "--method", "default", "--json")
     [line] = again.stdout.splitlines()
     assert json.loads(line)["method"] == "default"
