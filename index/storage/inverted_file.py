@@ -2,10 +2,11 @@
 their residuals, so that the ASMK* similarities of a query to all photos come from the lists of its
 own words.
 
-It is derived from the words in the segments, so it is never stored. Postings lie in blocks of at
-most 65,536 photos, in which a photo's number takes two bytes and all sums stay in the processor's
-cache. New photos make a new block; blocks of like size are joined, so that adding one photo at a
-time costs little on average. Removed photos leave a block when half of it is removed.
+It is derived from the words in the segments; :mod:`index.storage.word_file` keeps it on disk.
+Postings lie in blocks of at most 65,536 photos, in which a photo's number takes two bytes and all
+sums stay in the processor's cache. New photos make a new block; blocks of like size are joined, so
+that adding one photo at a time costs little on average. Removed photos leave a block when half of
+it is removed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,19 +107,72 @@ class Postings:
         return Postings(self.vocabulary, self.counts[chosen], self.words[kept], self.signs[kept])
 
 
-class _Block:
-    """The postings of at most ``MAX_BLOCK_IMAGES`` photos, by word."""
+class Block:
+    """The postings of at most ``MAX_BLOCK_IMAGES`` photos, by word.
 
-    def __init__(self, rows: Rows, postings: Postings, vocabulary_size: int) -> None:
-        self.rows, self.is_removed = rows, np.zeros(len(rows), bool)
-        self.counts = postings.counts
+    Attributes:
+        rows: int64 (n,), row numbers of the photos.
+        is_removed: bool (n,).
+        counts: uint16 (n,), words of each photo.
+        starts: int64 (K + 1): word k has the postings starts[k] … starts[k + 1].
+        images: uint16 (t,), places of the photos in the block.
+        signs: uint64 (t, ⌈r / 64⌉), of the residuals, filled up with zeros.
+    """
+
+    # Their types by name.
+    ARRAYS: ClassVar[Mapping[str, type[np.generic]]] = {
+        "rows": np.int64,
+        "is_removed": np.bool_,
+        "counts": np.uint16,
+        "starts": np.int64,
+        "images": np.uint16,
+        "signs": np.uint64,
+    }
+
+    def __init__(
+        self,
+        rows: Rows,
+        is_removed: NDArray[np.bool_],
+        counts: NDArray[np.uint16],
+        starts: NDArray[np.int64],
+        images: NDArray[np.uint16],
+        signs: NDArray[np.uint64],
+    ) -> None:
+        self.rows, self.is_removed, self.counts = rows, is_removed, counts
+        self.starts, self.images, self.signs = starts, images, signs
+        self._lengths = np.sqrt(np.maximum(counts, 1)).astype(np.float32)
+
+    @classmethod
+    def of(cls, rows: Rows, postings: Postings, vocabulary_size: int) -> Block:
+        """Of photos under their row numbers (n,)."""
         order = np.argsort(postings.words, kind="stable")
         ends = np.cumsum(np.bincount(postings.words, minlength=vocabulary_size))
-        self.starts = np.concatenate([[0], ends]).astype(np.int64)
         images = np.repeat(np.arange(len(rows), dtype=np.uint16), postings.counts)
-        self.images = images[order]
-        self.signs = _as_integers(postings.signs[order])
-        self._lengths = np.sqrt(np.maximum(self.counts, 1)).astype(np.float32)
+        return cls(
+            rows,
+            np.zeros(len(rows), bool),
+            postings.counts,
+            np.concatenate([[0], ends]).astype(np.int64),
+            images[order],
+            _as_integers(postings.signs[order]),
+        )
+
+    def fits(self, vocabulary: Vocabulary) -> bool:
+        """Whether the arrays, which may come from a damaged file, fit each other."""
+        count, postings = len(self.rows), len(self.images)
+        width = -(-vocabulary.sign_bytes // _WORD_BYTES)
+        return (
+            all(getattr(self, name).dtype == dtype for name, dtype in self.ARRAYS.items())
+            and self.rows.shape == self.is_removed.shape == self.counts.shape == (count,)
+            and count <= MAX_BLOCK_IMAGES
+            and self.starts.shape == (vocabulary.size + 1,)
+            and self.starts[0] == 0
+            and self.starts[-1] == postings
+            and bool((np.diff(self.starts) >= 0).all())
+            and self.images.shape == (postings,)
+            and self.signs.shape == (postings, width)
+            and (not postings or int(self.images.max()) < count)
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,21 +210,32 @@ class InvertedFile:
     Args:
         vocabulary: of all words in it.
         alpha, tau: of the selectivity, see :mod:`delg.extraction.aggregation`.
+        blocks: that it had before.
+
+    Attributes:
+        changes: photos added or removed since it was made, or since the caller set it to 0.
     """
 
-    def __init__(self, vocabulary: Vocabulary, alpha: float, tau: float) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, alpha: float, tau: float, blocks: Sequence[Block] = ()
+    ) -> None:
         self.vocabulary = vocabulary
         differing = np.arange(vocabulary.dim + 1, dtype=np.float32)
         self._table = selectivity(
             np.float32(1) - differing * np.float32(2 / vocabulary.dim), alpha, tau
         )
-        self._blocks: list[_Block] = []
+        self._blocks, self.changes = list(blocks), 0
         self._known_order: tuple[Rows, NDArray[np.intp] | None] | None = None
         # Numbers of segments, which are never used again.
         self._without_words: set[int] = set()
 
     def __len__(self) -> int:
         return sum(int((~block.is_removed).sum()) for block in self._blocks)
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """What it consists of."""
+        return self._blocks
 
     @property
     def bytes(self) -> int:
@@ -185,10 +250,11 @@ class InvertedFile:
     def add(self, rows: Rows, postings: Postings) -> None:
         """Add photos (n) under row numbers (n,) that are not in it."""
         self._known_order = None
+        self.changes += len(rows)
         for start in range(0, len(rows), MAX_BLOCK_IMAGES):
             chosen = np.zeros(len(rows), bool)
             chosen[start : start + MAX_BLOCK_IMAGES] = True
-            self._blocks.append(_Block(rows[chosen], postings.take(chosen), self.vocabulary.size))
+            self._blocks.append(Block.of(rows[chosen], postings.take(chosen), self.vocabulary.size))
             self._join_blocks()
 
     def update(self, table: NDArray[np.int64], segments: Mapping[int, Segment]) -> None:
@@ -235,15 +301,16 @@ class InvertedFile:
                 return
             self._blocks[-2:] = [self._rebuilt([older, newer])]
 
-    def _rebuilt(self, blocks: Sequence[_Block]) -> _Block:
+    def _rebuilt(self, blocks: Sequence[Block]) -> Block:
         parts = [block.postings(self.vocabulary) for block in blocks]
         rows = np.concatenate([rows for rows, _ in parts])
         postings = Postings.concatenate([part for _, part in parts])
-        return _Block(rows, postings, self.vocabulary.size)
+        return Block.of(rows, postings, self.vocabulary.size)
 
     def remove(self, rows: Rows) -> None:
         """Remove the photos under these row numbers."""
         self._known_order = None
+        self.changes += len(rows)
         for number, block in enumerate(self._blocks):
             block.is_removed |= np.isin(block.rows, rows)
             if 2 * int(block.is_removed.sum()) > len(block):
@@ -255,7 +322,7 @@ class InvertedFile:
         to 1."""
         words, signs = query.words.astype(np.int64), _as_integers(query.signs)
 
-        def of_block(block: _Block) -> FloatArray:
+        def of_block(block: Block) -> FloatArray:
             return block.similarities(words, signs, self._table)
 
         if len(self._blocks) > 1:

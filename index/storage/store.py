@@ -43,7 +43,7 @@ from index.storage.catalog_tables import (
 )
 from index.storage.codebook import codebook_digest, codebook_from_text, codebook_to_text
 from index.storage.inverse_scales import unmarked_are_inverse
-from index.storage.inverted_file import InvertedFile
+from index.storage.inverted_file import MAX_BLOCK_IMAGES, InvertedFile
 from index.storage.lock import LOCK_FILES, BusyError, writer_lock
 from index.storage.open_segments import OPEN
 from index.storage.product_quantizer import ProductQuantizer
@@ -52,6 +52,7 @@ from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
 from index.storage.trash import TRASH, log_changes, restore_images, trash_images
 from index.storage.vocabulary import BinaryWords, Vocabulary, find_vocabulary
+from index.storage.word_file import load_inverted_file, save_inverted_file
 from index.verification.matchable import MatchableFeatures
 
 # What the catalog calls the codebook of the model, and the digest of it.
@@ -69,6 +70,8 @@ NOT_AS_WRITTEN = "its bytes are not those that were written"
 # A reader may look for a segment just as a compaction elsewhere replaces it.
 _OPEN_ATTEMPTS = 5
 _ROWS_PER_STEP = 50_000
+# A large inverted file is written when one photo in so many has changed.
+_MIN_CHANGED = 100
 _ALL = Selection()
 # Numbers that a descriptor may have.
 _MAX_DIM = 1 << 20
@@ -322,8 +325,11 @@ class Store:
             return None
         with self._words_lock:
             if self._inverted_file is None:
-                self._inverted_file = InvertedFile(vocabulary, spec.alpha, spec.tau)
-                self._words_changed = True
+                stored = load_inverted_file(self.folder, vocabulary, spec.alpha, spec.tau)
+                new = InvertedFile(vocabulary, spec.alpha, spec.tau), -1
+                self._inverted_file, generation = stored or new
+                is_current = generation == self.catalog.generation and not self.unreadable
+                self._words_changed = not is_current
             if self._words_changed:
                 table = self.catalog.searchable()
                 is_readable = ~np.isin(table[:, 1], list(self.unreadable))
@@ -442,6 +448,17 @@ class Store:
             return  # The stored one still knows the photos of a segment that may come back.
         self.ann_index.save(self.folder, self.catalog.generation, self._space)
         self.ann_index_current = True
+        self._save_words()
+
+    def _save_words(self) -> None:
+        """Write the inverted file, unless it is large and little has changed: then bringing it up
+        to date costs less than writing it with every photo that is added."""
+        inverted = self.inverted_file()
+        if inverted is None:
+            return
+        if len(inverted) <= MAX_BLOCK_IMAGES or inverted.changes * _MIN_CHANGED > len(inverted):
+            save_inverted_file(self.folder, inverted, self.catalog.generation)
+            inverted.changes = 0
 
     # Reading.
 

@@ -48,6 +48,7 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "after the transaction": (Store, "update_ann_index", "before", _always),
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
+    "inside the words": (Path, "replace", "before", _ends("words.h5")),
     "inside the removal": (index.storage.store, "trash_images", "after", _always),
     "inside the adaptation": (index.storage.store, "count_change", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),

@@ -14,6 +14,7 @@ from index import ImageIndex, IndexSettings
 from index.search.scatter import Scatter
 from index.search.search import Search
 from index.search.shard import LocalShard
+from index.storage.inverted_file import InvertedFile
 from index.storage.segments import Segment, SegmentError
 from index.storage.store import Store
 from index.storage.vocabulary import Vocabulary, read_vocabulary, write_vocabulary
@@ -120,7 +121,7 @@ def test_words_equal_comparing_photo_by_photo(tmp_path, folder, photos):
     assert store.catalog.by_row(int(rows[similarities.argmax()])).id == "004.png"
 
 
-def test_adding_removing_and_compacting(tmp_path, folder, photos):
+def test_adding_removing_and_compacting(tmp_path, folder, photos, monkeypatch):
     images = new_index(tmp_path / "my.index", folder, store={"segment_images": 4})
     images.add(photos)
     vocabulary = images._store.vocabulary
@@ -133,18 +134,28 @@ def test_adding_removing_and_compacting(tmp_path, folder, photos):
 
     before = similarities(images)
     assert sorted(before) == images.ids()
+    words = images.path / "words.h5"
+    outdated = words.read_bytes()
     images.remove(["003.png", "008.png"])
     left = {name: value for name, value in before.items() if name not in ("003.png", "008.png")}
     assert similarities(images) == left
     written = words_of(images._store)
     images.compact()
     assert similarities(images) == left and words_of(images._store) == written
+    with monkeypatch.context() as patch:
+        # A file that shows the present state is read, and the segments are not.
+        patch.setattr(InvertedFile, "update", None)
+        assert similarities(ImageIndex.open(images.path)) == left
     assert images.check().problems == images.check().notes == []
     gallery(photos, 2, first=50)
     images.add(photos)
     reader = ImageIndex.open(images.path)
     assert similarities(images) == similarities(reader)
     assert similarities(images).items() >= before.items() and len(images) == 14
+    # Whatever is in the file that is derived from the segments.
+    for content in (outdated, words.read_bytes()[:-100], b""):
+        words.write_bytes(content)
+        assert similarities(ImageIndex.open(images.path)) == similarities(images)
     # A reader follows what others do.
     images.remove(["050.png"])
     assert "050.png" in similarities(reader)

@@ -134,7 +134,9 @@ def test_killed_between_the_steps_of_a_commit(place, many, work, model, uninterr
     check_continues(place, many, model, uninterrupted, had)
 
 
-@pytest.mark.parametrize("point", ["before the shortlist", "inside the shortlist"])
+@pytest.mark.parametrize(
+    "point", ["before the shortlist", "inside the shortlist", "inside the words"]
+)
 def test_killed_while_the_shortlist_is_saved(place, many, work, model, uninterrupted, point):
     code, _ = work("add", place, many, "--kill", f"{point}:1")
     assert code == -9

@@ -9,6 +9,7 @@ from delg.extraction.aggregation import WordVectors, asmk_star_similarity
 from index.storage import inverted_file
 from index.storage.inverted_file import InvertedFile, Postings
 from index.storage.vocabulary import BinaryWords, Vocabulary
+from index.storage.word_file import FILE, load_inverted_file, save_inverted_file
 
 WORDS = 12
 
@@ -99,3 +100,38 @@ def test_what_is_removed_leaves_memory():
     assert inverted.bytes < full / 2 + 8 * (WORDS + 1)
     inverted.remove(np.arange(100))
     assert len(inverted) == 0 and len(inverted.similarities(photos[0])[0]) == 0
+
+
+def test_what_is_stored_is_what_was_saved(tmp_path):
+    words = vocabulary(70)
+    photos = {row: random_words(row, 70) for row in range(50)}
+    inverted = InvertedFile(words, 3, 0)
+    inverted.add(np.arange(50), Postings.of(words, list(map(binary, photos.values()))))
+    inverted.remove(np.array([3, 4]))
+    save_inverted_file(tmp_path, inverted, 7)
+    loaded, generation = load_inverted_file(tmp_path, words, 3, 0)
+    left = {row: photo for row, photo in photos.items() if row not in (3, 4)}
+    assert generation == 7
+    check(loaded, left, 70, 3, 0)
+    # It goes on as any other.
+    loaded.remove(np.array([5]))
+    loaded.add(np.array([60]), Postings.of(words, [binary(photos[5])]))
+    check(loaded, {**{r: p for r, p in left.items() if r != 5}, 60: photos[5]}, 70, 3, 0)
+    assert load_inverted_file(tmp_path, vocabulary(64), 3, 0) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(place=st.floats(0, 1), mask=st.integers(1, 255))
+def test_a_damaged_file_counts_as_missing_or_says_the_same(place, mask, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("words")
+    words = vocabulary(64)
+    photos = {row: random_words(row, 64) for row in range(9)}
+    inverted = InvertedFile(words, 3, 0)
+    inverted.add(np.arange(9), Postings.of(words, list(map(binary, photos.values()))))
+    save_inverted_file(folder, inverted, 7)
+    data = bytearray((folder / FILE).read_bytes())
+    data[int(place * (len(data) - 1))] ^= mask
+    (folder / FILE).write_bytes(data)
+    loaded = load_inverted_file(folder, words, 3, 0)
+    if loaded is not None:
+        check(loaded[0], photos, 64, 3, 0)
