@@ -18,6 +18,7 @@ from delg.images.decode import decode
 from delg.images.scan import Photo
 from delg.types import ImageFeatures, Progress
 from index.calibrate.fit import LabelledPairs
+from index.log_odds import log_odds_of
 from index.results import Evidence
 from index.selection import Selection
 from index.storage.store import Store
@@ -106,6 +107,7 @@ def look_again(
 def _promising(query: ComparedQuery, calibration: Calibration, store: Store) -> list[int]:
     """Places of the candidates that a search would look at again; none if one is proven."""
     spec = store.settings.reverification
+    proven = log_odds_of(store.settings.verification.min_probability)
     by_inliers = [
         (-len(match.inliers), place)
         for place, match in enumerate(query.matches)
@@ -114,7 +116,7 @@ def _promising(query: ComparedQuery, calibration: Calibration, store: Store) -> 
     for _, place in by_inliers:
         match, similarity = query.matches[place], float(query.pairs.similarities[place])
         evidence = match.evidence if match else None
-        if calibration.log_odds_by_evidence(similarity, evidence) >= 0:
+        if calibration.log_odds_by_evidence(similarity, evidence) >= proven:
             return []
     return [place for _, place in sorted(by_inliers)[: spec.candidates]]
 
