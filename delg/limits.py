@@ -19,6 +19,9 @@ MAX_RECORD_BYTES = 1024 * MIB
 MAX_WEIGHTS_BYTES = 4096 * MIB
 # The file of one photo that lies elsewhere.
 MAX_PHOTO_BYTES = 512 * MIB
+# A IIIF manifest or collection, and all those that one source leads to.
+MAX_MANIFEST_BYTES = 64 * MIB
+MAX_MANIFESTS = 100_000
 # Header of one array, in characters.
 _MAX_HEADER = 10_000
 # An archive of a model: bytes unpacked, members, bytes of one header, reads of single blocks.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
 from index.answers.answer import Answer
+from index.answers.source_links import iiif_of, source_url_of
 from index.log_odds import probability_of
 
 if TYPE_CHECKING:
@@ -142,6 +143,12 @@ class Hit:
         """The probability for people."""
         return as_percent(self.probability)
 
+    @property
+    def source_url(self) -> str | None:
+        """The page about the photo that its metadata name; see
+        :mod:`index.answers.source_links`."""
+        return source_url_of(self.metadata)
+
     def as_json(self) -> dict[str, Any]:
         """The hit as the command line prints it."""
         return {
@@ -156,6 +163,8 @@ class Hit:
             "verified": self.verified,
             "transform": None if self.transform is None else self.transform.tolist(),
             "mark": self.mark,
+            "source_url": self.source_url,
+            "iiif": iiif_of(self.metadata),
         }
 
 

@@ -19,7 +19,7 @@ Sources = Annotated[
         metavar="SOURCE",
         parser=as_location,
         help="Photos, or folders of photos (subfolders included); also s3://, gs://, sftp:// and "
-        "https:// URLs, and @FILE, a text file of URLs.",
+        "https:// URLs, @FILE, a text file of URLs, and IIIF manifests.",
     ),
 ]
 Model = Annotated[str, typer.Option(help="Name of a model (see delg model list) or its folder.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,11 +33,14 @@ class Photo:
 
     Attributes:
         stat: size, time and tag as the listing of a URL had them.
+        label, metadata: what its source says of it, as IIIF manifests do.
     """
 
     id: str
     path: Location
     stat: FileStat | None = field(default=None, compare=False)
+    label: str | None = field(default=None, compare=False)
+    metadata: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class Listing(NamedTuple):
@@ -117,17 +120,28 @@ class Walk:
 
 
 def _photos_in(source: str | Path | RemotePath, walk: Walk) -> Iterator[Photo]:
-    """The photos of a source: a folder, a file, a URL, or a list of URLs."""
+    """The photos of a source: a folder, a file, a URL, a list of URLs, or a IIIF manifest."""
     if str(source).startswith(LIST_SIGN) and not exists(source):
         from delg.images.scan_remote import listed_photos
 
         return listed_photos(Path(str(source)[len(LIST_SIGN) :]))
     location = as_location(source)
+    if _is_manifest(location):
+        from delg.images.scan_iiif import iiif_photos
+
+        return iiif_photos(location, walk)
     if isinstance(location, RemotePath):
         from delg.images.scan_remote import photos_below
 
         return photos_below(location, walk)
     return _below(location, walk)
+
+
+def _is_manifest(source: Location) -> bool:
+    """Whether a source is named like a IIIF document: ``….json``, or ``manifest`` on the web."""
+    if source.suffix.lower() == ".json":
+        return isinstance(source, RemotePath) or not is_folder(source)
+    return isinstance(source, RemotePath) and source.is_web and source.name == "manifest"
 
 
 def _below(source: Path, walk: Walk) -> Iterator[Photo]:
@@ -172,8 +186,9 @@ def scan(
     a source itself has such a name; links to folders are followed once.
 
     Args:
-        sources: folders, files, URLs (see :mod:`delg.images.scan_remote`) and ``@FILE``, a text
-            file of URLs; or photos that have an id already.
+        sources: folders, files, URLs (see :mod:`delg.images.scan_remote`), ``@FILE``, a text file
+            of URLs, and IIIF manifests (see :mod:`delg.images.scan_iiif`); or photos that have an
+            id already.
         prefix: put before every id, to distinguish sources that share relative paths.
         exclude: patterns (``*``, ``?``, ``[…]``) of names, or of paths relative to the source, of
             files and folders to leave out.
@@ -192,7 +207,7 @@ def scan(
     for source in sources:
         below = [source] if isinstance(source, Photo) else _photos_in(source, walk)
         for listed in below:
-            photo = Photo(normal_form(prefix + listed.id), listed.path.absolute(), listed.stat)
+            photo = replace(listed, id=normal_form(prefix + listed.id), path=listed.path.absolute())
             first = photos.setdefault(photo.id, photo)
             if first is not photo and _is_another(photo, first):
                 walk.failures.append(

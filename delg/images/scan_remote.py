@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from delg.errors import UsageError
 from delg.images.decode import SUFFIXES
+from delg.images.iiif_image import image_of_url
 from delg.images.scan import Photo, Walk
-from delg.remote_files import Entry, kind_of, list_folder, read_url_list
+from delg.images.scan_iiif import iiif_photos
+from delg.remote_files import Entry, kind_of, list_folder, read_blocks, read_url_list
 from delg.remote_path import RemotePath
 from delg.types import Failure
 
@@ -17,7 +21,8 @@ def photos_below(source: RemotePath, walk: Walk) -> Iterator[Photo]:
     """The photos below the URL of a folder, or the photo at that of a file.
 
     Names and excludes are those of folders on this machine. A web server's folders are pages of
-    links, whose URLs do not end like those of photos.
+    links, whose URLs do not end like those of photos; a IIIF manifest in place of a page is read as
+    such. A photo of a IIIF image server is called as its image, not ``default.jpg``.
 
     Args:
         source: the folder or file.
@@ -27,7 +32,10 @@ def photos_below(source: RemotePath, walk: Walk) -> Iterator[Photo]:
         UsageError: nothing is there, or it cannot be reached.
     """
     if _is_file(source):
-        yield Photo(source.name, source)
+        yield Photo(image_of_url(source.url) or source.name, source)
+        return
+    if source.is_web and _is_json(source):
+        yield from iiif_photos(source, walk)
         return
     for entry in _walk(source, walk):
         yield Photo(_id_of(entry, source), entry.path, entry.stat)
@@ -44,6 +52,14 @@ def _is_file(source: RemotePath) -> bool:
         return kind_of(source) == "file"
     except OSError as error:
         raise _unusable(source, error) from None
+
+
+def _is_json(source: RemotePath) -> bool:
+    """Whether a page of a web server is no page but data, as manifests without a suffix are."""
+    with suppress(OSError):
+        start = next(read_blocks(source), b"")
+        return start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+    return False
 
 
 def _unusable(source: RemotePath, error: OSError) -> UsageError:

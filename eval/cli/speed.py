@@ -10,6 +10,7 @@ import typer
 
 from delg.cli.console import print_json, print_result, table
 from delg.cli.options import AsJson
+from delg.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,31 @@ def speed(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs per stage.")] = 9,
     serve: Annotated[bool, typer.Option("--serve", help="Measure a running server too.")] = False,
+    pages: Annotated[
+        bool, typer.Option("--pages", help="Measure only the pages of a running server.")
+    ] = False,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Index whose pages are measured, in place of 200,000 synthetic photos."),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Page to write, with charts of how times grow.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time each stage on this machine, next to reference implementations."""
-    from eval.speed.harness import measure
+    from eval.speed.harness import Row, measure, stage_names
     from eval.speed.report import COLUMNS, cells, machine_line, write_page
 
+    if index is not None and not pages:
+        raise UsageError("--index: only --pages measures an index of yours")
+
+    def log_row(row: Row) -> None:
+        log.info("%s", "  ".join(cells(row)))
+
+    names = [*(only or ()), *(stage_names("pages") if pages else ())]
     extras = ("serve",) if serve else ()
-    measurements = measure(
-        baseline, quick, only or (), runs, extras, lambda row: log.info("%s", "  ".join(cells(row)))
-    )
+    measurements = measure(baseline, quick, names, runs, extras, log_row, index)
     if html is not None:
         write_page(html, measurements)
         log.info("page written: %s", html)

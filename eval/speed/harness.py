@@ -138,12 +138,14 @@ class Bench:
         baseline: whether to run reference implementations too.
         quick: fewer runs, smaller sizes, no charts of growth.
         runs: per stage.
+        index: to measure in place of a synthetic one, where a stage can.
     """
 
     folder: Path
     baseline: bool = False
     quick: bool = False
     runs: int = 9
+    index: Path | None = None
 
     def time(
         self,
@@ -245,9 +247,7 @@ def stages(only: Sequence[str] = (), extras: Collection[str] = ()) -> list[Stage
     Raises:
         UsageError: no stage yields a row of that name.
     """
-    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
-    for name in sorted(module.name for module in modules):
-        importlib.import_module(f"{__package__}.{name}")
+    _import_stages()
     row_names = [name for stage_ in _STAGES for name in stage_.names]
     for name in only:
         if name not in row_names:
@@ -255,6 +255,18 @@ def stages(only: Sequence[str] = (), extras: Collection[str] = ()) -> list[Stage
     if only:
         return [stage_ for stage_ in _STAGES if set(only) & set(stage_.names)]
     return [stage_ for stage_ in _STAGES if not stage_.extra or stage_.extra in extras]
+
+
+def stage_names(extra: str) -> list[str]:
+    """Names of the rows that an extra adds."""
+    _import_stages()
+    return [name for stage_ in _STAGES if stage_.extra == extra for name in stage_.names]
+
+
+def _import_stages() -> None:
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    for name in sorted(module.name for module in modules):
+        importlib.import_module(f"{__package__}.{name}")
 
 
 @dataclass(frozen=True)
@@ -291,6 +303,7 @@ def measure(
     runs: int = 9,
     extras: Collection[str] = (),
     on_row: Callable[[Row], None] = lambda row: None,
+    index: Path | None = None,
 ) -> Measurements:
     """Run the stages.
 
@@ -301,6 +314,7 @@ def measure(
         runs: per stage.
         extras: see :func:`stages`.
         on_row: called with each row when it is complete.
+        index: see :class:`Bench`.
 
     Raises:
         UsageError: an unknown name in ``only``.
@@ -308,7 +322,7 @@ def measure(
     measurements = Measurements(machine=machine_info())
     for stage_ in stages(only, extras):
         with TemporaryDirectory() as folder:
-            bench = Bench(Path(folder), baseline, quick, min(runs, 5) if quick else runs)
+            bench = Bench(Path(folder), baseline, quick, min(runs, 5) if quick else runs, index)
             for result in stage_.run(bench):
                 if isinstance(result, Point):
                     measurements.points.append(result)

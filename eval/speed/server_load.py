@@ -62,7 +62,7 @@ def measure_server(
         DelgError: the server does not start.
     """
     data = photo.read_bytes()
-    with _server(index) as (process, address):
+    with running_server(index) as (process, address):
         send = _client(address, data)
         for _ in range(2):
             send()
@@ -85,7 +85,8 @@ def measure_server(
 
 
 @contextmanager
-def _server(index: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running_server(index: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``delg serve`` of an index: its process, and its address."""
     command = [sys.executable, "-m", "delg.cli.main", "serve", "--index", str(index), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

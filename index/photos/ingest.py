@@ -18,7 +18,7 @@ from delg.images.scan import Listing, Photo, scan
 from delg.paths import as_written, presence
 from delg.remote_path import LIST_SIGN, Location, RemotePath, as_location
 from delg.types import Failure, ImageFeatures, Progress
-from index.labels import Labels
+from index.labels import FolderLabels, Label, Labels
 from index.photos.file_state import FileState, stat_photos
 from index.photos.missing import MissingPhotos, SourceLoss, find_missing
 from index.photos.moved import follow
@@ -93,9 +93,13 @@ def _same_bytes(photo: Photo, row: ImageRow, state: FileState) -> bool:
     return state.size == row.size and file_sha256(photo.path) == row.sha256
 
 
-def _relabelled(row: ImageRow, labels: Labels | None) -> ImageRow:
-    label = labels.get(row.id) if labels else None
-    return replace(row, label=label.label, metadata=label.metadata) if label else row
+def _relabelled(row: ImageRow, photo: Photo, labels: Labels | None) -> ImageRow:
+    """With what the labels say, and for what nobody has said yet, what the photo's source says."""
+    label = labels.get(photo.id) if labels else None
+    if photo.label and isinstance(labels, FolderLabels):
+        label = None  # A manifest knows more than the folders of an address.
+    label = label or Label(row.label or photo.label, row.metadata)
+    return replace(row, label=label.label, metadata={**photo.metadata, **label.metadata})
 
 
 def _plan(
@@ -132,7 +136,7 @@ def _update(
     present = replace(
         row, id=photo.id, path=str(photo.path), mtime_ns=state.mtime_ns, etag=state.etag
     )
-    updated = _relabelled(present, labels)
+    updated = _relabelled(present, photo, labels)
     if updated != row:
         plan.update.append(updated)
 
@@ -322,7 +326,7 @@ def _extract(
             )
             if old is not None:
                 row = replace(row, label=old.label, metadata=old.metadata)
-            row = _relabelled(row, labels)
+            row = _relabelled(row, photo, labels)
             if isinstance(result, Failure):
                 failed[photo.id] = Failure(str(photo.path), result.reason)
                 # What is stored of a photo that could be read before stays.

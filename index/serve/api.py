@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from index.serve.batch_routes import add_batch_routes
 from index.serve.descriptions import PHOTO, described_errors
 from index.serve.edit_routes import add_edit_routes
-from index.serve.image_json import ImageJson, image_json
+from index.serve.image_json import IiifJson, ImageJson, image_json
 from index.serve.job_queue import never
 from index.serve.mark_routes import add_mark_routes
 from index.serve.metrics import MEDIA_TYPE
@@ -76,6 +76,9 @@ class HitJson(BaseModel):
     verified: bool
     transform: list[list[float]] | None
     mark: Literal["same", "different"] | None
+    # The page about the photo; and where it comes from, if that is a IIIF manifest.
+    source_url: str | None
+    iiif: IiifJson | None
 
 
 class RegionJson(BaseModel):

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlencode
 import jinja2
 from markupsafe import Markup, escape
 
+from delg.remote_path import is_web_url
+from index.answers.source_links import source_url_of, without_addresses
 from index.results import as_percent
 from index.visualize.draw_matches import PALETTE
 
@@ -64,6 +66,9 @@ def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> 
         "day": _day,
         "query": urlencode,
         "percent": as_percent,
+        "is_web_address": is_web_url,
+        "source_url": source_url_of,
+        "without_addresses": without_addresses,
     }
     return environment
 

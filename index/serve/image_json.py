@@ -6,7 +6,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from index.answers.source_links import iiif_of, source_url_of
 from index.storage.catalog_tables import ImageRow
+
+
+class IiifJson(BaseModel):
+    """Manifest and canvas that a photo came from."""
+
+    manifest: str | None = None
+    canvas: str | None = None
 
 
 class ImageJson(BaseModel):
@@ -22,6 +30,8 @@ class ImageJson(BaseModel):
     height: int | None
     bytes: int
     sha256: str
+    source_url: str | None
+    iiif: IiifJson | None
 
 
 def image_json(row: ImageRow) -> dict[str, Any]:
@@ -37,4 +47,6 @@ def image_json(row: ImageRow) -> dict[str, Any]:
         "height": row.height,
         "bytes": row.size,
         "sha256": row.sha256,
+        "source_url": source_url_of(row.metadata),
+        "iiif": iiif_of(row.metadata),
     }
