@@ -321,7 +321,9 @@ def http_page() -> str:
     from index.serve.settings import ServeSettings
 
     app = FastAPI()
-    service: Any = types.SimpleNamespace(settings=ServeSettings(writable=True))
+    service: Any = types.SimpleNamespace(
+        settings=ServeSettings(writable=True), curation=None, duplicates=None
+    )
     app.include_router(make_router(service))
     described = app.openapi()
     parts = [

@@ -43,6 +43,7 @@ from index.collection.label_index import LabelIndex
 from index.collection.label_review import LabelReview, rank_by_typicality, read_sample, review_label
 from index.collection.pairs import DEPTH as PAIR_DEPTH
 from index.collection.pairs import PhotoPair, find_pairs
+from index.collection.undo import undo
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
 from index.index_model import IndexModel, record_model, record_spec
@@ -399,16 +400,19 @@ class ImageIndex:
                 reread=reread, verify_stored=verify_stored, assigned=assigned,
             )  # fmt: skip
 
-    def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
+    def add_upload(self, image_id: str, data: bytes, label: Label, by: str = "") -> ImageRow:
         """Add a photo whose file the index keeps; see
         :func:`index.photos.uploaded_photos.add_upload`."""
         with self._store.lock():
             self._model.adopt_what_is_learnt()
-            return add_upload(self._store, lambda: self.extractor, image_id, data, label)
+            return add_upload(self._store, lambda: self.extractor, image_id, data, label, by)
 
-    def remove(self, ids: Iterable[str]) -> int:
+    def remove(self, ids: Iterable[str], by: str = "") -> int:
         """Remove images; :meth:`restore` brings them back until :meth:`compact`, which frees the
         space of their features, and deletes the files of those that were uploaded to the index.
+
+        Args:
+            by: who removes them, for the log of changes.
 
         Returns:
             Number of images removed.
@@ -418,10 +422,10 @@ class ImageIndex:
         """
         ids = list(dict.fromkeys(ids))
         with self._store.lock():
-            remove_images(self._store, ids)
+            remove_images(self._store, ids, by)
         return len(ids)
 
-    def restore(self, ids: Iterable[str]) -> list[str]:
+    def restore(self, ids: Iterable[str], by: str = "") -> list[str]:
         """Bring removed images back, as they were.
 
         Returns:
@@ -431,27 +435,37 @@ class ImageIndex:
             UsageError: an id is not in the trash, or another image has it now; nothing is restored.
         """
         with self._store.lock():
-            return [image.id for image in self._store.restore(list(ids))]
+            return [image.id for image in self._store.restore(list(ids), by)]
 
     def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
         """The removed images that can be restored, and when they were removed, the last first."""
         return self._store.catalog.trash(limit)
 
+    def trashed(self, image_id: str) -> ImageRow | None:
+        """The image of that id that was removed last; None if it cannot be restored."""
+        return self._store.catalog.trashed(image_id)
+
     def changes(self, limit: int = -1) -> list[Change]:
         """What people added, edited, removed and restored one by one, the last change first."""
         return self._store.catalog.changes(limit)
+
+    def undo(self, image_id: str, by: str = "") -> Change:
+        """Take back the last change of an image; see :func:`index.collection.undo.undo`."""
+        return undo(self, image_id, by)
 
     def edit(
         self,
         ids: Iterable[str],
         label: str | None = None,
         metadata: Mapping[str, str | None] | None = None,
+        by: str = "",
     ) -> list[ImageRow]:
         """Change what is known of images.
 
         Args:
             label: new label; empty for none, None: as it is.
             metadata: new values by key, None to delete it; other keys stay.
+            by: who changes it, for the log of changes.
 
         Raises:
             UsageError: an id is not in the index; nothing is changed.
@@ -459,7 +473,7 @@ class ImageIndex:
         with self._store.lock():
             rows = self._store.catalog.by_ids(list(dict.fromkeys(ids)))
             edited = [_edited(row, label, metadata or {}) for row in rows]
-            self._store.edit(edited)
+            self._store.edit(edited, by)
             return edited
 
     def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:

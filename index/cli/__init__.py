@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     index.app.command("adapt")(adapt.index_adapt)
     index.app.command("edit")(edit.index_edit)
     index.app.command("restore")(edit.index_restore)
+    index.app.command("undo")(edit.index_undo)
     index.app.command("trash")(edit.index_trash)
     index.app.command("log")(edit.index_log)
     index.app.command("mark")(marks.index_mark)

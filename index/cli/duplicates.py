@@ -12,7 +12,7 @@ import typer
 from delg.cli.console import plural, print_json, print_result, progress, table
 from delg.cli.options import AsJson
 from delg.errors import UsageError
-from index.cli.options import IndexDir, NamedModel, open_index
+from index.cli.options import IndexDir, NamedModel, open_index, user_name
 
 if TYPE_CHECKING:
     from index.collection.duplicates import Group
@@ -171,7 +171,7 @@ def _remove(images: ImageIndex, ids: Sequence[str], force: bool) -> None:
             plural(len(ids), "image"), images.path,
         )  # fmt: skip
         return
-    images.remove(ids)
+    images.remove(ids, user_name())
     print_result(
         f"{plural(len(ids), 'image')} removed; {plural(len(images), 'photo')} left in {images.path}"
     )

@@ -1,4 +1,4 @@
-"""``delg index edit``, ``restore``, ``trash`` and ``log``: change what is known of images."""
+"""``delg index edit``, ``restore``, ``undo``, ``trash``, ``log``: changes of single images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from delg.cli.console import plural, print_json, print_result, table
 from delg.cli.options import AsJson
 from delg.errors import UsageError
-from index.cli.options import IndexDir, open_index
+from index.cli.options import IndexDir, open_index, user_name
 
 _Limit = Annotated[int, typer.Option("--limit", min=1, help="Entries at most.")]
 _Ids = Annotated[list[str], typer.Argument(metavar="ID", help="Ids of images.")]
@@ -38,15 +38,25 @@ def index_edit(
     if label is None and not metadata:
         raise UsageError("nothing to change: give --label, --set or --unset")
     with open_index(index) as images:
-        edited = images.edit(ids, label, metadata)
+        edited = images.edit(ids, label, metadata, user_name())
     print_result(f"{plural(len(edited), 'image')} changed")
 
 
 def index_restore(index: IndexDir, ids: _Ids) -> None:
     """Bring removed images back; see delg index trash."""
     with open_index(index) as images:
-        restored = images.restore(ids)
+        restored = images.restore(ids, user_name())
     print_result(f"{plural(len(restored), 'image')} restored")
+
+
+def index_undo(
+    index: IndexDir,
+    image_id: Annotated[str, typer.Argument(metavar="ID", help="Id of an image.")],
+) -> None:
+    """Take back the last change of an image; see delg index log."""
+    with open_index(index) as images:
+        change = images.undo(image_id, user_name())
+    print_result(f"{image_id}: undone: {change.action} of {change.at}")
 
 
 def index_trash(index: IndexDir, limit: _Limit = 100, as_json: AsJson = False) -> None:
@@ -69,10 +79,17 @@ def index_log(index: IndexDir, limit: _Limit = 100, as_json: AsJson = False) -> 
             print_json(vars(change))
         return
     rows = [
-        [change.at, change.action, change.id, _describe(change.before), _describe(change.after)]
+        [
+            change.at,
+            change.by,
+            change.action,
+            change.id,
+            _describe(change.before),
+            _describe(change.after),
+        ]
         for change in changes
     ]
-    table(["at", "action", "id", "before", "after"], rows)
+    table(["at", "by", "action", "id", "before", "after"], rows)
 
 
 def _describe(known: dict[str, object]) -> str:

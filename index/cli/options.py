@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import shutil
 from collections.abc import Iterator
@@ -74,6 +75,14 @@ Reread = Annotated[
     bool,
     typer.Option("--reread", help="Notice also changes that kept a photo's size and time."),
 ]
+
+
+def user_name() -> str:
+    """The user of this machine, for the log of changes; empty if he has no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return ""
 
 
 def read_config(config: Path | None) -> Any:

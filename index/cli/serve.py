@@ -31,8 +31,7 @@ def serve(
         list[Path],
         typer.Option(
             "--index",
-            help="Folder of the index; repeatable: the pages show the first, and each has its API "
-            "under /indexes/NAME.",
+            help="Folder of the index; repeatable: the first is at /, and each at /indexes/NAME.",
         ),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -108,20 +107,25 @@ def serve(
     names = [folder.resolve().name for folder in index]
     if len(set(names)) < len(names):
         raise UsageError("--index: two folders have the same name, which their API goes by")
-    services: list[Service] = []
+    indexes: dict[str, SharedIndex] = {}
     descriptions: list[str] = []
-    for folder in index:
+    for name, folder in zip(names, index, strict=True):
         log.info("opening %s and its model", folder)
         shared = SharedIndex(folder, overrides, str(config), model=model, ray=ray)
         with shared.reading() as images:
             descriptions.append(f"{plural(len(images), 'photo')} in {folder}")
         shared.warm()
-        # Searches are saved by the pages, which show the first index.
-        own = settings if not services else settings.model_copy(update={"saved": None})
-        services.append(Service(shared, own, names))
+        indexes[name] = shared
+    # A file of saved searches is for one index: the others keep theirs in their folders.
+    other_settings = settings.model_copy(update={"saved": None})
+    services = [
+        Service(shared, settings if name == names[0] else other_settings, indexes)
+        for name, shared in indexes.items()
+    ]
     run_pages = [] if runs is None else [p.load()(runs) for p in entry_points(group=RUN_PAGES)]
     first, *others = services
-    threading.Thread(target=first.remembered.prepare, daemon=True, name="prepare").start()
+    for service in services:
+        threading.Thread(target=service.remembered.prepare, daemon=True, name="prepare").start()
     apps = [make_app(first, run_pages), *map(make_app, others)]
     app = IndexSwitch(dict(zip(names, apps, strict=True)))
     _run(app, services, "; ".join(descriptions))

@@ -41,7 +41,12 @@ def upload_path(store: Store, image_id: str) -> Path:
 
 
 def add_upload(
-    store: Store, extractor: Callable[[], Extractor], image_id: str, data: bytes, label: Label
+    store: Store,
+    extractor: Callable[[], Extractor],
+    image_id: str,
+    data: bytes,
+    label: Label,
+    by: str = "",
 ) -> ImageRow:
     """Store the file of a photo and add it to the index; under the store's lock.
 
@@ -72,11 +77,11 @@ def add_upload(
             raise
         log.warning("%s is added, but: %s", image_id, error)
     [row] = store.catalog.by_ids([image_id])
-    store.log_added(row)
+    store.log_added(row, by)
     return row
 
 
-def remove_images(store: Store, ids: Sequence[str]) -> None:
+def remove_images(store: Store, ids: Sequence[str], by: str = "") -> None:
     """Move images to the trash; under the store's lock. The files of those that were uploaded stay
     until a compaction.
 
@@ -85,7 +90,7 @@ def remove_images(store: Store, ids: Sequence[str]) -> None:
     """
     ids = [row.id for row in store.catalog.by_ids(ids)]
     try:
-        store.remove(ids)
+        store.remove(ids, by)
     except DelgError as error:
         if any(store.catalog.by_id(image_id) is not None for image_id in ids):
             raise

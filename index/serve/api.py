@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from index.serve.batch_routes import add_batch_routes
 from index.serve.descriptions import PHOTO, described_errors
+from index.serve.duplicate_routes import add_duplicate_routes
 from index.serve.edit_routes import add_edit_routes
 from index.serve.image_json import IiifJson, ImageJson, image_json
 from index.serve.job_queue import never
@@ -20,6 +21,7 @@ from index.serve.metrics import MEDIA_TYPE
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
+from index.serve.trash_routes import add_trash_routes
 from index.serve.uploads import (
     MAX_HITS,
     MAX_PHOTOS,
@@ -277,7 +279,7 @@ def make_router(service: Service) -> APIRouter:
     def indexes() -> dict[str, list[str]]:
         """Names of the server's indexes; the API of each is below `/indexes/NAME`, as in
         `/indexes/NAME/api/query`. Without that, it is the first one's."""
-        return {"indexes": service.indexes}
+        return {"indexes": list(service.indexes)}
 
     @router.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
@@ -288,7 +290,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/docs", include_in_schema=False)
     def docs() -> Response:
-        return RedirectResponse("/api")
+        return RedirectResponse(f"{service.root}/api")
 
     def add_jpeg_route(name: str, side: int) -> None:
         @router.get(
@@ -299,11 +301,14 @@ def make_router(service: Service) -> APIRouter:
             name=name,
         )
         async def photo(
-            request: Request, image_id: str, if_none_match: Annotated[str | None, Header()] = None
+            request: Request,
+            image_id: str,
+            if_none_match: Annotated[str | None, Header()] = None,
+            trash: Annotated[bool, Query(description="of an image that was removed")] = False,
         ) -> Response:
             known_tag = (if_none_match or "").removeprefix("W/").strip('"')
             jpeg = await service.thumbnail_jobs.run(
-                lambda: service.photo(unquote(image_id), side, known_tag),
+                lambda: service.photo(unquote(image_id), side, known_tag, trash),
                 functools.partial(disconnected, request),
                 client_of(request.scope),
             )
@@ -325,6 +330,8 @@ def make_router(service: Service) -> APIRouter:
 
     add_batch_routes(router, service)
     add_mark_routes(router, service)
+    add_trash_routes(router, service)
+    add_duplicate_routes(router, service)
     if service.settings.writable:
         add_edit_routes(router, service)
         _add_write_routes(router, service)
@@ -355,10 +362,11 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
         """Add a photo. Its file is stored inside the index's folder."""
         upload = await service.receiver.receive(request)
 
-        def add_photo() -> dict[str, Any]:
-            return image_json(service.add(upload))
-
         client = client_of(request.scope)
+
+        def add_photo() -> dict[str, Any]:
+            return image_json(service.add(upload, client))
+
         return JSONResponse(await service.jobs.run(add_photo, never, client), 201)
 
     @router.delete(
@@ -367,11 +375,10 @@ def _add_write_routes(router: APIRouter, service: Service) -> None:
     async def remove(request: Request, image_id: str) -> Response:
         """Remove an image from the index; it can be restored until the index is compacted. A photo
         that was not added over HTTP stays on disk in any case."""
-        decoded_id = unquote(image_id)
+        decoded_id, client = unquote(image_id), client_of(request.scope)
 
         def remove_image() -> dict[str, Any]:
-            service.remove(decoded_id)
+            service.remove(decoded_id, client)
             return {"removed": decoded_id}
 
-        client = client_of(request.scope)
         return JSONResponse(await service.jobs.run(remove_image, never, client))

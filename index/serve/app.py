@@ -43,7 +43,6 @@ def make_app(service: Service, extra_pages: Sequence[pages.ExtraPages] = ()) -> 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        views.close()
         service.close()
 
     app = FastAPI(

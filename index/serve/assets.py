@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.resources import files
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -45,8 +46,14 @@ def load_assets() -> dict[str, Asset]:
     }
 
 
-def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> jinja2.Environment:
-    """The environment of the server's templates, of those of ``index``, and of more packages."""
+def make_environment(
+    assets: dict[str, Asset], packages: Sequence[str] = (), root: str = ""
+) -> jinja2.Environment:
+    """The environment of the server's templates, of those of ``index``, and of more packages.
+
+    Args:
+        root: path that all links of the index begin with.
+    """
     loaders = [jinja2.PackageLoader(name) for name in ("index.serve", "index.visualize", *packages)]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders),
@@ -57,13 +64,14 @@ def make_environment(assets: dict[str, Asset], packages: Sequence[str] = ()) -> 
     )
     digest = hashlib.sha256(b"".join(asset.data for _, asset in sorted(assets.items()))).hexdigest()
     colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in PALETTE.tolist()]
-    environment.globals |= {"version": digest[:12], "palette": colours}
+    environment.globals |= {"root": root, "version": digest[:12], "palette": colours}
     environment.filters |= {
         "quoted": lambda text: quote(text, safe=""),
         "breakable": _breakable,
         "bytes": _bytes,
         "duration": _duration,
         "day": _day,
+        "moment": _moment,
         "query": urlencode,
         "percent": as_percent,
         "is_web_address": is_web_url,
@@ -90,6 +98,14 @@ def _bytes(count: Any) -> str:
 def _day(seconds: float) -> str:
     """A day in local time, as in 2026-11-29."""
     return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def _moment(text: str) -> str:
+    """A time of the log, in ISO 8601, in local time to the minute."""
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return text
 
 
 def _duration(milliseconds: float) -> str:

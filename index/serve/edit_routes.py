@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from index.serve.descriptions import described_errors
 from index.serve.image_json import ImageJson, image_json
@@ -15,39 +14,6 @@ from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
 
-
-class RemovedImageJson(BaseModel):
-    """An image in the trash."""
-
-    id: str
-    label: str | None
-    metadata: dict[str, str]
-    removed: str
-
-
-class TrashJson(BaseModel):
-    """What can be restored, the last removed first."""
-
-    images: list[RemovedImageJson]
-
-
-class ChangeJson(BaseModel):
-    """A change, with label and metadata before and after; empty where the image was not there."""
-
-    at: str
-    action: Literal["add", "edit", "remove", "restore"]
-    id: str
-    before: dict[str, Any]
-    after: dict[str, Any]
-
-
-class ChangesJson(BaseModel):
-    """What was changed, the last change first."""
-
-    changes: list[ChangeJson]
-
-
-_LIMIT = Query(ge=1, le=10_000, description="entries at most")
 _BODY = {
     "requestBody": {
         "required": False,
@@ -84,10 +50,11 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         """Change label and metadata of an image, by form fields or in the address."""
         upload = await service.form_receiver.receive(request)
 
-        def edit_image() -> dict[str, Any]:
-            return image_json(service.edit(unquote(image_id), upload))
-
         client = client_of(request.scope)
+
+        def edit_image() -> dict[str, Any]:
+            return image_json(service.edit(unquote(image_id), upload, client))
+
         return JSONResponse(await service.jobs.run(edit_image, never, client))
 
     @router.post(
@@ -98,18 +65,9 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     async def restore(request: Request, image_id: str) -> Response:
         """Bring a removed image back, as it was."""
 
-        def restore_image() -> dict[str, Any]:
-            return image_json(service.restore(unquote(image_id)))
-
         client = client_of(request.scope)
+
+        def restore_image() -> dict[str, Any]:
+            return image_json(service.restore(unquote(image_id), client))
+
         return JSONResponse(await service.jobs.run(restore_image, never, client))
-
-    @router.get("/api/trash", response_model=TrashJson, responses=described_errors(422))
-    def trash(limit: Annotated[int, _LIMIT] = 100) -> JSONResponse:
-        """Images that were removed and can be restored, until the index is compacted."""
-        return JSONResponse({"images": service.trash(limit)})
-
-    @router.get("/api/changes", response_model=ChangesJson, responses=described_errors(422))
-    def changes(limit: Annotated[int, _LIMIT] = 100) -> JSONResponse:
-        """What people added, edited, removed and restored."""
-        return JSONResponse({"changes": service.changes(limit)})

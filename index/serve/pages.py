@@ -10,9 +10,20 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from index.serve.assets import load_assets, make_environment
-from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.service import Service
-from index.serve.views import batch, browse, duplicates, labels, login, maps, saved, search, stats
+from index.serve.several import index_root
+from index.serve.views import (
+    batch,
+    browse,
+    duplicates,
+    labels,
+    login,
+    maps,
+    saved,
+    search,
+    stats,
+    trash,
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,10 @@ class Pages:
     def __init__(self, service: Service, extra_pages: Sequence[ExtraPages] = ()) -> None:
         self.service = service
         self._assets = load_assets()
-        self._templates = make_environment(self._assets, [pages.package for pages in extra_pages])
+        self._templates = make_environment(
+            self._assets, [pages.package for pages in extra_pages], service.root
+        )
         self._extra_pages = extra_pages
-        self._duplicates = DuplicateFinder(service.shared)
         self._links = [
             ("Search", "/"),
             ("Browse", "/browse"),
@@ -57,14 +69,12 @@ class Pages:
             ("Places", "/places"),
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
+            ("Trash", "/trash"),
+            ("Changes", "/changes"),
             ("Statistics", "/stats"),
             ("API", "/api"),
             *((pages.name, pages.path) for pages in extra_pages),
         ]
-
-    def close(self) -> None:
-        """Stop the background search for duplicates."""
-        self._duplicates.stop()
 
     def render(self, request: Request, template: str, status: int = 200, **values: Any) -> Response:
         """A page from a template."""
@@ -73,7 +83,10 @@ class Pages:
             links=self._links,
             more=self._more,
             here=request.scope["path"],
-            index_name=self.service.shared.path.name,
+            index_name=self.service.name,
+            indexes=[
+                (name, index_root(self.service.indexes, name)) for name in self.service.indexes
+            ],
             needs_token=settings.token is not None,
             writable=settings.writable,
             **values,
@@ -93,9 +106,8 @@ class Pages:
         """All routes."""
         router = APIRouter()
         self._add_static_routes(router)
-        for view in (login, search, saved, batch, browse, labels, maps, stats):
+        for view in (login, search, saved, batch, browse, labels, maps, stats, trash, duplicates):
             router.include_router(view.make_router(self))
-        router.include_router(duplicates.make_router(self, self._duplicates))
         for pages in self._extra_pages:
             router.include_router(pages.make_router(self))
         return router

@@ -14,7 +14,7 @@ from index.answers.marks import apply_marks, query_key
 from index.image_index import ImageIndex
 from index.results import QueryResult
 from index.search.search import QueryOptions
-from index.serve.uploads import NotFoundError, SearchParams, Upload
+from index.serve.uploads import NotFoundError, SearchParams, Upload, is_text
 from index.storage.catalog_tables import ImageRow
 
 QuerySource = NDArray[np.uint8] | ImageFeatures
@@ -93,14 +93,25 @@ def indexed_source(images: ImageIndex, decoder: DecodePool, row: ImageRow) -> Qu
     return images.features(row.id)
 
 
+def find_removed(images: ImageIndex, image_id: str) -> ImageRow:
+    """The image of that id that was removed last.
+
+    Raises:
+        NotFoundError: none is in the trash.
+    """
+    row = images.trashed(image_id) if is_text(image_id) else None
+    if row is None:
+        raise NotFoundError(f"no image {image_id!r} in the trash")
+    return row
+
+
 def find_row(images: ImageIndex, image_id: str) -> ImageRow:
     """The catalog's row of an image.
 
     Raises:
         NotFoundError: no image has that id.
     """
-    # SQLite takes no text with lone surrogates.
-    if image_id.isascii() or image_id.encode("utf-8", "replace").decode() == image_id:
+    if is_text(image_id):
         row = images.image(image_id)
         if row is not None:
             return row

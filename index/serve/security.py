@@ -169,13 +169,14 @@ async def _send_refusal(
     """JSON for programs, plain text for browsers; who lacks the token is led to the login page."""
     media_type, body = "application/json", json.dumps({"error": reason})
     wants_page = b"text/html" in dict(scope["headers"]).get(b"accept", b"")
+    root = scope.get("delg.prefix", "")
     is_htmx = any(name == b"hx-request" for name, _ in scope["headers"])
     if status == 401 and is_htmx:
-        headers = {**headers, "hx-redirect": "/login"}
+        headers = {**headers, "hx-redirect": f"{root}/login"}
     elif status == 401 and wants_page and scope["method"] in _SAFE_METHODS:
         query = scope["query_string"].decode("latin-1")
-        target = scope["path"] + (f"?{query}" if query else "")
-        status, headers = 303, {"location": f"/login?next={quote(target, safe='')}"}
+        target = root + scope["path"] + (f"?{query}" if query else "")
+        status, headers = 303, {"location": f"{root}/login?next={quote(target, safe='')}"}
     elif wants_page or is_htmx:
         media_type, body = "text/plain; charset=utf-8", reason
     start: dict[str, Any] = {"type": "http.response.start", "status": status}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -18,21 +18,25 @@ from delg.images.decode_process import DecodePool
 from delg.types import FloatArray, ImageFeatures
 from index.answers.marks import Mark, truth_csv
 from index.labels import Label
-from index.photos.uploaded_photos import ConflictError
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
 from index.serve.batches import Batches
+from index.serve.curation import Curation
+from index.serve.duplicate_finder import DuplicateFinder
 from index.serve.job_queue import JobQueue
 from index.serve.metrics import Metrics
 from index.serve.outliers import find_outliers
-from index.serve.queries import find_row, indexed_source, run_query
+from index.serve.queries import find_removed, find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
 from index.serve.saved_searches import FILE as SAVED_FILE
 from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
 from index.serve.settings import MIB, ServeSettings
+from index.serve.several import index_root
 from index.serve.shared_index import SharedIndex
 from index.serve.thumbnails import PHOTO_SIDE, Jpeg, ThumbnailCache, encode_within
 from index.serve.uploads import (
+    MAX_FORM_BYTES,
+    MAX_FORM_FIELDS,
     MAX_ID_LENGTH,
     MAX_LOGIN_BYTES,
     UNNAMED,
@@ -53,7 +57,9 @@ class Service:
 
     Attributes:
         shared: the index.
-        indexes: names of all indexes of the server, see :mod:`index.serve.several`.
+        name: of the index.
+        indexes: all indexes of the server by name, see :mod:`index.serve.several`.
+        root: path that the addresses of its pages and its API begin with.
         settings: of the server.
         jobs: runs queries and changes.
         thumbnail_jobs: makes thumbnails, so that many large photos keep nothing else waiting.
@@ -64,12 +70,19 @@ class Service:
         thumbnails: encodes photos for browsers.
         saved: searches that were saved.
         remembered: values that take long to compute.
+        curation: trash and log.
+        duplicates: near-duplicates.
     """
 
     def __init__(
-        self, shared: SharedIndex, settings: ServeSettings, indexes: Sequence[str] = ()
+        self,
+        shared: SharedIndex,
+        settings: ServeSettings,
+        indexes: Mapping[str, SharedIndex] | None = None,
     ) -> None:
-        self.indexes = list(indexes) or [shared.path.resolve().name]
+        self.name = shared.path.resolve().name
+        self.indexes = dict(indexes or {self.name: shared})
+        self.root = index_root(self.indexes, self.name)
         self.shared, self.settings = shared, settings
         self.jobs = JobQueue(settings.workers, settings.queue, settings.seconds)
         self.thumbnail_jobs = JobQueue(settings.workers, settings.thumbnail_queue, settings.seconds)
@@ -78,7 +91,7 @@ class Service:
         self.decoder = DecodePool(settings.decode_seconds, settings.workers)
         self._thumbnail_decoder = DecodePool(settings.decode_seconds, settings.workers)
         self.thumbnails = ThumbnailCache(settings.thumbnail_mib * MIB, self._thumbnail_decoder)
-        self.form_receiver = Receiver(settings, MAX_LOGIN_BYTES)
+        self.form_receiver = Receiver(settings, MAX_FORM_BYTES, MAX_FORM_FIELDS)
         self.batches = Batches(self.search, str(shared.path), settings.batches, settings.seconds)
         self.batch_receiver = Receiver(settings, settings.batch_mib * MIB)
         self.saved = SavedSearches(
@@ -87,6 +100,8 @@ class Service:
         )
         self.saved.delete_expired()
         self.remembered = Remembered(shared)
+        self.curation = Curation(shared)
+        self.duplicates = DuplicateFinder(shared)
         self._started = time.monotonic()
         self.metrics = Metrics(
             {
@@ -206,16 +221,20 @@ class Service:
         with self.shared.reading() as images:
             return find_row(images, image_id)
 
-    def photo(self, image_id: str, side: int, known_tag: str = "") -> Jpeg:
+    def photo(self, image_id: str, side: int, known_tag: str = "", in_trash: bool = False) -> Jpeg:
         """The photo of an image as a JPEG of at most ``side`` pixels a side.
 
         The data are empty if ``known_tag`` is the photo's present tag.
+
+        Args:
+            in_trash: the image was removed.
 
         Raises:
             NotFoundError: there is no such image, or its photo cannot be shown.
         """
         with self.shared.reading() as images:
-            row, limits = find_row(images, image_id), images.settings.images
+            row = find_removed(images, image_id) if in_trash else find_row(images, image_id)
+            limits = images.settings.images
         tag = self.thumbnails.tag(row, side)
         if tag and tag == known_tag:
             return Jpeg(b"", tag)
@@ -224,7 +243,7 @@ class Service:
         except ImageError as error:
             raise NotFoundError(f"the photo cannot be shown: {error}") from None
 
-    def add(self, upload: Upload) -> ImageRow:
+    def add(self, upload: Upload, by: str = "") -> ImageRow:
         """Add an uploaded photo to the index, and store its file there.
 
         Raises:
@@ -238,9 +257,9 @@ class Service:
         with self.shared.writing() as images:
             # Refuse an unusable photo before anything is stored.
             self.decoder.decode(upload.source, images.settings.images)
-            return images.add_upload(image_id, upload.data, label)
+            return images.add_upload(image_id, upload.data, label, by)
 
-    def remove(self, image_id: str) -> None:
+    def remove(self, image_id: str, by: str = "") -> None:
         """Move an image to the trash.
 
         Raises:
@@ -248,7 +267,7 @@ class Service:
             BusyError: another request or process is writing.
         """
         with self.shared.writing() as images:
-            images.remove([find_row(images, image_id).id])
+            images.remove([find_row(images, image_id).id], by)
 
     def facets(self, where: Sequence[str], limit: int) -> dict[str, Any]:
         """What to filter by, as the API answers it; see :meth:`ImageIndex.facets`."""
@@ -256,7 +275,7 @@ class Service:
             facets = images.facets(where, limit)
         return {"images": facets.images, "facets": facets.counts}
 
-    def edit(self, image_id: str, upload: Upload) -> ImageRow:
+    def edit(self, image_id: str, upload: Upload, by: str = "") -> ImageRow:
         """Change what is known of an image, by the fields ``label`` and ``metadata``.
 
         Raises:
@@ -269,10 +288,10 @@ class Service:
         if label is None and not metadata:
             raise BadRequestError("label or metadata: nothing to change was given")
         with self.shared.writing() as images:
-            [row] = images.edit([find_row(images, image_id).id], label, metadata)
+            [row] = images.edit([find_row(images, image_id).id], label, metadata, by)
             return row
 
-    def restore(self, image_id: str) -> ImageRow:
+    def restore(self, image_id: str, by: str = "") -> ImageRow:
         """Bring an image back from the trash.
 
         Raises:
@@ -280,26 +299,8 @@ class Service:
             ConflictError: another image has its id now.
             BusyError: another request or process is writing.
         """
-        with self.shared.writing() as images:
-            if image_id not in {row.id for row, _ in images.trash()}:
-                raise NotFoundError(f"no image {image_id!r} in the trash")
-            if images.image(image_id) is not None:
-                raise ConflictError(f"another image is {image_id!r} now; remove it first")
-            images.restore([image_id])
-            return find_row(images, image_id)
-
-    def trash(self, limit: int) -> list[dict[str, Any]]:
-        """The removed images that can be restored."""
-        with self.shared.reading() as images:
-            return [
-                {"id": row.id, "label": row.label, "metadata": row.metadata, "removed": removed}
-                for row, removed in images.trash(limit)
-            ]
-
-    def changes(self, limit: int) -> list[dict[str, Any]]:
-        """What people changed, the last change first."""
-        with self.shared.reading() as images:
-            return [vars(change) for change in images.changes(limit)]
+        self.curation.restore([image_id], by)
+        return self.image(image_id)
 
     def stats(self) -> dict[str, Any]:
         """Size, model and settings of the index, and the load of the server."""
@@ -322,6 +323,8 @@ class Service:
         self.jobs.close()
         self.thumbnail_jobs.close()
         self.batches.close()
+        self.curation.close()
+        self.duplicates.stop()
 
     def close(self) -> None:
         """Stop the threads and close the index."""

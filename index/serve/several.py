@@ -1,17 +1,20 @@
-"""Several indexes in one server: the first one at the root, with its pages, and the API of each
-below ``/indexes/NAME``."""
+"""Several indexes in one server: pages and API of the first one at the root, and of each below
+``/indexes/NAME``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from urllib.parse import quote, unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = b"/indexes/"
-# What programs ask; pages link to the root.
-_API = ("/api/", "/health", "/openapi.json", "/metrics")
+
+
+def index_root(names: Iterable[str], name: str) -> str:
+    """The path that the addresses of an index begin with; that of the first one is empty."""
+    return "" if name == next(iter(names)) else PREFIX.decode() + quote(name, safe="")
 
 
 class IndexSwitch:
@@ -39,7 +42,7 @@ class IndexSwitch:
         name, _, rest = raw.removeprefix(PREFIX).partition(b"/")
         path = "/" + unquote(rest.decode("latin-1"))
         app = self._apps.get(unquote(name.decode("latin-1")))
-        if app is None or not path.startswith(_API):
+        if app is None:
             return self._root, scope
         prefix = (PREFIX + name).decode("latin-1")
         return app, {**scope, "path": path, "raw_path": b"/" + rest, "delg.prefix": prefix}

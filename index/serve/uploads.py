@@ -30,11 +30,13 @@ _FORM_OVERHEAD = 64 * 1024
 _MAX_FIELDS = 40
 # Conditions of a search, and the fields that may be sent more than once.
 _MAX_CONDITIONS = 20
-_REPEATED = ("where", "plus", "minus")
+_REPEATED = ("where", "plus", "minus", "ids")
 # Photos that one query may be made of.
 MAX_PHOTOS = 8
 # Bytes of the form of the login page.
 MAX_LOGIN_BYTES = 16 * 1024
+# Bytes and fields of a form with the ids of many images.
+MAX_FORM_BYTES, MAX_FORM_FIELDS = 256 * 1024, 1000
 
 
 class BadRequestError(DelgError):
@@ -69,7 +71,7 @@ class FormParams(Settings):
             BadRequestError: a value is not valid; the message names its key.
         """
         given = cls.given(values)
-        if not all(map(_is_utf8, given.values())):
+        if not all(map(is_text, given.values())):
             raise BadRequestError("not text in UTF-8")
         try:
             return cls.model_validate(given)
@@ -160,6 +162,11 @@ class Upload:
     against: tuple[bytes, ...] = ()
 
     @property
+    def ids(self) -> list[str]:
+        """The images that were named by fields ``ids``, each once."""
+        return list(dict.fromkeys(filter(None, self.fields.get("ids", "").splitlines())))
+
+    @property
     def source(self) -> bytes:
         """The bytes of the photo.
 
@@ -179,10 +186,13 @@ class Receiver:
     Args:
         settings: of the server.
         max_bytes: of an upload.
+        max_fields: of a form.
     """
 
-    def __init__(self, settings: ServeSettings, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(
+        self, settings: ServeSettings, max_bytes: int, max_fields: int = _MAX_FIELDS
+    ) -> None:
+        self._max_bytes, self._max_fields = max_bytes, max_fields
         self._places = Places(settings.uploads, "too many uploads at once; try again in a moment")
         self._seconds, self._rate = settings.upload_seconds, settings.upload_pace_kib * 1024
 
@@ -231,7 +241,7 @@ class Receiver:
             request.headers,
             self._chunks(request, self._max_bytes + _FORM_OVERHEAD),
             max_files=max_photos,
-            max_fields=_MAX_FIELDS,
+            max_fields=self._max_fields,
             max_part_size=_FORM_OVERHEAD,
         )
         # Parts beyond this size would be written to disk; none can be so large.
@@ -287,7 +297,8 @@ def _join_repeated(items: Iterable[tuple[str, str]]) -> dict[str, str]:
     return fields
 
 
-def _is_utf8(text: str) -> bool:
+def is_text(text: str) -> bool:
+    """Whether SQLite takes it: lone surrogates are no text."""
     return text.isascii() or text.encode("utf-8", "replace").decode() == text
 
 

@@ -367,11 +367,11 @@ class ShardedIndex(ImageIndex):
         """Share a model that is loaded already."""
         self._model.use(extractor)
 
-    def add_upload(self, image_id: str, data: bytes, label: Label) -> ImageRow:
+    def add_upload(self, image_id: str, data: bytes, label: Label, by: str = "") -> ImageRow:
         """Add a photo whose file its shard keeps."""
         self._refuse_with_ray("adding single photos")
         self._share_model()
-        return self._of(image_id, lambda images: images.add_upload(image_id, data, label))
+        return self._of(image_id, lambda images: images.add_upload(image_id, data, label, by))
 
     def _refuse_with_ray(self, what: str) -> None:
         if self._ray is not None:
@@ -380,20 +380,20 @@ class ShardedIndex(ImageIndex):
                 f"leave --ray out, or use delg index build --ray (unset {RAY_VARIABLE})"
             )
 
-    def remove(self, ids: Iterable[str]) -> int:
+    def remove(self, ids: Iterable[str], by: str = "") -> int:
         """Remove images; see :meth:`index.ImageIndex.remove`."""
         ids = self._check_known(ids)
-        self._on_shards_of(ids, lambda images, own: images.remove(own))
+        self._on_shards_of(ids, lambda images, own: images.remove(own, by))
         return len(ids)
 
-    def restore(self, ids: Iterable[str]) -> list[str]:
+    def restore(self, ids: Iterable[str], by: str = "") -> list[str]:
         """Bring removed images back; see :meth:`index.ImageIndex.restore`."""
         ids = list(dict.fromkeys(ids))
         known = {image.id for image, _ in self.trash()}
         unknown = [image_id for image_id in ids if image_id not in known]
         if unknown:
             raise UsageError(f"{self.path}: not in the trash: {', '.join(unknown[:5])}")
-        self._on_shards_of(ids, lambda images, own: images.restore(own))
+        self._on_shards_of(ids, lambda images, own: images.restore(own, by))
         return ids
 
     def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
@@ -401,6 +401,10 @@ class ShardedIndex(ImageIndex):
         parts = self._every(lambda images: images.trash(limit))
         trash = sorted(chain(*parts), key=lambda item: item[1], reverse=True)
         return trash[:limit] if limit >= 0 else trash
+
+    def trashed(self, image_id: str) -> ImageRow | None:
+        """See :meth:`index.ImageIndex.trashed`."""
+        return self._of(image_id, lambda images: images.trashed(image_id))
 
     def changes(self, limit: int = -1) -> list[Change]:
         """What people changed in all shards; see :meth:`index.ImageIndex.changes`."""
@@ -413,10 +417,11 @@ class ShardedIndex(ImageIndex):
         ids: Iterable[str],
         label: str | None = None,
         metadata: Mapping[str, str | None] | None = None,
+        by: str = "",
     ) -> list[ImageRow]:
         """Change what is known of images; see :meth:`index.ImageIndex.edit`."""
         ids = self._check_known(ids)
-        parts = self._on_shards_of(ids, lambda images, own: images.edit(own, label, metadata))
+        parts = self._on_shards_of(ids, lambda images, own: images.edit(own, label, metadata, by))
         edited = {
             image_id: image
             for own, images in parts

@@ -396,6 +396,10 @@ class Catalog:
     def _has_table(self, name: str) -> bool:
         return self._row("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)) is not None
 
+    def _names_authors(self) -> bool:
+        rows = self._rows(f"SELECT name FROM pragma_table_info('{CHANGES}') WHERE name = 'by'")
+        return next(iter(rows), None) is not None
+
     def trash(self, limit: int = -1, offset: int = 0) -> list[tuple[ImageRow, str]]:
         """The removed images and when each was removed, the last one first."""
         if not self._has_table(TRASH):
@@ -424,14 +428,22 @@ class Catalog:
         """What people changed, the last change first."""
         if not self._has_table(CHANGES):
             return []
+        by = "by" if self._names_authors() else "''"
         query = (
-            f"SELECT at, action, id, before, after FROM {CHANGES} ORDER BY number DESC "
+            f"SELECT at, action, id, before, after, {by} FROM {CHANGES} ORDER BY number DESC "
             "LIMIT ? OFFSET ?"
         )
         try:
             return [
-                Change(str(at), str(action), str(image), parse_json(before), parse_json(after))
-                for at, action, image, before, after in self._rows(query, (limit, offset))
+                Change(
+                    str(at),
+                    str(action),
+                    str(image),
+                    parse_json(before),
+                    parse_json(after),
+                    str(by or ""),
+                )
+                for at, action, image, before, after, by in self._rows(query, (limit, offset))
             ]
         except (ValueError, TypeError) as error:
             raise CatalogError(f"{self.path}: the log of changes is damaged ({error})") from None

@@ -677,8 +677,11 @@ class Store:
             self.ann_index_current = False
             self.update_ann_index(np.zeros(0, np.int64), np.array(sorted(rows), np.int64))
 
-    def remove(self, ids: Sequence[str]) -> None:
+    def remove(self, ids: Sequence[str], by: str = "") -> None:
         """Move images to the trash, in one transaction; see :mod:`index.storage.trash`.
+
+        Args:
+            by: who removes them, for the log.
 
         Raises:
             UsageError: an id is not in the index; nothing is removed.
@@ -687,11 +690,11 @@ class Store:
         removed = self._rows([image.id for image in images])
         with self.catalog.write() as db:
             trash_images(db, images)
-            log_changes(db, "remove", ((image.id, image, None) for image in images))
+            log_changes(db, "remove", ((image.id, image, None) for image in images), by)
         self.update_ann_index(np.zeros(0, np.int64), removed)
         self.save_ann_index()
 
-    def restore(self, ids: Sequence[str]) -> list[ImageRow]:
+    def restore(self, ids: Sequence[str], by: str = "") -> list[ImageRow]:
         """Bring images back from the trash, in one transaction.
 
         Raises:
@@ -701,7 +704,7 @@ class Store:
         images = [self._trashed(image_id) for image_id in dict.fromkeys(ids)]
         with self.catalog.write() as db:
             restore_images(db, images)
-            log_changes(db, "restore", ((image.id, None, image) for image in images))
+            log_changes(db, "restore", ((image.id, None, image) for image in images), by)
         self.reopen_segments()
         self.update_ann_index(self._rows([image.id for image in images]), np.zeros(0, np.int64))
         self.save_ann_index()
@@ -717,17 +720,18 @@ class Store:
             raise UsageError(f"{image_id}: its features are gone; add the photo again")
         return image
 
-    def edit(self, images: Sequence[ImageRow]) -> None:
+    def edit(self, images: Sequence[ImageRow], by: str = "") -> None:
         """Record other labels and metadata of images, in one transaction."""
         before = {image.row: image for image in self.catalog.by_ids([each.id for each in images])}
         with self.catalog.write() as db:
             update_images(db, images)
-            log_changes(db, "edit", ((image.id, before[image.row], image) for image in images))
+            edits = ((image.id, before[image.row], image) for image in images)
+            log_changes(db, "edit", edits, by)
 
-    def log_added(self, image: ImageRow) -> None:
+    def log_added(self, image: ImageRow, by: str = "") -> None:
         """Log that somebody added an image."""
         with self.catalog.write() as db:
-            log_changes(db, "add", [(image.id, None, image)])
+            log_changes(db, "add", [(image.id, None, image)], by)
 
     def empty_trash(self) -> None:
         """Remove for good what is in the trash."""

@@ -26,7 +26,7 @@ _TRASH_SCHEMA = (
 )
 _CHANGES_SCHEMA = (
     f"CREATE TABLE IF NOT EXISTS {CHANGES} (number INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT,"
-    " action TEXT, id TEXT, before TEXT, after TEXT)"
+    " action TEXT, id TEXT, before TEXT, after TEXT, by TEXT)"
 )
 
 
@@ -39,6 +39,8 @@ class Change:
         action: "add", "edit", "remove" or "restore".
         id: of the image.
         before, after: its ``label`` and ``metadata``; empty where it was not there.
+        by: who made it: a user of the machine, or the address of a client; empty where it is not
+            known.
     """
 
     at: str
@@ -46,6 +48,7 @@ class Change:
     id: str
     before: dict[str, object]
     after: dict[str, object]
+    by: str = ""
 
 
 def trash_images(db: sqlite3.Connection, images: Sequence[ImageRow]) -> None:
@@ -79,18 +82,30 @@ def log_changes(
     db: sqlite3.Connection,
     action: Action,
     changes: Iterable[tuple[str, ImageRow | None, ImageRow | None]],
+    by: str = "",
 ) -> None:
-    """Log changes: the id of each image, and how it was before and after."""
+    """Log changes: the id of each image, how it was before and after, and who made them."""
     db.execute(_CHANGES_SCHEMA)
+    if not names_authors(db):
+        db.execute(f"ALTER TABLE {CHANGES} ADD COLUMN by TEXT")
     time = utc_now()
     db.executemany(
-        f"INSERT INTO {CHANGES} (at, action, id, before, after) VALUES (?, ?, ?, ?, ?)",
-        [(time, action, image, _json(before), _json(after)) for image, before, after in changes],
+        f"INSERT INTO {CHANGES} (at, action, id, before, after, by) VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (time, action, image, _json(before), _json(after), by)
+            for image, before, after in changes
+        ],
     )
     db.execute(
         f"DELETE FROM {CHANGES} WHERE number <= (SELECT max(number) FROM {CHANGES}) - ?",
         (MAX_CHANGES,),
     )
+
+
+def names_authors(db: sqlite3.Connection) -> bool:
+    """Whether the log says who made the changes; that of earlier versions does not."""
+    columns = db.execute(f"SELECT name FROM pragma_table_info('{CHANGES}')")
+    return "by" in {row[0] for row in columns}
 
 
 def _json(image: ImageRow | None) -> str:

@@ -20,7 +20,7 @@ from eval.run import Run
 from eval.scoring import score
 from index.results import Ranking
 
-VOID = {"meta", "img", "input", "br", "link", "hr"}
+VOID = {"meta", "img", "input", "br", "wbr", "link", "hr"}
 HOSTILE = "<script>alert('x')</script>\"'&<b onload=x>$^{"
 
 

@@ -31,7 +31,7 @@
     get("batch-rows").replaceChildren();
     get("batch-status").textContent = `Sending ${files.length} photos …`;
     try {
-      const batch = await ask("/api/queries", { method: "POST", body });
+      const batch = await ask(`${delgRoot}/api/queries`, { method: "POST", body });
       history.replaceState(null, "", `#${batch.id}`);
       follow(batch.id);
     } catch (error) {
@@ -43,14 +43,14 @@
     id = batchId;
     shown = 0;
     get("batch").hidden = false;
-    get("batch-csv").href = `/api/queries/${encodeURIComponent(id)}.csv`;
+    get("batch-csv").href = `${delgRoot}/api/queries/${encodeURIComponent(id)}.csv`;
     poll();
   }
 
   async function poll() {
     clearTimeout(waiting);
     try {
-      const batch = await ask(`/api/queries/${encodeURIComponent(id)}`);
+      const batch = await ask(`${delgRoot}/api/queries/${encodeURIComponent(id)}`);
       for (const result of batch.results.slice(shown)) get("batch-rows").append(row(result, files[shown++]));
       get("batch-progress").value = batch.done / Math.max(1, batch.total);
       get("batch-status").textContent = `${batch.done} of ${batch.total} answered${batch.failed ? `, ${batch.failed} failed` : ""}`;
@@ -88,8 +88,8 @@
     const { answer, hits } = result, best = hits[0];
     const link = document.createElement("a");
     if (best) {
-      link.href = `/image?id=${encodeURIComponent(best.id)}`;
-      link.append(picture(`/api/images/${encodeURIComponent(best.id)}/thumb`), text(best.id));
+      link.href = `${delgRoot}/image?id=${encodeURIComponent(best.id)}`;
+      link.append(picture(`${delgRoot}/api/images/${encodeURIComponent(best.id)}/thumb`), text(best.id));
     }
     const number = cell(`${(100 * answer.probability).toFixed(1)}%`);
     number.className = "number";
@@ -100,7 +100,7 @@
   get("batch-stop").addEventListener("click", async () => {
     clearTimeout(waiting);
     try {
-      await ask(`/api/queries/${encodeURIComponent(id)}`, { method: "DELETE" });
+      await ask(`${delgRoot}/api/queries/${encodeURIComponent(id)}`, { method: "DELETE" });
       get("batch-status").textContent += ", stopped";
       get("batch-stop").hidden = get("batch-csv").hidden = true;
     } catch (error) {

@@ -54,9 +54,9 @@
       if (get("add-label").value.trim()) body.append("label", get("add-label").value.trim());
       const line = document.createElement("li"), name = document.createElement("bdi");
       try {
-        const image = await send("/api/images", "POST", body);
+        const image = await send(`${delgRoot}/api/images`, "POST", body);
         const link = document.createElement("a");
-        link.href = `/image?id=${encodeURIComponent(image.id)}`;
+        link.href = `${delgRoot}/image?id=${encodeURIComponent(image.id)}`;
         link.append(name);
         line.append(link);
         added += 1;

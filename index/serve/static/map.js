@@ -69,12 +69,12 @@
   const thumbnails = new Map(), photos = new Map();
   async function photoAt(i) {
     if (!photos.has(i)) {
-      photos.set(i, fetch(`/map/photo?at=${positions[i]}&version=${encodeURIComponent(version)}`)
+      photos.set(i, fetch(`${delgRoot}/map/photo?at=${positions[i]}&version=${encodeURIComponent(version)}`)
         .then((response) => response.ok ? response.json() : null).catch(() => null));
     }
     return photos.get(i);
   }
-  const thumb = (id) => `/api/images/${encodeURIComponent(id)}/thumb`;
+  const thumb = (id) => `${delgRoot}/api/images/${encodeURIComponent(id)}/thumb`;
   function drawThumbnails(points) {
     const side = 64 * ratio;
     for (const i of points) {
@@ -262,7 +262,7 @@
       const i = nearest(x, y), photo = i < 0 ? null : await photoAt(i);
       tip.hidden = !photo;
       if (!photo) return;
-      tip.href = `/image?id=${encodeURIComponent(photo.id)}`;
+      tip.href = `${delgRoot}/image?id=${encodeURIComponent(photo.id)}`;
       tip.querySelector("img").src = thumb(photo.id);
       tip.querySelector("bdi").textContent = photo.label || photo.id;
       tip.setAttribute("aria-label", photo.id);
@@ -289,9 +289,9 @@
       return;
     }
     try {
-      place.innerHTML = await (await send("/map/selection", points)).text();
+      place.innerHTML = await (await send(`${delgRoot}/map/selection`, points)).text();
       get("selection-csv")?.addEventListener("click", async () => {
-        const blob = await (await send("/map/selection.csv", points)).blob();
+        const blob = await (await send(`${delgRoot}/map/selection.csv`, points)).blob();
         const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: "selection.csv" });
         link.click();
         setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -307,7 +307,7 @@
     return 0.5 - Math.log(Math.tan(Math.PI / 4 + radians / 2)) / (2 * Math.PI);
   };
   async function load() {
-    const response = await fetch(`/${kind}/points?version=${encodeURIComponent(version)}`);
+    const response = await fetch(`${delgRoot}/${kind}/points?version=${encodeURIComponent(version)}`);
     if (!response.ok) {
       get("map-note").textContent = "The map cannot be loaded; load the page again.";
       return;

@@ -251,7 +251,7 @@
     data.append("hit", shown.id);
     data.append("transform", JSON.stringify(shown.transform));
     try {
-      const response = await fetch("/outliers", { method: "POST", body: data });
+      const response = await fetch(`${delgRoot}/outliers`, { method: "POST", body: data });
       const values = await response.json();
       if (!response.ok) throw new Error(values.error);
       shown.outliers = values;

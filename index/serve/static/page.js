@@ -1,5 +1,7 @@
 // A thumbnail that cannot be loaded says so.
 "use strict";
+// Where the pages of this index begin: several indexes may have one server.
+const delgRoot = document.documentElement.dataset.root;
 document.addEventListener("error", (event) => {
   const image = event.target;
   if (image instanceof HTMLImageElement && image.classList.contains("thumb")) {
@@ -22,7 +24,7 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   const { key, name } = button.closest(".answer").dataset, { image, mark } = button.dataset;
   const verdict = button.getAttribute("aria-pressed") === "true" ? "none" : mark;
-  const response = await fetch("/api/marks?" + new URLSearchParams({ query: key, image, verdict, name }), { method: "POST" });
+  const response = await fetch(delgRoot + "/api/marks?" + new URLSearchParams({ query: key, image, verdict, name }), { method: "POST" });
   if (!response.ok) {
     button.title = (await response.json()).error;
     return;

@@ -307,7 +307,7 @@
       setValues([...parameters]);
       searchAgain();
     } else if (parameters.get("saved") && input) {
-      const response = await fetch(`/searches/${encodeURIComponent(parameters.get("saved"))}/original`);
+      const response = await fetch(`${delgRoot}/searches/${encodeURIComponent(parameters.get("saved"))}/original`);
       if (!response.ok) {
         showError("There is no such saved search, or its photo is of the index.");
         return;

@@ -25,13 +25,13 @@ def make_router(pages: Pages) -> APIRouter:
     token = service.settings.token
 
     @router.get("/login")
-    def login_page(request: Request, next: str = "/") -> Response:
+    def login_page(request: Request, next: str = f"{service.root}/") -> Response:
         return pages.render(request, "login.html", next=_local_path(next), wrong=False)
 
     @router.post("/login")
     async def login(request: Request) -> Response:
         form = await service.login_receiver.receive(request)
-        target = _local_path(form.fields.get("next", "/"))
+        target = _local_path(form.fields.get("next", f"{service.root}/"))
         if token is None:
             return RedirectResponse(target, 303)
         if not is_token(form.fields.get("token", "").strip(), token):
@@ -47,7 +47,7 @@ def make_router(pages: Pages) -> APIRouter:
     @router.post("/logout")
     async def logout() -> Response:
         # Queries that the browser keeps for its Back button go too.
-        response = RedirectResponse("/login", 303, {"clear-site-data": '"storage"'})
+        response = RedirectResponse(f"{service.root}/login", 303, {"clear-site-data": '"storage"'})
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response
 

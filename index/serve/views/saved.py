@@ -52,7 +52,7 @@ def make_router(pages: Pages) -> APIRouter:
         search = await service.jobs.run(
             lambda: service.save_search(upload, params), never, client_of(request.scope)
         )
-        target = f"/searches/{search.id}"
+        target = f"{service.root}/searches/{search.id}"
         if is_fragment(request):
             return Response(status_code=204, headers={"hx-redirect": target})
         return RedirectResponse(target, 303)
@@ -69,7 +69,7 @@ def make_router(pages: Pages) -> APIRouter:
     @router.post("/searches/{search_id}/delete")
     async def delete(search_id: str) -> Response:
         service.saved.delete(search_id)
-        return RedirectResponse("/searches", 303)
+        return RedirectResponse(f"{service.root}/searches", 303)
 
     @router.get("/searches/{search_id}/photo")
     async def photo(request: Request, search_id: str) -> Response:

@@ -24,6 +24,7 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/api")
     def api(request: Request) -> Response:
-        return pages.render(request, "api.html", base=str(request.base_url).rstrip("/"))
+        base = str(request.base_url).rstrip("/") + pages.service.root
+        return pages.render(request, "api.html", base=base)
 
     return router

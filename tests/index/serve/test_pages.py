@@ -216,7 +216,7 @@ def test_duplicates_are_looked_for_in_the_background(client):
 @pytest.mark.parametrize("photos", [5, 1000])
 def test_only_a_whole_search_for_duplicates_says_that_there_are_none(serve, monkeypatch, photos):
     finder = functools.partial(DuplicateFinder, limits=Limits(photos=photos))
-    monkeypatch.setattr("index.serve.pages.DuplicateFinder", finder)
+    monkeypatch.setattr("index.serve.service.DuplicateFinder", finder)
     client = serve()
     client.service.remove("räume/again.png")
     text = finished(client)

@@ -19,11 +19,31 @@ PATHS = (
     "/api/facets",
     "/api/marks",
     "/api/marks.csv",
+    "/api/trash",
+    "/api/changes",
+    "/changes",
+    "/api/duplicates",
+    "/api/duplicates.csv",
     "/api/queries/none",
     "/metrics",
     "/api/images/plain%2F000.png/thumb",
     "/openapi.json",
     "/nope",
+)
+
+
+# What changes something on a writable server.
+WRITING = (
+    "/trash/restore",
+    "/trash/empty",
+    "/changes/undo",
+    "/api/trash/restore",
+    "/api/trash/empty",
+    "/api/images/plain%2F000.png/undo",
+    "/duplicates/decide",
+    "/api/duplicates/remove",
+    "/api/duplicates/ignore",
+    "/api/duplicates/heed",
 )
 
 
@@ -69,6 +89,8 @@ def test_head_is_refused_like_get(client, serve):
         "/searches",
         "/duplicates",
         "/failures",
+        "/trash",
+        "/changes",
         "/stats",
         "/api",
     ],
@@ -125,6 +147,8 @@ def test_pages_of_other_sites_can_change_nothing(serve, headers):
     image = "/api/images/plain%2F000.png"
     assert client.patch(f"{image}?label=x", headers=headers).status_code == 403
     assert client.post(f"{image}/restore", headers=headers).status_code == 403
+    for path in WRITING:
+        assert client.post(path, headers=headers).status_code == 403
     assert client.get("/api/images/plain%2F000.png").status_code == 200
 
 
@@ -144,6 +168,7 @@ def test_without_the_token_only_the_door_answers(serve):
         assert client.get("/api/stats", headers=cookie).status_code == 401
     assert client.post("/api/images", content=b"x").status_code == 401
     assert client.delete("/api/images/plain%2F000.png").status_code == 401
+    assert all(client.post(path).status_code == 401 for path in WRITING)
     assert client.get("/health").status_code == client.get("/static/app.css").status_code == 200
     good = {"authorization": f"Bearer {TOKEN}"}
     assert client.get("/api/stats", headers=good).status_code == 200

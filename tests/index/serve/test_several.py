@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
 from urllib.parse import quote
 
 import pytest
@@ -20,24 +22,32 @@ TOKEN = "a-token-of-some-length"
 NAMES = ["first", "zwei ü"]
 
 
-@pytest.fixture
-def two(tmp_path, dot_model_folder):
-    apps, services = {}, []
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, dot_model_folder):
+    tmp_path = tmp_path_factory.mktemp("two")
+    indexes = {}
     for number, name in enumerate(NAMES):
         gallery(tmp_path / f"photos{number}", 3, first=10 * number)
         images = ImageIndex.create(tmp_path / name, str(dot_model_folder))
         images.use(DotModel(dot_model_folder))
         images.add(tmp_path / f"photos{number}")
         images.close()
-        shared = SharedIndex(tmp_path / name, extractor=DotModel(dot_model_folder))
-        services.append(Service(shared, ServeSettings(token=TOKEN, writable=True), NAMES))
-        apps[name] = make_app(services[-1])
+        indexes[name] = SharedIndex(tmp_path / name, extractor=DotModel(dot_model_folder))
+    settings = ServeSettings(token=TOKEN, writable=True)
+    services = [Service(shared, settings, indexes) for shared in indexes.values()]
+    apps = dict(zip(NAMES, map(make_app, services), strict=True))
     with TestClient(IndexSwitch(apps), base_url="http://127.0.0.1") as client:
-        client.headers["authorization"] = f"Bearer {TOKEN}"
         yield client
     for service in services:
         with pytest.raises(RuntimeError):
             service.jobs._pool.submit(print)
+
+
+@pytest.fixture
+def two(server):
+    server.headers["authorization"] = f"Bearer {TOKEN}"
+    server.cookies.clear()
+    return server
 
 
 def test_each_index_has_its_api(two):
@@ -54,11 +64,44 @@ def test_each_index_has_its_api(two):
     begun = two.post(f"{second}/api/queries", files={"image": ("q.png", photo)})
     assert begun.headers["location"].startswith(f"{second}/api/queries/")
     assert two.get(begun.headers["location"]).status_code == 200
-    assert two.get("/browse").status_code == 200
+
+
+LINK = r'(?:href|src|action|hx-get|hx-post|data-url|data-photo)="([^"]*)"'
+PAGES = ["/", "/browse", "/image?id=011.png", "/labels", "/map", "/places", "/searches", "/batch",
+         "/duplicates", "/failures", "/stats", "/api", "/login"]  # fmt: skip
+
+
+def test_each_index_has_its_pages_and_their_links_stay_below_it(two):
+    second, inside = f"/indexes/{quote(NAMES[1])}", set()
+    for page in PAGES:
+        response = two.get(second + page)
+        assert response.status_code == 200, page
+        links = set(re.findall(LINK, response.text))
+        elsewhere = {x for x in links if x and not x.startswith((second + "/", "/static/", "#"))}
+        # The switch leads to the same page of the other index.
+        assert elsewhere <= {page.partition("?")[0], "/"}, page
+        inside |= links - elsewhere
+    assert len(inside) > 30
+    for link in inside:
+        assert link[:1] in ("", "#") or two.get(unescape(link)).status_code in (200, 405), link
+
+
+def test_signing_in_leads_back_to_the_page_of_the_same_index(two):
+    two.headers.pop("authorization")
+    second = f"/indexes/{quote(NAMES[1])}"
+    asked = two.get(f"{second}/browse?q=1", headers={"accept": "text/html"}, follow_redirects=False)
+    address = asked.headers["location"]
+    assert address.startswith(f"{second}/login?next=") and NAMES[0] not in two.get(address).text
+    form = {"token": (None, TOKEN), "next": (None, f"{second}/browse?q=1")}
+    entered = two.post(f"{second}/login", files=form, follow_redirects=False)
+    assert entered.headers["location"] == f"{second}/browse?q=1"
+    assert two.get(entered.headers["location"]).status_code == 200
+    left = two.post(f"{second}/logout", follow_redirects=False)
+    assert left.headers["location"] == f"{second}/login"
 
 
 @pytest.mark.parametrize(
-    "path", ["/indexes/first/browse", "/indexes/none/api/stats", "/indexes/", "/indexes/first",
+    "path", ["/indexes/none/api/stats", "/indexes/none/", "/indexes/",
              "/indexes/first/..%2f..%2fapi/stats", "/indexes/%2e%2e/api/stats",
              "/indexes//api/stats"],
 )  # fmt: skip
