@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING
 
 from delg.errors import UsageError
-from delg.extraction.extractor import Extractor
-from delg.images.decode import ImageError, Source
 from delg.images.scan import Photo
 from delg.paths import exists as file_exists
 from delg.remote_path import Location, RemotePath, as_location
-from delg.types import Box, Failure, FloatArray, ImageFeatures, Progress
+from delg.types import Failure, Progress
 from delg.zoo.registry import DEFAULT_MODEL
-from index.answers.marks import Marks, Verdict, apply_marks, query_key
-from index.answers.notebook import images_frame
-from index.collection.browse import (
-    Facets,
-    Filter,
-    ImagePage,
-    Sort,
-    browse,
-    count_facets,
-    describe,
-    most_frequent,
-    spread_images,
-)
-from index.collection.decisions import Decisions, PairVerdict
-from index.collection.duplicate_review import without_ignored
-from index.collection.duplicates import Duplicates, Limits, ShareDone, find_duplicates
-from index.collection.explore import Exploration, Layout, explore
-from index.collection.groups import DEPTH, InstanceGroups, find_groups
-from index.collection.label_index import LabelIndex
-from index.collection.label_review import LabelReview, rank_by_typicality, read_sample, review_label
-from index.collection.pairs import DEPTH as PAIR_DEPTH
-from index.collection.pairs import PhotoPair, find_pairs
 from index.collection.undo import undo
 from index.feature_spec import FeatureSpec
 from index.formats.exchange import ImportReport, export_features, import_features
-from index.index_model import IndexModel, record_model, record_spec
+from index.index_model import record_model, record_spec
 from index.labels import Label, Labels, read_labels
-from index.learn.adapt import SHRINKAGE, AdaptReport, adapt, check_same_adaptation, undo_adaptation
+from index.learn.adapt import SHRINKAGE, AdaptReport, adapt, undo_adaptation
 from index.learn.tune import Tuning, tune
 from index.photos.ingest import AddReport, AssignedPhotos, add
-from index.photos.missing import MissingPhotos, find_missing
 from index.photos.relocate import Relocation, relocate
 from index.photos.uploaded_photos import (
     add_upload,
@@ -60,25 +30,14 @@ from index.photos.uploaded_photos import (
     remove_images,
     repair,
 )
-from index.results import MissingShard, QueryResult
-from index.search.orientation import Orientations
-from index.search.requests import VerifyRequest
-from index.search.scatter import Scatter
-from index.search.search import HitConditions, QueryOptions, Search
-from index.search.shard import LocalShard, Request, Shard
-from index.search.together import MIN_DEPTH, combine
-from index.selection import Selection, Where
-from index.settings import IndexSettings, merge
+from index.searchable_index import SearchableIndex
+from index.settings import IndexSettings
 from index.sharding.shards import is_sharded
 from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
-from index.storage.codebook_fit import Extract
 from index.storage.maintenance import CheckReport, check, compact
-from index.storage.store import HOW_TO_REPAIR, Store
+from index.storage.store import Store
 from index.storage.trash import Change
-from index.verification.matchable import MatchableQuery
-
-T = TypeVar("T")
 
 
 def _sharded_index() -> type[ImageIndex]:
@@ -88,10 +47,10 @@ def _sharded_index() -> type[ImageIndex]:
 
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 
-class ImageIndex:
+class ImageIndex(SearchableIndex):
     """Photos that can be searched by photo.
 
     Made by :meth:`create`, :meth:`open` or :meth:`open_or_create`. An open index shows the state
@@ -101,37 +60,6 @@ class ImageIndex:
     Attributes:
         path: folder of the index.
     """
-
-    def __init__(self, store: Store, model: str | None = None) -> None:
-        self._opened, self._opened_model = store, IndexModel(store, model)
-        self._process, self._closed = os.getpid(), False
-        self.path = store.folder
-        self._lost_shards: list[MissingShard] = []
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError(f"{self.path}: this index is closed; open it anew")
-
-    @property
-    def _store(self) -> Store:
-        """What every method works on.
-
-        Raises:
-            UsageError: the index is closed.
-        """
-        self._check_open()
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._opened.reopen()
-        return self._opened
-
-    @property
-    def _model(self) -> IndexModel:
-        """The same for methods that need the model; see ``_store``."""
-        assert self._store
-        return self._opened_model
-
-    # Opening and closing.
 
     @classmethod
     def create(
@@ -244,101 +172,6 @@ class ImageIndex:
         """Whether there is an index in that folder."""
         return file_exists(Path(path) / CATALOG_FILE) or is_sharded(path)
 
-    def __enter__(self) -> ImageIndex:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the files; every other method raises a ``UsageError`` afterwards."""
-        if not self._closed and self._process == os.getpid():
-            self._opened.close()
-        self._closed = True
-
-    def refresh(self) -> None:
-        """Show the newest committed state."""
-        self._store.refresh()
-
-    # Model and settings.
-
-    @property
-    def extractor(self) -> Extractor:
-        """The index's model; loaded when first needed.
-
-        Raises:
-            ModelError: it is gone, or its fingerprint is no longer that of the stored features.
-        """
-        return self._model.extractor
-
-    @property
-    def accepts_images(self) -> bool:
-        """Whether it was made by a model that is known here, so that photos can search it."""
-        return bool(self._model.location)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model that made the features."""
-        return self._model.fingerprint
-
-    @property
-    def feature_spec(self) -> FeatureSpec:
-        """What the features of the index have in common."""
-        return FeatureSpec.of_store(self._store)
-
-    @property
-    def pyramid(self) -> tuple[float, ...]:
-        """Scales of the levels that local features come from; empty where that is not known."""
-        return self._model.pyramid
-
-    def use(self, extractor: Extractor) -> None:
-        """Share a model that is loaded already.
-
-        Raises:
-            ModelError: the index was made by another.
-        """
-        self._model.use(extractor)
-
-    def share_model(self, load: Callable[[], Extractor]) -> None:
-        """The same for one that is loaded when it is first needed."""
-        self._model.share(load)
-
-    def check_model(self, model: str | None) -> None:
-        """Make sure that the index was made by that model; None is any.
-
-        Raises:
-            UsageError: another made it.
-            ModelError: there is no such model.
-        """
-        if model is not None:
-            self._model.check_name(model)
-
-    @property
-    def settings(self) -> IndexSettings:
-        """As recorded with the index, with overrides of :meth:`configure`."""
-        return self._store.settings
-
-    def configure(self, overrides: Any, origin: str = "settings", record: bool = False) -> None:
-        """Replace some settings, for this object or, with ``record``, for good.
-
-        Args:
-            overrides: plain values by section and key.
-            origin: names their source in errors.
-            record: write them into the index; another shortlist is built from what is stored.
-
-        Raises:
-            UsageError: a key is unknown or fixed, or a value does not fit.
-        """
-        if not record:
-            self._store.override(overrides, origin)
-            return
-        if merge(self.settings, overrides, origin) == self.settings:
-            return
-        with self._store.lock():
-            self._store.set_settings(merge(self.settings, overrides, origin))
-
-    # Changing.
-
     def add(
         self,
         sources: str | Location | Iterable[str | Location | Photo],
@@ -368,7 +201,7 @@ class ImageIndex:
         sources = [sources] if isinstance(sources, (str, Path, RemotePath)) else list(sources)
         labels_by_id = read_labels(labels, prefix)
         with self._store.lock():
-            self._model.adopt_what_is_learnt()
+            self._model.adopt_codebook_and_vocabulary(self._store)
             return add(
                 self._store,
                 lambda: self.extractor,
@@ -394,7 +227,7 @@ class ImageIndex:
         """Bring one shard up to date with its photos among those below the sources; see
         :meth:`add`."""
         with self._store.lock():
-            self._model.adopt_what_is_learnt()
+            self._model.adopt_codebook_and_vocabulary(self._store)
             return add(
                 self._store, lambda: self.extractor, sources, labels, progress=progress,
                 reread=reread, verify_stored=verify_stored, assigned=assigned,
@@ -404,8 +237,34 @@ class ImageIndex:
         """Add a photo whose file the index keeps; see
         :func:`index.photos.uploaded_photos.add_upload`."""
         with self._store.lock():
-            self._model.adopt_what_is_learnt()
+            self._model.adopt_codebook_and_vocabulary(self._store)
             return add_upload(self._store, lambda: self.extractor, image_id, data, label, by)
+
+    def import_from(
+        self,
+        sources: Iterable[str | Path],
+        format_name: str | None = None,
+        photos: Iterable[str | Location] = (),
+        progress: Progress | None = None,
+    ) -> ImportReport:
+        """Add features made elsewhere; see :func:`index.formats.exchange.import_features`."""
+        files, folders = [Path(path) for path in sources], [as_location(path) for path in photos]
+        spec = self.feature_spec
+        with self._store.lock():
+            return import_features(
+                self._store, spec, files, format_name, folders, progress, self.pyramid
+            )
+
+    def export(
+        self,
+        out: str | Path,
+        format_name: str,
+        progress: Progress | None = None,
+        failed: list[Failure] | None = None,
+    ) -> int:
+        """Write all features for other tools; see
+        :func:`index.formats.exchange.export_features`."""
+        return export_features(self._store, Path(out), format_name, progress, failed)
 
     def remove(self, ids: Iterable[str], by: str = "") -> int:
         """Remove images; :meth:`restore` brings them back until :meth:`compact`, which frees the
@@ -424,6 +283,26 @@ class ImageIndex:
         with self._store.lock():
             remove_images(self._store, ids, by)
         return len(ids)
+
+    def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
+        """Remove the images whose file is gone, and return their ids; images whose file cannot be
+        looked at stay.
+
+        Args:
+            dry_run: remove nothing.
+            force: remove them even if a source lost most of its photos.
+
+        Raises:
+            UsageError: a source lost most of its photos, as one does whose disk is not mounted.
+        """
+        with self._store.lock():
+            missing = self.missing()
+            if dry_run:
+                return missing.gone
+            if not force:
+                missing.check_losses()
+            self._store.remove(missing.gone)
+        return missing.gone
 
     def restore(self, ids: Iterable[str], by: str = "") -> list[str]:
         """Bring removed images back, as they were.
@@ -476,46 +355,11 @@ class ImageIndex:
             self._store.edit(edited, by)
             return edited
 
-    def remove_vanished(self, dry_run: bool = False, force: bool = False) -> list[str]:
-        """Remove the images whose file is gone, and return their ids; images whose file cannot be
-        looked at stay.
-
-        Args:
-            dry_run: remove nothing.
-            force: remove them even if a source lost most of its photos.
-
-        Raises:
-            UsageError: a source lost most of its photos, as one does whose disk is not mounted.
-        """
-        with self._store.lock():
-            missing = self.missing()
-            if dry_run:
-                return missing.gone
-            if not force:
-                missing.check_losses()
-            self._store.remove(missing.gone)
-        return missing.gone
-
     def relocate(self, old: str | Location, new: str | Location, force: bool = False) -> Relocation:
         """Record that photos lie in another folder now; see
         :func:`index.photos.relocate.relocate`."""
         with self._store.lock():
             return relocate(self._store, str(old), as_location(new), force)
-
-    def import_from(
-        self,
-        sources: Iterable[str | Path],
-        format_name: str | None = None,
-        photos: Iterable[str | Location] = (),
-        progress: Progress | None = None,
-    ) -> ImportReport:
-        """Add features made elsewhere; see :func:`index.formats.exchange.import_features`."""
-        files, folders = [Path(path) for path in sources], [as_location(path) for path in photos]
-        spec = self.feature_spec
-        with self._store.lock():
-            return import_features(
-                self._store, spec, files, format_name, folders, progress, self.pyramid
-            )
 
     def compact(self) -> int:
         """Free the space of replaced images and of removed ones, which cannot be restored then, and
@@ -525,9 +369,23 @@ class ImageIndex:
             The bytes freed.
         """
         with self._store.lock():
-            self._model.adopt_what_is_learnt()
+            self._model.adopt_codebook_and_vocabulary(self._store)
             empty_trash(self._store)
             return compact(self._store, self._extract)
+
+    def check(self) -> CheckReport:
+        """Read everything and say what is damaged."""
+        report = check(self._store, self._extract, self._model.find_codebook(self._store))
+        report.notes.extend(
+            f"{path}: of an upload that was cut short or removed; check --repair removes it"
+            for path in orphaned_uploads(self._store)
+        )
+        return report
+
+    def repair(self) -> list[Path]:
+        """Remove what killed writers left behind; see
+        :func:`index.photos.uploaded_photos.repair`."""
+        return repair(self._store)
 
     def adapt(
         self,
@@ -558,346 +416,6 @@ class ImageIndex:
         with self._store.lock():
             return undo_adaptation(self._store)
 
-    @property
-    def _extract(self) -> Extract | None:
-        """Extracts photos anew, by a model that is loaded when first needed."""
-        return (lambda paths: self.extractor.extract_many(paths)) if self.accepts_images else None
-
-    # Searching.
-
-    def query(
-        self,
-        source: Source,
-        k: int = 10,
-        rerank: int | None = None,
-        box: Box | None = None,
-        orientations: Orientations = "auto",
-        **conditions: Unpack[HitConditions],
-    ) -> QueryResult:
-        """Find the photos of the same thing; see :meth:`index.search.search.Search.hits`, also for
-        conditions on the results."""
-        result = self.search(source, box).hits(k, rerank, orientations, **conditions)
-        return self._marked(result, query_key(source))
-
-    def query_many(
-        self, sources: Iterable[Source], **options: Unpack[QueryOptions]
-    ) -> list[QueryResult | Failure]:
-        """Query with each photo, in this order; one that cannot be used gives its reason.
-
-        Args:
-            options: see :meth:`index.search.search.Search.hits`.
-        """
-        results: list[QueryResult | Failure] = []
-        for number, source in enumerate(sources):
-            try:
-                results.append(self.query(source, **options))
-            except ImageError as error:
-                name = str(source) if isinstance(source, (str, Path)) else f"query {number}"
-                results.append(Failure(name, str(error)))
-        return results
-
-    def query_together(
-        self,
-        sources: Iterable[Source | ImageFeatures],
-        minus: Iterable[Source | ImageFeatures] = (),
-        **options: Unpack[QueryOptions],
-    ) -> QueryResult:
-        """Query with several photos of one thing at once; see :mod:`index.search.together`.
-
-        Args:
-            sources: photos of the thing, or features of the model that made the index.
-            minus: photos of what it is not.
-            options: see :meth:`index.search.search.Search.hits`.
-
-        Raises:
-            ImageError: a photo cannot be used.
-            UsageError: there is no photo.
-        """
-        sources = list(sources)
-        if not sources:
-            raise UsageError("a query needs at least one photo of the thing")
-        k = options.get("k", 10)
-        wider: QueryOptions = {
-            **options, "k": max(k, MIN_DEPTH), "min_probability": 0.0, "verified_only": False,
-        }  # fmt: skip
-        results, against = (
-            [self.search(source).hits(**wider) for source in each] for each in (sources, minus)
-        )
-        least, proven = options.get("min_probability", 0.0), options.get("verified_only", False)
-        verified_from = self.settings.verification.min_probability
-        return combine(results, against, verified_from, k, least, proven)
-
-    def more_like(self, image_id: str, **options: Unpack[QueryOptions]) -> QueryResult:
-        """Find the photos that show the same as one of the index, by its stored features; it is
-        left out itself.
-
-        Args:
-            options: see :meth:`index.search.search.Search.hits`.
-
-        Raises:
-            UsageError: it is not in the index.
-        """
-        others: QueryOptions = {**options, "without": {*options.get("without", ()), image_id}}
-        result = self.search(self.features(image_id)).hits(**others)
-        row = self.image(image_id)
-        return self._marked(result, row.sha256 if row else "")
-
-    @property
-    def marks(self) -> Marks:
-        """What people said of queries and photos; see :mod:`index.answers.marks`."""
-        return Marks(self.path)
-
-    def mark(self, query: Source, image_id: str, verdict: Verdict | None, name: str = "") -> None:
-        """Say whether a query and a photo of the index show the same thing; later answers to the
-        same query respect it.
-
-        Args:
-            query: its file, bytes or pixels.
-            verdict: "same", "different", or None to forget what was said.
-            name: of the query, for people; that of the file if it is one.
-
-        Raises:
-            UsageError: the query cannot be read, or no image has that id.
-        """
-        key = query_key(query)
-        if not key:
-            raise UsageError(f"{query!r}: cannot be read, so it cannot be marked")
-        row = self.image(image_id)
-        if row is None:
-            raise UsageError(f"{self.path}: has no image {image_id}")
-        if verdict is None:
-            self.marks.delete(key, row.id)
-        else:
-            is_path = isinstance(query, (str, Path))
-            self.marks.put(key, row.id, verdict, name or (str(query) if is_path else key[:12]))
-
-    def mark_images(self, image_id: str, other: str, verdict: Verdict | None) -> None:
-        """Say whether two photos of the index show the same thing, as :meth:`mark` does.
-
-        Raises:
-            UsageError: no image has an id, both are one, or neither was added from a file.
-        """
-        rows = self._store.catalog.by_ids([image_id, other])
-        if rows[0].row == rows[1].row:
-            raise UsageError(f"{image_id}: a photo is the same as itself; name two")
-        if not rows[0].sha256:
-            rows.reverse()
-        first, second = rows
-        if not first.sha256:
-            raise UsageError(f"{image_id}: has no file that a mark could be for")
-        # Either may have been the query of an earlier mark.
-        for query, image in ((first, second), (second, first)):
-            self.marks.delete(query.sha256, image.id)
-        if verdict is not None:
-            self.marks.put(first.sha256, second.id, verdict, first.id)
-
-    def _marked(self, result: QueryResult, key: str) -> QueryResult:
-        return apply_marks(result, key, self.marks.of(key))
-
-    def search(
-        self,
-        source: Source | ImageFeatures,
-        box: Box | None = None,
-        others: Iterable[ImageIndex] = (),
-    ) -> Search:
-        """One query to be ranked in several ways; see :class:`index.search.search.Search`.
-
-        Args:
-            source: a photo, or features of the model that made the index.
-            box: see there.
-            others: further indexes to search in, made by the same model.
-
-        Raises:
-            ModelError: an index was made by another model.
-            UsageError: an index is adapted otherwise, or descriptors are of another width.
-        """
-        if isinstance(source, ImageFeatures):
-            self.feature_spec.check(source, self.path)
-        others = list(others)
-        for other in others:
-            other._model.check_fingerprint(self.extractor)
-            check_same_adaptation((self.path, self.meta()), (other.path, other.meta()))
-        extractor = None if isinstance(source, ImageFeatures) else self.extractor
-        return Search(self._scatter(others), extractor, source, self._model.calibration, box)
-
-    def _scatter(self, others: Sequence[ImageIndex] = ()) -> Scatter:
-        """What a search of this index and others asks."""
-        indexes = [self, *others]
-        return Scatter(
-            [shard for images in indexes for shard in images._shards()],
-            [missing for images in indexes for missing in images.missing_shards()],
-            min((images._deadline for images in indexes if images._deadline), default=None),
-            self._lost_shards.append,
-        )
-
-    def _shards(self) -> Sequence[Shard]:
-        return [LocalShard(self._store)]
-
-    @property
-    def _deadline(self) -> float | None:
-        """Seconds that a shard has for each answer; None: as long as it takes."""
-        return None
-
-    def answer_request(self, request: Request[T]) -> T:
-        """The answer to a request of a search elsewhere; see :mod:`index.search.shard`."""
-        return request.answer(self._store)
-
-    def prepare(self) -> None:
-        """Read and compile now what the first query would wait for."""
-        self._store.inverted_file()
-        for row in self._store.searchable()[:1]:
-            image = self._store.catalog.by_row(int(row))
-            query, settings = MatchableQuery(self._store.features(image)), self.settings
-            request = VerifyRequest(query, {image.row: 1.0}, settings, self._model.calibration)
-            self.answer_request(request)
-
-    def missing_shards(self) -> Sequence[MissingShard]:
-        """The parts of a sharded index that cannot be searched; an ordinary one has none."""
-        return ()
-
-    @property
-    def shard_count(self) -> int:
-        """Number of the index's shards; 0: it is an ordinary one."""
-        return 0
-
-    def unsearched_shards(self) -> list[MissingShard]:
-        """The same, and those that some query could not search since the index was opened."""
-        known = {missing.shard: missing for missing in (*self.missing_shards(), *self._lost_shards)}
-        return list(known.values())
-
-    def query_features(
-        self,
-        features: ImageFeatures,
-        k: int = 10,
-        rerank: int | None = None,
-        without: Collection[str] = (),
-        where: Where = (),
-        min_probability: float = 0.0,
-        verified_only: bool = False,
-    ) -> QueryResult:
-        """Find the photos of the same thing by features of the model that made the index.
-
-        Args:
-            k, rerank, without, where, min_probability, verified_only: see
-                :meth:`index.search.search.Search.hits`.
-
-        Raises:
-            UsageError: descriptors are of another width.
-        """
-        search = self.search(features)
-        return search.hits(k, rerank, "1", without, where, min_probability, verified_only)
-
-    def duplicates(
-        self,
-        limits: Limits | None = None,
-        progress: ShareDone = lambda share: None,
-        with_ignored: bool = False,
-    ) -> Duplicates:
-        """Photos that are in the index more than once; see :mod:`index.collection.duplicates`.
-
-        Args:
-            with_ignored: also those that people ignored (:meth:`ignore_duplicates`).
-        """
-        duplicates = find_duplicates(self._store, self._model.calibration, limits, progress)
-        ignored = [] if with_ignored else self.decisions.ignored()
-        if not ignored:
-            return duplicates
-        groups = duplicates.groups
-        images = self.known(image_id for group in groups for image_id in group.ids)
-        return replace(duplicates, groups=tuple(without_ignored(groups, images, ignored)))
-
-    @property
-    def decisions(self) -> Decisions:
-        """What people decided on duplicates and pairs; see :mod:`index.collection.decisions`."""
-        return Decisions(self.path)
-
-    def ignore_duplicates(self, ids: Iterable[str]) -> None:
-        """Remember that these photos, all together, are no duplicates to deal with.
-
-        Raises:
-            UsageError: an id is not in the index.
-        """
-        rows = self._store.catalog.by_ids(list(ids))
-        self.decisions.ignore((row.id, row.content) for row in rows)
-
-    def pairs(
-        self,
-        other: ImageIndex | None = None,
-        min_similarity: float = -1.0,
-        max_similarity: float = 1.0,
-        depth: int = PAIR_DEPTH,
-        progress: Progress | None = None,
-    ) -> list[PhotoPair]:
-        """Photos of this index and of another that show the same thing; see
-        :func:`index.collection.pairs.find_pairs`.
-
-        Args:
-            other: made by the same model; None: this index, its photos among themselves.
-
-        Raises:
-            UsageError: another model made the other index, or it is adapted otherwise.
-        """
-        other = self if other is None else other
-        if other.fingerprint != self.fingerprint:
-            raise UsageError(
-                f"{other.path}: made by another model ({other.fingerprint}) than {self.path} "
-                f"({self.fingerprint}); their photos cannot be compared"
-            )
-        check_same_adaptation((self.path, self.meta()), (other.path, other.meta()))
-        return find_pairs(
-            self._store,
-            other._store,
-            self._model.calibration,
-            self.decisions.on_pairs(),
-            min_similarity,
-            max_similarity,
-            depth,
-            progress,
-        )
-
-    def decide_pairs(
-        self,
-        decided: Iterable[tuple[str, str, PairVerdict | None]],
-        other: ImageIndex | None = None,
-    ) -> None:
-        """Remember what was decided on pairs of :meth:`pairs`, in the folder of this index.
-
-        Args:
-            decided: id in this index, id in the other, and "accepted", "rejected" or None to
-                forget.
-
-        Raises:
-            UsageError: an id is in neither index; nothing is remembered.
-        """
-        decided = list(decided)
-        others = (self if other is None else other)._store
-        first = self._store.catalog.by_ids([a for a, _, _ in decided])
-        second = others.catalog.by_ids([b for _, b, _ in decided])
-        self.decisions.decide(
-            (a.content, b.content, verdict)
-            for a, b, (_, _, verdict) in zip(first, second, decided, strict=True)
-        )
-
-    def groups(
-        self,
-        depth: int = DEPTH,
-        min_probability: float = 0.0,
-        again: bool = False,
-        progress: Progress | None = None,
-    ) -> InstanceGroups:
-        """Photos of the index that show the same thing; see
-        :func:`index.collection.groups.find_groups`. What was compared before is not compared again,
-        and marks are respected."""
-        return find_groups(
-            self._store,
-            self._model.calibration,
-            list(self.marks),
-            depth,
-            min_probability,
-            again,
-            progress,
-        )
-
     def tune(
         self,
         recall: float = 0.98,
@@ -911,191 +429,6 @@ class ImageIndex:
         :meth:`configure` records the settings that were chosen.
         """
         return tune(self._store, recall, queries, depth, progress)
-
-    # Looking inside.
-
-    def meta(self) -> dict[str, str]:
-        """What the index records of itself and its model, by key."""
-        return self._store.catalog.all_meta()
-
-    @property
-    def next_row(self) -> int:
-        """The row number after the highest that an image ever had."""
-        return self._store.catalog.next_row()
-
-    def __len__(self) -> int:
-        return self._store.catalog.count("ok")
-
-    def __repr__(self) -> str:
-        if self._closed:
-            return f"<ImageIndex {str(self.path)!r}: closed>"
-        return f"<ImageIndex {str(self.path)!r}: {len(self):,} photos, {self._model.name}>"
-
-    def to_pandas(self, where: Where = ()) -> pd.DataFrame:
-        """The images as a table of pandas, with metadata as columns.
-
-        Args:
-            where: conditions on them, see :mod:`index.selection`.
-
-        Raises:
-            UsageError: pandas is not installed.
-        """
-        return images_frame(map(vars, self.select(where)))
-
-    def select(self, where: Where = ()) -> list[ImageRow]:
-        """The images that can be found and fulfil conditions, see :mod:`index.selection`, by id."""
-        condition, values = Selection.of(where).as_sql()
-        return self._store.catalog.select(condition, values)
-
-    def is_blank(self) -> bool:
-        """Whether it holds nothing, not even a photo that failed."""
-        return not next(self._store.catalog.images(), None)
-
-    @property
-    def generation(self) -> int:
-        """Counts the changes of what can be found; equal numbers mean the same images."""
-        return self._store.catalog.generation
-
-    def ids(self) -> list[str]:
-        """Ids of the images that can be found."""
-        return self._store.catalog.ids(self._store.searchable())
-
-    def paths(self, ids: Iterable[str]) -> dict[str, str]:
-        """Where the photos lie, of those ids that are in the index."""
-        return {image_id: row.path for image_id, row in self.known(ids).items()}
-
-    def image(self, image_id: str) -> ImageRow | None:
-        """What is known of one image; None if it is not in the index."""
-        return self._store.catalog.by_id(image_id)
-
-    def known(self, ids: Iterable[str]) -> dict[str, ImageRow]:
-        """What is known of images, by id, of those that are in the index."""
-        rows = map(self.image, ids)
-        return {row.id: row for row in rows if row is not None}
-
-    def features(self, image_id: str) -> ImageFeatures:
-        """The stored features of an image.
-
-        Raises:
-            UsageError: it is not in the index.
-            DelgError: it has none, or they cannot be read.
-        """
-        [row] = self._store.catalog.by_ids([image_id])
-        return self._store.features(row)
-
-    def export(
-        self,
-        out: str | Path,
-        format_name: str,
-        progress: Progress | None = None,
-        failed: list[Failure] | None = None,
-    ) -> int:
-        """Write all features for other tools; see
-        :func:`index.formats.exchange.export_features`."""
-        return export_features(self._store, Path(out), format_name, progress, failed)
-
-    def browse(
-        self, condition: Filter, limit: int, offset: int = 0, sort: Sort = "id"
-    ) -> ImagePage:
-        """The images that pass a filter, by id or otherwise; see
-        :func:`index.collection.browse.browse`."""
-        return browse(self._store.catalog, condition, limit, offset, sort)
-
-    def labels(self) -> LabelIndex:
-        """All labels, to be searched; see :mod:`index.collection.label_index`."""
-        return LabelIndex(self.labelled_rows())
-
-    def labelled_rows(self) -> list[tuple[str, int]]:
-        """Label and row number of the images that can be found and have a label."""
-        return list(self._store.catalog.labelled_rows())
-
-    def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
-        """What is known of images by row numbers, as :meth:`labels` and :meth:`typicality` have
-        them; those that are gone are left out."""
-        return self._store.catalog.by_rows(rows)
-
-    def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
-        """How alike photos are; see :func:`index.collection.label_review.rank_by_typicality`."""
-        return rank_by_typicality(self._store, rows)
-
-    def read_sample(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], FloatArray]:
-        """Global descriptors of images, by row number; see
-        :func:`index.collection.label_review.read_sample`."""
-        return read_sample(self._store, rows)
-
-    def review_label(self, name: str, rows: Sequence[int]) -> LabelReview:
-        """Photos of a label that may have another; see :mod:`index.collection.label_review`."""
-        return review_label(self._store, self._model.calibration, name, rows)
-
-    def spread(self, count: int) -> list[ImageRow]:
-        """Some images with a photo; see :func:`index.collection.browse.spread_images`."""
-        return spread_images(self._store.catalog, count)
-
-    def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
-        """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
-        the number of images."""
-        return most_frequent(self._store.catalog, limit)
-
-    def facets(self, where: Where = (), limit: int = 100) -> Facets:
-        """What to filter by, see :func:`index.collection.browse.count_facets`.
-
-        Args:
-            where: conditions that hold already, see :mod:`index.selection`.
-            limit: values of each key at most.
-        """
-        return count_facets(self._store.catalog, Selection.of(where), limit)
-
-    def explore(
-        self, layout: Layout = "auto", read_photos: bool = True, progress: Progress | None = None
-    ) -> Exploration:
-        """Compute and store the maps of the collection; see
-        :func:`index.collection.explore.explore`."""
-        exploration = explore(self._store, layout, read_photos, progress)
-        with self._store.lock():
-            exploration.save(self._store.folder)
-        return exploration
-
-    def exploration(self) -> Exploration | None:
-        """What :meth:`explore` has stored; None if it has not.
-
-        Raises:
-            DelgError: it is damaged.
-        """
-        return Exploration.load(self._store.folder)
-
-    def info(self) -> dict[str, Any]:
-        """What the index holds, as plain values."""
-        return describe(self._store)
-
-    def failures(self) -> dict[str, str]:
-        """Id -> reason of every photo that could not be used."""
-        return {image.id: image.reason or "" for image in self._store.catalog.images("failed")}
-
-    def vanished(self) -> list[str]:
-        """Ids of images whose file is gone."""
-        return self.missing().gone
-
-    def missing(self) -> MissingPhotos:
-        """The images whose file is gone or cannot be looked at."""
-        return find_missing(self._store.catalog.images())
-
-    def unreadable_segments(self) -> list[str]:
-        """What is wrong with segments that cannot be read; their photos cannot be found."""
-        return [f"{problem}; {HOW_TO_REPAIR}" for problem in self._store.unreadable.values()]
-
-    def check(self) -> CheckReport:
-        """Read everything and say what is damaged."""
-        report = check(self._store, self._extract, self._model.find_codebook())
-        report.notes.extend(
-            f"{path}: of an upload that was cut short or removed; check --repair removes it"
-            for path in orphaned_uploads(self._store)
-        )
-        return report
-
-    def repair(self) -> list[Path]:
-        """Remove what killed writers left behind; see
-        :func:`index.photos.uploaded_photos.repair`."""
-        return repair(self._store)
 
 
 def _edited(row: ImageRow, label: str | None, metadata: Mapping[str, str | None]) -> ImageRow:

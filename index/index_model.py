@@ -17,9 +17,10 @@ from delg.zoo.trust import is_trusted, trust_if_possible, was_trusted
 from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
 from index.storage.codebook import read_codebook
+from index.storage.index_record import IndexRecord
 from index.storage.product_quantizer import ProductQuantizer
-from index.storage.store import CODEBOOK, VOCABULARY_DIGEST, Store, codebook_meta
-from index.storage.vocabulary import Vocabulary, find_vocabulary
+from index.storage.store import CODEBOOK, Store, codebook_meta
+from index.storage.vocabulary import VOCABULARY_DIGEST, find_vocabulary
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration, read_calibration
 
 logger = logging.getLogger(__name__)
@@ -102,36 +103,36 @@ class IndexModel:
     """The model that an index was made by.
 
     Args:
-        store: of the index.
+        record: what the index records of itself.
         named: the model's name or folder as the caller gives it, in place of what the index
             records; it need not be trusted.
     """
 
-    def __init__(self, store: Store, named: str | None = None) -> None:
-        self._store, self._named = store, named
+    def __init__(self, record: IndexRecord, named: str | None = None) -> None:
+        self.record, self._named = record, named
         self._extractor: Extractor | None = None
         self._load: Callable[[], Extractor] | None = None
 
     @property
     def name(self) -> str:
         """For people."""
-        return self._store.catalog.meta("model_name")
+        return self.record.catalog.meta("model_name")
 
     @property
     def location(self) -> str:
         """A shipped model's name or a model's folder; empty for features made elsewhere."""
-        recorded = self._store.catalog.meta("model")
+        recorded = self.record.catalog.meta("model")
         return recorded and (self._named or recorded)
 
     @property
     def weights(self) -> str | None:
         """Another weight file for that model."""
-        return None if self._named else self._store.catalog.meta("weights") or None
+        return None if self._named else self.record.catalog.meta("weights") or None
 
     @property
     def fingerprint(self) -> str:
         """Of the model that made the features."""
-        return self._store.catalog.meta("fingerprint")
+        return self.record.catalog.meta("fingerprint")
 
     @property
     def extractor(self) -> Extractor:
@@ -146,10 +147,10 @@ class IndexModel:
         if self._extractor is None:
             if not self.location:
                 raise ModelError(
-                    f"{self._store.folder} holds features of {self.name!r}, made elsewhere: "
+                    f"{self.record.folder} holds features of {self.name!r}, made elsewhere: "
                     "it can be searched with features of that kind, not with photos"
                 )
-            settings = self._store.settings
+            settings = self.record.settings
             self._find()
             self.use(
                 load_model(
@@ -183,14 +184,14 @@ class IndexModel:
             ModelError: it is gone, or the index names one that its user does not trust.
         """
         location, weights = self.location, self.weights
-        files = find_model(location, weights, self._store.settings.extraction)
+        files = find_model(location, weights, self.record.settings.extraction)
         if self._named is None and not is_trusted(location, weights, files):
             if was_trusted(location, weights) and files.has_weights:
                 self._check_same(files.settings.name, files.fingerprint)
             named = location + (f" with the weights {weights}" if weights else "")
             words = location if not weights else f"{location} --weights {weights}"
             raise ModelError(
-                f"{self._store.folder} names the model {named}, which was not used here before or "
+                f"{self.record.folder} names the model {named}, which was not used here before or "
                 "has changed since. A model can run code, so that an index cannot choose one by "
                 f"itself: if you trust it, allow it with delg model trust {words}, or name it "
                 "in the command (--model)"
@@ -211,14 +212,16 @@ class IndexModel:
             return DEFAULT_CALIBRATION
         return read_calibration(files.calibration) if files else DEFAULT_CALIBRATION
 
-    def find_codebook(self) -> ProductQuantizer | None:
+    def find_codebook(self, store: Store) -> ProductQuantizer | None:
         """The codebook that the index records, or else the model's; None if that has none or is
         gone, or the index keeps descriptors component by component.
+
+        Args:
+            store: of the index.
 
         Raises:
             ModelError: the codebook is damaged.
         """
-        store = self._store
         if store.settings.store.local_codec != "compact":
             return None
         if store.catalog.meta(CODEBOOK):
@@ -229,28 +232,24 @@ class IndexModel:
             return None  # What is stored can be maintained without the model.
         return _codebook_of(files) if files else None
 
-    def adopt_what_is_learnt(self) -> None:
+    def adopt_codebook_and_vocabulary(self, store: Store) -> None:
         """Record the model's codebook in an index that has none, as it was made by an earlier
-        version or when the model had none, and the model's present vocabulary; under the store's
-        lock.
+        version or when the model had none, and the model's present vocabulary; under the lock.
+
+        Args:
+            store: of the index.
 
         Raises:
             ModelError: one of them is damaged.
         """
-        if not self._store.catalog.meta(CODEBOOK):
-            codebook = self.find_codebook()
+        if not store.catalog.meta(CODEBOOK):
+            codebook = self.find_codebook(store)
             if codebook is not None:
-                self._store.set_codebook(codebook)
-        vocabulary = self._find_vocabulary()
-        known = self._store.catalog.meta(VOCABULARY_DIGEST)
+                store.set_codebook(codebook)
+        vocabulary = store.catalog.find_vocabulary()
+        known = store.catalog.meta(VOCABULARY_DIGEST)
         if vocabulary is not None and vocabulary.digest != known:
-            self._store.set_vocabulary(vocabulary)
-
-    def _find_vocabulary(self) -> Vocabulary | None:
-        meta = self._store.catalog.meta
-        return find_vocabulary(
-            meta("model"), meta("weights"), self._store.catalog.meta_number("local_dim")
-        )
+            store.set_vocabulary(vocabulary)
 
     def use(self, extractor: Extractor) -> None:
         """Share a model that is loaded already.
@@ -286,7 +285,7 @@ class IndexModel:
     def _check_same(self, name: str, fingerprint: str) -> None:
         if fingerprint != self.fingerprint:
             raise ModelError(
-                f"{self._store.folder} was made by model {self.name} {self.fingerprint}, but "
+                f"{self.record.folder} was made by model {self.name} {self.fingerprint}, but "
                 f"{name} here is {fingerprint}: use that model, or build a new index"
             )
 
@@ -297,10 +296,10 @@ class IndexModel:
             UsageError: another made it.
             ModelError: there is no such model.
         """
-        extraction = self._store.settings.extraction
+        extraction = self.record.settings.extraction
         fingerprint = find_model(model, None, extraction, self.fingerprint).fingerprint
         if fingerprint != self.fingerprint:
             raise UsageError(
-                f"{self._store.folder} was made by model {self.name} {self.fingerprint}; {model} "
+                f"{self.record.folder} was made by model {self.name} {self.fingerprint}; {model} "
                 f"is {fingerprint}: leave --model out, or choose another --index"
             )

@@ -271,6 +271,11 @@ class IndexSettings(Settings):
     regions: RegionsSettings = RegionsSettings()
     ranking: RankingSettings = RankingSettings()
 
+    @property
+    def uses_words(self) -> bool:
+        """Whether photos keep visual words and are shortlisted by them."""
+        return self.local_shortlist.enabled and self.store.max_words > 0
+
     def of_model(self, model: ModelSettings | None) -> IndexSettings:
         """With what depends on the model filled in; None: the model is not known."""
         return self.model_copy(update={"verification": self.verification.of_model(model)})

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import UsageError
 from delg.images.decode import ImageError
 from delg.types import Box, FloatArray
+
+# No photo has so many pixels in a row.
+_MAX_SIDE = 1e9
+
+
+def parse_box(values: Any) -> Box:
+    """A box as people and programs write it.
+
+    Args:
+        values: x, y, width and height in pixels, as numbers or texts, or one text with commas.
+
+    Raises:
+        ValueError: they are none; the message says why.
+    """
+    try:
+        x, y, width, height = map(float, values.split(",") if isinstance(values, str) else values)
+    except (TypeError, ValueError):
+        raise ValueError("expected four numbers in pixels: X,Y,WIDTH,HEIGHT") from None
+    if not all(abs(value) < _MAX_SIDE for value in (x, y, width, height)):
+        raise ValueError("expected four finite numbers of pixels")
+    if width <= 0 or height <= 0:
+        raise ValueError("width and height must be positive")
+    return x, y, width, height
 
 
 def crop_to_box(pixels: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], tuple[int, int]]:

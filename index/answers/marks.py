@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -22,8 +23,9 @@ import numpy as np
 
 from delg.clock import utc_now
 from delg.files import file_sha256
-from delg.images.decode import Source
+from delg.images.decode import Source, read_bytes
 from delg.paths import exists
+from delg.remote_path import RemotePath
 from delg.types import ImageFeatures
 from index.results import QueryResult
 from index.storage.side_database import transaction
@@ -77,6 +79,17 @@ def query_key(source: Source | ImageFeatures) -> str:
     if isinstance(source, ImageFeatures):
         return hashlib.sha256(source.global_descriptor.tobytes()).hexdigest()
     return ""
+
+
+def read_query(source: Source) -> tuple[Source, str]:
+    """A query's bytes, if it is a file, so that it is read only once; and its key.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    if isinstance(source, (str, os.PathLike, RemotePath)):
+        source = read_bytes(source)
+    return source, query_key(source)
 
 
 def apply_marks(result: QueryResult, key: str, marks: Mapping[str, Verdict]) -> QueryResult:

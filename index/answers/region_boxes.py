@@ -10,12 +10,12 @@ name alone.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from delg.errors import UsageError
+from delg.images.geometry import parse_box
 from delg.plain_values import limited_lines, parse_json, read_text
 from delg.types import Box
 
@@ -80,9 +80,6 @@ def _read_json(path: Path) -> Iterator[tuple[str, str, Sequence[Any] | None]]:
 
 def _box(values: Any, where: str) -> Box:
     try:
-        x, y, width, height = map(float, values)
-    except (TypeError, ValueError):
-        raise UsageError(f"{where}: expected four numbers, x, y, width and height") from None
-    if not all(map(math.isfinite, (x, y, width, height))) or width <= 0 or height <= 0:
-        raise UsageError(f"{where}: width and height must be positive, and all numbers finite")
-    return x, y, width, height
+        return parse_box(values)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from None

@@ -14,7 +14,8 @@ from index.selection import LABEL, Selection
 from index.storage.adaptation import ADAPTATION_DIGEST
 from index.storage.catalog import Catalog
 from index.storage.catalog_tables import ImageRow
-from index.storage.store import CODEBOOK_DIGEST, VOCABULARY_DIGEST, Store
+from index.storage.store import CODEBOOK_DIGEST, Store
+from index.storage.vocabulary import VOCABULARY_DIGEST
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from delg.errors import DelgError
 from delg.types import FloatArray
 from index.settings import IndexSettings
 from index.storage.adaptation import Adaptation
+from index.storage.index_record import IndexRecord
 from index.storage.store import Store
 from index.storage.vocabulary import Vocabulary
 
@@ -53,16 +54,16 @@ class SearchContext:
     vocabulary: Vocabulary | None
 
     @classmethod
-    def of(cls, store: Store) -> SearchContext:
-        """That of the index that a store belongs to."""
-        meta = store.catalog.meta
+    def of(cls, index: IndexRecord) -> SearchContext:
+        """That of an index."""
+        meta = index.catalog.meta
         return cls(
-            store.settings,
+            index.settings,
             meta("model_name"),
             bool(meta("aggregated")),
-            store.search_dim,
-            store.adaptation,
-            store.shortlist_vocabulary,
+            index.search_dim,
+            index.adaptation,
+            index.shortlist_vocabulary,
         )
 
     def adapt(self, descriptors: FloatArray) -> FloatArray:

@@ -7,7 +7,6 @@ searches, by their bytes and by their age.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import secrets
@@ -15,7 +14,7 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from delg.paths import exists
 from delg.plain_values import parse_json
 from index.results import Hit, MissingShard, QueryResult, Region
 from index.serve.uploads import NotFoundError
+from index.storage.side_database import transaction
 
 log = logging.getLogger(__name__)
 FILE = "saved_searches.sqlite"
@@ -36,7 +36,11 @@ _DAY = 24 * 3600
 _ID_BYTES = 9
 # A result of a thousand hits with all their points has about this many bytes.
 _MAX_RESULT_BYTES = 256 << 20
-_SCHEMA = """
+# What is deleted is overwritten, as a photo may be private.
+_SCHEMA = f"""
+PRAGMA secure_delete = ON;
+PRAGMA auto_vacuum = FULL;
+PRAGMA user_version = {_FORMAT};
 CREATE TABLE IF NOT EXISTS searches (
     id TEXT PRIMARY KEY,
     title TEXT NOT NULL,
@@ -51,10 +55,6 @@ CREATE TABLE IF NOT EXISTS searches (
 );
 """
 _COLUMNS = "id, title, created, query, params, hits, verified, bytes"
-
-
-class SavedSearchError(DelgError):
-    """Searches cannot be saved or read now; the message says why."""
 
 
 class FullError(DelgError):
@@ -122,7 +122,7 @@ class SavedSearches:
 
         Raises:
             FullError: there is no room.
-            SavedSearchError: it cannot be written.
+            DelgError: it cannot be written.
         """
         packed = zlib.compress(json.dumps(_as_values(result)).encode())
         title = " ".join(title.split())[:MAX_TITLE] or query[:MAX_TITLE]
@@ -181,7 +181,7 @@ class SavedSearches:
             text = unpacker.decompress(packed, _MAX_RESULT_BYTES).decode()
             return _read_result(parse_json(text))
         except (ValueError, TypeError, KeyError, zlib.error) as error:
-            raise SavedSearchError(
+            raise DelgError(
                 f"{self._path}: search {search_id} is damaged ({error}); delete it"
             ) from None
 
@@ -206,7 +206,7 @@ class SavedSearches:
         try:
             with self._writing() as db:
                 self._delete_expired(db)
-        except SavedSearchError as error:
+        except DelgError as error:
             log.warning("expired searches are kept: %s", error)
 
     def _delete_expired(self, db: sqlite3.Connection) -> None:
@@ -230,39 +230,12 @@ class SavedSearches:
         if not exists(self._path):
             yield None
             return
-        with self._connected(f"{self._path.absolute().as_uri()}?mode=ro") as db:
+        with transaction(self._path, _SCHEMA, "ro", newest_version=_FORMAT) as db:
             yield db
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction."""
-        with self._connected(self._path.absolute().as_uri()) as db:
-            # What is deleted is overwritten, as a photo may be private.
-            db.execute("PRAGMA secure_delete = ON")
-            db.execute("PRAGMA auto_vacuum = FULL")
-            db.executescript(_SCHEMA)
-            db.execute(f"PRAGMA user_version = {_FORMAT}")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @contextmanager
-    def _connected(self, uri: str) -> Iterator[sqlite3.Connection]:
-        try:
-            with contextlib.closing(
-                sqlite3.connect(uri, timeout=5, isolation_level=None, uri=True)
-            ) as db:
-                if db.execute("PRAGMA user_version").fetchone()[0] > _FORMAT:
-                    raise SavedSearchError(f"{self._path}: written by a later version")
-                yield db
-        except sqlite3.Error as error:
-            raise SavedSearchError(
-                f"{self._path}: saved searches cannot be read or written ({error})"
-            ) from None
+        return transaction(self._path, _SCHEMA, "rwc", newest_version=_FORMAT)
 
 
 def _search(row: tuple) -> SavedSearch:

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from typing_extensions import Self
 
 from delg.errors import DelgError, UsageError
+from delg.images.geometry import parse_box
 from delg.settings import Settings
 from delg.types import Box
 from index.selection import parse_condition
@@ -104,15 +105,7 @@ class SearchParams(FormParams):
     @field_validator("box", mode="before")
     @classmethod
     def _read_box(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        try:
-            x, y, width, height = (float(part) for part in value.split(","))
-        except ValueError:
-            raise ValueError(f"{value!r} is not X,Y,WIDTH,HEIGHT in pixels") from None
-        if not (abs(x) < 1e9 and abs(y) < 1e9 and 0 < width < 1e9 and 0 < height < 1e9):
-            raise ValueError("needs four finite numbers, and a positive width and height")
-        return x, y, width, height
+        return parse_box(value) if isinstance(value, str) else value
 
     @field_validator("where", "plus", "minus", mode="before")
     @classmethod

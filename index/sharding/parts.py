@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from index.image_index import ImageIndex
 from index.search.shard import Request, SearchContext, Shard
-from index.settings import IndexSettings
+from index.storage.index_record import SentEntries, SentRecord
 
 T = TypeVar("T")
 Operation = Callable[[ImageIndex], T]
@@ -59,19 +59,18 @@ class PartRecord:
     """What a shard records of itself.
 
     Attributes:
-        meta: of its catalog, by key.
-        settings: with overrides.
+        index: its model, its settings and what was learnt for it.
         next_row: the row number after the highest ever given.
     """
 
-    meta: Mapping[str, str]
-    settings: IndexSettings
+    index: SentRecord
     next_row: int
 
     @classmethod
     def of(cls, images: ImageIndex) -> PartRecord:
         """That of an open index."""
-        return cls(images.meta(), images.settings, images.next_row)
+        entries = SentEntries(images.path, images.meta())
+        return cls(SentRecord(images.path, entries, images.settings), images.next_row)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ from delg.paths import exists, normal_form
 from delg.remote_path import is_url
 from delg.settings import Settings, read_settings
 from index.storage.adaptation import ADAPTATION_DIGEST
-from index.storage.store import CODEBOOK_DIGEST, VOCABULARY_DIGEST
+from index.storage.store import CODEBOOK_DIGEST
+from index.storage.vocabulary import VOCABULARY_DIGEST
 
 FILE = "index.yaml"
 MAX_SHARDS = 10_000

@@ -32,6 +32,7 @@ from index.storage.catalog_tables import (
     SegmentRow,
     has_etags,
 )
+from index.storage.index_record import Entries
 from index.storage.trash import CHANGES, TRASH, Change
 
 FILE = "catalog.sqlite"
@@ -111,7 +112,7 @@ def _odd(values: Sequence) -> object:
     return max((value for value in values if isinstance(value, int)), key=abs, default="")
 
 
-class Catalog:
+class Catalog(Entries):
     """One connection to the catalog, either reading one fixed state or writing.
 
     Args:
@@ -251,21 +252,6 @@ class Catalog:
         if not isinstance(value, str):
             raise CatalogError(f"{self.path}: {key} is damaged ({value!r:.40})")
         return value
-
-    def meta_number(self, key: str, least: int = 0, most: int = 1 << 62) -> int:
-        """A whole number that is known of the index; 0 if none is.
-
-        Raises:
-            CatalogError: it is none, or not between ``least`` and ``most``.
-        """
-        text = self.meta(key) or "0"
-        try:
-            number = int(text)
-        except (ValueError, TypeError, OverflowError):
-            number = least - 1
-        if not least <= number <= most:
-            raise CatalogError(f"{self.path}: {key} is damaged ({text!r:.40})")
-        return number
 
     def set_meta(self, key: str, value: str) -> None:
         """Record what is known of the index under that key."""

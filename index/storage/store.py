@@ -51,14 +51,12 @@ from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
 from index.storage.trash import TRASH, log_changes, restore_images, trash_images
-from index.storage.vocabulary import BinaryWords, Vocabulary, find_vocabulary
+from index.storage.vocabulary import VOCABULARY_DIGEST, BinaryWords, Vocabulary
 from index.storage.word_file import load_inverted_file, save_inverted_file
 from index.verification.matchable import MatchableFeatures
 
 # What the catalog calls the codebook of the model, and the digest of it.
 CODEBOOK, CODEBOOK_DIGEST = "codebook", "codebook_digest"
-# What the catalog calls the digest of the vocabulary whose words the segments hold.
-VOCABULARY_DIGEST = "vocabulary_digest"
 # What a killed attempt to create an index may leave in its folder.
 _LEFTOVERS = {f"{CATALOG_FILE}.tmp", f"{CATALOG_FILE}.tmp-journal", *LOCK_FILES}
 # Seconds to wait for another process that is creating the same index, and between two looks.
@@ -73,8 +71,6 @@ _ROWS_PER_STEP = 50_000
 # A large inverted file is written when one photo in so many has changed.
 _MIN_CHANGED = 100
 _ALL = Selection()
-# Numbers that a descriptor may have.
-_MAX_DIM = 1 << 20
 
 
 def check_usable(folder: Path, leftovers: Collection[str] = ()) -> None:
@@ -121,7 +117,7 @@ class Store:
         # Settings for this object only, by section and key; they outlive a refresh.
         self._overrides: dict[str, Any] = {}
         self.settings = self._read_settings()
-        self.dim = self.catalog.meta_number("global_dim", 1, _MAX_DIM)
+        self.dim = self.catalog.dim
         self.adaptation: Adaptation | None = None
         self.segments = SegmentSet(folder, [])
         # Number of each segment whose bytes are not those that were written -> what is wrong.
@@ -298,8 +294,7 @@ class Store:
     @property
     def shortlist_vocabulary(self) -> Vocabulary | None:
         """The same; None where settings say not to look at words, or to keep none."""
-        is_used = self.settings.local_shortlist.enabled and self.settings.store.max_words
-        return self._vocabulary if is_used else None
+        return self._vocabulary if self.settings.uses_words else None
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Keep words of that vocabulary from now on; under the lock."""
@@ -307,15 +302,9 @@ class Store:
         self._vocabulary, self._inverted_file = vocabulary, None
 
     def _find_vocabulary(self) -> None:
-        meta = self.catalog.meta
-        digest = meta(VOCABULARY_DIGEST)
         known = self._vocabulary.digest if self._vocabulary is not None else ""
-        if digest == known:
-            return
-        local_dim = self.catalog.meta_number("local_dim", 0, _MAX_DIM)
-        found = find_vocabulary(meta("model"), meta("weights"), local_dim) if digest else None
-        self._vocabulary = found if found is not None and found.digest == digest else None
-        self._inverted_file = None
+        if self.catalog.meta(VOCABULARY_DIGEST) != known:
+            self._vocabulary, self._inverted_file = self.catalog.read_vocabulary(), None
 
     def inverted_file(self) -> InvertedFile | None:
         """The words of the photos that can be found; None where there are none, or settings say
@@ -364,8 +353,7 @@ class Store:
         digest = self.catalog.meta(ADAPTATION_DIGEST)
         if self.adaptation is not None and self.adaptation.digest == digest:
             return self.adaptation
-        text = self.catalog.meta(ADAPTATION)
-        return Adaptation.from_text(text, self.dim, str(self.catalog.path)) if text else None
+        return self.catalog.read_adaptation()
 
     def set_adaptation(self, adaptation: Adaptation | None, meta: Mapping[str, str]) -> None:
         """Project global descriptors by that from now on, or not at all; under the lock.

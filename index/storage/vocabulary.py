@@ -26,6 +26,8 @@ from delg.paths import exists
 from delg.types import FloatArray
 from delg.zoo.registry import find_model
 
+# What the catalog of an index calls the digest of the vocabulary whose words its segments hold.
+VOCABULARY_DIGEST = "vocabulary_digest"
 # Words and components by default: few enough to assign hundreds of features in milliseconds.
 WORDS, MAX_DIM = 4096, 64
 # Words are numbered by 16 bits.

@@ -17,13 +17,13 @@ import pytest
 from bad_photos import encoded
 from dots import dots
 
+from delg.errors import DelgError
 from index.results import Hit, QueryResult
 from index.serve.saved_export import export_csv, file_name
 from index.serve.saved_searches import (
     FullError,
     Limits,
     SavedSearch,
-    SavedSearchError,
     SavedSearches,
 )
 from index.serve.uploads import NotFoundError
@@ -94,7 +94,7 @@ def test_a_damaged_file_is_named(tmp_path, damage):
     else:
         with sqlite3.connect(path) as db:
             db.execute("UPDATE searches SET result = x'00'")
-    with pytest.raises(SavedSearchError, match=re.escape(str(path))):
+    with pytest.raises(DelgError, match=re.escape(str(path))):
         store.result(saved.id)
 
 
