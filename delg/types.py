@@ -70,12 +70,33 @@ class ImageFeatures:
         global_descriptor: float32 (D,), unit length.
         local: the local features.
         width, height: pixels of the upright original image.
+        regions: parts of the image that were extracted as images of their own.
     """
 
     global_descriptor: FloatArray
     local: LocalFeatures
     width: int
     height: int
+    regions: tuple[RegionFeatures, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class RegionFeatures:
+    """A part of an image, extracted as an image of its own.
+
+    Attributes:
+        x, y: its top-left pixel in the upright image.
+        features: with keypoints in pixels of the part; it has no regions of its own.
+    """
+
+    x: int
+    y: int
+    features: ImageFeatures
+
+    @property
+    def box(self) -> Box:
+        """(x, y, width, height), pixels of the upright image."""
+        return float(self.x), float(self.y), float(self.features.width), float(self.features.height)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,8 @@ class Hit:
         width, height: of this photo, upright, pixels.
         photo: number, from 0, of the query's photo that found it, where there are several.
         mark: what people said of query and photo, see :mod:`index.answers.marks`; None: nothing.
+        region: the stored part of this photo that matches, (x, y, width, height) in its pixels;
+            None: all of it does, or no parts are stored (``store.regions``).
     """
 
     rank: int
@@ -132,6 +134,7 @@ class Hit:
     height: int = 0
     photo: int = 0
     mark: Literal["same", "different"] | None = None
+    region: Box | None = None
 
     def __repr__(self) -> str:
         verified = ", verified" if self.verified else ""
@@ -163,6 +166,7 @@ class Hit:
             "verified": self.verified,
             "transform": None if self.transform is None else self.transform.tolist(),
             "mark": self.mark,
+            "region": None if self.region is None else [round(value, 1) for value in self.region],
             "source_url": self.source_url,
             "iiif": iiif_of(self.metadata),
         }

@@ -32,6 +32,12 @@ class StoreSettings(Settings):
     # Visual words kept per photo, of its best features, for the second shortlist, where the model
     # has a vocabulary: 10 bytes each for 64 components. 0 keeps none.
     max_words: int = Field(38, ge=0, le=65_535)
+    # Parts of each photo, those that stand out most, that are extracted again, enlarged, and stored
+    # with a global descriptor and local features of their own, so that small things in stored
+    # photos are found: an extraction more per part. 0 stores none.
+    regions: int = Field(0, ge=0, le=16)
+    # Local features kept of each part, the best by score.
+    region_features: int = Field(380, ge=0, le=10_000)
     # Photos after which a segment is written: what a kill can cost, and how much is held in memory.
     # Compaction joins short segments.
     segment_images: int = Field(256, ge=1)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from delg.inference.backend import Backend, LevelOutput
 
 T = TypeVar("T")
+Refinement = Callable[[NDArray[np.uint8], ImageFeatures], ImageFeatures]
 # A SavedModel's operations share one pool of threads; a second photo fills their serial parts.
 _PARALLEL_IMAGES = 2
 
@@ -105,7 +106,9 @@ class Extractor:
         settings = self.settings.model_copy(update={"tower": None})
         return Extractor(self._backend, settings, self.fingerprint, self.images)
 
-    def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
+    def extract(
+        self, source: Source, box: Box | None = None, turns: int = 0, all_cores: bool = True
+    ) -> ImageFeatures:
         """Features of one photo.
 
         Args:
@@ -116,17 +119,19 @@ class Extractor:
                 revisited Oxford/Paris protocol asks.
             turns: quarter turns counter-clockwise given to the photo first. Keypoints are always
                 in pixels of the photo as it came.
+            all_cores: whether this photo may use all of them; not where others run beside it.
 
         Raises:
             ImageError: the photo or the box cannot be used.
         """
-        return self._finish(self._prepare(source, box, turns))
+        return self._finish(self._prepare(source, box, turns), all_cores)
 
     def extract_many(
         self,
         sources: Iterable[T],
         read: Callable[[T], Source] | None = None,
         threads: int | None = None,
+        refine: Refinement | None = None,
     ) -> Iterator[ImageFeatures | Failure]:
         """Features of many photos, in order, with memory bounded by a few photos.
 
@@ -138,6 +143,8 @@ class Extractor:
                 lazily.
             read: called in the decoding threads; it may raise ``ImageError``.
             threads: for decoding; one a core by default.
+            refine: called with the pixels and the features of each photo, beside others; gives
+                its features. None: they stay.
 
         Yields:
             Features, or the ``Failure`` of a photo that cannot be used.
@@ -153,7 +160,7 @@ class Extractor:
             try:
                 for source in sources:
                     prepared = decoders.submit(prepare, source)
-                    pending.append((source, runners.submit(self._finish_later, prepared)))
+                    pending.append((source, runners.submit(self._finish_later, prepared, refine)))
                     if len(pending) > threads + parallel:
                         yield _outcome(*pending.popleft())
                 while pending:
@@ -162,8 +169,10 @@ class Extractor:
                 for _, future in pending:
                     future.cancel()
 
-    def _finish_later(self, prepared: Future[Prepared]) -> ImageFeatures:
-        return self._finish(prepared.result(), all_cores=False)
+    def _finish_later(self, prepared: Future[Prepared], refine: Refinement | None) -> ImageFeatures:
+        photo = prepared.result()
+        features = self._finish(photo, all_cores=False)
+        return refine(photo.crop, features) if refine else features
 
     def _prepare(self, source: Source, box: Box | None, turns: int) -> Prepared:
         pixels = decode(source, self.images)

@@ -195,6 +195,8 @@ def describe(store: Store) -> dict[str, Any]:
         "bytes": (size := _bytes_in(store.folder)),
         "bytes_per_image": round(size / images) if images else None,
         "shortlist": store.ann_index.kind,
+        # Parts of photos that are stored as photos of their own.
+        "regions": 0 if (regions := store.region_index()) is None else len(regions),
         # Of the model's, by its digest; empty where local features have no codes of one.
         "codebook": catalog.meta(CODEBOOK_DIGEST),
         # Likewise; empty where no visual words are kept.

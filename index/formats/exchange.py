@@ -14,7 +14,14 @@ from delg.extraction.match_kernel import aggregate, aggregated_dim
 from delg.images.decode import ImageError, decode_bytes, read_bytes
 from delg.images.scan import scan
 from delg.remote_path import Location
-from delg.types import Failure, FloatArray, ImageFeatures, LocalFeatures, Progress
+from delg.types import (
+    Failure,
+    FloatArray,
+    ImageFeatures,
+    LocalFeatures,
+    Progress,
+    RegionFeatures,
+)
 from index.feature_spec import FeatureSpec
 from index.formats import read, writer
 from index.formats.delg import without_suffix
@@ -150,7 +157,10 @@ def as_image_features(
             f"a global descriptor of width {len(descriptor)}, not {spec.global_dim}"
         )
     width, height = parsed.size or size or _smallest_size(local.keypoints)
-    return ImageFeatures(descriptor, local, width, height)
+    regions = tuple(
+        RegionFeatures(x, y, as_image_features(part, spec)) for x, y, part in parsed.regions
+    )
+    return ImageFeatures(descriptor, local, width, height, regions)
 
 
 def _smallest_size(keypoints: FloatArray) -> tuple[int, int]:

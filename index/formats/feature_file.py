@@ -3,21 +3,30 @@
 One group per photo, named by its id, with ``global_descriptor`` float32 (D,), ``keypoints`` float32
 (N, 2) in (x, y), ``descriptors`` float32 (N, d), ``scales`` and ``scores`` float32 (N,), and the
 attributes ``width`` and ``height``. The file's attributes name the model and its fingerprint.
+
+Parts of photos that are stored as photos of their own, R of one photo, lie in its group too:
+``region_boxes`` int32 (R, 4) in (x, y, width, height), ``region_offsets`` int64 (R + 1), and the
+arrays above under their names with ``region_`` in front, (R, D) and those of all its parts one
+after the other, with keypoints in pixels of the part.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from delg.files import atomic_write
-from delg.types import Failure, ImageFeatures
+from delg.types import Failure, ImageFeatures, RegionFeatures
 from index.formats.writing import new_group, write_each
+
+# Of the names of arrays of a photo's parts.
+REGION_PREFIX = "region_"
 
 
 class _ErrorKeepingFile(io.FileIO):
@@ -99,5 +108,23 @@ def write_features(
             group["descriptors"] = image.local.descriptors
             group["scales"] = image.local.scales
             group["scores"] = image.local.scores
+            for name, array in _region_arrays(image.regions).items():
+                group[REGION_PREFIX + name] = array
 
         return write_each(features, write_one, failed)
+
+
+def _region_arrays(regions: Sequence[RegionFeatures]) -> dict[str, np.ndarray]:
+    """The arrays of a photo's parts, by name without prefix; empty if it has none."""
+    if not regions:
+        return {}
+    local = [region.features.local for region in regions]
+    return {
+        "boxes": np.array([region.box for region in regions], np.int32),
+        "offsets": np.cumsum([0, *map(len, local)], dtype=np.int64),
+        "global_descriptor": np.stack([region.features.global_descriptor for region in regions]),
+        "keypoints": np.concatenate([part.keypoints for part in local]),
+        "descriptors": np.concatenate([part.descriptors for part in local]),
+        "scales": np.concatenate([part.scales for part in local]),
+        "scores": np.concatenate([part.scores for part in local]),
+    }

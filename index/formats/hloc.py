@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -24,7 +25,7 @@ import numpy as np
 
 from delg.paths import name_forms, normal_form
 from delg.types import Failure, ImageFeatures
-from index.formats.feature_file import new_file
+from index.formats.feature_file import REGION_PREFIX, new_file
 from index.formats.hdf5 import find, open_hdf5, read_child, read_text, walk
 from index.formats.parsed import (
     NAMES,
@@ -32,6 +33,7 @@ from index.formats.parsed import (
     FeatureSource,
     ParsedFeatures,
     parse_features,
+    parse_regions,
 )
 from index.formats.writing import new_group, write_each
 
@@ -106,4 +108,16 @@ def _photo(image_id: str, groups: Sequence[h5py.Group]) -> ParsedFeatures:
                 if is_own_layout
                 else read_child(group, "image_size")
             )
-    return parse_features(image_id, arrays, size)
+    parsed = parse_features(image_id, arrays, size)
+    regions = parse_regions(image_id, _region_arrays(groups))
+    return replace(parsed, regions=regions) if regions else parsed
+
+
+def _region_arrays(groups: Sequence[h5py.Group]) -> dict[str, np.ndarray]:
+    """The arrays of a photo's parts, by name without prefix, where a group has any."""
+    for group in groups:
+        if f"{REGION_PREFIX}boxes" in group:
+            names = [name for name in group if name.startswith(REGION_PREFIX)]
+            arrays = {name[len(REGION_PREFIX) :]: read_child(group, name) for name in names}
+            return {name: array for name, array in arrays.items() if array is not None}
+    return {}

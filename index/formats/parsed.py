@@ -40,12 +40,14 @@ class ParsedFeatures:
         local: best score first, descriptors of unit length; None where the file is not about
             local features, which differs from a photo without any.
         size: width and height of the upright photo, pixels, or None where the file gives none.
+        regions: parts of the photo, each with the (x, y) of its top-left pixel.
     """
 
     id: str
     global_descriptor: FloatArray | None
     local: LocalFeatures | None
     size: tuple[int, int] | None
+    regions: tuple[tuple[int, int, ParsedFeatures], ...] = ()
 
 
 def parse_features(
@@ -78,6 +80,42 @@ def parse_features(
     if descriptor is None and local is None:
         raise BadFeaturesError("there are neither a global descriptor nor keypoints")
     return ParsedFeatures(normal_form(image_id), descriptor, local, _size(size))
+
+
+def parse_regions(
+    image_id: str, arrays: Mapping[str, np.ndarray]
+) -> tuple[tuple[int, int, ParsedFeatures], ...]:
+    """The parts of a photo from the arrays of a file; see :mod:`index.formats.feature_file`.
+
+    Args:
+        image_id: of the photo.
+        arrays: by their names without prefix.
+
+    Raises:
+        BadFeaturesError: see :func:`parse_features`.
+    """
+    boxes, offsets = arrays.get("boxes"), arrays.get("offsets")
+    if boxes is None or offsets is None:
+        return ()
+    count = len(boxes) if boxes.ndim == 2 else -1
+    fits = (
+        boxes.shape == (count, 4)
+        and offsets.shape == (count + 1,)
+        and boxes.dtype.kind in "iu"
+        and offsets.dtype.kind in "iu"
+        and all(len(arrays[name]) == offsets[-1] for name in NAMES[1:] if name in arrays)
+        and len(arrays.get(NAMES[0], ())) == count
+        and bool((np.diff(offsets.astype(np.int64)) >= 0).all())
+    )
+    if not fits:
+        raise BadFeaturesError("the arrays of its regions do not fit each other")
+    regions = []
+    for number, (x, y, *size) in enumerate(boxes.tolist()):
+        part = slice(int(offsets[number]), int(offsets[number + 1]))
+        own = {name: arrays[name][part] for name in NAMES[1:] if name in arrays}
+        own[NAMES[0]] = arrays[NAMES[0]][number]
+        regions.append((x, y, parse_features(image_id, own, size)))
+    return tuple(regions)
 
 
 def _local(values: Mapping[str, FloatArray]) -> LocalFeatures:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from index.labels import FolderLabels, Label, Labels
 from index.photos.file_state import FileState, stat_photos
 from index.photos.missing import MissingPhotos, SourceLoss, find_missing
 from index.photos.moved import follow
+from index.photos.regional import regional_extraction
 from index.settings import StoreSettings
 from index.storage.catalog_tables import ImageRow, update_images
 from index.storage.merge import merge_small_segments
@@ -311,7 +312,11 @@ def _extract(
         return data
 
     photos = [photo for photo, _ in plan.extract]
-    results = extractor().extract_many(photos, read, _threads(photos)) if photos else iter(())
+    results: Iterator[ImageFeatures | Failure] = iter(())
+    if photos:
+        model = extractor()
+        refine = regional_extraction(model, store.settings)
+        results = model.extract_many(photos, read, _threads(photos), refine)
     with ThreadPoolExecutor(1) as writer:
         for number, (photo, result) in enumerate(zip(photos, results, strict=True), 1):
             state, digest = files.pop(photo.id)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from delg.types import FloatArray
+from delg.types import Box, FloatArray
 from index.results import Verification
 from index.search.scoring import score
 from index.settings import RankingSettings
@@ -29,12 +29,17 @@ class ImageKey(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class Match:
     """A verification, and the points that agree: float32 (inliers, 2), (x, y), in the pixels of
-    the query and of the candidate, whose width and height is ``size``."""
+    the query and of the candidate, whose width and height is ``size``.
+
+    ``region`` is the stored part of the candidate that was compared, (x, y, width, height) in its
+    pixels; None: all of it was.
+    """
 
     verification: Verification
     query_points: FloatArray
     points: FloatArray
     size: tuple[int, int] = (0, 0)
+    region: Box | None = None
 
     @classmethod
     def none(cls, log_odds: float = -math.inf) -> Match:
@@ -44,6 +49,23 @@ class Match:
             log_odds: by the similarity alone.
         """
         return cls(Verification.none(log_odds), _NO_POINTS, _NO_POINTS)
+
+
+def place_in_image(part: Match, box: Box, size: tuple[int, int]) -> Match:
+    """A match with a part of an image, with points and transform in pixels of the image.
+
+    Args:
+        part: in pixels of the part.
+        box: the part, (x, y, width, height) in pixels of the image.
+        size: width and height of the image.
+    """
+    origin, verification = np.array(box[:2]), part.verification
+    if verification.transform is not None:
+        shift = np.eye(3)
+        shift[:2, 2] = origin
+        verification = replace(verification, transform=shift @ verification.transform)
+    points = part.points + origin.astype(np.float32)
+    return Match(verification, part.query_points, points, size, box)
 
 
 _NO_POINTS = np.zeros((0, 2), np.float32)

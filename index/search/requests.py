@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from delg.types import FloatArray
-from index.search.candidates import Match
+from delg.types import Box, FloatArray
+from index.search.candidates import Match, place_in_image
 from index.selection import Selection
 from index.settings import IndexSettings
 from index.storage.catalog_tables import ImageRow
+from index.storage.region_index import BestRegion
 from index.storage.store import Rows, Store
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
@@ -115,9 +117,7 @@ class SimilaritiesRequest:
 
     def answer(self, store: Store) -> FloatArray:
         """float32 (n,)."""
-        # Row by row, as a matrix product rounds differently beside other rows.
-        vectors = store.global_descriptors(self.rows)
-        return np.asarray(np.einsum("nd,d->n", vectors, self.descriptor), np.float32)
+        return store.similarities(self.descriptor, self.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,30 +129,52 @@ class VerifyRequest:
         similarities: row -> similarity of its global descriptor to the query's.
         settings: of matching and verification.
         calibration: of the model.
+        parts: row -> part of the image, as stored, that is compared in place of all of it.
     """
 
     query: MatchableQuery
     similarities: Mapping[int, float]
     settings: IndexSettings
     calibration: Calibration
+    parts: Mapping[int, Box] = field(default_factory=dict)
 
     def answer(self, store: Store) -> dict[int, Match]:
         """See :class:`index.search.shard.Request`."""
         with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
-            matches = threads.map(lambda row: self._verify(store.matchable(row), row), self._rows)
+            matches = threads.map(partial(self._verify, store), self._rows)
             return dict(zip(self._rows, matches, strict=True))
 
     @property
     def _rows(self) -> list[int]:
         return list(self.similarities)
 
-    def _verify(self, other: MatchableFeatures, row: int) -> Match:
+    def _verify(self, store: Store, row: int) -> Match:
+        similarity, whole = self.similarities[row], store.matchable(row)
+        if row in self.parts:
+            part = self._compare(store.matchable_region(row, self.parts[row]), similarity)
+            return place_in_image(part, self.parts[row], whole.size)
+        match = self._compare(whole, similarity)
+        region = self._best_region(store, row)
+        if region is None:
+            return match
+        part = self._compare(store.matchable_region(row, region.box), region.similarity)
+        is_surer = part.verification.log_odds > match.verification.log_odds
+        return place_in_image(part, region.box, match.size) if is_surer else match
+
+    def _best_region(self, store: Store, row: int) -> BestRegion | None:
+        """The part that is more similar to the query than the image, if there is one."""
+        descriptor = self.query.features.global_descriptor
+        if not store.settings.store.regions or not len(descriptor):
+            return None
+        region = store.best_region(row, descriptor)
+        if region is None:
+            return None
+        [own] = store.global_descriptors(np.array([row])) @ descriptor
+        return region if region.similarity > own else None
+
+    def _compare(self, other: MatchableFeatures, similarity: float) -> Match:
         verification = verify_pair(
-            self.query.in_codebook_of(other),
-            other,
-            self.similarities[row],
-            self.settings,
-            self.calibration,
+            self.query.in_codebook_of(other), other, similarity, self.settings, self.calibration
         )
         places, keypoints = verification.matches, self.query.features.local.keypoints
         points = keypoints[places[:, 0]], other.keypoints[places[:, 1]]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from delg.types import ImageFeatures
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.types import Box, ImageFeatures
 from index.search.candidates import Candidate, ImageKey, Match, sort_by_score
 from index.search.requests import VerifyRequest
 from index.search.scatter import Scatter, by_shard
@@ -12,6 +15,8 @@ from index.verification.calibration import Calibration
 from index.verification.matchable import MatchableQuery
 from index.verification.matching import one_blas_thread
 from index.verification.reverify import QueryPhoto, extract_warped, is_enough
+
+_WHOLE: Mapping[ImageKey, Box] = {}
 
 
 class Reranker:
@@ -56,8 +61,9 @@ class Reranker:
         query: MatchableQuery,
         similarities: Mapping[ImageKey, float],
         calibration: Calibration,
+        parts: Mapping[ImageKey, Box] = _WHOLE,
     ) -> dict[ImageKey, Match]:
-        """Each image, at its shard."""
+        """Each image, or the stored part of it that is named, at its shard."""
         images = list(similarities)
         requests = {
             number: VerifyRequest(
@@ -65,6 +71,7 @@ class Reranker:
                 {images[place].row: similarities[images[place]] for place in inside},
                 self._settings,
                 calibration,
+                {image.row: part for image, part in parts.items() if image.store == number},
             )
             for number, inside in by_shard(images).items()
         }
@@ -120,13 +127,24 @@ class Reranker:
     def _verify_warped(self, candidate: Candidate, photo: QueryPhoto) -> Match:
         """The match with the query warped into the candidate's pose; see
         :mod:`index.verification.reverify`."""
-        transform = candidate.match.verification.transform
+        transform, size = _transform_into_part(candidate.match)
         if transform is None:
             return Match.none()
-        query = extract_warped(photo, candidate.match.size, transform)
+        query = extract_warped(photo, size, transform)
         if query is None:
             return Match.none()
         similarities = {candidate.image: candidate.similarity}
-        again = self._calibration.of_second_look
-        match = self._verify(MatchableQuery(query), similarities, again)[candidate.image]
+        region, again = candidate.match.region, self._calibration.of_second_look
+        parts = {} if region is None else {candidate.image: region}
+        match = self._verify(MatchableQuery(query), similarities, again, parts)[candidate.image]
         return match if is_enough(match.verification.inliers, self._settings) else Match.none()
+
+
+def _transform_into_part(match: Match) -> tuple[NDArray[np.float64] | None, tuple[int, int]]:
+    """The transform from the query into the part that was compared, and the size of that part."""
+    transform = match.verification.transform
+    if transform is None or match.region is None:
+        return transform, match.size
+    x, y, width, height = match.region
+    shift = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]])
+    return shift @ transform, (round(width), round(height))

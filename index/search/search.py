@@ -428,4 +428,5 @@ def _hit(rank: int, candidate: Candidate, image: ImageRow) -> Hit:
         points=candidate.match.points,
         width=image.width or 0,
         height=image.height or 0,
+        region=candidate.match.region,
     )

@@ -78,6 +78,7 @@ class HitJson(BaseModel):
     verified: bool
     transform: list[list[float]] | None
     mark: Literal["same", "different"] | None
+    region: list[float] | None
     # The page about the photo; and where it comes from, if that is a IIIF manifest.
     source_url: str | None
     iiif: IiifJson | None

@@ -128,7 +128,8 @@ class ShardedCollection(PhotoCollection):
         """What the shards hold together, as plain values."""
         parts = list(self._parts.run_on_open(lambda images: images.info()).values())
         info = dict(parts[0])
-        for key in ("images", "failed", "segments", "unreadable_segments", "dead", "bytes"):
+        counts = "images", "failed", "segments", "unreadable_segments", "dead", "bytes", "regions"
+        for key in counts:
             info[key] = sum(part[key] for part in parts)
         kinds = sorted({part["shortlist"] for part in parts})
         info |= {

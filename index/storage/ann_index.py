@@ -235,18 +235,19 @@ class AnnIndex:
                 return similarities, rows
             probes = min(lists.nlist, 2 * probes)
 
-    def save(self, folder: Path, generation: int, space: str = "") -> None:
+    def save(self, folder: Path, generation: int, space: str = "", name: str = FILE) -> None:
         """Write it, marked as showing that generation of the catalog.
 
         Args:
             folder: of the image index.
             generation: of the catalog.
             space: hexadecimal digest of what was done to the model's descriptors; empty: nothing.
+            name: of the file.
 
         Raises:
             DelgError: it cannot be written.
         """
-        path = folder / FILE
+        path = folder / name
         with atomic_write(path) as temporary:
             try:
                 with temporary.open("wb") as file:
@@ -261,7 +262,7 @@ class AnnIndex:
 
     @classmethod
     def load(
-        cls, folder: Path, dim: int, nprobe: int | None, space: str = ""
+        cls, folder: Path, dim: int, nprobe: int | None, space: str = "", name: str = FILE
     ) -> tuple[AnnIndex, int] | None:
         """The stored index and the generation it shows; None if it is missing, damaged or of
         another space.
@@ -270,9 +271,9 @@ class AnnIndex:
             folder: of the image index.
             dim: D, of the descriptors that it must hold.
             nprobe: see :meth:`set_nprobe`.
-            space: see :meth:`save`.
+            space, name: see :meth:`save`.
         """
-        path = folder / FILE
+        path = folder / name
         try:
             with path.open("rb") as file:
                 file.seek(-_FOOTER.size, os.SEEK_END)

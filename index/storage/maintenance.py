@@ -137,10 +137,11 @@ def _image_problem(image: ImageRow, written_id: str, segment: Segment) -> str:
         return f"{image.id}: its place is outside {segment.path}"
     if segment.ids[image.position] != written_id:
         return f"{image.id}: its place in {segment.path} holds {segment.ids[image.position]}"
-    length = float(np.linalg.norm(segment.global_descriptors([image.position])))
-    # Written so that NaN is a problem too.
-    if not abs(length - 1) < _LENGTH_TOLERANCE:
-        return f"{image.id}: its global descriptor has length {length:.3g}, not 1"
+    positions = [image.position, *segment.regions(image.position)]
+    for length in np.linalg.norm(segment.global_descriptors(positions), axis=1).tolist():
+        # Written so that NaN is a problem too.
+        if not abs(length - 1) < _LENGTH_TOLERANCE:
+            return f"{image.id}: its global descriptor has length {length:.3g}, not 1"
     return ""
 
 

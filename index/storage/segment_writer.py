@@ -26,6 +26,7 @@ from index.storage.feature_selection import top_k
 from index.storage.inverted_file import Postings
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import (
+    REGIONS,
     SCALES_MARK,
     VOCABULARY_MARK,
     WORDS,
@@ -115,9 +116,12 @@ class SegmentWriter:
         return _segment_row(path, number, len(ids))
 
     def _select(self, features: ImageFeatures) -> ImageFeatures:
-        longest_side = max(features.width, features.height)
-        kept = top_k(features.local, self._settings.kept_features, longest_side)
-        return replace(features, local=kept)
+        settings = self._settings
+        regions = tuple(
+            replace(part, features=_keep(part.features, settings.region_features))
+            for part in features.regions[: settings.regions]
+        )
+        return replace(_keep(features, settings.kept_features), regions=regions)
 
     @property
     def _codec(self) -> str:
@@ -169,6 +173,12 @@ class SegmentWriter:
         return segment.words(position, self._vocabulary, self._settings.max_words)
 
 
+def _keep(features: ImageFeatures, count: int) -> ImageFeatures:
+    """With that many local features, at most."""
+    kept = top_k(features.local, count, max(features.width, features.height))
+    return replace(features, local=kept)
+
+
 def write_segment(
     path: Path,
     ids: Sequence[str],
@@ -190,6 +200,9 @@ def write_segment(
     Raises:
         DelgError: it cannot be written (no space, no permission).
     """
+    regions = [(n, part) for n, image in enumerate(features) for part in image.regions]
+    places = [(n, part.x, part.y) for n, part in regions]
+    features = [*features, *(part.features for _, part in regions)]
     local = [image.local for image in features]
     arrays = {
         "global_descriptors": np.stack(
@@ -201,7 +214,7 @@ def write_segment(
         "scores": np.concatenate([part.scores for part in local]),
     }
     sizes = [(image.width, image.height) for image in features]
-    _write_file(path, ids, sizes, [len(part) for part in local], arrays, postings)
+    _write_file(path, ids, sizes, [len(part) for part in local], arrays, postings, places)
 
 
 def write_compact_segment(
@@ -213,6 +226,8 @@ def write_compact_segment(
 ) -> None:
     """Write a compact segment; all images are encoded by ``quantizer``. See
     :func:`write_segment`."""
+    places = [(n, x, y) for n, image in enumerate(images) for x, y, _ in image.regions]
+    images = [*images, *(part for image in images for _, _, part in image.regions)]
     arrays = {
         "global_descriptors": np.stack([image.global_descriptor for image in images]),
         "records": np.concatenate([image.records for image in images]),
@@ -220,7 +235,8 @@ def write_compact_segment(
         "centroids": quantizer.centroids,
     }
     sizes = [(image.width, image.height) for image in images]
-    _write_file(path, ids, sizes, [len(image.records) for image in images], arrays, postings)
+    counts = [len(image.records) for image in images]
+    _write_file(path, ids, sizes, counts, arrays, postings, places)
 
 
 def _write_file(
@@ -230,7 +246,11 @@ def _write_file(
     counts: Sequence[int],
     arrays: dict[str, np.ndarray],
     postings: Postings | None,
+    regions: Sequence[tuple[int, int, int]],
 ) -> None:
+    if regions:
+        places = np.array(regions, np.int32)
+        arrays = arrays | dict(zip(REGIONS, (places[:, 0], places[:, 1:]), strict=True))
     if postings is not None:
         values = postings.counts, postings.words, postings.signs
         arrays = arrays | dict(zip(WORDS, values, strict=True))

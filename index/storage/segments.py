@@ -23,6 +23,12 @@ Where the model has a vocabulary, with the words of all photos, at most 65,535 e
 
 and the attribute ``vocabulary``, its digest. They are derived from the descriptors as stored here.
 
+Parts of photos that are stored as photos of their own (``store.regions``), r in all, follow behind
+the photos in ``sizes``, ``global_descriptors`` and ``offsets``, which have n + r rows then:
+
+    region_photos       int32 (r,), position of the photo that each is part of, ascending
+    region_origins      int32 (r, 2), (x, y) of its top-left pixel there
+
 The file's attribute ``scales`` is "pyramid". Files without it may be of versions before 0.2, which
 stored the scales of published exports upside down (:mod:`index.storage.inverse_scales`).
 
@@ -42,7 +48,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.types import FloatArray, ImageFeatures, LocalFeatures, invert_scales
+from delg.types import (
+    Box,
+    FloatArray,
+    ImageFeatures,
+    LocalFeatures,
+    RegionFeatures,
+    invert_scales,
+)
 from index.storage.codec import decode
 from index.storage.feature_record import (
     EXTRA_BYTES,
@@ -65,6 +78,7 @@ _LOCAL = ("descriptors", "keypoints", "scales", "scores")
 _QUANTIZER = ("rotation", "centroids")
 _COMPACT = ("records", *_QUANTIZER)
 WORDS = ("word_counts", "words", "word_signs")
+REGIONS = ("region_photos", "region_origins")
 # The attribute that names the vocabulary of the words.
 VOCABULARY_MARK = "vocabulary"
 # The attribute that says that scales are pyramid scales.
@@ -83,21 +97,25 @@ class EncodedImage:
         global_descriptor: float16 (D,).
         records: uint8 (N, m + 5), see :mod:`index.storage.feature_record`.
         width, height: pixels of the upright photo.
+        regions: x and y of each part of the photo that is stored, and its features.
     """
 
     global_descriptor: NDArray[np.float16]
     records: Records
     width: int
     height: int
+    regions: tuple[tuple[int, int, EncodedImage], ...] = ()
 
     @classmethod
     def encode(cls, features: ImageFeatures, quantizer: ProductQuantizer) -> EncodedImage:
         """Encode features as they were extracted."""
         size = features.width, features.height
+        parts = [(p.x, p.y, cls.encode(p.features, quantizer)) for p in features.regions]
         return cls(
             features.global_descriptor.astype(np.float16),
             encode_records(features.local, size, quantizer),
             *size,
+            tuple(parts),
         )
 
 
@@ -161,7 +179,8 @@ class Segment:
             with h5py.File(self._data, "r") as file:
                 parts = _COMPACT if "records" in file else _LOCAL
                 words = WORDS if VOCABULARY_MARK in file.attrs else ()
-                names = (*_PER_IMAGE, *parts, *words)
+                regions = REGIONS if REGIONS[0] in file else ()
+                names = (*_PER_IMAGE, *parts, *words, *regions)
                 arrays = {name: self._view(_dataset(file, name)) for name in names}
                 vocabulary = str(file.attrs.get(VOCABULARY_MARK, ""))
                 ids = _dataset(file, "ids")
@@ -182,6 +201,9 @@ class Segment:
         self.postings: Postings | None = None
         if words:
             self.postings = Postings(vocabulary, *(arrays[name] for name in words))
+        self.region_photos, self._origins = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
+        if regions:
+            self.region_photos, self._origins = (np.array(arrays[name]) for name in regions)
         self._check_shapes()
         self.inverse_scales = not is_marked and has_inverse_scales()
 
@@ -196,7 +218,8 @@ class Segment:
         return values.reshape(dataset.shape)
 
     def _check_shapes(self) -> None:
-        images, offsets, local = len(self.ids), self.offsets, self._local
+        offsets, local = self.offsets, self._local
+        images = len(self.ids) + len(self.region_photos)
         rows = local["descriptors" if self.quantizer is None else "records"]
         features = len(rows) if rows.ndim == 2 else -1
         fits = (
@@ -209,7 +232,8 @@ class Segment:
             and offsets[-1] == features
             and bool((np.diff(offsets) >= 0).all())
             and self._local_fits(features)
-            and (self.postings is None or self.postings.fit(images))
+            and (self.postings is None or self.postings.fit(len(self.ids)))
+            and self._regions_fit()
         )
         if not fits:
             raise SegmentError(f"{self.path}: the parts of the segment do not fit each other")
@@ -234,8 +258,33 @@ class Segment:
             and bool((self.sizes > 0).all())
         )
 
+    def _regions_fit(self) -> bool:
+        photos, origins = self.region_photos, self._origins
+        return (
+            photos.dtype.kind == origins.dtype.kind == "i"
+            and photos.shape == (len(origins),)
+            and origins.shape == (len(photos), 2)
+            and bool((np.diff(photos) >= 0).all())
+            and (not len(photos) or 0 <= photos[0] <= photos[-1] < len(self.ids))
+        )
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def regions(self, position: int) -> range:
+        """Where the parts of the photo at that position are stored: positions like its own."""
+        first, end = np.searchsorted(self.region_photos, [position, position + 1])
+        return range(len(self) + int(first), len(self) + int(end))
+
+    def _origin(self, position: int) -> tuple[int, int]:
+        x, y = self._origins[position - len(self)]
+        return int(x), int(y)
+
+    def region_box(self, position: int) -> Box:
+        """The part at that position in its photo, (x, y, width, height) in pixels."""
+        x, y = self._origin(position)
+        width, height = self.size(position)
+        return float(x), float(y), float(width), float(height)
 
     def _rows(self, position: int) -> slice:
         """The local features of the photo at that position.
@@ -243,7 +292,7 @@ class Segment:
         Raises:
             SegmentError: there is none.
         """
-        if not 0 <= position < len(self):
+        if not 0 <= position < len(self.sizes):
             raise SegmentError(f"{self.path}: has no photo {position}")
         return slice(self.offsets[position], self.offsets[position + 1])
 
@@ -259,7 +308,7 @@ class Segment:
             SegmentError: there is no photo at one of them.
         """
         places = np.asarray(positions, np.int64)
-        if len(places) and not 0 <= places.min() <= places.max() < len(self):
+        if len(places) and not 0 <= places.min() <= places.max() < len(self.sizes):
             raise SegmentError(f"{self.path}: has no photo {places.max()}")
         return np.asarray(self._global[places], np.float32)
 
@@ -284,7 +333,11 @@ class Segment:
     def features(self, position: int) -> ImageFeatures:
         """Everything stored of the photo at that position."""
         [descriptor] = self.global_descriptors([position])
-        return ImageFeatures(descriptor, self.local(position), *self.size(position))
+        regions = tuple(
+            RegionFeatures(*self._origin(part), self.features(part))
+            for part in self.regions(position)
+        )
+        return ImageFeatures(descriptor, self.local(position), *self.size(position), regions)
 
     def matchable(self, position: int) -> MatchableFeatures:
         """What matching and verification need of the photo at that position."""
@@ -330,4 +383,8 @@ class Segment:
         records = np.array(self._local["records"][self._rows(position)])
         if self.inverse_scales:
             records = invert_record_scales(records)
-        return EncodedImage(np.array(self._global[position]), records, *self.size(position))
+        regions = tuple(
+            (*self._origin(part), self.encoded(part, quantizer)) for part in self.regions(position)
+        )
+        descriptor = np.array(self._global[position])
+        return EncodedImage(descriptor, records, *self.size(position), regions)

@@ -17,13 +17,14 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.errors import DelgError, UsageError
 from delg.files import file_sha256
 from delg.paths import exists, is_folder
 from delg.plain_values import parse_json
 from delg.settings import parse
-from delg.types import FloatArray, ImageFeatures
+from delg.types import Box, FloatArray, ImageFeatures
 from index.selection import Selection
 from index.settings import IndexSettings, merge, read_overrides, record
 from index.storage.adaptation import ADAPTATION, ADAPTATION_DIGEST, Adaptation
@@ -47,6 +48,7 @@ from index.storage.inverted_file import MAX_BLOCK_IMAGES, InvertedFile
 from index.storage.lock import LOCK_FILES, BusyError, writer_lock
 from index.storage.open_segments import OPEN
 from index.storage.product_quantizer import ProductQuantizer
+from index.storage.region_index import BestRegion, RegionIndex, find_best_region, place_of
 from index.storage.segment_set import SegmentSet
 from index.storage.segment_writer import SegmentWriter
 from index.storage.segments import FOLDER, SegmentError, segment_path
@@ -125,6 +127,8 @@ class Store:
         self._vocabulary: Vocabulary | None = None
         self._inverted_file: InvertedFile | None = None
         self._words_changed, self._words_lock = True, Lock()
+        self._region_index: RegionIndex | None = None
+        self._regions_changed, self._regions_lock = True, Lock()
         self.refresh()
 
     @classmethod
@@ -177,7 +181,7 @@ class Store:
         """Make the object usable in a fork of the process that opened it, at the newest state."""
         self.catalog.reopen()
         # A thread of the parent may have held it.
-        self._words_lock = Lock()
+        self._words_lock, self._regions_lock = Lock(), Lock()
         self.refresh()
 
     @property
@@ -224,6 +228,7 @@ class Store:
         self.settings = settings
         self._inverted_file = None
         if needs_rebuild:
+            self._region_index = None
             self.rebuild_ann_index()
             self.save_ann_index()
 
@@ -236,7 +241,7 @@ class Store:
             self._damaged,
             lambda: self.has_inverse_scales,
         )
-        self._words_changed = True
+        self._words_changed = self._regions_changed = True
 
     def verify_segments(self, numbers: Collection[int] | None = None) -> None:
         """Compare checksums; segments whose bytes are not those that were written count as
@@ -347,6 +352,91 @@ class Store:
             kept &= np.isin(rows, selected, assume_unique=True)
         return rows[kept], similarities[kept]
 
+    # Regions.
+
+    def region_index(self) -> RegionIndex | None:
+        """The regions of the photos that can be found; None where the index keeps none."""
+        if not self.settings.store.regions:
+            return None
+        with self._regions_lock:
+            if self._region_index is None:
+                spec = self.settings.shortlist
+                stored = RegionIndex.load(self.folder, self.search_dim, spec, self._space)
+                generation = -1
+                if stored is not None:
+                    self._region_index, generation = stored
+                is_current = generation == self.catalog.generation and not self.unreadable
+                self._regions_changed = not is_current
+            if self._regions_changed:
+                self._region_index = self._updated_regions(self._region_index)
+                self._regions_changed = False
+            return self._region_index
+
+    def _updated_regions(self, known: RegionIndex | None) -> RegionIndex:
+        table = self.catalog.searchable()
+        places = table[~np.isin(table[:, 1], list(self.unreadable))]
+        if known is not None:
+            known.update(places, self.segments, self.adapt)
+            if known.suits:
+                return known
+        spec = self.settings.shortlist
+        return RegionIndex.build(self.search_dim, places, self.segments, self.adapt, spec)
+
+    def best_region(self, row: int, query: FloatArray) -> BestRegion | None:
+        """The part of an image that is most similar to a global descriptor (search_dim,); None
+        where none is stored."""
+        segment, position = self.catalog.place(row)
+        return find_best_region(self.segments[segment], position, query, self.adapt)
+
+    def matchable_region(self, row: int, box: Box) -> MatchableFeatures:
+        """What matching and verification need of a stored part of an image, in pixels of the part.
+
+        Raises:
+            SegmentError: no such part is stored.
+        """
+        number, position = self.catalog.place(row)
+        segment = self.segments[number]
+        for part in segment.regions(position):
+            if segment.region_box(part) == box:
+                return segment.matchable(part)
+        raise SegmentError(f"{segment.path}: photo {position} has no part {box}")
+
+    def _region_descriptors(self, keys: NDArray[np.int64]) -> FloatArray:
+        """Global descriptors of regions, as they are compared, by their keys."""
+        rows, numbers = place_of(keys)
+        vectors = np.zeros((len(keys), self.dim), np.float32)
+        for n, (segment, position) in enumerate(self.catalog.places(rows).tolist()):
+            stored = self.segments[segment]
+            part = stored.regions(position)[int(numbers[n])]
+            vectors[n] = stored.global_descriptors([part])[0]
+        return self.adapt(vectors)
+
+    def _with_regions(
+        self,
+        vector: FloatArray,
+        count: int,
+        rows: Rows,
+        similarities: FloatArray,
+        among: Rows | None,
+    ) -> tuple[Rows, FloatArray]:
+        """The nearest images where each is as similar as its most similar part, or itself.
+
+        Args:
+            rows, similarities: of the images that are most similar as a whole, ``count`` or more
+                of them, if there are so many.
+            among: row numbers to search among; None: all.
+        """
+        regions = self.region_index()
+        if regions is None or not len(regions):
+            return rows, similarities
+        read = None if regions.is_exact(self._is_float16) else self._region_descriptors
+        others, values = regions.nearest(vector, count, among, read)
+        merged, places = np.unique(np.concatenate([rows, others]), return_inverse=True)
+        best = np.full(len(merged), -np.inf, np.float32)
+        np.maximum.at(best, places, np.concatenate([similarities, values]))
+        order = np.lexsort((merged, -best))
+        return merged[order], best[order]
+
     # The adaptation.
 
     def _read_adaptation(self) -> Adaptation | None:
@@ -371,6 +461,7 @@ class Store:
                     db.execute("INSERT INTO meta VALUES (?, ?)", (key, value))
             count_change(db)
         self.adaptation, self.ann_index_current = adaptation, False
+        self._region_index = None
         self.rebuild_ann_index()
         self.save_ann_index()
 
@@ -408,7 +499,7 @@ class Store:
 
     def update_ann_index(self, added: Rows, removed: Rows) -> None:
         """Add rows to the ANN index in memory and remove others."""
-        self._words_changed = True
+        self._words_changed = self._regions_changed = True
         if len(removed):
             self.ann_index.remove(removed)
         if len(added):
@@ -437,6 +528,9 @@ class Store:
         self.ann_index.save(self.folder, self.catalog.generation, self._space)
         self.ann_index_current = True
         self._save_words()
+        regions = self.region_index()
+        if regions is not None:
+            regions.save(self.folder, self.catalog.generation, self._space)
 
     def _save_words(self) -> None:
         """Write the inverted file, unless it is large and little has changed: then bringing it up
@@ -471,22 +565,39 @@ class Store:
             selection: of the images.
         """
         excluded = self._rows(selection.without)
-        # Compact segments keep descriptors as float16; adapted ones have more digits.
-        is_float16 = self.settings.store.local_codec == "compact" and self.adaptation is None
-        is_exact = self.ann_index.is_exact(is_float16)
+        is_exact = self.ann_index.is_exact(self._is_float16)
         candidates = count
         if not is_exact:
             candidates = self.ann_index.candidate_count(count, self.settings.shortlist)
-        rows, similarities = self.ann_index.search(
-            vector, candidates + len(excluded), self._selected(selection)
-        )
+        selected = self._selected(selection)
+        rows, similarities = self.ann_index.search(vector, candidates + len(excluded), selected)
         keep = ~np.isin(rows, excluded)
         rows, similarities = rows[keep], similarities[keep]
         if not is_exact:
             similarities = self.global_descriptors(rows) @ vector
             order = np.lexsort((rows, -similarities))
             rows, similarities = rows[order], similarities[order]
-        return rows[:count], similarities[:count]
+        wanted = count + len(excluded)
+        rows, similarities = self._with_regions(vector, wanted, rows, similarities, selected)
+        keep = ~np.isin(rows, excluded)
+        return rows[keep][:count], similarities[keep][:count]
+
+    @property
+    def _is_float16(self) -> bool:
+        """Whether descriptors are compared as float16: compact segments keep them so; adapted ones
+        have more digits."""
+        return self.settings.store.local_codec == "compact" and self.adaptation is None
+
+    def similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
+        """Similarities of images to a global descriptor, each as similar as its most similar part,
+        or itself: float32 (len(rows),)."""
+        # Row by row, as a matrix product rounds differently beside other rows.
+        values = np.einsum("nd,d->n", self.global_descriptors(rows), vector).astype(np.float32)
+        if not self.settings.store.regions:
+            return values
+        regions = (self.best_region(int(row), vector) for row in rows)
+        best = [-np.inf if region is None else region.similarity for region in regions]
+        return np.maximum(values, np.array(best, np.float32))
 
     def adapt(self, descriptors: FloatArray) -> FloatArray:
         """Global descriptors (N, D) of the model as they are compared: (N, search_dim)."""

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from delg.extraction.extractor import Refinement
 from delg.images.decode import ImageError, Source, decode
 from delg.images.geometry import crop_to_box
 from delg.settings import ImageSettings
@@ -122,7 +123,9 @@ class DotModel:
     def first_tower(self) -> DotModel:
         return self
 
-    def extract(self, source: Source, box: Box | None = None, turns: int = 0) -> ImageFeatures:
+    def extract(
+        self, source: Source, box: Box | None = None, turns: int = 0, all_cores: bool = True
+    ) -> ImageFeatures:
         pixels = decode(source, self.images)
         crop, origin = (pixels, (0, 0)) if box is None else crop_to_box(pixels, box)
         self.extracted += 1
@@ -150,10 +153,13 @@ class DotModel:
         sources: Iterable,
         read: Callable | None = None,
         threads: int | None = None,
+        refine: Refinement | None = None,
     ) -> Iterator[ImageFeatures | Failure]:
         for source in sources:
             try:
-                yield self.extract(read(source) if read else source)
+                data = read(source) if read else source
+                features = self.extract(data)
+                yield refine(decode(data, self.images), features) if refine else features
             except ImageError as error:
                 yield Failure(str(source), str(error))
 
@@ -172,7 +178,12 @@ def contents(folder: Path) -> dict[str, tuple]:
                 features.local.scales,
                 features.local.scores,
             )
-            arrays = (features.global_descriptor, *parts)
+            regions = [
+                array
+                for part in features.regions
+                for array in (part.features.global_descriptor, part.features.local.keypoints)
+            ]
+            arrays = (features.global_descriptor, *parts, *regions)
             values += (features.width, features.height, *(array.tobytes() for array in arrays))
         images[image.id] = values
     store.close()

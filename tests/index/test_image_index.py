@@ -60,6 +60,7 @@ def test_info_says_what_an_index_holds(make_index, photos):
         "dead": 2,
         "bytes_per_image": round(info["bytes"] / 10),
         "shortlist": "fp16",
+        "regions": 0,
         "codebook": "",
         "vocabulary": "",
         "adaptation": "",

@@ -28,6 +28,7 @@ HIT_KEYS = [
     "verified",
     "transform",
     "mark",
+    "region",
 ]
 
 

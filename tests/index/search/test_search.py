@@ -203,6 +203,7 @@ def test_the_keys_of_a_hit_as_json(images):
         "verified",
         "transform",
         "mark",
+        "region",
     ]
     assert np.array(first["transform"]).shape == (3, 3)
 
