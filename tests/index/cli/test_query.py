@@ -29,6 +29,8 @@ HIT_KEYS = [
     "transform",
     "mark",
     "region",
+    "source_url",
+    "iiif",
 ]
 
 

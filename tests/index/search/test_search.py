@@ -204,6 +204,8 @@ def test_the_keys_of_a_hit_as_json(images):
         "transform",
         "mark",
         "region",
+        "source_url",
+        "iiif",
     ]
     assert np.array(first["transform"]).shape == (3, 3)
 
