@@ -5,7 +5,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from dots import Dots, DotModel, contents, dots, gallery, model_folder
+from dots import DotModel, Dots, contents, dots, gallery, model_folder
 
 from index import ImageIndex, IndexSettings
 from index.sharding.reshard import reshard
@@ -21,7 +21,7 @@ def with_thing(number: int, x: int, y: int) -> Dots:
     thing, others = thing_of(number), dots(9000 + number, 60, SIZE)
     outside = ((others.points < (x, y)) | (others.points >= np.add((x, y), THING))).any(axis=1)
     return Dots(
-        np.concatenate([thing.points + (x, y), others.points[outside]]),
+        np.concatenate([np.add(thing.points, (x, y)), others.points[outside]]),
         np.concatenate([thing.colours, others.colours[outside]]),
         SIZE,
     )
@@ -92,7 +92,7 @@ def test_the_part_that_matches_is_told_and_points_lie_in_the_photo(tmp_path, fol
     assert 0 <= x <= 100 <= x + width - THING[0] + 8 and 0 <= y <= 110 and y + height <= SIZE[1]
     mapped = np.c_[hit.query_points, np.ones(len(hit.query_points))] @ hit.transform.T
     assert mapped[:, :2] == pytest.approx(hit.points, abs=1)
-    assert hit.points == pytest.approx(hit.query_points + (100, 110), abs=1)
+    assert hit.points == pytest.approx(np.add(hit.query_points, (100, 110)), abs=1)
     assert hit.as_json()["region"] == [x, y, width, height]
     # All of a photo matches itself, rather than a part.
     assert images.query(with_thing(2, 100, 110).pixels(), k=1, orientations="1")[0].region is None
