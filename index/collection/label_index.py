@@ -4,7 +4,7 @@ thousands."""
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,12 +52,18 @@ class LabelIndex:
         self._counts = np.diff(self._starts)
         self._by_count = np.argsort(-self._counts, kind="stable")
         folded = [fold_case(name) for name in self._names]
-        # One character per number, so that it is searched at once for all labels.
-        self._text = _characters(_GAP.join([*folded, ""]))
-        self._ends = np.cumsum([len(name) + len(_GAP) for name in folded], dtype=np.int64)
+        # All of them in one array of bytes, so that they are searched at once.
+        encoded = [_encode(name + _GAP) for name in folded]
+        self._text = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([len(name) for name in encoded], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._names)
+
+    @property
+    def photos(self) -> int:
+        """The number of photos that have a label."""
+        return len(self._rows)
 
     def count(self, name: str) -> int:
         """The number of photos with that label."""
@@ -65,11 +71,60 @@ class LabelIndex:
 
     def rows(self, name: str) -> NDArray[np.int64]:
         """Row numbers of the photos with that label, ascending; none if there is no such label."""
+        return next((self._rows_at(place) for place in self._places_of(name)), self._rows[:0])
+
+    def rows_of_any_form(self, name: str) -> NDArray[np.int64]:
+        """Row numbers of the photos with that label, in whichever Unicode form each is written."""
+        return np.concatenate([self._rows[:0], *map(self._rows_at, self._places_of(name))])
+
+    def rows_containing(self, text: str) -> NDArray[np.int64]:
+        """Row numbers of the photos whose label contains a text, whatever its case, by label."""
+        folded = fold_case(text)
+        if not folded:
+            return self._rows
+        is_found = np.zeros(len(self._names), bool)
+        is_found[self._containing(folded)] = True
+        return self._rows[np.repeat(is_found, self._counts)]
+
+    def codes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """int32 (len(rows),): the place of each row's label among all, by name; -1 for none.
+
+        Args:
+            rows: ascending row numbers, among them all that have a label.
+        """
+        codes = np.full(len(rows), -1, np.int32)
+        codes[np.searchsorted(rows, self._rows)] = np.repeat(
+            np.arange(len(self._names), dtype=np.int32), self._counts
+        )
+        return codes
+
+    def most_frequent(
+        self, counts: NDArray[np.int64] | None = None, limit: int = 100
+    ) -> list[tuple[str, int]]:
+        """The labels of most photos, and how many; of equal ones the first by name.
+
+        Args:
+            counts: photos of each label by place, where not all photos count.
+        """
+        if counts is None:
+            return [(self._names[i], int(self._counts[i])) for i in self._by_count[:limit]]
+        places = np.flatnonzero(counts)
+        if len(places) > limit:
+            # Names in order, so that of equal counts the first stay first.
+            least = np.partition(counts[places], -limit)[-limit]
+            places = places[counts[places] >= least]
+        best = places[np.argsort(-counts[places], kind="stable")][:limit]
+        return [(self._names[i], int(counts[i])) for i in best]
+
+    def _places_of(self, name: str) -> Iterator[int]:
+        """Places of a name in the forms that there are."""
         for form in name_forms(name):
             place = bisect.bisect_left(self._names, form)
             if self._names[place : place + 1] == [form]:
-                return self._rows[self._starts[place] : self._starts[place + 1]]
-        return self._rows[:0]
+                yield place
+
+    def _rows_at(self, place: int) -> NDArray[np.int64]:
+        return self._rows[self._starts[place] : self._starts[place + 1]]
 
     def search(
         self, text: str = "", order: Order = "count", limit: int = 50, offset: int = 0,
@@ -103,7 +158,7 @@ class LabelIndex:
 
     def _containing(self, text: str) -> NDArray[np.intp]:
         """Places of the names that contain a text."""
-        wanted = _characters(text)
+        wanted = np.frombuffer(_encode(text), np.uint8)
         last = max(0, len(self._text) - len(wanted) + 1)
         starts = np.flatnonzero(self._text[:last] == wanted[0])
         for offset, character in enumerate(wanted[1:], 1):
@@ -111,8 +166,9 @@ class LabelIndex:
         return np.unique(np.searchsorted(self._ends, starts, side="right"))
 
 
-def _characters(text: str) -> NDArray[np.uint32]:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+def _encode(text: str) -> bytes:
+    """In UTF-8, in which no character is part of another."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def fold_case(text: str) -> str:

@@ -13,17 +13,8 @@ from delg.errors import UsageError
 from delg.types import FloatArray, ImageFeatures, Progress
 from index.answers.marks import Marks
 from index.answers.notebook import images_frame
-from index.collection.browse import (
-    Facets,
-    Filter,
-    ImagePage,
-    Sort,
-    browse,
-    count_facets,
-    describe,
-    most_frequent,
-    spread_images,
-)
+from index.collection.browse import ImagePage, count_reasons, describe
+from index.collection.columns import CollectionTable, Columns, Facets, Filter, Sort, State
 from index.collection.decisions import Decisions, PairVerdict
 from index.collection.duplicate_review import without_ignored
 from index.collection.duplicates import Duplicates, Limits, ShareDone, find_duplicates
@@ -123,35 +114,41 @@ class PhotoCollection(OpenedIndex):
     def browse(
         self, condition: Filter, limit: int, offset: int = 0, sort: Sort = "id"
     ) -> ImagePage:
-        """The images that pass a filter, by id or otherwise; see
-        :func:`index.collection.browse.browse`."""
-        return browse(self._store.catalog, condition, limit, offset, sort)
+        """The images that pass a filter, by id or otherwise; at most ``limit`` from ``offset``."""
+        rows = self.columns(condition.state).select(condition, sort)
+        return ImagePage(self.by_rows(rows[offset : offset + limit].tolist()), len(rows))
 
-    def spread(self, count: int) -> list[ImageRow]:
-        """Some images with a photo; see :func:`index.collection.browse.spread_images`."""
-        return spread_images(self._store.catalog, count)
+    def columns(self, state: State = "ok") -> Columns:
+        """What is known of all images in a state, to be filtered, sorted and counted; see
+        :mod:`index.collection.columns`."""
+        remember = self._store.catalog.remember
+        return remember(("columns", state), lambda: Columns(self.collection_table(state)))
+
+    def collection_table(self, state: State = "ok") -> CollectionTable:
+        """The same as it is sent between machines."""
+        return CollectionTable.read(self._store.catalog, state)
 
     def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
         """The most frequent ``labels``, ``metadata`` keys and ``reasons`` of failures, each with
         the number of images."""
-        return most_frequent(self._store.catalog, limit)
+        return {**self.columns().most_frequent(limit), "reasons": self.reasons(limit)}
+
+    def reasons(self, limit: int = 1000) -> list[tuple[str, int]]:
+        """Why images failed, the most frequent reasons first, with the number of images."""
+        return count_reasons(self._store.catalog, limit)
 
     def facets(self, where: Where = (), limit: int = 100) -> Facets:
-        """What to filter by, see :func:`index.collection.browse.count_facets`.
+        """What to filter by.
 
         Args:
             where: conditions that hold already, see :mod:`index.selection`.
             limit: values of each key at most.
         """
-        return count_facets(self._store.catalog, Selection.of(where), limit)
+        return self.columns().facets(Selection.of(where), limit)
 
     def labels(self) -> LabelIndex:
         """All labels, to be searched; see :mod:`index.collection.label_index`."""
-        return LabelIndex(self.labelled_rows())
-
-    def labelled_rows(self) -> list[tuple[str, int]]:
-        """Label and row number of the images that can be found and have a label."""
-        return list(self._store.catalog.labelled_rows())
+        return self.columns().labels
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
         """What is known of images by row numbers, as :meth:`labels` and :meth:`typicality` have

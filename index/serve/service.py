@@ -20,6 +20,7 @@ from index.answers.marks import Mark, truth_csv
 from index.labels import Label
 from index.results import QueryResult
 from index.search.orientation import quarter_rotations
+from index.selection import Selection
 from index.serve.batches import Batches
 from index.serve.curation import Curation
 from index.serve.duplicate_finder import DuplicateFinder
@@ -271,8 +272,7 @@ class Service:
 
     def facets(self, where: Sequence[str], limit: int) -> dict[str, Any]:
         """What to filter by, as the API answers it; see :meth:`ImageIndex.facets`."""
-        with self.shared.reading() as images:
-            facets = images.facets(where, limit)
+        facets = self.remembered.columns().facets(Selection.of(where), limit)
         return {"images": facets.images, "facets": facets.counts}
 
     def edit(self, image_id: str, upload: Upload, by: str = "") -> ImageRow:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from delg.types import ImageFeatures
-from index.collection.browse import Facets, Filter, ImagePage, Sort
+from index.collection.columns import CollectionTable, Columns, State
 from index.collection.label_review import rank_by_mean
 from index.collection.photo_collection import PhotoCollection
 from index.photos.missing import MissingPhotos, join_missing
 from index.selection import Where
 from index.sharding.part_set import PartSet
 from index.storage.catalog_tables import ImageRow
-
-# As :func:`index.collection.browse.browse` sorts.
-_SORT_KEYS: dict[Sort, Callable[[ImageRow], Any]] = {
-    "id": lambda row: row.id,
-    "newest": lambda row: -row.row,
-    "largest": lambda row: (-(row.width or 0) * (row.height or 0), row.id),
-    "label": lambda row: (row.label is None, row.label or "", row.id),
-}
 
 
 class ShardedCollection(PhotoCollection):
@@ -73,23 +65,14 @@ class ShardedCollection(PhotoCollection):
         """The stored features of an image."""
         return self._parts.run_on_shard_of(image_id, lambda images: images.features(image_id))
 
-    def browse(
-        self, condition: Filter, limit: int, offset: int = 0, sort: Sort = "id"
-    ) -> ImagePage:
-        """The images that pass a filter, by id or otherwise."""
-        first = limit + offset
-        pages = list(
-            self._parts.run_on_open(
-                lambda images: images.browse(condition, first, 0, sort)
-            ).values()
-        )
-        rows = sorted((row for page in pages for row in page.images), key=_SORT_KEYS[sort])
-        return ImagePage(rows[offset:first], sum(page.total for page in pages))
+    def collection_table(self, state: State = "ok") -> CollectionTable:
+        """What is known of all images in a state, of all shards together."""
+        tables = self._parts.run_on_open(lambda images: images.collection_table(state)).values()
+        return CollectionTable.join(list(tables))
 
-    def labelled_rows(self) -> list[tuple[str, int]]:
-        """Label and row number of the images that can be found and have a label."""
-        parts = self._parts.run_on_open(lambda images: images.labelled_rows()).values()
-        return sorted((pair for part in parts for pair in part), key=lambda pair: pair[1])
+    def columns(self, state: State = "ok") -> Columns:
+        """See :meth:`index.ImageIndex.columns`; made anew each time."""
+        return Columns(self.collection_table(state))
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
         """What is known of images by row numbers, which are unique in all shards."""
@@ -105,24 +88,12 @@ class ShardedCollection(PhotoCollection):
             np.concatenate([vectors for _, vectors in parts]),
         )
 
-    def spread(self, count: int) -> list[ImageRow]:
-        """Some images with a photo."""
-        parts = self._parts.run_on_open(lambda images: images.spread(count)).values()
-        rows = sorted((row for part in parts for row in part), key=lambda row: row.row)
-        step = max(1, len(rows) // max(1, count))
-        return rows[::step][:count]
-
-    def counts(self, limit: int = 1000) -> dict[str, list[tuple[str, int]]]:
-        """The most frequent labels, metadata keys and reasons."""
-        return _most_frequent(
-            self._parts.run_on_open(lambda images: images.counts(limit)).values(), limit
-        )
-
-    def facets(self, where: Where = (), limit: int = 100) -> Facets:
-        """What to filter by; a value counts where it is among the most frequent of a shard."""
-        parts = list(self._parts.run_on_open(lambda images: images.facets(where, limit)).values())
-        counts = _most_frequent((part.counts for part in parts), limit)
-        return Facets(sum(part.images for part in parts), counts)
+    def reasons(self, limit: int = 1000) -> list[tuple[str, int]]:
+        """Why images failed, the most frequent reasons first."""
+        counter: Counter[str] = Counter()
+        for part in self._parts.run_on_open(lambda images: images.reasons(limit)).values():
+            counter.update(dict(part))
+        return sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:limit]
 
     def info(self) -> dict[str, Any]:
         """What the shards hold together, as plain values."""
@@ -156,20 +127,6 @@ class ShardedCollection(PhotoCollection):
         parts = self._parts.run_on_open(lambda images: images.unreadable_segments()).values()
         problems = [problem for part in parts for problem in part]
         return problems + [f"shard {missing}" for missing in self._parts.missing_shards()]
-
-
-def _most_frequent(
-    parts: Iterable[Mapping[str, list[tuple[str, int]]]], limit: int
-) -> dict[str, list[tuple[str, int]]]:
-    """Counts by key of all shards together, the ``limit`` highest of each key first."""
-    counters: dict[str, Counter[str]] = {}
-    for part in parts:
-        for key, values in part.items():
-            counters.setdefault(key, Counter()).update(dict(values))
-    return {
-        key: sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        for key, counter in counters.items()
-    }
 
 
 def _union(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from index.storage.catalog_tables import (
 from index.storage.index_record import Entries
 from index.storage.trash import CHANGES, TRASH, Change
 
+T = TypeVar("T")
 FILE = "catalog.sqlite"
 FORMAT = 1
 
@@ -125,6 +126,7 @@ class Catalog(Entries):
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         self._known_rows: dict[tuple, NDArray[np.int64]] = {}
+        self._known: dict[Hashable, Any] = {}
         if not exists(self.path):
             raise CatalogError(f"{folder}: no index there (it has no {FILE})")
         self._connect()
@@ -204,7 +206,7 @@ class Catalog(Entries):
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
-        self._known_rows = {}
+        self._known_rows, self._known = {}, {}
         if self._copied is not None and self._copied != file_stamp(self.path):
             self._db.close()
             self._connect()
@@ -226,7 +228,7 @@ class Catalog(Entries):
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it happens or nothing; afterwards the new state is read."""
-        self._known_rows = {}
+        self._known_rows, self._known = {}, {}
         self._execute("ROLLBACK")
         try:
             self._execute("BEGIN IMMEDIATE")
@@ -340,10 +342,29 @@ class Catalog(Entries):
             self._counts[state] = row[0] if row else 0
         return self._counts[state]
 
-    def labelled_rows(self) -> Iterator[tuple[str, int]]:
-        """Label and row number of the images that can be found and have a label."""
-        query = "SELECT label, row FROM images WHERE state = 'ok' AND label IS NOT NULL"
-        yield from self._rows(query)
+    def known_of_all(self, state: str) -> Iterator[tuple[int, str, str | None, str, int]]:
+        """Row number, id, label, metadata in JSON, and width times height (0: not known) of all
+        images in a state, by row number."""
+        # Failed images are those without a segment, which the catalog finds by an index.
+        where = "segment IS NULL" if state == "failed" else "state = 'ok'"
+        query = (
+            "SELECT row, id, label, metadata, coalesce(width * height, 0) FROM images "
+            f"WHERE {where} ORDER BY row"
+        )
+        for row in self._rows(query):
+            _, image_id, label, metadata, pixels = row
+            texts = (image_id, metadata, "" if label is None else label)
+            if not all(isinstance(text, str) for text in texts) or type(pixels) is not int:
+                raise CatalogError(f"the catalog's entry of {str(image_id)[:200]} is damaged")
+            yield row
+
+    def remember(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """A value that takes long to compute, kept until another state is read."""
+        known = self._known
+        if key not in known:
+            known[key] = compute()
+        value: T = known[key]
+        return value
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
         """The images with these row numbers, in their order; those that are gone are left out."""
@@ -524,18 +545,6 @@ class Catalog(Entries):
             "GROUP BY value ORDER BY number DESC, value LIMIT ?"
         )
         return list(self._rows(query, (*values, limit)))
-
-    def count_metadata(
-        self, where: str, values: Sequence[str] = (), key: str = ""
-    ) -> Iterator[tuple[str, str, int]]:
-        """Key, value and number of images of all metadata, or of one key's, of the images that
-        fulfil an SQL condition over the table ``images``."""
-        query = (
-            "SELECT each.key, each.value, count(*) FROM images, json_each(metadata) AS each "
-            f"WHERE {where} AND each.value <> ''{' AND each.key = ?' if key else ''} "
-            "GROUP BY each.key, each.value"
-        )
-        return self._rows(query, [*values, key] if key else values)
 
     def integrity(self) -> str:
         """The verdict of SQLite itself: "ok", or what is damaged."""

@@ -20,7 +20,7 @@ from dots import DotModel, gallery
 from stage import Stage
 
 from index import ImageIndex, IndexSettings
-from index.collection.browse import Filter
+from index.collection.columns import Filter
 
 _PHOTOS = 24
 _CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "sqlite3.connect"}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 
 from delg.errors import DelgError
-from index.collection.browse import Filter, Sort
+from index.collection.browse import ImagePage
+from index.collection.columns import Filter, Sort
 from index.collection.explore import describe_exploration
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.views.search import is_fragment
@@ -29,14 +30,12 @@ def make_router(pages: Pages) -> APIRouter:
         request: Request, q: str = "", label: str = "", key: str = "", value: str = "",
         sort: Sort = "id", page: PageNumber = 1,
     ) -> Response:  # fmt: skip
-        # The photos of a label are known; the catalog would look through all.
-        rows = (
-            tuple(pages.service.remembered.labels().rows(label.strip()).tolist()) if label else None
-        )
-        condition = Filter("ok", q.strip(), "", key.strip(), value.strip(), rows=rows)
-        offset = (page - 1) * PHOTOS_PER_PAGE
+        condition = Filter("ok", q.strip(), label.strip(), key.strip(), value.strip())
+        rows = pages.service.remembered.columns().select(condition, sort)
+        first = (page - 1) * PHOTOS_PER_PAGE
         with shared.reading() as images:
-            selection = images.browse(condition, PHOTOS_PER_PAGE, offset, sort)
+            shown = images.by_rows(rows[first : first + PHOTOS_PER_PAGE].tolist())
+        selection = ImagePage(shown, len(rows))
         filters = {"q": q, "label": label, "key": key, "value": value}
         filters["sort"] = "" if sort == "id" else sort
         return pages.render(

@@ -34,13 +34,14 @@ def make_router(pages: Pages) -> APIRouter:
     @router.get("/")
     def search_page(request: Request, id: str = "") -> Response:
         row = service.image(id) if id else None
+        rows = [] if row else service.remembered.columns().spread(_EXAMPLES)
         with service.shared.reading() as images:
             values: dict[str, Any] = {
                 "photos": len(images),
                 "accepts_photos": images.accepts_images,
                 "rerank": images.settings.ranking.rerank,
                 "max_bytes": service.settings.max_upload_mib * MIB,
-                "examples": [] if row else images.spread(_EXAMPLES),
+                "examples": [image for image in images.by_rows(rows) if image.path],
             }
         return pages.render(request, "search.html", row=row, **values)
 

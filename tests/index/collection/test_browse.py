@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from index.collection.browse import Filter
+from index.collection.columns import Filter
 
 
 @pytest.fixture

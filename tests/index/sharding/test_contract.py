@@ -10,7 +10,7 @@ from dots import DotModel, Dots, dots
 
 from delg.errors import UsageError
 from index import ImageIndex
-from index.collection.browse import Filter
+from index.collection.columns import Filter
 from index.sharding.sharded_index import ShardedIndex
 
 # Processes of Ray start slowly where others use the machine too.

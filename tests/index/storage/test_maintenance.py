@@ -15,7 +15,7 @@ from dots import contents, dots, gallery
 from delg.errors import DelgError
 from delg.files import file_sha256
 from index import ImageIndex
-from index.collection.browse import Filter
+from index.collection.columns import Filter
 from index.storage.ann_index import FILE as SHORTLIST
 from index.storage.catalog import FILE as CATALOG
 
