@@ -90,6 +90,10 @@ def _condition(key: str, value: str) -> tuple[str, list[str]]:
     marks = ", ".join("?" * len(forms))
     if key == LABEL:
         return (f"label IN ({marks})", forms) if value else ("COALESCE(label, '') = ''", [])
-    if value:
-        return f"EXISTS ({_VALUE_OF_KEY} AND each.value IN ({marks}))", [key, *forms]
-    return f"NOT EXISTS ({_VALUE_OF_KEY} AND each.value <> '')", [key]
+    if not value:
+        return f"NOT EXISTS ({_VALUE_OF_KEY} AND each.value <> '')", [key]
+    if value.isascii() and value.isprintable() and not set(value) & {*'"\\'}:
+        # JSON has such a value as it is; most images are ruled out without reading theirs.
+        contains = f"(instr(metadata, ?) AND EXISTS ({_VALUE_OF_KEY} AND each.value = ?))"
+        return contains, [value, key, value]
+    return f"EXISTS ({_VALUE_OF_KEY} AND each.value IN ({marks}))", [key, *forms]
