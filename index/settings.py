@@ -193,6 +193,12 @@ class RegionsSettings(Settings):
     further: int = Field(2, ge=0)
     # Candidates that are verified per region.
     rerank: int = Field(20, ge=1)
+    # Folder of a detector, whose boxes are searched (the best "searches" of them) and stored
+    # ("store.regions") in place of those that stand out: a SavedModel with the inputs and outputs
+    # of Detect-to-Retrieve's. It needs TensorFlow.
+    detector: str | None = None
+    # Score of its boxes, at least.
+    detector_score: float = Field(0.1, ge=0, le=1)
 
 
 class RankingSettings(Settings):

@@ -44,6 +44,7 @@ _PROBE_SIDE, _PROBE_SCALE = 256, 0.5
 _TINY = 1e-12
 _DTYPES = {
     "input_image": tf.uint8,
+    "input_images": tf.uint8,
     "input_scales": tf.float32,
     "input_max_feature_num": tf.int32,
     "input_abs_thres": tf.float32,
@@ -119,6 +120,29 @@ def load_export(folder: Path, settings: ExportSettings) -> Call:
         inputs.append(GLOBAL_INPUT)
         outputs.append(GLOBAL_OUTPUT)
     try:
+        return load_by_names(folder, inputs, outputs)
+    except _MissingNamesError as error:
+        raise ModelError(
+            f"{error}; if it has one head only, say so in its settings.yaml (export.has_local, "
+            "export.has_global)"
+        ) from None
+
+
+class _MissingNamesError(ModelError):
+    """A SavedModel has neither signature nor tensors of the names."""
+
+
+def load_by_names(folder: Path, inputs: list[str], outputs: list[str]) -> Call:
+    """A SavedModel as a function of its inputs, by their names in a signature or of its tensors.
+
+    Args:
+        folder: that holds ``saved_model.pb``.
+        inputs, outputs: the names.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no such names.
+    """
+    try:
         model = tf.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises all sorts of errors on damaged models.
         raise ModelError(f"{folder}: not a SavedModel that can be loaded ({error})") from None
@@ -151,10 +175,9 @@ def _by_tensors(model: object, folder: Path, inputs: list[str], outputs: list[st
             [f"{name}:0" for name in inputs], [f"{name}:0" for name in outputs]
         )
     except (AttributeError, KeyError, ValueError) as error:
-        raise ModelError(
+        raise _MissingNamesError(
             f"{folder}: has no signature {SIGNATURE!r} and no tensors called {', '.join(inputs)} "
-            f"and {', '.join(outputs)} ({error}); if it has one head only, say so in its "
-            "settings.yaml (export.has_local, export.has_global)"
+            f"and {', '.join(outputs)} ({error})"
         ) from None
 
     def call(values: Mapping[str, object]) -> Mapping[str, np.ndarray]:

@@ -8,7 +8,7 @@ al., CVPR 2019, on the side of the index).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,11 +19,10 @@ from delg.extraction.regions import propose_regions
 from delg.images.decode import ImageError
 from delg.images.geometry import crop_to_box
 from delg.types import Box, ImageFeatures, RegionFeatures
-from index.settings import IndexSettings, StoreSettings
+from index.photos.detected import detect_regions
+from index.settings import IndexSettings
 
 Pixels = NDArray[np.uint8]
-# Called with the pixels and the features of a photo, gives boxes, the best first.
-Propose = Callable[[Pixels, ImageFeatures], Sequence[Box]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +31,11 @@ class RegionalExtraction:
 
     Attributes:
         extractor: of the photos.
-        settings: how many regions.
-        propose: where they are; None: by attention, see :mod:`delg.extraction.regions`.
+        settings: of the index: how many regions, and what finds them.
     """
 
     extractor: Extractor
-    settings: StoreSettings
-    propose: Propose | None = None
+    settings: IndexSettings
 
     def __call__(self, pixels: Pixels, features: ImageFeatures) -> ImageFeatures:
         """A photo's features with its regions.
@@ -51,9 +48,10 @@ class RegionalExtraction:
         return replace(features, regions=tuple(part for part in parts if part is not None))
 
     def _boxes(self, pixels: Pixels, features: ImageFeatures) -> Sequence[Box]:
-        count = self.settings.regions
-        if self.propose is not None:
-            return self.propose(pixels, features)[:count]
+        count = self.settings.store.regions
+        boxes = detect_regions(self.settings.regions, pixels)
+        if boxes is not None:
+            return boxes[:count]
         size = features.width, features.height
         return [each.box for each in propose_regions(features.local, size, count)]
 
@@ -68,4 +66,4 @@ class RegionalExtraction:
 
 def regional_extraction(extractor: Extractor, settings: IndexSettings) -> RegionalExtraction | None:
     """What adds regions to the photos of an index; None where it stores none."""
-    return RegionalExtraction(extractor, settings.store) if settings.store.regions else None
+    return RegionalExtraction(extractor, settings) if settings.store.regions else None

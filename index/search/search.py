@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import TypedDict, TypeVar
 
@@ -19,6 +19,7 @@ from delg.images.decode import ImageError, Source, decode
 from delg.images.geometry import crop_to_box
 from delg.types import Box, ImageFeatures
 from index.arguments import check_probability, whole_number
+from index.photos.detected import detect_regions
 from index.results import Hit, QueryResult, Ranking, Region
 from index.search.candidates import (
     Candidate,
@@ -287,7 +288,17 @@ class Search:
     def _region_search(
         self, search: Callable[[Box], list[Candidate]], regions: Sequence[Box] | None
     ) -> RegionSearch:
-        return RegionSearch(self._features[0], self._settings.regions, search, regions)
+        given = self._detected if regions is None else regions
+        return RegionSearch(self._features[0], self._settings.regions, search, given)
+
+    @cached_property
+    def _detected(self) -> Sequence[Box] | None:
+        """The boxes of the detector; None: there is none."""
+        assert self._photo is not None
+        spec = self._settings.regions
+        with self._timed("extract"):
+            boxes = detect_regions(spec, self._photo.pixels)
+        return boxes if boxes is None else boxes[: spec.searches]
 
     def _search_part(self, box: Box, rotations: int, selection: Selection) -> list[Candidate]:
         """The candidates of a part of the query, best first; see :mod:`index.search.regions`."""
