@@ -36,7 +36,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests start many processes; what these import is compiled once, even where Python may not.
 test: lint
+	$(BIN)/python -m compileall -q delg index eval tests
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2
 
 # The documentation as a website in site/.

@@ -299,7 +299,8 @@ def record(settings: IndexSettings) -> str:
     Raises:
         UsageError: they could not be read back.
     """
-    text = settings.model_dump_json()
+    # What Pydantic would warn of is an error below, by its key.
+    text = settings.model_dump_json(warnings=False)
     parse(IndexSettings, parse_json(text), "settings", recorded=True)
     return text
 

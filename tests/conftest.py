@@ -7,7 +7,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -30,6 +30,39 @@ hypothesis.settings.register_profile(
     ],
 )
 hypothesis.settings.load_profile("repeatable")
+
+
+# Files and folders whose tests share what takes long to make: a cluster, exported models.
+TOGETHER = (
+    ("tests/index/sharding/",),
+    (
+        "tests/eval/test_cli_published_models.py",
+        "tests/index/test_inverse_scales.py",
+        "tests/index/test_photo_sizes.py",
+        "tests/index/test_published_models.py",
+    ),
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Processes that share the tests take whole files, in the order in which they are collected, so
+    that each file's fixtures are made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group = next((group for group in TOGETHER if nodeid.startswith(group)), None)
+            return group[0] if group else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no process has to wait for one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,3 +95,13 @@ def lite() -> Extractor:
     from delg import load_model
 
     return load_model("delg-lite")
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model's folder of each kind of published SavedModel: ``new``, ``old`` and ``delf``."""
+    from saved_models import lite_network, new_style, old_delf, old_delg
+
+    base, network = tmp_path_factory.mktemp("exports"), lite_network()
+    makers = {"new": new_style, "old": old_delg, "delf": old_delf}
+    return {kind: make(network, base / kind) for kind, make in makers.items()}

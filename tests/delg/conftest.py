@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
+from short_backbones import look_trained
 
 if TYPE_CHECKING:
     from delg.network.delg_model import Delg
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def make_model() -> Callable[..., Delg]:
     """Settings -> an untrained network.
 
-    Batch norms and depthwise kernels get the look of trained ones, drawn from ``seed``: fresh ones
-    let the signal fade to nothing on the way.
+    Batch norms and depthwise kernels look trained; ``seed`` decides about all weights.
     """
     import keras
 
@@ -27,16 +26,7 @@ def make_model() -> Callable[..., Delg]:
     def make(seed: int = 0, **values: object) -> Delg:
         keras.utils.set_random_seed(seed)
         model = Delg(parse(ModelSettings, {"name": "test", **values}, "test"))
-        rng = np.random.default_rng(seed)
-        for layer in model.shallow.layers + (model.deep.layers if model.deep else []):
-            if layer.name.endswith("_bn"):
-                shape = layer.gamma.shape
-                scale, shift = rng.uniform(0.8, 1.5, shape), rng.normal(0, 0.2, shape)
-                mean, variance = rng.normal(0, 0.1, shape), rng.uniform(0.3, 1, shape)
-                layer.set_weights([scale, shift, mean, variance])
-            elif layer.name.endswith("_depthwise_conv"):
-                shape = layer.kernel.shape
-                layer.set_weights([rng.normal(0, 1 / shape[0], shape)])
+        look_trained(model, seed)
         return model
 
     return make
@@ -45,12 +35,12 @@ def make_model() -> Callable[..., Delg]:
 @pytest.fixture(scope="session")
 def make_small(make_model: Callable[..., Delg]) -> Callable[..., Delg]:
     """Seed -> a network that is quick to build and has everything: learned attention, trainable
-    p, both heads, few channels."""
+    p, both heads, few blocks and channels."""
 
     def make(seed: int = 0) -> Delg:
         return make_model(
             seed,
-            backbone="efficientnet_lite0",
+            backbone="lite_short",
             global_head={"dim": 16, "gem_p_trainable": True},
             local_head={"dim": 8, "attention_hidden": 12},
         )

@@ -294,7 +294,7 @@ large = {{"tensorflow", "keras", "onnxruntime", "faiss", "cv2", "scipy", "matplo
 print(*sorted(large & set(sys.modules)))
 """
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=280)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split()), done.stderr
 

@@ -39,7 +39,10 @@ def new_browser(profile: Path) -> Iterator[Any]:
     path = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=list(_FLAGS), env={**os.environ, "HOME": str(profile)}
+            executable_path=path,
+            args=list(_FLAGS),
+            env={**os.environ, "HOME": str(profile)},
+            timeout=240_000,
         )
         yield browser
         browser.close()

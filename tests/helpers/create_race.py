@@ -11,8 +11,8 @@ from pathlib import Path
 from delg.errors import DelgError
 from index import ImageIndex
 
-# Seconds between two indexes.
-_PACE = 0.1
+# Seconds until the first index, and between two.
+_LEAD, _PACE = 0.3, 0.1
 
 
 def race(folder: Path, model: Path, processes: int, rounds: int) -> list[list[str]]:
@@ -21,9 +21,16 @@ def race(folder: Path, model: Path, processes: int, rounds: int) -> list[list[st
     Returns:
         By index, how each process fared: "created", "opened", or its error.
     """
-    start = time.time() + 6
-    command = [sys.executable, __file__, str(folder), str(model), str(start), str(rounds)]
-    racers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
+    command = [sys.executable, __file__, str(folder), str(model), str(rounds)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(processes)]
+    for racer in racers:
+        assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
+    start = str(time.time() + _LEAD)
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write(f"{start}\n")
+        racer.stdin.flush()
     outcomes = [json.loads(racer.communicate()[0]) for racer in racers]
     return [list(outcome) for outcome in zip(*outcomes, strict=True)]
 
@@ -42,9 +49,12 @@ def _attempt(place: Path, model: str) -> str:
 
 
 if __name__ == "__main__":
-    folder, model, start, rounds = sys.argv[1:]
+    folder, model, rounds = sys.argv[1:]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    start = float(sys.stdin.readline())
     answers = []
     for number in range(int(rounds)):
-        time.sleep(max(0, float(start) + number * _PACE - time.time()))
+        time.sleep(max(0, start + number * _PACE - time.time()))
         answers.append(_attempt(Path(folder) / f"{number}.index", model))
     sys.stdout.write(json.dumps(answers))

@@ -23,11 +23,11 @@ def at_port(app: ASGIApp, settings: ServeSettings | None = None) -> Iterator[str
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while not server.started:
             assert thread.is_alive() and time.monotonic() < until
             time.sleep(0.02)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

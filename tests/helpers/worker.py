@@ -1,12 +1,15 @@
-"""One command on an index of dots, in a process of its own that can be killed.
+"""Commands on an index of dots, each in a process of its own that can be killed.
 
-    worker.py MODEL_FOLDER COMMAND INDEX [ARGUMENT…] [--kill POINT:TIMES] [--disk BYTES]
+Each line of stdin is a JSON list of words:
+
+    MODEL_FOLDER COMMAND INDEX [ARGUMENT…] [--kill POINT:TIMES] [--disk BYTES]
               [--files NUMBER] [--pause SECONDS]
 
-It prints "ready" when the work begins and a JSON object when it is done. With ``--kill`` it kills
-itself, as ``kill -9`` would, when it gets to that point so many times. With ``--disk`` no file may
-grow beyond that size, which makes writes fail as a full disk does. With ``--files`` it may not have
-more files open than that.
+A fork of this process, which has imported everything and done nothing, does it. It prints "ready"
+and its number when the work begins and a JSON object when it is done; then "exit" follows and its
+exit code. With ``--kill`` it kills itself, as ``kill -9`` would, when it gets to that point so many
+times. With ``--disk`` no file may grow beyond that size, which makes writes fail as a full disk
+does. With ``--files`` it may not have more files open than that.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ import json
 import os
 import resource
 import signal
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numba  # noqa: F401
 from dots import DotModel
 
 import index.storage.maintenance
@@ -110,7 +116,30 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the command line and do it."""
+    """Do what stdin says until it ends."""
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            end_with(obey, json.loads(line))
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        print("exit", code, flush=True)  # noqa: T201
+
+
+def end_with(work: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Do it, and end this process without what its parent has yet to do."""
+    code = 1
+    try:
+        work(*arguments)
+        sys.stdout.flush()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def obey(words: list[str]) -> None:
+    """Read a command line and do it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("command")
@@ -120,7 +149,7 @@ def main() -> None:
     parser.add_argument("--disk", type=int)
     parser.add_argument("--files", type=int)
     parser.add_argument("--pause", type=float, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     if options.kill:
         point, times = options.kill.split(":")
         die_at(point, int(times))
@@ -128,7 +157,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.disk, resource.RLIM_INFINITY))
     if options.files is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (options.files, options.files))
-    print("ready", flush=True)  # noqa: T201
+    print("ready", os.getpid(), flush=True)  # noqa: T201
     try:
         result = run(options, options.model)
     except DelgError as error:

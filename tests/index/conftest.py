@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import select
 
 import pytest
 from dots import DotModel, gallery, model_folder
@@ -65,36 +70,33 @@ def reopen(model) -> Callable[[Path], ImageIndex]:
 
 
 @pytest.fixture(scope="session")
-def work(dot_model_folder) -> Callable[..., tuple[int, dict]]:
-    """Run a command of worker.py in another process: exit code and what it printed, as values.
+def work(dot_model_folder) -> Iterator[Callable[..., tuple[int, dict]]]:
+    """Have a process of worker.py do a command: exit code and what it printed, as values.
 
     The exit code is -9 where it was killed, by itself or by ``kill_after`` seconds of work.
     """
+    lock = threading.Lock()
+    with subprocess.Popen(
+        [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as parent:
+        assert parent.stdin is not None and parent.stdout is not None
+        lines = iter(parent.stdout.readline, b"")
 
-    def run(*words: object, kill_after: float | None = None) -> tuple[int, dict]:
-        command = [sys.executable, str(WORKER), str(dot_model_folder), *map(str, words)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            if kill_after is not None:
-                try:
-                    process.wait(kill_after)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            printed = process.stdout.read()
-        return process.returncode, json.loads(printed) if printed else {}
+        def run(*words: object, kill_after: float | None = None) -> tuple[int, dict]:
+            with lock:
+                words = (dot_model_folder, *words)
+                parent.stdin.write(json.dumps([*map(str, words)]).encode() + b"\n")
+                ready, process = next(lines).split()
+                assert ready == b"ready"
+                if kill_after is not None and not select([parent.stdout], [], [], kill_after)[0]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(process), signal.SIGKILL)
+                printed = b""
+                while not (line := next(lines)).startswith(b"exit"):
+                    printed += line
+            return int(line.split()[1]), json.loads(printed) if printed else {}
 
-    return run
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    """A model's folder of each kind of published SavedModel: ``new``, ``old`` and ``delf``."""
-    from saved_models import lite_network, new_style, old_delf, old_delg
-
-    base, network = tmp_path_factory.mktemp("exports"), lite_network()
-    makers = {"new": new_style, "old": old_delg, "delf": old_delf}
-    return {kind: make(network, base / kind) for kind, make in makers.items()}
+        yield run
 
 
 @pytest.fixture(scope="session")

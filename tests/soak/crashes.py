@@ -40,9 +40,8 @@ def _fork(words: list[str], prepare: Callable[[], object] = lambda: None) -> int
     try:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)
-        sys.argv = ["worker.py", *words]
         prepare()
-        worker.main()
+        worker.obey(words)
         code = 0
     except BaseException:
         traceback.print_exc()

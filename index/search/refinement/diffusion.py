@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve
 
 from delg.types import FloatArray
 from index.search.refinement.base import Neighbourhood, nearest, neighbour_mask
@@ -36,6 +35,9 @@ class Diffusion:
 
     def refine(self, neighbourhood: Neighbourhood) -> FloatArray:
         """The stationary state of the random walk that starts at the query."""
+        # SciPy takes as long to import as the rest of a search.
+        from scipy.linalg import solve
+
         gram, similarities = neighbourhood.gram, neighbourhood.similarities
         near = neighbour_mask(gram, self.neighbours + 1)
         affinity = np.where(near & near.T, np.maximum(gram, 0) ** self.gamma, 0)

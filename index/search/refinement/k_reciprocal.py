@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from delg.types import FloatArray
 from index.search.refinement.base import Neighbourhood, neighbour_mask
@@ -42,6 +41,9 @@ class KReciprocal:
         sets = _reciprocal_sets(similarities, self.k1)
         encoding = np.where(sets, np.exp(-distances), 0).astype(np.float32)
         encoding /= encoding.sum(axis=1, keepdims=True)
+        # SciPy takes as long to import as the rest of a search.
+        from scipy.sparse import csr_array
+
         nearest = csr_array(neighbour_mask(similarities, self.k2).astype(np.float32))
         encoding = (nearest @ encoding) / nearest.sum(axis=1)[:, None]
         shared = np.minimum(encoding[1:], encoding[0]).sum(axis=1)
@@ -54,6 +56,8 @@ class KReciprocal:
 def _reciprocal_sets(similarities: FloatArray, k: int) -> NDArray[np.bool_]:
     """The members of each photo's set of k-reciprocal neighbours, taken wider, bool (N, N)."""
     sets = _mutual(similarities, k)
+    from scipy.sparse import csr_array
+
     halves = _mutual(similarities, max(1, round(k / 2)))
     sparse_halves = csr_array(halves.astype(np.float32))
     shared = (sparse_halves @ sets.T.astype(np.float32)).T

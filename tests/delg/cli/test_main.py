@@ -93,7 +93,7 @@ def test_an_interruption_says_what_becomes_of_the_work(shop, tmp_path):
     while process.poll() is None and not (tmp_path / "new" / "writer.lock").exists():
         pass
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
     assert "interrupted; what was committed is kept, and the same command continues" in err

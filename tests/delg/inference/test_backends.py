@@ -26,23 +26,23 @@ from delg.network.delg_model import Delg
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (96, 160, 3)).astype(np.uint8)
 LEARNED = {
-    "backbone": "efficientnet_lite0",
+    "backbone": "lite_short",
     "global_head": {"dim": 16, "gem_p": 2.5},
     "local_head": {"dim": 8, "attention_hidden": 12},
     "input": {"mean": [100, 120, 140], "std": [50, 60, 70], "channel_order": "bgr"},
 }
 FITTED = {
-    "backbone": "efficientnet_lite2",
+    "backbone": "lite_short",
     "global_head": {"dim": 16, "normalize_pooled": True},
     "local_head": {"dim": 8, "attention": "norm"},
 }
 LOCAL_ONLY = {
-    "backbone": "efficientnet_lite0",
+    "backbone": "lite_short",
     "local_only": True,
     "global_head": {"dim": aggregated_dim(8)},
     "local_head": {"dim": 8, "attention": "norm"},
 }
-POOLED = {"backbone": "resnet50", "block3_strides": True, "global_head": {"dim": 16}}
+POOLED = {"backbone": "resnet_short", "block3_strides": True, "global_head": {"dim": 16}}
 CASES = {
     "everything learned": (LEARNED, "float32"),
     "local features alone": (LOCAL_ONLY, "float32"),
@@ -135,19 +135,20 @@ def small_network(make_small: Callable[..., Delg]) -> bytes:
 
 def test_scores_and_descriptors_belong_to_the_same_cells(small_network: bytes) -> None:
     """A patch changes only the cells that can see it: those below it, not their mirror image."""
-    grey = np.full((1024, 640, 3), 128, np.uint8)
+    grey = np.full((512, 320, 3), 128, np.uint8)
     patched = grey.copy()
-    patched[768:800, 192:224] = 255
+    patched[384:416, 96:128] = 255
     backend = OnnxRuntimeBackend(small_network, "small.onnx")
     before, after = (backend.run(pixels, with_global=False) for pixels in (grey, patched))
     change = np.abs(before.descriptors - after.descriptors).max(axis=1)
     assert change.max() > 1e-3
-    # Half of the receptive field of 339 pixels, and half of the patch.
-    reached = np.abs(before.centres[change > 1e-5] - (207.5, 783.5)).max()
-    assert reached <= 339 / 2 + 32 / 2
+    # Half of the receptive field of 107 pixels, which begins half a cell later than the cell, and
+    # half of the patch.
+    reached = np.abs(before.centres[change > 1e-5] - (111.5, 399.5)).max()
+    assert reached <= 107 / 2 + 15 / 2 + 32 / 2
     scored = np.abs(before.scores - after.scores)
     middle = (before.centres * scored[:, None]).sum(axis=0) / scored.sum()
-    assert np.abs(middle - (207.5, 783.5)).max() < 48
+    assert np.abs(middle - (111.5, 399.5)).max() < 48
 
 
 def nodes_run(network: bytes, tmp_path: Path, **wanted: bool) -> int:
@@ -164,8 +165,8 @@ def test_what_only_an_unwanted_output_needs_is_not_run(small_network, tmp_path) 
     everything = nodes_run(network, tmp_path, with_local=True, with_global=True)
     local = nodes_run(network, tmp_path, with_local=True, with_global=False)
     neither = nodes_run(network, tmp_path, with_local=False, with_global=False)
-    # The deep half has 16 convolutions of 50, the local head three.
-    assert everything - local == 16
+    # The deep half has 10 convolutions, the local head three.
+    assert everything - local == 10
     assert local - neither == 3
 
 

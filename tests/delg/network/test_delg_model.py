@@ -116,7 +116,7 @@ def test_the_global_loss_leaves_the_local_heads_alone(small: Delg) -> None:
 
 def test_pixels_are_scaled_channel_by_channel(make_model: Maker) -> None:
     model = make_model(
-        backbone="efficientnet_lite0",
+        backbone="lite_short",
         input={"mean": [10, 20, 30], "std": [1, 2, 4], "channel_order": "bgr"},
         global_head={"dim": 2},
         local_head={"dim": 2, "attention": "norm"},
@@ -133,7 +133,7 @@ def test_published_scaling_is_minus_one_to_one(resnet50: Delg) -> None:
 
 def test_norm_attention_needs_no_weights_and_is_the_norm_of_the_middle(make_model: Maker) -> None:
     model = make_model(
-        backbone="efficientnet_lite0",
+        backbone="lite_short",
         global_head={"dim": 2},
         local_head={"dim": 2, "attention": "norm"},
     )

@@ -153,7 +153,7 @@ def test_another_shape_is_named_and_nothing_is_changed(model: Delg, other: Delg)
 def test_weights_of_another_architecture_are_refused(
     make_model: Callable[..., Delg], path: Path
 ) -> None:
-    wider = make_model(backbone="efficientnet_lite0", global_head={"dim": 17})
+    wider = make_model(backbone="lite_short", global_head={"dim": 17})
     with pytest.raises(ModelError, match=r"weights\.h5"):
         load_weights(wider, read_weights(path), str(path))
 

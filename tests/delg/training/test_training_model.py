@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from short_backbones import look_trained
 
 from delg.errors import DelgError, UsageError
 from delg.network.delg_model import Delg
@@ -25,11 +26,10 @@ SMALL: dict[str, Any] = {
     "out": "run",
     "model": {
         "name": "small",
-        "backbone": "efficientnet_lite0",
+        "backbone": "lite_short",
         "global_head": {"dim": 16, "gem_p_trainable": True},
         "local_head": {"dim": 8, "attention_hidden": 12, "decoder_activation": "linear"},
     },
-    "start": "delg-lite",
     "data": {},
     "augment": {"side": 64, "views": 2},
     "losses": {
@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
         "correspondence": {"descriptor_weight": 1.0, "attention_weight": 1.0},
     },
     # Fewer blocks, so that a step is traced in less time; who asks about all of them says so.
-    "trainable": {"backbone_from": "block14"},
+    "trainable": {"backbone_from": "block6"},
     "optimiser": {"kind": "adamw", "learning_rate": 0.01, "ema_decay": 0.5},
     "schedule": {"steps": 4, "batch": 4},
 }
@@ -60,11 +60,9 @@ def batch_of(step: int = 0, photos: int = 4, side: int = 64) -> Batch:
 
 
 def make(settings: TrainSettings) -> Trainer:
-    from delg.training.initial_weights import load_initial_weights
-
     keras.utils.set_random_seed(0)
     model = Delg(settings.model)
-    load_initial_weights(model, settings.start)
+    look_trained(model, 0)
     return Trainer(TrainingModel(model, settings, 3), settings, tf.distribute.get_strategy())
 
 
@@ -145,7 +143,7 @@ def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_n
     first = settings_with(losses=asked, trainable={})
     reached = gradients(make(first), every=True)
     assert reached["stem_conv/kernel"]
-    assert reached["block10_project_conv/kernel"]
+    assert reached["block4_project_conv/kernel"]
     assert reached["mean_classifier/kernel"]
     assert not any(hit for name, hit in reached.items() if name.startswith("attention"))
     second = gradients(make(settings_with(losses=none, trainable={})), every=True)
@@ -157,12 +155,12 @@ def test_the_plain_mean_feature_teaches_the_backbone_and_the_attention_it_does_n
 
 def test_only_the_blocks_of_the_settings_learn(training_model: TrainingModel) -> None:
     model = training_model.model
-    set_trainable(model, TrainableSettings(backbone_from="block11"))
+    set_trainable(model, TrainableSettings(backbone_from="block5"))
     learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
-    assert {"block11_expand_conv", "block15_project_conv", "head_conv"} <= learning
+    assert {"block5_expand_conv", "block7_project_conv", "head_conv"} <= learning
     assert not any(name.startswith("block1_") or name.endswith("_bn") for name in learning)
-    assert "block10_project_conv" not in learning
-    set_trainable(model, TrainableSettings(backbone_from="block11", batch_norm="trained"))
+    assert "block4_project_conv" not in learning
+    set_trainable(model, TrainableSettings(backbone_from="block5", batch_norm="trained"))
     assert any(name.endswith("_bn/gamma") for name, v in named_variables(model) if v.trainable)
     set_trainable(model, TrainableSettings(backbone_from="none"))
     learning = {name.split("/")[0] for name, v in named_variables(model) if v.trainable}
@@ -239,7 +237,7 @@ def test_gradients_added_up_equal_those_of_the_whole_batch() -> None:
     results = []
     for parts in (1, 2):
         schedule = {"steps": 4, "batch": 8, "accumulate": parts}
-        last_block = {"backbone_from": "block15"}
+        last_block = {"backbone_from": "block7"}
         trainer = make(settings_with(losses=alone, schedule=schedule, trainable=last_block))
         numbers = trainer.train(batch_of(photos=8))
         results.append((numbers["loss"], [np.array(v.value) for v in trainer.optimiser.variables]))

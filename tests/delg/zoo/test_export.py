@@ -42,7 +42,7 @@ def test_local_features_alone_are_exported_where_the_format_lets_them(make_model
     from delg.zoo.export import OUTPUTS, export_model
 
     network = make_model(
-        backbone="efficientnet_lite0",
+        backbone="lite_short",
         local_only=True,
         global_head={"dim": 36},
         local_head={"dim": 8, "attention_hidden": 12},

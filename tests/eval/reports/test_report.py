@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,12 @@ def page(*runs: Run, matches=()) -> Element:
     return parse(text)
 
 
+@cache
+def page_of(make_run: Callable[[], Run]) -> Element:
+    """The page of a run that several tests look at."""
+    return page(make_run())
+
+
 def examples(root: Element, title: str) -> list[Element]:
     return root.section(title).all("article")
 
@@ -107,7 +115,7 @@ def cells(table: Element) -> list[list[str]]:
 @pytest.mark.parametrize("make_run", [shelves, oxford, landmarks])
 def test_every_metric_and_interval_of_the_scores_is_in_the_table(make_run):
     shown = make_run()
-    table = page(shown).all("table", "metrics")[0]
+    table = page_of(make_run).all("table", "metrics")[0]
     columns = [cell.words for cell in table.all("thead")[0].all("th")][1:]
     part, listed = "all", []
     for row in cells(table):
@@ -123,8 +131,8 @@ def test_every_metric_and_interval_of_the_scores_is_in_the_table(make_run):
 
 
 def test_the_main_metric_stands_first():
-    for shown, name in ((shelves(), "mAP@100"), (oxford(), "mAP"), (landmarks(), "GAP")):
-        assert page(shown).all("table", "metrics")[0].all("th")[1].words == name
+    for make_run, name in ((shelves, "mAP@100"), (oxford, "mAP"), (landmarks, "GAP")):
+        assert page_of(make_run).all("table", "metrics")[0].all("th")[1].words == name
 
 
 def test_baselines_are_rows_of_the_table_and_lines_of_the_curves():
@@ -144,13 +152,13 @@ def test_baselines_are_rows_of_the_table_and_lines_of_the_curves():
 
 
 def test_hits_are_marked_as_the_truth_says():
-    (best,) = examples(page(shelves()), "The best")
+    (best,) = examples(page_of(shelves), "The best")
     assert names([best]) == ["q1"]
     assert marks(best) == [("1", "a", "right"), ("2", "b", "right"), ("3", "c", "wrong")]
 
 
 def test_ignored_hits_are_marked_and_take_no_rank():
-    root = page(oxford())
+    root = page_of(oxford)
     assert "hard" in root.section("The worst").all("h2")[0].words
     (only,) = examples(root, "The worst")
     expected = [("–", "j", "ignored"), ("1", "h", "right"), ("–", "e", "ignored")]
@@ -180,7 +188,7 @@ def test_worst_queries_come_worst_first_and_best_ones_best_first():
 
 
 def test_no_query_is_among_the_worst_and_the_best():
-    root = page(shelves())
+    root = page_of(shelves)
     assert names(examples(root, "The worst")) == ["q3", "q2"]
     assert names(examples(root, "The best")) == ["q1"]
 
@@ -210,7 +218,7 @@ def test_verified_hits_are_judged_in_a_table_and_a_curve():
     assert row[4:] == ["–", "0.333 (9 hits)"] and again[1:] == row[1:]
     (chart,) = root.all("svg", "chart")
     assert chart.attrs["aria-label"] == "Reliability, all"
-    parts = page(oxford()).section("Verified hits").all("tr", "group")
+    parts = page_of(oxford).section("Verified hits").all("tr", "group")
     assert [part.words for part in parts] == ["easy", "medium", "hard"]
     for without in (landmarks(), replace(shelves(), scores=replace(shelves().scores, proof={}))):
         assert not page(without).has_section("Verified hits")
@@ -279,7 +287,7 @@ def test_a_run_in_which_no_query_counts_still_has_a_report(benchmark):
 
 
 def test_recognition_shows_answer_and_right_labels_the_surest_mistake_first():
-    root = page(landmarks())
+    root = page_of(landmarks)
     worst, best = examples(root, "The worst predictions"), examples(root, "The best predictions")
     assert names(worst) == ["r3", "r2"] and names(best) == ["r1"]
     assert "Predicted: Eiffel, score 0.625 Wrong Shows no known instance" in worst[0].words
@@ -310,7 +318,7 @@ def test_hits_of_recognition_are_marked_where_the_gallery_has_labels():
 
 
 def test_thresholds_for_recognition_are_worked_out_by_hand():
-    root = page(landmarks())
+    root = page_of(landmarks)
     rows = {row[0]: row[1:] for row in cells(root.all("table", "operating")[0])}
     # Predictions by score: right, wrong, wrong; of four queries.
     assert rows["50 %"] == ["0.625", "50.0%"]
@@ -327,7 +335,7 @@ def test_answers_of_one_score_are_given_together_or_not_at_all():
 
 
 def test_each_difficulty_has_its_curves():
-    root = page(oxford())
+    root = page_of(oxford)
     titles = [h.words for h in root.section("Curves").all("h4")]
     assert titles == ["AP by query", "Precision and recall", "Recall@k"] * 3
 

@@ -45,9 +45,9 @@ def test_a_query_over_http_is_what_the_command_line_prints(shop, run):
         with (folder / "query.jpg").open("rb") as file:
             upload = {"image": ("query.jpg", file.read())}
         fields = {"k": "2", "box": "20,10,300,200", "rerank": "2"}
-        answer = httpx.post(f"{address}/api/query", files=upload, data=fields, timeout=60).json()
+        answer = httpx.post(f"{address}/api/query", files=upload, data=fields, timeout=240).json()
         process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=30)
+        _, talk = process.communicate(timeout=240)
     assert process.returncode == 0 and "stopped" in talk and "Traceback" not in talk
     words = ("query", "query.jpg", "--index", "i", "-k", "2", "--json", "--rerank", "2")
     printed = json.loads(run(*words, "--box", "20,10,300,200", cwd=folder).stdout)

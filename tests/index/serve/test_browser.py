@@ -44,7 +44,7 @@ def page(browser, request) -> Iterator[Any]:
     """A page, by default of a desk's width; whatever it complains of fails the test."""
     settings = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
     context = browser.new_context(**settings)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))

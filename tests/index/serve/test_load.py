@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,8 +30,28 @@ from index.serve.shared_index import SharedIndex
 
 PHOTO = encoded(dots(3).pixels(), "PNG")
 # One for all: to make one takes longer than most requests.
-CLIENT = httpx.Client(timeout=30)
+CLIENT = httpx.Client(timeout=60)
 HEAD = "POST /api/query HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+
+
+class HeldModel(DotModel):
+    """A model of dots that looks at no photo while ``free`` is not set."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.free = threading.Event()
+        self.free.set()
+
+    def extract(self, *arguments, **named):
+        assert self.free.wait(60)
+        return super().extract(*arguments, **named)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -38,8 +59,8 @@ def site(place, dot_model_folder):
     """Settings -> the address of a server, its service and its model."""
     closing = []
 
-    def start(pause: float = 0, **settings):
-        model = DotModel(dot_model_folder, pause)
+    def start(**settings):
+        model = HeldModel(dot_model_folder)
         service = Service(SharedIndex(place, extractor=model), ServeSettings(**settings))
         running = at_port(make_app(service), service.settings)
         closing.append(running)
@@ -52,14 +73,18 @@ def site(place, dot_model_folder):
 
 def ask(address: str, **values) -> httpx.Response:
     values.setdefault("orientations", "1")
-    return CLIENT.post(f"{address}/api/query", params=values, content=PHOTO, timeout=30)
+    return CLIENT.post(f"{address}/api/query", params=values, content=PHOTO)
 
 
 def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
-    address, service, _ = site(pause=0.3, workers=1, queue=2)
+    address, service, model = site(workers=1, queue=2)
+    model.free.clear()
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask(address), range(8)))
+        asked = [pool.submit(ask, address) for _ in range(8)]
+        wait_until(lambda: sum(one.done() for one in asked) == 5)
         assert CLIENT.get(f"{address}/health").status_code == 200
+        model.free.set()
+    answers = [one.result() for one in asked]
     counts = [answer.status_code for answer in answers]
     assert counts.count(200) == 3 and counts.count(503) == 5
     refused = next(answer for answer in answers if answer.status_code == 503)
@@ -69,45 +94,45 @@ def test_beyond_the_queue_the_answer_is_503_and_the_rest_is_answered(site):
 
 
 def test_the_server_answers_while_it_works(site):
-    address, _, _ = site(pause=1.0, workers=1)
+    address, service, model = site(workers=1)
+    model.free.clear()
     with ThreadPoolExecutor(1) as pool:
         slow = pool.submit(ask, address)
-        time.sleep(0.2)
-        started = time.monotonic()
+        wait_until(lambda: service.jobs.active == 1)
         assert CLIENT.get(f"{address}/health").status_code == 200
         assert CLIENT.get(f"{address}/browse").status_code == 200
-        assert time.monotonic() - started < 0.7 and not slow.done()
+        assert not slow.done()
+        model.free.set()
         assert slow.result().status_code == 200
 
 
 def test_a_query_that_takes_too_long_is_given_up(site):
-    address, service, model = site(pause=1.5, workers=1, seconds=0.8)
+    address, service, model = site(workers=1, seconds=0.8)
+    model.free.clear()
     answer = ask(address)
     assert answer.status_code == 503 and "0.8 s" in answer.json()["error"]
     # Its thread ends by itself; until then its place is taken.
     assert service.jobs.active == 1
-    model.pause = 0
-    until = time.monotonic() + 5
-    while service.jobs.active and time.monotonic() < until:
-        time.sleep(0.02)
-    assert service.jobs.active == 0 and ask(address).status_code == 200
+    model.free.set()
+    wait_until(lambda: service.jobs.active == 0)
 
 
 def test_queries_of_clients_that_hang_up_while_waiting_are_dropped(site):
-    address, service, model = site(pause=0.5, workers=1, queue=8)
+    address, service, model = site(workers=1, queue=8)
+    model.free.clear()
     port = int(address.rpartition(":")[2])
     head = f"{HEAD.replace('query', 'query?orientations=1')}content-length: {len(PHOTO)}\r\n\r\n"
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
     for client in clients:
         client.sendall(head.encode() + PHOTO)
-        time.sleep(0.05)
+    wait_until(lambda: service.jobs.active == 5)
     for client in clients:
         client.close()
-    until = time.monotonic() + 5
-    while service.jobs.active and time.monotonic() < until:
-        time.sleep(0.05)
-    # One had begun and perhaps a second one; those that waited were never looked at.
-    assert service.jobs.active == 0 and model.extracted <= 2
+    wait_until(lambda: service.jobs.active == 1)
+    model.free.set()
+    wait_until(lambda: service.jobs.active == 0)
+    # One had begun; those that waited were never looked at.
+    assert model.extracted == 1
     assert ask(address).status_code == 200
 
 
@@ -120,20 +145,18 @@ def test_a_client_killed_while_it_sends_leaves_nothing(site, sent):
             connection.sendall(HEAD.encode())
             if sent == "half":
                 connection.sendall(f"content-length: {len(PHOTO)}\r\n\r\n".encode() + PHOTO[:50])
-    time.sleep(0.3)
-    assert (
-        service.receiver.active == service.login_receiver.active == 0 and service.jobs.active == 0
-    )
+    wait_until(lambda: service.receiver.active == 0)
+    assert service.login_receiver.active == service.jobs.active == 0
     assert ask(address).status_code == 200
 
 
 def connect(address: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
-    connection.settimeout(5)
+    connection.settimeout(60)
     return connection
 
 
-def trickle(connection: socket.socket, seconds: float = 4.0) -> tuple[float, bytes]:
+def trickle(connection: socket.socket, seconds: float = 20.0) -> tuple[float, bytes]:
     """Send a byte now and then until nobody listens: seconds that took, and what was said."""
     started, received = time.monotonic(), b""
     connection.settimeout(0.05)
@@ -156,7 +179,7 @@ def test_a_head_that_trickles_is_cut_off(site, sent):
     with connect(address) as connection:
         connection.sendall(sent.encode())
         took, received = trickle(connection)
-    assert 0.3 < took < 2 and received == b""
+    assert 0.3 < took < 9 and received == b""
 
 
 def test_a_connection_that_asks_nothing_or_no_second_time_is_cut_off(site):
@@ -172,7 +195,7 @@ def test_a_connection_that_asks_nothing_or_no_second_time_is_cut_off(site):
             while not received.endswith(b"}"):
                 received += connection.recv(4000)
         connection.sendall(b"GET /hea")
-        assert trickle(connection)[0] < 2
+        assert trickle(connection)[0] < 9
 
 
 @pytest.mark.parametrize("head", ["POST /api/query", "POST /login", "GET /health"])
@@ -183,7 +206,7 @@ def test_a_body_that_trickles_is_cut_off(site, head):
             f"{head} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 9999\r\n\r\n".encode()
         )
         took, received = trickle(connection)
-    assert took < 3
+    assert took < 9
     if head.startswith("POST"):
         assert b" 503 " in received and b"too slow" in received
     assert service.receiver.active == service.login_receiver.active == 0
@@ -272,7 +295,7 @@ def test_an_answer_that_nobody_takes_is_cut_off(site):
     ask_on = b"GET /static/htmx.min.js HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
     with connect(address) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        until = time.monotonic() + 4
+        until = time.monotonic() + 60
         with pytest.raises(ConnectionError):
             while time.monotonic() < until:
                 connection.sendall(ask_on)
@@ -294,7 +317,7 @@ def test_too_many_bytes_are_refused_whether_declared_or_not(site, form, declared
         headers["content-type"] = "multipart/form-data; boundary=b"
     chunks = (body[i : i + 65536] for i in range(0, len(body), 65536))
     answer = CLIENT.post(
-        f"{address}/api/query", content=body if declared else chunks, headers=headers, timeout=10
+        f"{address}/api/query", content=body if declared else chunks, headers=headers
     )
     assert answer.status_code == 413 and "1 MiB" in answer.json()["error"]
     assert model.extracted == 0 and service.receiver.active == service.login_receiver.active == 0
@@ -309,7 +332,7 @@ def test_the_server_follows_the_index(site, place, tmp_path, dot_model_folder):
     new.save(tmp_path / "new" / "700.png")
 
     def first() -> str:
-        answer = CLIENT.post(f"{address}/api/query?k=1&orientations=1", content=query, timeout=20)
+        answer = CLIENT.post(f"{address}/api/query?k=1&orientations=1", content=query)
         return answer.json()["hits"][0]["id"]
 
     assert first() != "700.png"
@@ -349,7 +372,7 @@ def test_many_clients_at_once_get_what_one_gets(site):
 
     def first(seed: int) -> str:
         answer = CLIENT.post(
-            f"{address}/api/query?k=2", content=encoded(dots(seed).pixels(), "PNG"), timeout=30
+            f"{address}/api/query?k=2", content=encoded(dots(seed).pixels(), "PNG")
         )
         return answer.json()["hits"][0]["id"]
 
@@ -363,7 +386,7 @@ def test_many_clients_at_once_get_what_one_gets(site):
 
 def test_workers_refuse_drop_and_pass_errors_on():
     async def story() -> None:
-        jobs = JobQueue(1, 1, 5.0)
+        jobs = JobQueue(1, 1, 60.0)
         release = threading.Event()
         first = asyncio.create_task(jobs.run(release.wait, never))
         await asyncio.sleep(0.05)
@@ -390,17 +413,17 @@ def test_workers_refuse_drop_and_pass_errors_on():
 
 def test_told_to_stop_workers_finish_what_runs_and_refuse_what_waits():
     async def story() -> None:
-        jobs = JobQueue(1, 4, 5.0)
+        jobs = JobQueue(1, 4, 60.0)
         begun, release = threading.Event(), threading.Event()
 
         def work() -> str:
             begun.set()
-            release.wait(5)
+            release.wait(60)
             return "done"
 
         first = asyncio.create_task(jobs.run(work, never))
         waiting = [asyncio.create_task(jobs.run(work, never)) for _ in range(3)]
-        await asyncio.to_thread(begun.wait, 5)
+        await asyncio.to_thread(begun.wait, 60)
         jobs.close()
         for task in waiting:
             with pytest.raises(TooBusyError, match="stopping"):

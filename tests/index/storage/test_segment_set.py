@@ -58,10 +58,10 @@ def test_more_segments_than_open_files(tmp_path, dot_model_folder, work):
     settings = IndexSettings.model_validate({"store": {"segment_images": 1}})
     place, photos = tmp_path / "my.index", tmp_path / "photos"
     ImageIndex.create(place, str(dot_model_folder), settings=settings).close()
-    gallery(photos, 60)
-    few = ("--files", 48)
-    assert work("add", place, photos, *few)[1]["added"] == 60
-    assert len(list((place / "segments").iterdir())) == 60
+    gallery(photos, 40)
+    few = ("--files", 36)
+    assert work("add", place, photos, *few)[1]["added"] == 40
+    assert len(list((place / "segments").iterdir())) == 40
     hits = work("query", place, photos / "005.png", *few)[1]["hits"]
     assert hits[0]["id"] == "005.png"
     assert work("check", place, *few)[1] == {"problems": [], "notes": []}

@@ -105,7 +105,7 @@ def refusals(path: Path, seed: int) -> int:
         [sys.executable, "-c", FUZZ, str(path), str(seed)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
     )
     assert process.returncode == 0, process.stderr[-2000:]
     return int(process.stdout)

@@ -26,7 +26,7 @@ def photos(
 @pytest.fixture(scope="module")
 def model(make_model: Callable[..., Delg]) -> Delg:
     return make_model(
-        backbone="efficientnet_lite0",
+        backbone="lite_short",
         global_head={"dim": 4, "normalize_pooled": True},
         local_head={"dim": 6, "attention": "norm", "decoder_activation": "linear"},
         extraction={"longest_side": 128, "scales": [0.5, 1.0], "global_scales": [1.0, 1.5]},
@@ -40,7 +40,7 @@ def test_whitening_and_codes_are_learnt_from_every_readable_photo(
     assert pooled is not None and pooled.shape == (3 * 2, 1280)
     np.testing.assert_allclose(np.linalg.norm(pooled, axis=1), 1, rtol=1e-4)
     # 8×5, 6×8 and 8×8 cells at scale 1, a quarter of them at scale 0.5.
-    assert cells.shape[1] == 112
+    assert cells.shape[1] == 32
     assert 150 < len(cells) <= 3 * 150
     backbone = [np.array(weights) for weights in model.shallow.get_weights()]
     fit(model, photos)
