@@ -236,6 +236,7 @@ class SearchableIndex(PhotoCollection):
     def prepare(self) -> None:
         """Read and compile now what the first query would wait for."""
         self._store.inverted_file()
+        self._store.region_index()
         for row in self._store.searchable()[:1]:
             image = self._store.catalog.by_row(int(row))
             query, settings = MatchableQuery(self._store.features(image)), self.settings

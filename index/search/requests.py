@@ -164,7 +164,8 @@ class VerifyRequest:
     def _best_region(self, store: Store, row: int) -> BestRegion | None:
         """The part that is more similar to the query than the image, if there is one."""
         descriptor = self.query.features.global_descriptor
-        if not store.settings.store.regions or not len(descriptor):
+        # A second look has no global descriptor.
+        if not store.settings.store.regions or len(descriptor) != store.search_dim:
             return None
         region = store.best_region(row, descriptor)
         if region is None:

@@ -4,7 +4,7 @@ length: what comparing whole collections takes."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from delg.types import ImageFeatures
 from index.results import Verification
@@ -54,6 +54,7 @@ def find_verified_matches(
     """
     shards = Scatter([LocalShard(store)])
     [descriptor] = shards.context.adapt(features.global_descriptor[None])
+    features = replace(features, global_descriptor=descriptor)
     words = quantize_query(shards.context, features.local.descriptors)
     selection = Selection.of((), without)
     shortlist = shortlist_for_verification(shards, descriptor, words, depth, depth, selection)
