@@ -137,6 +137,8 @@ class LocalHeadSettings(Settings):
     attention: Literal["learned", "norm"] = "learned"
     # Channels between the two convolutions of the attention.
     attention_hidden: int = Field(512, ge=1)
+    # Learnt scores are multiplied by the L2 norm of the mid-level feature to this power.
+    attention_norm_power: float = Field(0.0, ge=0, le=8)
     # The published decoder ends in ReLU, which fits a map that is itself behind a ReLU.
     decoder_activation: Literal["relu", "linear"] = "relu"
     # SIFT looks at the photo itself, resized to this; the network's smaller input has too few
@@ -153,6 +155,9 @@ class ExtractionSettings(Settings):
     enlarge: bool = False
     # Levels of the image pyramid that give local features.
     scales: tuple[float, ...] = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
+    # Scores of each of these levels are multiplied by its weight before the best are chosen; larger
+    # for small scales, it evens out that fine levels have most of the cells.
+    scale_weights: tuple[Positive, ...] | None = None
     # Levels whose global descriptors are added up.
     global_scales: tuple[float, ...] = (0.7071, 1.0, 1.4142)
     # Local features kept per photo, the best by score.
@@ -170,7 +175,14 @@ class ExtractionSettings(Settings):
             finite = all(0 < scale < math.inf for scale in scales)
             if not scales or not finite or len(set(scales)) != len(scales):
                 raise ValueError(f"{name} must be one or more different positive numbers")
+        if self.scale_weights is not None and len(self.scale_weights) != len(self.scales):
+            raise ValueError("scale_weights must be one number per scale of scales")
         return self
+
+    @property
+    def weight_by_scale(self) -> dict[float, float]:
+        """What the scores of each of ``scales`` are multiplied by."""
+        return dict(zip(self.scales, self.scale_weights or [1.0] * len(self.scales), strict=True))
 
 
 class PcaSettings(Settings):
@@ -315,6 +327,8 @@ class ModelSettings(Settings):
     def _check_precision(self) -> ModelSettings:
         if self.export is not None and self.precision != "float32":
             raise ValueError("a SavedModel runs as it was exported; leave precision out")
+        if self.export is not None and self.extraction.scale_weights is not None:
+            raise ValueError("a SavedModel selects features itself; leave scale_weights out")
         return self
 
     @model_validator(mode="after")

@@ -243,7 +243,8 @@ class Extractor:
             # Padding can put the centre of a border cell outside the photo.
             points = points.clip(0, [level.width - 1, level.height - 1])
             scales = np.full(len(keep), level.scale, np.float32)
-            parts.append((points, output.descriptors[keep], scales, output.scores[keep]))
+            scores = output.scores[keep] * spec.weight_by_scale[level.scale]
+            parts.append((points, output.descriptors[keep], scales, scores))
         points, descriptors, scales, scores = (
             np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
         )

@@ -27,6 +27,7 @@ import tensorflow as tf
 from onnx import helper
 
 from delg.errors import ModelError
+from delg.inference.onnx_graph import ancestors, tensors_read
 from delg.inference.onnx_runtime import (
     DESCRIPTORS,
     DIGEST,
@@ -146,11 +147,11 @@ def make_optional(
     """
     nodes = list(graph.node)
     others = [output.name for output in graph.output if output.name not in empty_shapes]
-    needed = _ancestors(nodes, others)
+    needed = ancestors(nodes, others)
     rest = [node for i, node in enumerate(nodes) if i in needed]
     branch = [node for i, node in enumerate(nodes) if i not in needed]
     branch = [*_copy_dequantizers(rest, branch, condition), *branch]
-    shared = {name for node in rest for name in _tensors_read(node)}
+    shared = {name for node in rest for name in tensors_read(node)}
     own = {name for node in branch for name in node.input} - shared
     constants = [constant for constant in graph.initializer if constant.name in own]
     outputs = [output for output in graph.output if output.name in empty_shapes]
@@ -184,26 +185,6 @@ def make_optional(
         # Its size now depends on the condition.
         for size in output.type.tensor_type.shape.dim[1:]:
             size.Clear()
-
-
-def _ancestors(nodes: list[onnx.NodeProto], names: list[str]) -> set[int]:
-    """Numbers of the nodes that some tensors depend on."""
-    producers = {name: i for i, node in enumerate(nodes) for name in node.output}
-    ancestors: set[int] = set()
-    pending = list(names)
-    while pending:
-        i = producers.get(pending.pop())
-        if i is not None and i not in ancestors:
-            ancestors.add(i)
-            pending.extend(_tensors_read(nodes[i]))
-    return ancestors
-
-
-def _tensors_read(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, and what the nodes in its branches do."""
-    branches = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    inner = [name for branch in branches for child in branch.node for name in _tensors_read(child)]
-    return [*node.input, *inner]
 
 
 def _copy_dequantizers(

@@ -32,7 +32,15 @@ from onnxruntime.quantization import (
 )
 
 from delg.errors import ModelError
-from delg.inference.export_onnx import GLOBAL, IMAGE, OUTPUTS, convert, finish_network
+from delg.inference.export_onnx import (
+    GLOBAL,
+    IMAGE,
+    OUTPUTS,
+    SCORES,
+    convert,
+    finish_network,
+)
+from delg.inference.onnx_graph import ancestors
 from delg.network.delg_model import Delg
 from delg.types import FloatArray
 
@@ -83,6 +91,7 @@ def quantize_network(model: Delg, images: Iterable[Pixels], digest: str) -> byte
             _Reader(scaled),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTIZED),
+            nodes_to_exclude=[node.name for node in _score_nodes(network.graph)],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -139,11 +148,20 @@ def _fold_norms(network: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
 
 
 def _convolutions(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, FloatArray]]:
-    """Each with its weights (outputs, inputs / groups, kernel height, kernel width)."""
+    """Each that is quantised, with its weights (outputs, inputs / groups, kernel height, width)."""
     constants = {constant.name: constant for constant in graph.initializer}
+    scored = {node.output[0] for node in _score_nodes(graph)}
     for node in graph.node:
-        if node.op_type == "Conv":
+        if node.op_type == "Conv" and node.output[0] not in scored:
             yield node, numpy_helper.to_array(constants[node.input[1]])
+
+
+def _score_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """What scores alone depend on: in 256 steps, many cells would have equal ones."""
+    nodes = list(graph.node)
+    others = [output.name for output in graph.output if output.name != SCORES]
+    alone = ancestors(nodes, [SCORES]) - ancestors(nodes, others)
+    return [nodes[number] for number in sorted(alone)]
 
 
 def _is_depthwise(node: onnx.NodeProto) -> bool:

@@ -30,6 +30,10 @@ def network_digest(settings: ModelSettings, weights_digest: str) -> str:
         settings: of the model.
         weights_digest: see :func:`delg.network.weights.weights_digest`.
     """
+    local_head = {"dim", "attention", "attention_hidden"}
+    # Networks from before this key existed keep their digests.
+    if settings.local_head.attention_norm_power:
+        local_head.add("attention_norm_power")
     definition = settings.model_dump(
         mode="json",
         include={
@@ -37,7 +41,7 @@ def network_digest(settings: ModelSettings, weights_digest: str) -> str:
             "block3_strides": True,
             "input": True,
             "global_head": True,
-            "local_head": {"dim", "attention", "attention_hidden"},
+            "local_head": local_head,
             "local_only": True,
         },
     )

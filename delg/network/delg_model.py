@@ -47,7 +47,7 @@ class Delg(keras.Model):
             self.whitening.build((None, self.deep.output_shape[-1]))
         self.autoencoder = Autoencoder(local.dim, local.decoder_activation, name="autoencoder")
         self.attention = (
-            Attention(local.attention_hidden, name="attention")
+            Attention(local.attention_hidden, local.attention_norm_power, name="attention")
             if local.attention == "learned"
             else NormAttention(name="attention")
         )

@@ -125,13 +125,17 @@ class Autoencoder(layers.Layer):
 class Attention(layers.Layer):
     """The weight of each cell: 1×1 convolution, batch norm, ReLU, 1×1 convolution, softplus.
 
+    Args:
+        hidden: channels between the convolutions.
+        norm_power: the weight is multiplied by the L2 norm of the cell's feature to this power.
+
     Shapes:
         (B, H, W, C) -> (B, H, W, 1), positive.
     """
 
-    def __init__(self, hidden: int = 512, **kwargs: Any) -> None:
+    def __init__(self, hidden: int = 512, norm_power: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.hidden_units = hidden
+        self.hidden_units, self.norm_power = hidden, norm_power
         self.hidden = layers.Conv2D(hidden, 1, name="hidden")
         self.norm = layers.BatchNormalization(name="norm")
         self.score = layers.Conv2D(1, 1, name="score")
@@ -144,10 +148,15 @@ class Attention(layers.Layer):
 
     def call(self, maps: Any, training: bool = False) -> Any:
         hidden = ops.relu(self.norm(self.hidden(maps), training=training))
-        return ops.softplus(self.score(hidden))
+        weights = ops.softplus(self.score(hidden))
+        if not self.norm_power:
+            return weights
+        squared = ops.sum(ops.square(maps), axis=-1, keepdims=True)
+        return weights * ops.power(squared, self.norm_power / 2)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "hidden": self.hidden_units}
+        settings = {"hidden": self.hidden_units, "norm_power": self.norm_power}
+        return {**super().get_config(), **settings}
 
 
 @keras.saving.register_keras_serializable("delg")

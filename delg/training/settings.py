@@ -376,6 +376,11 @@ class TrainSettings(Settings):
                 "losses.attention and losses.correspondence.attention_weight need "
                 "model.local_head.attention: learned; set their weights to 0"
             )
+        if self.model.local_head.attention_norm_power and losses.correspondence.attention_weight:
+            raise ValueError(
+                "losses.correspondence.attention_weight takes scores for probabilities; set "
+                "model.local_head.attention_norm_power to 0"
+            )
         if self.model.local_only and losses.of_global_descriptor:
             raise ValueError(
                 "losses.arcface, losses.infonce and losses.distillation need a global descriptor, "

@@ -153,6 +153,10 @@ class ModelFiles:
         # Models from before these keys existed keep their fingerprints.
         if not self.settings.local_only:
             del definition["local_only"]
+        if not self.settings.local_head.attention_norm_power:
+            del definition["local_head"]["attention_norm_power"]
+        if self.settings.extraction.scale_weights is None:
+            del definition["extraction"]["scale_weights"]
         if self.settings.export is None:
             del definition["export"]
         tower = self.settings.tower

@@ -26,7 +26,7 @@ _PHOTOGRAPHED = 3
 _SIZES = ((420, 520), (520, 400), (460, 460))
 _LONGEST_SIDE = 500
 # As hand-held phones take them: from the side, from afar, turned, in poor light.
-_PHOTOGRAPH = AugmentSettings(
+PHOTOGRAPH = AugmentSettings(
     side=640,
     area=(0.35, 1.0),
     rotation=20,
@@ -73,7 +73,7 @@ def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Itera
 
     def photograph(scene: Pixels) -> Pixels:
         background = textures[int(rng.integers(len(textures)))]
-        return view(scene, _PHOTOGRAPH, rng, background).pixels
+        return view(scene, PHOTOGRAPH, rng, background).pixels
 
     for kind in KINDS:
         for _ in range(sets):

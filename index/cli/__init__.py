@@ -52,6 +52,7 @@ def register(app: typer.Typer) -> None:
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)
     model_app.command("calibrate")(model.model_calibrate)
+    model_app.command("attention")(model.model_attention)
     app.command()(query.query)
     app.command()(match.match)
     app.command()(serve.serve)

@@ -107,3 +107,55 @@ def model_calibrate(
         f"calibration of {extractor.name} in {path}; expected calibration error "
         f"{reliability.expected_calibration_error:.3f} on {reliability.pairs:,} other pairs"
     )
+
+
+def model_attention(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    photos: Annotated[
+        list[Path],
+        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the model to make.")],
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder with a folder per label, each with photos of one thing; repeatable."
+        ),
+    ] = None,
+    scale_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,W,…",
+            help="extraction.scale_weights of the copy, a number per scale of the model.",
+        ),
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
+) -> None:
+    """Make a copy of a model whose attention has learnt which local features find their like.
+
+    Its descriptors stay those of the model, and so do codebook and vocabulary. Calibrate it
+    afterwards (delg model calibrate).
+    """
+    from delg.network.tensorflow_import import load_tensorflow
+    from delg.zoo.registry import find_model
+
+    chosen = None if scale_weights is None else _parse_weights(scale_weights)
+    _refuse_to_replace(out)
+    files = find_model(model, weights)
+    if not files.has_weights:
+        raise UsageError(files.missing())
+    load_tensorflow()
+    from index.attention.learn import learn_attention
+
+    matching = learn_attention(files, photos, instances or [], chosen, out, progress)
+    print_result(
+        f"{files.settings.name} with learnt attention in {out}; of {matching.cells:,} features "
+        f"{matching.share:.0%} find their like. Now: delg model calibrate {out}"
+    )
+
+
+def _parse_weights(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--scale-weights: {text!r} is not a list of numbers") from None

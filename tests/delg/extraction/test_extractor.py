@@ -100,6 +100,18 @@ def assert_sound(features: ImageFeatures, width: int, height: int) -> None:
 # One photo.
 
 
+def test_weights_of_scales_decide_which_level_the_best_come_from() -> None:
+    photo = np.zeros((320, 320, 3), np.uint8)
+    spec = {"longest_side": 320, "scales": (0.5, 1.0), "max_features": 40}
+    even = fake(**spec).extract(photo).local
+    coarse = fake(**spec, scale_weights=(100.0, 1.0)).extract(photo).local
+    assert (even.scales == 1).sum() > (even.scales == 0.5).sum() > 0
+    assert (coarse.scales == 0.5).sum() > (coarse.scales == 1).sum()
+    assert coarse.scores.max() == pytest.approx(100 * even.scores.max())
+    with pytest.raises(ValueError, match="one number per scale"):
+        fake(**spec, scale_weights=(1.0,))
+
+
 def test_features_are_sound(lite: Extractor, coffee: np.ndarray) -> None:
     features = lite.extract(coffee)
     assert_sound(features, 600, 400)

@@ -1,0 +1,1 @@
+"""Learnt attention: which local features to keep (``delg model attention``)."""
