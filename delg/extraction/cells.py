@@ -79,8 +79,11 @@ class CellExtractor:
         if not enlarged:
             side = min(side, max(pixels.shape[:2]) / max(self._spec.scales))
         parts = [self._level(pixels, scale, side) for scale in self._spec.scales]
-        columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Cells(*columns, (pixels.shape[1], pixels.shape[0]))
+        keypoints, descriptors, maps, scales, scores = (
+            np.concatenate(column) for column in zip(*parts, strict=True)
+        )
+        size = pixels.shape[1], pixels.shape[0]
+        return Cells(keypoints, descriptors, maps, scales, scores, size)
 
     def _level(self, pixels: Pixels, scale: float, side: float) -> tuple[FloatArray, ...]:
         """Keypoints, descriptors, maps, scales and scores of one level."""

@@ -146,7 +146,7 @@ def collect_cells(
             made = _counted(make_pairs(pictures, extractor), len(pictures), report)
             parts.append([sample for pair in made for sample in sampler.samples(pair)])
         with progress("labels") as report:
-            found = []
+            found: list[CellSample] = []
             for cells in _counted(_cells_of(labels, extractor), len(labels), report):
                 for pair in find_pairs(cells, settings):
                     found += sampler.samples(pair)
