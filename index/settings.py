@@ -223,7 +223,8 @@ class RankingSettings(Settings):
     # Candidates that are verified, at most, while none is proven.
     deepen: int = Field(400, ge=0)
     # Seconds of a query until which further candidates are verified while none is proven, however
-    # many they are, in all orientations. None: "deepen" is the limit, in the first orientation.
+    # many they are, in all orientations; where regions are searched, which goes on until then,
+    # half of them. None: "deepen" is the limit, in the first orientation.
     seconds: float | None = Field(None, gt=0)
     # "evidence" ranks by the probability that query and photo show the same thing. "inliers" puts
     # more inliers first and then more similarity, as published; those scores do not compare across

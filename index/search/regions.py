@@ -14,6 +14,8 @@ query, as far as the points that agree reach.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -57,6 +59,7 @@ class RegionSearch:
         search: called with a box, gives the candidates of that part of the query, with points and
             transforms in pixels of the whole.
         given: boxes to search, in place of those that stand out.
+        until: time, by the clock of ``time.perf_counter``, from which no further one is searched.
         searched: boxes that were searched, in order.
     """
 
@@ -64,6 +67,7 @@ class RegionSearch:
     settings: RegionsSettings
     search: Callable[[Box], Sequence[Candidate]]
     given: Sequence[Box] | None = None
+    until: float = math.inf
     searched: list[Box] = field(default_factory=list)
 
     @property
@@ -79,7 +83,7 @@ class RegionSearch:
         by_image = {candidate.image: candidate for candidate in ranked}
         remaining = self._limit(by_image.values())
         latest: Sequence[Candidate] = ranked
-        while remaining > 0:
+        while remaining > 0 and time.perf_counter() < self.until:
             # Where nothing is proven, what is likely says where to look before attention does.
             closer = None if any_verified(latest) else self._closer(latest)
             box = closer or next(iter(self._proposals(by_image.values())), None)

@@ -50,6 +50,8 @@ from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto
 
 T = TypeVar("T")
+# Share of the time of a query that goes into depth, where regions are searched as well.
+_DEPTH_SHARE = 0.5
 
 
 class HitConditions(TypedDict, total=False):
@@ -257,8 +259,9 @@ class Search:
         rerank = self._settings.ranking.rerank if rerank is None else rerank
         rerank = whole_number("rerank", rerank, 0)
         orientations = parse_orientations(orientations)
+        seconds, has_regions = self._settings.ranking.seconds, self._has_regions(regions)
         started = time.perf_counter()
-        seconds = self._settings.ranking.seconds
+        until = math.inf if seconds is None else started + seconds
         candidates = partial(self._candidates, k=k, selection=selection)
         by_rotation = {0: candidates(0, rerank)}
         if rerank > 0 and seconds is None:
@@ -267,15 +270,17 @@ class Search:
             for rotations in further_rotations(by_rotation[0], orientations):
                 by_rotation[rotations] = candidates(rotations, rerank)
         if rerank > 0 and seconds is not None:
-            self._deepen(by_rotation, candidates, rerank, started + seconds)
+            # Regions find what depth does not, so they get half of the time.
+            share = _DEPTH_SHARE if has_regions else 1.0
+            self._deepen(by_rotation, candidates, rerank, started + share * seconds)
         ranked = merge_rotations(by_rotation)
         if not any_verified(ranked):
             with self._timed("rerank"):
                 ranked = self._reranker.reverify(ranked, chain(*by_rotation.values()))
-        if rerank > 0 and ranked and self._has_regions(regions):
+        if rerank > 0 and ranked and has_regions:
             rotations = ranked[0].rotations if any_verified(ranked[:1]) else 0
             search = partial(self._search_part, rotations=rotations, selection=selection)
-            ranked = self._region_search(search, regions).extend(ranked)
+            ranked = self._region_search(search, regions, until).extend(ranked)
         return self._refine(ranked, k) if self._refines(rerank) else ranked
 
     def _has_regions(self, regions: Sequence[Box] | None) -> bool:
@@ -286,10 +291,13 @@ class Search:
         return is_whole_photo and (is_wanted or regions is not None)
 
     def _region_search(
-        self, search: Callable[[Box], list[Candidate]], regions: Sequence[Box] | None
+        self,
+        search: Callable[[Box], list[Candidate]],
+        regions: Sequence[Box] | None,
+        until: float = math.inf,
     ) -> RegionSearch:
         given = self._detected if regions is None else regions
-        return RegionSearch(self._features[0], self._settings.regions, search, given)
+        return RegionSearch(self._features[0], self._settings.regions, search, given, until)
 
     @cached_property
     def _detected(self) -> Sequence[Box] | None:

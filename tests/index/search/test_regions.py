@@ -141,6 +141,15 @@ def test_a_photo_found_in_a_region_too_keeps_its_better_score():
     assert [c.score for c in extended] == [better.score]
 
 
+def test_no_region_is_searched_once_time_is_up():
+    query = features((100, 100, 40), (300, 200, 40))
+    late, early = (
+        RegionSearch(query, RegionsSettings(), lambda box: [], until=until) for until in (0, np.inf)
+    )
+    assert late.extend([]) == early.extend([]) == []
+    assert not late.searched and early.searched
+
+
 # --- In an index ---
 
 
