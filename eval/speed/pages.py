@@ -55,6 +55,8 @@ _ADDRESSES = {
     "page_saved": "/searches",
     "page_duplicates": "/duplicates",
     "page_failures": "/failures",
+    "page_trash": "/trash",
+    "page_changes": "/changes",
     "page_statistics": "/stats",
     "page_api": "/api",
     "page_facets": "/facets",
