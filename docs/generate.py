@@ -322,7 +322,11 @@ def http_page() -> str:
 
     app = FastAPI()
     service: Any = types.SimpleNamespace(
-        settings=ServeSettings(writable=True), curation=None, duplicates=None
+        settings=ServeSettings(writable=True),
+        curation=None,
+        duplicates=None,
+        groups=None,
+        pairs=None,
     )
     app.include_router(make_router(service))
     described = app.openapi()

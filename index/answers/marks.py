@@ -22,12 +22,14 @@ from typing import Literal
 import numpy as np
 
 from delg.clock import utc_now
+from delg.errors import UsageError
 from delg.files import file_sha256
 from delg.images.decode import Source, read_bytes
 from delg.paths import exists
 from delg.remote_path import RemotePath
 from delg.types import ImageFeatures
 from index.results import QueryResult
+from index.storage.catalog_tables import ImageRow
 from index.storage.side_database import transaction
 
 FILE = "marks.sqlite"
@@ -131,6 +133,29 @@ class Marks:
             values = (query, image, verdict, name, mark.at)
             db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?, ?)", values)
         return mark
+
+    def put_pairs(self, pairs: Iterable[tuple[ImageRow, ImageRow, Verdict | None]]) -> None:
+        """Record what was said of pairs of photos of the index, all of it or nothing; None: forget
+        it.
+
+        Raises:
+            UsageError: neither photo of a pair has a file that a mark could be for.
+            DelgError: it cannot be written.
+        """
+        pairs = [(b, a, verdict) if not a.sha256 else (a, b, verdict) for a, b, verdict in pairs]
+        for a, _, _ in pairs:
+            if not a.sha256:
+                raise UsageError(f"{a.id}: has no file that a mark could be for")
+        now = utc_now()
+        with self._connection("rwc") as db:
+            for a, b, verdict in pairs:
+                # Either may have been the query of an earlier mark.
+                for query, image in ((a, b), (b, a)):
+                    key = query.sha256, image.id
+                    db.execute("DELETE FROM marks WHERE query = ? AND image = ?", key)
+                if verdict is not None:
+                    values = a.sha256, b.id, verdict, a.id, now
+                    db.execute("INSERT INTO marks VALUES (?, ?, ?, ?, ?)", values)
 
     def delete(self, query: str, image: str) -> bool:
         """Forget what was said of a pair.

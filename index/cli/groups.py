@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from index.cli.options import IndexDir, NamedModel, open_index
 
 if TYPE_CHECKING:
     from index.collection.groups import InstanceGroup
+    from index.image_index import ImageIndex
 
 _TwoIds = tuple[str, str] | None
 
@@ -38,6 +40,17 @@ def index_groups(
         _TwoIds,
         typer.Option(metavar="ID ID", help="Mark two photos as different things: split a group."),
     ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Merge the groups of these photos; repeat it for each."),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID",
+            help="These photos show something else than the rest of their group; repeatable.",
+        ),
+    ] = None,
     again: Annotated[
         bool, typer.Option("--again", help="Compare all photos again, not only new ones.")
     ] = False,
@@ -55,6 +68,9 @@ def index_groups(
             images.mark_images(*different, "different")
         with progress("photos compared") as report:
             result = images.groups(depth, min_probability, again, report)
+        if merge or split:
+            _regroup(images, result.groups, merge or [], split or [])
+            result = images.groups(depth, min_probability)
         if csv is not None:
             ids = [image_id for group in result.groups for image_id in group.ids]
             write_text(csv, groups_csv(result.groups, images.known(ids)))
@@ -76,6 +92,18 @@ def index_groups(
         f"{plural(len(result.groups), 'group')} with {grouped:,} of "
         f"{plural(result.photos, 'photo')}; {result.compared:,} compared now"
     )
+
+
+def _regroup(
+    images: ImageIndex, groups: Sequence[InstanceGroup], merge: list[str], split: list[str]
+) -> None:
+    """Merge and split groups by marks."""
+    from index.collection.regroup import members_to_merge, members_to_split
+
+    if merge:
+        images.merge_groups(*members_to_merge(groups, merge))
+    if split:
+        images.split_group(*members_to_split(groups, split))
 
 
 def _as_json(group: InstanceGroup) -> dict[str, Any]:

@@ -264,18 +264,28 @@ def index_info(
     failures: Annotated[
         bool, typer.Option("--failures", help="List the photos that failed, with the reasons.")
     ] = False,
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain", help="List the photos too plain to be verified, with their features' number."
+        ),
+    ] = False,
 ) -> None:
     """Show the size, model and settings of an index."""
     with open_index(index) as images:
         info = images.info()
         if failures:
             info["failures"] = images.failures()
+        if plain:
+            info["plain"] = images.plain_photos()
     if as_json:
         print_json(info)
         return
+    from index.search.notes import few_features
     from index.storage.ann_index import KIND_DESCRIPTIONS
 
     settings, failed = info.pop("settings"), info.pop("failures", {})
+    few = info.pop("plain", {})
     info["shortlist"] = KIND_DESCRIPTIONS[info["shortlist"]]
     table(
         ["", ""],
@@ -287,6 +297,8 @@ def index_info(
     )
     for image_id, reason in failed.items():
         print_result(f"failed: {image_id}: {reason}")
+    for image_id, count in few.items():
+        print_result(f"plain: {image_id}: {few_features(count)}")
 
 
 # Keys that need more words for people.

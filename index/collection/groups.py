@@ -77,11 +77,13 @@ class InstanceGroups:
     Attributes:
         photos: of the index that can be found.
         compared: of them, those that were compared now and not before.
+        pending: of them, those that were not compared yet.
     """
 
     groups: tuple[InstanceGroup, ...]
     photos: int
     compared: int
+    pending: int = 0
 
 
 def find_groups(
@@ -92,6 +94,7 @@ def find_groups(
     min_probability: float = 0.0,
     again: bool = False,
     progress: Progress | None = None,
+    compare: bool = True,
 ) -> InstanceGroups:
     """Group the photos of an index; see the head of this file.
 
@@ -101,6 +104,7 @@ def find_groups(
         depth: photos of the shortlist that each photo is compared with.
         min_probability: of the pairs that join photos; verified they are anyway.
         again: compare all photos again.
+        compare: False groups by what was compared before.
 
     Raises:
         UsageError: ``depth`` is below 1, or ``min_probability`` no probability.
@@ -110,6 +114,13 @@ def find_groups(
     check_probability("min_probability", min_probability)
     images = store.searchable_images()
     table = PairTable(store.folder)
+    if not compare:
+        known = table.is_of(_digest(store, calibration, depth))
+        done = table.compared() if known else {}
+        pending = sum(done.get(row) != image.content for row, image in images.items())
+        pairs = table.pairs() if known else []
+        groups = group_photos(images, pairs, marks, min_probability)
+        return InstanceGroups(groups, len(images), 0, pending)
     if again:
         table.clear()
     compared = _compare(store, calibration, table, images, depth, progress)

@@ -24,6 +24,8 @@ from index.collection.label_index import LabelIndex
 from index.collection.label_review import LabelReview, rank_by_typicality, read_sample, review_label
 from index.collection.pairs import DEPTH as PAIR_DEPTH
 from index.collection.pairs import PhotoPair, find_pairs
+from index.collection.plain_photos import plain_photos
+from index.collection.regroup import merge_by_marks, split_by_marks
 from index.learn.adapt import check_same_adaptation
 from index.opened_index import OpenedIndex
 from index.photos.missing import MissingPhotos, find_missing
@@ -94,6 +96,17 @@ class PhotoCollection(OpenedIndex):
     def info(self) -> dict[str, Any]:
         """What the index holds, as plain values."""
         return describe(self._store)
+
+    def plain_rows(self) -> dict[int, int]:
+        """Photos with few local features, by row number; see
+        :func:`index.collection.plain_photos.plain_photos`."""
+        return plain_photos(self._store)
+
+    def plain_photos(self) -> dict[str, int]:
+        """Id -> number of local features of the photos too plain to be verified, the fewest
+        first."""
+        counts = self.plain_rows()
+        return {image.id: counts[image.row] for image in self.by_rows(list(counts))}
 
     def failures(self) -> dict[str, str]:
         """Id -> reason of every photo that could not be used."""
@@ -288,6 +301,7 @@ class PhotoCollection(OpenedIndex):
         min_probability: float = 0.0,
         again: bool = False,
         progress: Progress | None = None,
+        compare: bool = True,
     ) -> InstanceGroups:
         """Photos of the index that show the same thing; see
         :func:`index.collection.groups.find_groups`. What was compared before is not compared again,
@@ -300,4 +314,16 @@ class PhotoCollection(OpenedIndex):
             min_probability,
             again,
             progress,
+            compare,
         )
+
+    def merge_groups(self, *groups: Sequence[str]) -> None:
+        """Mark groups of photos, by ids, as one; see
+        :func:`index.collection.regroup.merge_by_marks`."""
+        merge_by_marks(self.marks, [self._store.catalog.by_ids(ids) for ids in groups])
+
+    def split_group(self, ids: Sequence[str], others: Sequence[str]) -> None:
+        """Mark photos as something else than others; see
+        :func:`index.collection.regroup.split_by_marks`."""
+        by_ids = self._store.catalog.by_ids
+        split_by_marks(self.marks, by_ids(ids), by_ids(others))

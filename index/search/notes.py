@@ -11,6 +11,11 @@ from index.selection import Selection
 FEW_FEATURES = 30
 
 
+def few_features(features: int) -> str:
+    """That a photo is too plain to be verified, in words."""
+    return f"few features: {features}; found by its overall look only"
+
+
 def explain(
     features: int, candidates: Sequence[Candidate], rerank: int, selection: Selection
 ) -> tuple[str, ...]:
@@ -26,5 +31,5 @@ def explain(
         conditions = ", ".join(f"{key}={value}" for key, value in selection.where)
         return (f"no photo fulfils {conditions}",) if conditions else ("no photo to search among",)
     if rerank and features < FEW_FEATURES and not any_verified(candidates):
-        return (f"few features: {features}; found by its overall look only",)
+        return (few_features(features),)
     return ()

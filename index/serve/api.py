@@ -14,10 +14,12 @@ from index.serve.batch_routes import add_batch_routes
 from index.serve.descriptions import PHOTO, described_errors
 from index.serve.duplicate_routes import add_duplicate_routes
 from index.serve.edit_routes import add_edit_routes
+from index.serve.group_routes import add_group_routes
 from index.serve.image_json import IiifJson, ImageJson, image_json
 from index.serve.job_queue import never
 from index.serve.mark_routes import add_mark_routes
 from index.serve.metrics import MEDIA_TYPE
+from index.serve.pair_routes import add_pair_routes
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
@@ -327,12 +329,15 @@ def make_router(service: Service) -> APIRouter:
     )
     def image(image_id: str) -> JSONResponse:
         """Id, label, metadata and file of an image. Percent-encode its id, including slashes."""
-        return JSONResponse(image_json(service.image(unquote(image_id))))
+        row = service.image(unquote(image_id))
+        return JSONResponse(image_json(row, service.remembered.plain().get(row.row)))
 
     add_batch_routes(router, service)
     add_mark_routes(router, service)
     add_trash_routes(router, service)
     add_duplicate_routes(router, service)
+    add_group_routes(router, service)
+    add_pair_routes(router, service)
     if service.settings.writable:
         add_edit_routes(router, service)
         _add_write_routes(router, service)

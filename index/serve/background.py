@@ -53,6 +53,7 @@ class BackgroundTask(Generic[T]):
         self._lock = threading.Lock()
         self._state: TaskState[T] = TaskState()
         self._stopped = False
+        self._thread: threading.Thread | None = None
 
     @property
     def state(self) -> TaskState[T]:
@@ -69,10 +70,17 @@ class BackgroundTask(Generic[T]):
         with self._lock:
             if not self._state.running and not self._stopped:
                 self._state = replace(self._state, running=True, progress=0.0, error="")
-                threading.Thread(
+                self._thread = threading.Thread(
                     target=self._run, args=(work, key), daemon=True, name=self._name
-                ).start()
+                )
+                self._thread.start()
             return self._state
+
+    def wait(self, seconds: float) -> TaskState[T]:
+        """Its state once it has ended, or after so many seconds."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+        return self._state
 
     def _run(self, work: Callable[[Report], T], key: object) -> None:
         failure = f"{self._name} failed; see the server's log"

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from index.answers.source_links import iiif_of, source_url_of
+from index.search.notes import few_features
 from index.storage.catalog_tables import ImageRow
 
 
@@ -32,10 +33,16 @@ class ImageJson(BaseModel):
     sha256: str
     source_url: str | None
     iiif: IiifJson | None
+    # Why it may not be found, in words.
+    notes: list[str]
 
 
-def image_json(row: ImageRow) -> dict[str, Any]:
-    """An image as the API returns it."""
+def image_json(row: ImageRow, features: int | None = None) -> dict[str, Any]:
+    """An image as the API returns it.
+
+    Args:
+        features: number of its local features, if they are few.
+    """
     return {
         "id": row.id,
         "path": row.path,
@@ -49,4 +56,5 @@ def image_json(row: ImageRow) -> dict[str, Any]:
         "sha256": row.sha256,
         "source_url": source_url_of(row.metadata),
         "iiif": iiif_of(row.metadata),
+        "notes": [] if features is None else [few_features(features)],
     }

@@ -16,14 +16,20 @@ from index.serve.views import (
     batch,
     browse,
     duplicates,
+    groups,
     labels,
     login,
     maps,
+    pairs,
     saved,
     search,
     stats,
     trash,
 )
+
+_VIEWS = (
+    login, search, saved, batch, browse, labels, maps, stats, trash, duplicates, groups, pairs
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,8 @@ class Pages:
         self._more = [
             ("Batch", "/batch"),
             ("Places", "/places"),
+            ("Groups", "/groups"),
+            ("Pairs", "/pairs"),
             ("Duplicates", "/duplicates"),
             ("Failures", "/failures"),
             ("Trash", "/trash"),
@@ -106,7 +114,7 @@ class Pages:
         """All routes."""
         router = APIRouter()
         self._add_static_routes(router)
-        for view in (login, search, saved, batch, browse, labels, maps, stats, trash, duplicates):
+        for view in _VIEWS:
             router.include_router(view.make_router(self))
         for pages in self._extra_pages:
             router.include_router(pages.make_router(self))

@@ -14,7 +14,13 @@ from index.answers.marks import apply_marks, query_key
 from index.image_index import ImageIndex
 from index.results import QueryResult
 from index.search.search import QueryOptions
-from index.serve.uploads import NotFoundError, SearchParams, Upload, is_text
+from index.serve.uploads import (
+    BadRequestError,
+    NotFoundError,
+    SearchParams,
+    Upload,
+    is_text,
+)
 from index.storage.catalog_tables import ImageRow
 
 QuerySource = NDArray[np.uint8] | ImageFeatures
@@ -30,6 +36,7 @@ def run_query(
     Raises:
         ImageError: a photo or the box is unusable.
         NotFoundError: no image has that id.
+        BadRequestError: there is no photo, or a box for several.
         ModelError: the index holds imported features, and cannot be searched with photos.
     """
     ids = [params.id, *params.plus] if params.id is not None else params.plus
@@ -48,12 +55,18 @@ def run_query(
     uploads += [data for _, data in upload.more]
     if len(uploads) + len(indexed) == 1 and not against and not upload.against:
         return _run_single(images, decoder, uploads, indexed, params, options)
-    result = images.query_together(
-        _sources(images, decoder, uploads, indexed),
+    if params.box is not None:
+        raise BadRequestError("box: for a query of one photo; leave out the others")
+    # The photo that was searched with comes first: results have its size.
+    first, others = (indexed[:1], indexed[1:]) if params.id is not None else ([], indexed)
+    return images.query_together(
+        [
+            *_sources(images, decoder, (), first),
+            *_sources(images, decoder, uploads, others),
+        ],
         _sources(images, decoder, upload.against, against),
         **options,
     )
-    return result
 
 
 def _run_single(

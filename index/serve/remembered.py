@@ -79,6 +79,10 @@ class Remembered:
         """The most frequent values of each key to filter by."""
         return self.columns().facets(Selection(), _FACET_VALUES)
 
+    def plain(self) -> dict[int, int]:
+        """Photos with few local features, by row number."""
+        return self._get("plain", ImageIndex.plain_rows)
+
     def exploration(self) -> Exploration | None:
         """What ``delg index explore`` has stored last."""
         with contextlib.suppress(OSError):

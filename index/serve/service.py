@@ -24,9 +24,11 @@ from index.selection import Selection
 from index.serve.batches import Batches
 from index.serve.curation import Curation
 from index.serve.duplicate_finder import DuplicateFinder
+from index.serve.group_finder import GroupFinder
 from index.serve.job_queue import JobQueue
 from index.serve.metrics import Metrics
 from index.serve.outliers import find_outliers
+from index.serve.pair_finder import PairFinder
 from index.serve.queries import find_removed, find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
 from index.serve.saved_searches import FILE as SAVED_FILE
@@ -73,6 +75,8 @@ class Service:
         remembered: values that take long to compute.
         curation: trash and log.
         duplicates: near-duplicates.
+        groups: of the same instance.
+        pairs: of photos of this index and of another.
     """
 
     def __init__(
@@ -103,6 +107,8 @@ class Service:
         self.remembered = Remembered(shared)
         self.curation = Curation(shared)
         self.duplicates = DuplicateFinder(shared)
+        self.groups = GroupFinder(shared)
+        self.pairs = PairFinder(shared, self.indexes)
         self._started = time.monotonic()
         self.metrics = Metrics(
             {
@@ -167,6 +173,8 @@ class Service:
             FullError: there is no room.
             DelgError: see :meth:`search`.
         """
+        if upload.more or upload.against:
+            raise BadRequestError("a search with several uploads cannot be saved")
         result = self.search(upload, params)
         photo = b"" if params.id is not None else upload.data
         query = params.id or upload.name or UNNAMED
@@ -325,6 +333,8 @@ class Service:
         self.batches.close()
         self.curation.close()
         self.duplicates.stop()
+        self.groups.stop()
+        self.pairs.stop()
 
     def close(self) -> None:
         """Stop the threads and close the index."""

@@ -247,6 +247,8 @@ class Receiver:
         for key, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 texts.append((key, value))
+            elif not value.filename and not value.size:
+                continue  # A form's file that nobody chose.
             elif key == "image":
                 photos.append((value.filename or "", await value.read()))
             elif key == "minus" and max_photos > 1:

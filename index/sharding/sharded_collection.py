@@ -80,6 +80,12 @@ class ShardedCollection(PhotoCollection):
         known = {image.row: image for part in parts for image in part}
         return [known[row] for row in rows if row in known]
 
+    def plain_rows(self) -> dict[int, int]:
+        """Photos with few local features; see :meth:`index.ImageIndex.plain_rows`."""
+        parts = self._each(lambda images: images.plain_rows()).values()
+        few = sorted((count, row) for part in parts for row, count in part.items())
+        return {row: count for count, row in few}
+
     def typicality(self, rows: Sequence[int]) -> tuple[list[int], list[float]]:
         """How alike photos are; see :func:`index.collection.label_review.rank_by_typicality`."""
         parts = list(self._parts.run_on_open(lambda images: images.read_sample(rows)).values())

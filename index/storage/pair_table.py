@@ -78,6 +78,14 @@ class PairTable:
                 db.execute(f"DELETE FROM {table}")
             db.execute("INSERT INTO meta VALUES (?, ?)", (_HOW, how))
 
+    def is_of(self, how: str) -> bool:
+        """Whether photos were compared in this way; see :meth:`start`."""
+        if not exists(self.path):
+            return False
+        with self._transaction("ro") as db:
+            row = db.execute("SELECT 1 FROM meta WHERE key = ? AND value = ?", (_HOW, how))
+            return row.fetchone() is not None
+
     def clear(self) -> None:
         """Forget everything."""
         if exists(self.path):

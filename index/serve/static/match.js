@@ -26,7 +26,24 @@
     open(cards.indexOf(button));
   });
 
-  function open(number) {
+  // The size of a further photo of the query, in pixels of its original.
+  async function measure(photo, about) {
+    try {
+      if (about) {
+        const { width, height } = await (await fetch(about)).json();
+        Object.assign(photo, { width, height });
+      } else {
+        const image = new Image();
+        image.src = photo.url;
+        await image.decode();
+        Object.assign(photo, { width: image.naturalWidth, height: image.naturalHeight });
+      }
+    } catch {
+      photo.url = "";
+    }
+  }
+
+  async function open(number) {
     current = number;
     hit = JSON.parse(cards[current].dataset.match);
     hit.url = cards[current].dataset.photo;
@@ -36,8 +53,10 @@
       width: Number(answer.dataset.width),
       height: Number(answer.dataset.height),
       box: JSON.parse(answer.dataset.box),
-      url: window.delgQuery ? (window.delgQuery.shown() ? window.delgQuery.url() : "") : results.dataset.queryPhoto || "",
+      url: window.delgQuery ? (window.delgQuery.shown() ? window.delgQuery.url(hit.photo) : "") : results.dataset.queryPhoto || "",
     };
+    // A query of several photos: its other photos have sizes of their own.
+    if (hit.photo && window.delgQuery) await measure(query, window.delgQuery.about(hit.photo));
     get("match-title").textContent = `No. ${hit.rank}: ${hit.id}`;
     get("match-previous").disabled = current === 0;
     get("match-next").disabled = current === cards.length - 1;
@@ -160,7 +179,7 @@
   function setMode() {
     clearInterval(blinking);
     get("opacity-label").hidden = mode() !== "overlay";
-    get("show-outliers").disabled = mode() !== "side" || !window.delgQuery;
+    get("show-outliers").disabled = mode() !== "side" || !window.delgQuery || hit.photo > 0;
     if (mode() === "blink") {
       const pause = matchMedia("(prefers-reduced-motion: reduce)").matches ? 2000 : 700;
       blinking = setInterval(() => get("overlaid")?.toggleAttribute("hidden"), pause);
@@ -242,12 +261,16 @@
   }
 
   async function fetchOutliers() {
-    if (hit.outliers || !window.delgQuery) return;
+    if (hit.outliers || !window.delgQuery || hit.photo) return;
     const shown = hit;
     note.textContent = "Finding outliers …";
     const data = new FormData(window.delgQuery.form);
     // The part of these results, even if another has been typed since.
     data.set("box", query.box ? query.box.join(",") : "");
+    // It is about the first photo alone.
+    const [first] = data.getAll("image");
+    for (const name of ["image", "plus", "minus"]) data.delete(name);
+    if (first?.size) data.set("image", first);
     data.append("hit", shown.id);
     data.append("transform", JSON.stringify(shown.transform));
     try {

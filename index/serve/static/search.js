@@ -46,6 +46,7 @@
   }
 
   function choose(file) {
+    clearExtras();
     setFile(file);
     form.requestSubmit();
   }
@@ -204,6 +205,83 @@
     addFilter(facet.dataset.where);
     form.requestSubmit();
   });
+  // Further photos of the thing, and photos of what it is not: files, or photos of the index.
+  const extras = get("extras"), added = { plus: get("more-images"), minus: get("minus-images") };
+  const extraFiles = { plus: [], minus: [] };
+  const extraIds = (sign) => [...extras.querySelectorAll(`input[name=${sign}]`)].map((each) => each.value);
+  // In the order in which the server numbers the photos of a query.
+  const extraImages = () => ["file", "id"].flatMap((kind) => [...extras.querySelectorAll(`[data-sign=plus][data-kind=${kind}] img`)]);
+
+  function addExtra(sign, { file, id }) {
+    const name = id ?? (file.name || "pasted photo");
+    if (extras.children.length >= Number(extras.dataset.most)) {
+      showError(`A query takes up to ${1 + Number(extras.dataset.most)} photos.`);
+      return false;
+    }
+    if (id && (id === byId.value || extraIds("plus").includes(id) || extraIds("minus").includes(id))) return false;
+    const item = get("extra-template").content.firstElementChild.cloneNode(true);
+    const image = item.querySelector("img"), button = item.querySelector("button");
+    Object.assign(item.dataset, { sign, kind: file ? "file" : "id" });
+    item.querySelector("b").textContent = sign === "plus" ? "and" : "but not";
+    item.querySelector("bdi").textContent = name;
+    button.setAttribute("aria-label", `Remove ${name}`);
+    if (file) {
+      extraFiles[sign].push(file);
+      image.src = image.dataset.photo = URL.createObjectURL(file);
+    } else {
+      const address = `${delgRoot}/api/images/${encodeURIComponent(id)}`;
+      image.src = `${address}/thumb`;
+      image.dataset.photo = `${address}/photo`;
+      image.dataset.about = address;
+      item.append(Object.assign(document.createElement("input"), { type: "hidden", name: sign, value: id }));
+    }
+    button.addEventListener("click", () => {
+      if (file) extraFiles[sign].splice(extraFiles[sign].indexOf(file), 1);
+      item.remove();
+      showExtras();
+      (extras.querySelector("button") || get("adding").querySelector("summary")).focus();
+      form.requestSubmit();
+    });
+    extras.append(item);
+    showExtras();
+    return true;
+  }
+
+  function showExtras() {
+    for (const [sign, chooser] of Object.entries(added)) {
+      const transfer = new DataTransfer();
+      extraFiles[sign].forEach((file) => transfer.items.add(file));
+      chooser.files = transfer.files;
+    }
+    // A part is searched for by itself.
+    const has = extras.children.length > 0;
+    form.classList.toggle("has-extras", has);
+    if (has) setBox(null);
+  }
+
+  function clearExtras() {
+    extras.replaceChildren();
+    extraFiles.plus = [];
+    extraFiles.minus = [];
+    showExtras();
+  }
+
+  for (const [sign, chooser] of Object.entries(added)) {
+    chooser.addEventListener("change", () => {
+      // Those chosen before stay.
+      const files = [...chooser.files];
+      if (files.map((file) => addExtra(sign, { file })).some(Boolean)) form.requestSubmit();
+    });
+  }
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-plus], [data-minus]");
+    if (!button) return;
+    const sign = "plus" in button.dataset ? "plus" : "minus";
+    if (!addExtra(sign, { id: button.dataset[sign] })) return;
+    form.requestSubmit();
+    form.scrollIntoView({ block: "start" });
+  });
+
   [...options, verifiedOnly].forEach((option) => option.addEventListener("change", () => form.requestSubmit()));
   boxing.addEventListener("toggle", drawBox);
   photo.addEventListener("pointerup", () => finish(true));
@@ -251,19 +329,22 @@
   function remember() {
     const values = [["box", box.value],
       ...options.map((option, i) => [option.name, option.value === defaults[i] ? "" : option.value]),
-      ["verified_only", verifiedOnly.checked ? "true" : ""], ...filters().map((text) => ["where", text])]
+      ["verified_only", verifiedOnly.checked ? "true" : ""], ...filters().map((text) => ["where", text]),
+      ...["plus", "minus"].flatMap((sign) => extraIds(sign).map((id) => [sign, id]))]
       .filter(([, value]) => value);
-    if (byId.value) {
+    const hasFiles = extraFiles.plus.length || extraFiles.minus.length;
+    if (byId.value && !hasFiles) {
       move("?" + new URLSearchParams([["id", byId.value], ...values]));
       return;
     }
-    if (!input?.files.length) return;
+    if (!input?.files.length && !byId.value) return;
     if (restored) {
       move(here());
       return;
     }
     const key = delgHistory.newKey();
-    delgHistory.put(key, { file: input.files[0], name: input.files[0].name, values });
+    const [file] = byId.value ? [] : input.files;
+    delgHistory.put(key, { file, id: byId.value, name: file?.name, values, ...extraFiles });
     move("#query-" + key);
   }
 
@@ -280,9 +361,20 @@
     const values = Object.fromEntries(pairs);
     options.forEach((option, i) => { option.value = values[option.name] || defaults[i]; });
     verifiedOnly.checked = values.verified_only === "true";
+    for (const sign of ["plus", "minus"]) {
+      pairs.filter(([name]) => name === sign).flatMap(([, text]) => text.split("\n")).filter(Boolean)
+        .forEach((id) => addExtra(sign, { id }));
+    }
     pairs.filter(([name]) => name === "where").flatMap(([, text]) => text.split("\n")).forEach(addFilter);
-    const numbers = (values.box || "").split(",").map(Number);
+    const numbers = (extras.children.length ? "" : values.box || "").split(",").map(Number);
     setBox(numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null);
+  }
+
+  async function showIndexed(id) {
+    const address = `${delgRoot}/api/images/${encodeURIComponent(id)}`, response = await fetch(address);
+    const image = response.ok ? await response.json() : {};
+    byId.value = id;
+    show(`${address}/photo`, id, image.width ? [image.width, image.height] : null);
   }
 
   function searchAgain() {
@@ -298,7 +390,9 @@
         showError("This browser no longer has the photo of this query. Save a search to keep it and to share it.");
         return;
       }
-      setFile(query.file instanceof File ? query.file : new File([query.file], query.name));
+      if (query.id) await showIndexed(query.id);
+      else setFile(query.file instanceof File ? query.file : new File([query.file], query.name));
+      for (const sign of ["plus", "minus"]) (query[sign] || []).forEach((file) => addExtra(sign, { file }));
       setValues(query.values);
       searchAgain();
     } else if (byId.value && byId.value === parameters.get("id")) {
@@ -328,7 +422,9 @@
   // Shared with the match view.
   window.delgQuery = {
     form,
-    url: () => photo.src,
+    url: (number) => number ? extraImages()[number - 1]?.dataset.photo || "" : photo.src,
+    // Where the size of a further photo is said, if it is one of the index.
+    about: (number) => extraImages()[number - 1]?.dataset.about || "",
     shown: () => !stage.hidden,
   };
   // After htmx, which takes over the form.

@@ -16,7 +16,7 @@ from index.serve.pagination import PageNumber, Pagination
 from index.serve.places import client_of
 from index.serve.saved_export import export_csv, export_html, export_zip, file_name
 from index.serve.saved_searches import SavedSearch
-from index.serve.uploads import NotFoundError, SearchParams, disconnected
+from index.serve.uploads import MAX_PHOTOS, NotFoundError, SearchParams, disconnected
 from index.serve.views.search import is_fragment, result_values
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.post("/searches")
     async def save(request: Request) -> Response:
-        upload = await service.receiver.receive(request)
+        upload = await service.receiver.receive(request, MAX_PHOTOS)
         params = SearchParams.read(upload.fields)
         search = await service.jobs.run(
             lambda: service.save_search(upload, params), never, client_of(request.scope)

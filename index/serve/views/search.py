@@ -17,13 +17,15 @@ from index.serve.errors import error_response
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.settings import MIB
-from index.serve.uploads import BadRequestError, SearchParams, Upload, disconnected
+from index.serve.uploads import MAX_PHOTOS, BadRequestError, SearchParams, Upload, disconnected
 
 if TYPE_CHECKING:
     from index.serve.pages import Pages
 
 # Photos of the index to begin with, where nobody has a photo at hand.
 _EXAMPLES = 6
+# Of a matched part, added on each side; and the share of a photo that is most of it.
+_PART_MARGIN, _MOST = 0.1, 0.6
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -47,7 +49,7 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.post("/search")
     async def search(request: Request) -> Response:
-        upload = await service.receiver.receive(request)
+        upload = await service.receiver.receive(request, MAX_PHOTOS)
         params = SearchParams.read(upload.fields)
 
         def render_results() -> Response:
@@ -55,7 +57,9 @@ def make_router(pages: Pages) -> APIRouter:
             template = "search_results_fragment" if is_fragment(request) else "search_results"
             return pages.render(
                 request, f"{template}.html",
-                can_save=service.saved.limits.searches > 0 and is_fragment(request),
+                can_save=service.saved.limits.searches > 0
+                and is_fragment(request)
+                and not (upload.more or upload.against),
                 **result_values(service, result, params.id or upload.name),
             )  # fmt: skip
 
@@ -97,6 +101,7 @@ def result_values(service: Service, result: QueryResult, name: str) -> dict[str,
         "answer": result.answer(),
         "name": name,
         "matches": {hit.rank: match_json(hit) for hit in result},
+        "parts": {hit.rank: matched_part(hit) for hit in result},
         "photos": photos,
         "min_probability": as_percent(settings.verification.min_probability),
     }
@@ -112,6 +117,7 @@ def match_json(hit: Hit) -> dict[str, Any]:
     return {
         "id": hit.id,
         "rank": hit.rank,
+        "photo": hit.photo,
         "width": hit.width,
         "height": hit.height,
         "verified": hit.verified,
@@ -119,6 +125,20 @@ def match_json(hit: Hit) -> dict[str, Any]:
         "points": np.c_[hit.query_points, hit.points].round(1).tolist(),
         "transform": None if hit.transform is None else hit.transform.tolist(),
     }
+
+
+def matched_part(hit: Hit) -> str:
+    """The part of a verified hit that matched, as X,Y,WIDTH,HEIGHT; empty where it is most of the
+    photo."""
+    if not hit.verified or not len(hit.points) or not hit.width:
+        return ""
+    low, high = hit.points.min(axis=0), hit.points.max(axis=0)
+    margin = _PART_MARGIN * (high - low)
+    x, y = np.maximum(low - margin, 0)
+    right, bottom = np.minimum(high + margin, (hit.width, hit.height))
+    width, height = right - x, bottom - y
+    is_most = width * height > _MOST * hit.width * hit.height
+    return "" if is_most else f"{x:.0f},{y:.0f},{width:.0f},{height:.0f}"
 
 
 def _read_transform(upload: Upload) -> NDArray[np.float64] | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from browser import new_browser
 from dots import DotModel, dots, gallery
 from starlette.testclient import TestClient
 
@@ -76,3 +79,28 @@ def client(stock, dot_model_folder) -> Iterator[TestClient]:
     with TestClient(make_app(service), base_url=LOCAL, raise_server_exceptions=False) as client:
         client.service = service
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Any]:
+    with new_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, request) -> Iterator[Any]:
+    """A page, by default of a desk's width; whatever it complains of fails the test."""
+    settings = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
+    context = browser.new_context(**settings)
+    context.set_default_timeout(120_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on(
+        "console", lambda message: errors.append(message.text) if message.type == "error" else None
+    )
+    yield page
+    context.close()
+    # The page itself reports a refused upload or a missing photo.
+    expected = re.compile(r"status of (4|503)|Status Error Code|ERR_CONNECTION_REFUSED|^htmx:")
+    assert [error for error in errors if not expected.search(error)] == []

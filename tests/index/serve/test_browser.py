@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 import skimage.data
 from bad_photos import encoded
-from browser import new_browser
 from dots import DotModel, dots
 from PIL import Image
 from servers import at_port
@@ -31,31 +29,6 @@ DROP = """([data, name]) => {
   transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
   return transfer;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Any]:
-    with new_browser(tmp_path_factory.mktemp("profile")) as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser, request) -> Iterator[Any]:
-    """A page, by default of a desk's width; whatever it complains of fails the test."""
-    settings = {"viewport": {"width": 1280, "height": 800}, **getattr(request, "param", {})}
-    context = browser.new_context(**settings)
-    context.set_default_timeout(120_000)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console", lambda message: errors.append(message.text) if message.type == "error" else None
-    )
-    yield page
-    context.close()
-    # The page itself reports a refused upload or a missing photo.
-    expected = re.compile(r"status of (4|503)|Status Error Code|ERR_CONNECTION_REFUSED|^htmx:")
-    assert [error for error in errors if not expected.search(error)] == []
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +128,40 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
     assert page.locator("#match-title").inner_text().startswith("No. 2:")
     page.keyboard.press("Escape")
     assert not page.locator("#match").is_visible()
+
+
+def test_several_photos_are_one_query_that_back_finds_again(page, real, cat):
+    page.goto(real)
+    drop(page, cat)
+    settled(page)
+    second = page.locator(".hit").nth(1).locator("[data-plus]")
+    image_id = second.get_attribute("data-plus")
+    with page.expect_response("**/search") as answer:
+        second.press("Enter")
+    assert answer.value.ok
+    page.locator("#results header", has_text="Found by 2 photos together").wait_for()
+    assert image_id in page.locator(".extra").inner_text()
+    assert image_id not in page.locator(".hit .id").all_inner_texts()
+    # Points of a hit are joined with the photo that found it.
+    page.locator(".hit button.open").first.click()
+    page.locator("#match-view image").nth(1).wait_for()
+    page.keyboard.press("Escape")
+    page.set_input_files("#minus-images", cat)
+    page.locator(".extra", has_text="but not my cat.jpg").wait_for()
+    settled(page)
+    assert page.locator(".hit.sure").count() == 0
+    page.go_back()
+    page.locator("#results header", has_text="Found by 2 photos together").wait_for()
+    assert page.locator(".extra").count() == 1
+    page.locator(".extra button").press("Enter")
+    page.locator("#results header").filter(has_not_text="together").wait_for()
+    # Photos of the index are in the address.
+    page.goto(f"{real}/?id={image_id}")
+    settled(page)
+    page.locator(".hit [data-minus]").first.click()
+    page.wait_for_url("**&minus=*")
+    page.reload()
+    page.locator(".extra", has_text="but not").wait_for()
 
 
 def test_a_box_is_drawn_or_typed_searched_for_and_found_by_back(page, real, real_index, cat):

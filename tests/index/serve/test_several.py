@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from html import unescape
 from urllib.parse import quote
 
@@ -30,6 +31,8 @@ def server(tmp_path_factory, dot_model_folder):
         gallery(tmp_path / f"photos{number}", 3, first=10 * number)
         images = ImageIndex.create(tmp_path / name, str(dot_model_folder))
         images.use(DotModel(dot_model_folder))
+        if number:
+            dots(1).save(tmp_path / f"photos{number}" / "copy.png")
         images.add(tmp_path / f"photos{number}")
         images.close()
         indexes[name] = SharedIndex(tmp_path / name, extractor=DotModel(dot_model_folder))
@@ -68,7 +71,8 @@ def test_each_index_has_its_api(two):
 
 LINK = r'(?:href|src|action|hx-get|hx-post|data-url|data-photo)="([^"]*)"'
 PAGES = ["/", "/browse", "/image?id=011.png", "/labels", "/map", "/places", "/searches", "/batch",
-         "/duplicates", "/failures", "/stats", "/api", "/login"]  # fmt: skip
+         "/duplicates", "/groups", "/pairs", "/trash", "/changes", "/failures", "/stats", "/api",
+         "/login"]  # fmt: skip
 
 
 def test_each_index_has_its_pages_and_their_links_stay_below_it(two):
@@ -120,3 +124,26 @@ def test_every_index_asks_for_the_token(two):
     address = "/indexes/first/api/images/001.png"
     assert two.delete(address, headers=evil).status_code == 403
     assert two.get("/indexes/first/api/stats", headers={"host": ""}).status_code in (401, 403)
+
+
+def test_pairs_of_two_indexes(two):
+    first, other = f"/indexes/{NAMES[0]}", {"other": NAMES[1]}
+    assert two.post(f"{first}/api/pairs", params=other).status_code == 202
+    until = time.monotonic() + 30
+    while (answer := two.get("/api/pairs", params=other).json())["status"] == "working":
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    [pair] = answer["pairs"]
+    assert (pair["a"], pair["b"]) == ("001.png", "copy.png")
+    page = two.get("/pairs", params=other).text
+    second = f"/indexes/{quote(NAMES[1])}"
+    assert f'src="{second}/api/images/copy.png/thumb"' in page
+    assert 'src="/api/images/001.png/thumb"' in page
+    decided = {**other, "a": "001.png", "b": "copy.png", "verdict": "accepted"}
+    assert two.post("/api/pairs/decide", params=decided).status_code == 200
+    table = two.get("/api/pairs.csv", params={**other, "show": "accepted"}).text
+    assert len(table.splitlines()) == 2
+    assert two.get("/api/pairs", params=other).json()["total"] == 0
+    # Ids belong to their own index.
+    swapped = {**decided, "a": "copy.png", "b": "001.png"}
+    assert two.post("/api/pairs/decide", params=swapped).status_code == 404
