@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
         model,
         pairs,
         query,
+        searches,
         serve,
         sharding,
         tune,
@@ -48,6 +49,7 @@ def register(app: typer.Typer) -> None:
     index.app.command("duplicates")(duplicates.index_duplicates)
     index.app.command("pairs")(pairs.index_pairs)
     index.app.command("groups")(groups.index_groups)
+    index.app.add_typer(searches.app, name="searches")
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)

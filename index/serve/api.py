@@ -21,6 +21,7 @@ from index.serve.mark_routes import add_mark_routes
 from index.serve.metrics import MEDIA_TYPE
 from index.serve.pair_routes import add_pair_routes
 from index.serve.places import client_of
+from index.serve.saved_routes import add_saved_routes
 from index.serve.service import Service
 from index.serve.thumbnails import PHOTO_SIDE, THUMBNAIL_SIDE
 from index.serve.trash_routes import add_trash_routes
@@ -334,6 +335,7 @@ def make_router(service: Service) -> APIRouter:
 
     add_batch_routes(router, service)
     add_mark_routes(router, service)
+    add_saved_routes(router, service)
     add_trash_routes(router, service)
     add_duplicate_routes(router, service)
     add_group_routes(router, service)

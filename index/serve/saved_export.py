@@ -6,13 +6,12 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from index.answers.answer_table import escape
 from index.results import QueryResult
 from index.serve.saved_searches import SavedSearch
-from index.serve.service import Service
-from index.serve.thumbnails import PHOTO_SIDE
+from index.serve.thumbnails import Pixels
 from index.serve.uploads import NotFoundError
 from index.visualize.html_report import render_html_report
 
@@ -44,17 +43,13 @@ def as_csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> byt
     return out.getvalue().encode("utf-8-sig", "replace")
 
 
-def export_html(service: Service, search: SavedSearch, result: QueryResult) -> str:
-    """One page with everything in it."""
-    with service.shared.reading() as images:
-        limits = images.settings.images
-        row = images.image(search.query) if search.params.get("id") else None
-    data = service.saved.photo(search.id)
-    if not data and row is None:
-        raise NotFoundError("the photo of this search is no longer in the index")
-    source = data or service.photo(search.query, PHOTO_SIDE).data
-    pixels = service.decoder.decode(source, limits)
-    return render_html_report([(search.query, pixels, result)], search.title)
+def export_html(search: SavedSearch, result: QueryResult, photo: Pixels) -> str:
+    """One page with everything in it.
+
+    Args:
+        photo: what was searched with.
+    """
+    return render_html_report([(search.query, photo, result)], search.title)
 
 
 class _Chunks(io.RawIOBase):
@@ -77,14 +72,20 @@ class _Chunks(io.RawIOBase):
         return data
 
 
-def export_zip(service: Service, search: SavedSearch, result: QueryResult) -> Iterator[bytes]:
-    """An archive of the hits as JPEGs, made while it is sent; and ``hits.csv``."""
+def export_zip(
+    search: SavedSearch, result: QueryResult, jpeg: Callable[[str], bytes]
+) -> Iterator[bytes]:
+    """An archive of the hits as JPEGs, made while it is sent; and ``hits.csv``.
+
+    Args:
+        jpeg: the photo of an image by its id; it raises NotFoundError where there is none.
+    """
     chunks = _Chunks()
     with zipfile.ZipFile(chunks, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("hits.csv", export_csv(search, result))
         for hit in result:
             try:
-                data = service.photo(hit.id, PHOTO_SIDE).data
+                data = jpeg(hit.id)
             except NotFoundError:
                 continue
             archive.writestr(f"{hit.rank:04d} {file_name(hit.id)}.jpg", data)

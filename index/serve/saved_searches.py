@@ -15,7 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ class SavedSearches:
             DelgError: it cannot be written.
         """
         packed = zlib.compress(json.dumps(_as_values(result)).encode())
-        title = " ".join(title.split())[:MAX_TITLE] or query[:MAX_TITLE]
+        title = _as_title(title, query)
         search = SavedSearch(
             secrets.token_urlsafe(_ID_BYTES), title, time.time(), query, params, len(result),
             sum(hit.verified for hit in result), len(packed) + len(photo),
@@ -185,6 +185,18 @@ class SavedSearches:
                 f"{self._path}: search {search_id} is damaged ({error}); delete it"
             ) from None
 
+    def rename(self, search_id: str, title: str) -> SavedSearch:
+        """Give a search another title; an empty one is the name of its query.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        search = self.get(search_id)
+        title = _as_title(title, search.query)
+        with self._writing() as db:
+            db.execute("UPDATE searches SET title = ? WHERE id = ?", (title, search_id))
+        return replace(search, title=title)
+
     def delete(self, search_id: str) -> None:
         """Delete a search and its photo.
 
@@ -236,6 +248,10 @@ class SavedSearches:
     def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction."""
         return transaction(self._path, _SCHEMA, "rwc", newest_version=_FORMAT)
+
+
+def _as_title(title: str, query: str) -> str:
+    return " ".join(title.split())[:MAX_TITLE] or query[:MAX_TITLE]
 
 
 def _search(row: tuple) -> SavedSearch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -31,6 +31,7 @@ from index.serve.outliers import find_outliers
 from index.serve.pair_finder import PairFinder
 from index.serve.queries import find_removed, find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
+from index.serve.saved_export import export_csv, export_html, export_zip
 from index.serve.saved_searches import FILE as SAVED_FILE
 from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
 from index.serve.settings import MIB, ServeSettings
@@ -195,6 +196,36 @@ class Service:
             limits = images.settings.images
         pixels = self.decoder.decode(data, limits, at_least=PHOTO_SIDE)
         return encode_within(pixels, PHOTO_SIDE)
+
+    def saved_csv(self, search_id: str) -> bytes:
+        """The hits of a saved search as a table.
+
+        Raises:
+            NotFoundError: there is no such search.
+        """
+        return export_csv(self.saved.get(search_id), self.saved.result(search_id))
+
+    def saved_html(self, search_id: str) -> str:
+        """A saved search as one page with everything in it.
+
+        Raises:
+            NotFoundError: there is no such search, or its photo is gone.
+        """
+        search, result = self.saved.get(search_id), self.saved.result(search_id)
+        with self.shared.reading() as images:
+            limits = images.settings.images
+        # Of an indexed image, that is the photo of the index.
+        data = self.saved.photo(search_id) or self.photo(search.query, PHOTO_SIDE).data
+        return export_html(search, result, self.decoder.decode(data, limits))
+
+    def saved_zip(self, search_id: str) -> Iterator[bytes]:
+        """The hits of a saved search as an archive.
+
+        Raises:
+            NotFoundError: there is no such search.
+        """
+        search, result = self.saved.get(search_id), self.saved.result(search_id)
+        return export_zip(search, result, lambda id: self.photo(id, PHOTO_SIDE).data)
 
     def mark(self, params: MarkParams) -> dict[str, Any]:
         """Record or forget what somebody says of a query and a photo of the index.

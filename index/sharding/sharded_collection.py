@@ -82,7 +82,7 @@ class ShardedCollection(PhotoCollection):
 
     def plain_rows(self) -> dict[int, int]:
         """Photos with few local features; see :meth:`index.ImageIndex.plain_rows`."""
-        parts = self._each(lambda images: images.plain_rows()).values()
+        parts = self._parts.run_on_open(lambda images: images.plain_rows()).values()
         few = sorted((count, row) for part in parts for row, count in part.items())
         return {row: count for count, row in few}
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from fastapi.responses import RedirectResponse
 
-from index.results import QueryResult
 from index.serve.job_queue import never
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.places import client_of
-from index.serve.saved_export import export_csv, export_html, export_zip, file_name
 from index.serve.saved_searches import SavedSearch
 from index.serve.uploads import MAX_PHOTOS, NotFoundError, SearchParams, disconnected
 from index.serve.views.search import is_fragment, result_values
@@ -23,10 +20,6 @@ if TYPE_CHECKING:
     from index.serve.pages import Pages
 
 SEARCHES_PER_PAGE = 50
-# An exported page is self-contained: no scripts, nothing from elsewhere.
-_STANDALONE_POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
-)
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -66,6 +59,12 @@ def make_router(pages: Pages) -> APIRouter:
             again=_again(search), **result_values(service, result, search.query),
         )  # fmt: skip
 
+    @router.post("/searches/{search_id}/rename")
+    async def rename(request: Request, search_id: str) -> Response:
+        upload = await service.form_receiver.receive(request)
+        service.saved.rename(search_id, upload.fields.get("title", ""))
+        return RedirectResponse(f"{service.root}/searches/{search_id}", 303)
+
     @router.post("/searches/{search_id}/delete")
     async def delete(search_id: str) -> Response:
         service.saved.delete(search_id)
@@ -88,38 +87,9 @@ def make_router(pages: Pages) -> APIRouter:
         headers = {"x-name": quote(search.query), "content-disposition": "attachment"}
         return Response(data, media_type="application/octet-stream", headers=headers)
 
-    def export(search_id: str) -> tuple[SavedSearch, QueryResult]:
-        return service.saved.get(search_id), service.saved.result(search_id)
-
-    @router.get("/searches/{search_id}/hits.csv")
-    def hits_csv(search_id: str) -> Response:
-        search, result = export(search_id)
-        headers = _attachment(search, "csv")
-        return Response(export_csv(search, result), media_type="text/csv", headers=headers)
-
-    @router.get("/searches/{search_id}/hits.zip")
-    def hits_zip(search_id: str) -> Response:
-        search, result = export(search_id)
-        headers = _attachment(search, "zip")
-        stream = export_zip(service, search, result)
-        return StreamingResponse(stream, media_type="application/zip", headers=headers)
-
-    @router.get("/searches/{search_id}/report.html")
-    async def report(request: Request, search_id: str) -> Response:
-        make: Callable[[], str] = lambda: export_html(service, *export(search_id))  # noqa: E731
-        has_gone = functools.partial(disconnected, request)
-        text = await service.jobs.run(make, has_gone, client_of(request.scope))
-        search = service.saved.get(search_id)
-        headers = {**_attachment(search, "html"), "content-security-policy": _STANDALONE_POLICY}
-        return HTMLResponse(text.encode("utf-8", "replace"), headers=headers)
-
     return router
 
 
 def _again(search: SavedSearch) -> dict[str, Any]:
     """Parameters of the search page that searches anew."""
     return dict(search.params) if "id" in search.params else {"saved": search.id, **search.params}
-
-
-def _attachment(search: SavedSearch, kind: str) -> dict[str, str]:
-    return {"content-disposition": f'attachment; filename="{file_name(search.title)}.{kind}"'}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import sqlite3
 import subprocess
@@ -142,19 +143,56 @@ def test_a_saved_search_has_an_address_and_exports(serve):
     assert client.get(f"{address}/original").content == PHOTO
     assert client.get(f"{address}/photo").headers["content-type"] == "image/jpeg"
     rows = list(
-        csv.DictReader(io.StringIO(client.get(f"{address}/hits.csv").text.lstrip("\ufeff")))
+        csv.DictReader(io.StringIO(client.get(f"/api{address}/hits.csv").text.lstrip("\ufeff")))
     )
     assert len(rows) == 4 and rows[0]["verified"] == "yes" and rows[0]["collection"] == "Wing 0"
-    archive = zipfile.ZipFile(io.BytesIO(client.get(f"{address}/hits.zip").content))
+    archive = zipfile.ZipFile(io.BytesIO(client.get(f"/api{address}/hits.zip").content))
     names = archive.namelist()
     assert len(names) == 5 and archive.testzip() is None
     assert all(re.fullmatch(r"[A-Za-z0-9_. -]+", name) for name in names)
-    report = client.get(f"{address}/report.html")
+    report = client.get(f"/api{address}/report.html")
     assert report.status_code == 200 and "attachment" in report.headers["content-disposition"]
     assert "unsafe-inline" not in report.headers["content-security-policy"].split("style")[0]
     assert client.post(f"{address}/delete", follow_redirects=False).status_code == 303
-    for ending in ("", "/photo", "/original", "/hits.csv", "/hits.zip", "/report.html"):
+    for ending in ("", "/photo", "/original"):
         assert client.get(address + ending).status_code == 404
+    for ending in ("", "/hits.csv", "/hits.zip", "/report.html"):
+        assert client.get(f"/api{address}{ending}").status_code == 404
+
+
+def test_programs_and_the_command_do_what_the_page_does(serve, place, run, tmp_path):
+    client = serve()
+    saved = client.post("/api/searches?title=first&k=3", content=PHOTO)
+    assert saved.status_code == 201 and saved.json()["hits"] == 3 and saved.json()["expires"]
+    address = f"/api/searches/{saved.json()['id']}"
+    [listed] = client.get("/api/searches").json()["searches"]
+    assert listed == saved.json()
+    result = client.get(address).json()["result"]
+    wanted = client.post("/api/query?k=3", content=PHOTO).json()
+    assert [hit["id"] for hit in result["hits"]] == [hit["id"] for hit in wanted["hits"]]
+    assert client.patch(address, params={"title": EVIL}).json()["title"] == EVIL
+    assert client.patch(address, params={"title": "x" * 201}).status_code == 422
+    page = f"/searches/{saved.json()['id']}"
+    assert EVIL not in client.get(page).text
+    renamed = client.post(f"{page}/rename", files={"title": (None, "second")})
+    assert "second" in renamed.text and client.get(address).json()["title"] == "second"
+    two = client.post("/api/searches", files=[("image", PHOTO), ("image", PHOTO)])
+    assert two.status_code == 422
+    # The command, on the file that the server writes.
+    index, key = ("--index", place), saved.json()["id"]
+    assert f"{key}  " in run("index", "searches", "list", *index).stdout
+    shown = json.loads(run("index", "searches", "show", key, "--json", *index).stdout)
+    assert shown["result"]["hits"] == result["hits"] and shown["title"] == "second"
+    out = tmp_path / "hits.zip"
+    assert run("index", "searches", "export", key, "--out", out, *index).returncode == 0
+    assert len(zipfile.ZipFile(out).namelist()) == 4
+    assert run("index", "searches", "rename", key, "third", *index).stdout == "third\n"
+    assert client.get(address).json()["title"] == "third"
+    assert run("index", "searches", "delete", key, *index).returncode == 0
+    assert client.get(address).status_code == 404
+    gone = run("index", "searches", "show", key, *index)
+    assert gone.returncode == 1 and "no such saved search" in gone.stderr
+    assert client.delete(address).status_code == 404
 
 
 def test_a_search_with_an_indexed_photo_is_saved_without_it(serve, place):
@@ -165,24 +203,26 @@ def test_a_search_with_an_indexed_photo_is_saved_without_it(serve, place):
     page = client.get(address).text
     assert "/api/images/plain%2F003.png/photo" in page and "/?id=plain%2F003.png" in page
     assert client.get(f"{address}/original").status_code == 404
-    assert client.get(f"{address}/report.html").status_code == 200
+    assert client.get(f"/api{address}/report.html").status_code == 200
     assert client.service.saved.list(1)[0][0].bytes < 20_000
     with client.service.shared.writing() as images:
         images.remove(["plain/003.png"])
     assert client.get(address).status_code == 200
-    assert client.get(f"{address}/report.html").status_code == 404
+    assert client.get(f"/api{address}/report.html").status_code == 404
 
 
 def test_attacks_on_saved_searches(serve):
     client = serve(saved_searches=1)
     address = save(client)
     evil = {"origin": "http://evil.example"}
-    for path in ("/searches", f"{address}/delete"):
+    for path in ("/searches", f"{address}/delete", f"{address}/rename", "/api/searches"):
         assert client.post(path, headers=evil).status_code == 403
+    assert client.delete(f"/api{address}", headers=evil).status_code == 403
+    assert client.patch(f"/api{address}?title=x", headers=evil).status_code == 403
     for bad in ("%2e%2e", "%00", "%2e%2e%2fcatalog.sqlite", "' OR 1=1 --", "%ed%a0%80", "x" * 5000):
-        for ending in ("", "/photo", "/hits.zip"):
-            answer = client.get(f"/searches/{bad}{ending}")
-            assert answer.status_code == 404, (bad, answer.status_code)
+        for path in (f"/searches/{bad}", f"/searches/{bad}/photo", f"/api/searches/{bad}",
+                     f"/api/searches/{bad}/hits.zip"):  # fmt: skip
+            assert client.get(path).status_code == 404, path
     again = client.post("/searches", files={"image": ("q.png", PHOTO)})
     assert again.status_code == 409 and "delete some" in again.text
     assert client.post("/searches", files={"image": ("q.png", b"no photo")}).status_code == 422

@@ -24,6 +24,7 @@ PATHS = (
     "/changes",
     "/api/duplicates",
     "/api/duplicates.csv",
+    "/api/searches",
     "/api/groups",
     "/api/groups.csv",
     "/api/groups/labels.csv",
