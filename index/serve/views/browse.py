@@ -47,7 +47,7 @@ def make_router(pages: Pages) -> APIRouter:
             request, "photos_fragment.html" if is_fragment(request) else "browse.html",
             selection=selection, images=selection.images, filters=filters,
             counts=pages.service.remembered.counts(), few=few,
-            is_filtered=condition != Filter(),
+            is_filtered=plain or condition != Filter(),
             pagination=Pagination("/browse", filters, page, selection.total, PHOTOS_PER_PAGE),
         )  # fmt: skip
 
