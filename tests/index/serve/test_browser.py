@@ -131,8 +131,6 @@ def test_a_dropped_photo_is_found_and_its_matches_are_shown(page, real, cat):
 
 
 def test_several_photos_are_one_query_that_back_finds_again(page, real, cat):
-    # Each of these queries has more than one photo.
-    page.set_default_timeout(60_000)
     page.goto(real)
     drop(page, cat)
     settled(page)
