@@ -31,8 +31,8 @@ _SHAPES = (0.6, 0.8, 1.0, 1.25, 1.7)
 _RING = 0.25
 # Power of a box's area that its contrast is multiplied by.
 _AREA_POWER = 0.25
-# Overlap (intersection over union) from which the better of two boxes alone is proposed.
-_MAX_OVERLAP = 0.3
+# Overlap (intersection over union) up to which the worse of two boxes is proposed too: below .3.
+_MAX_OVERLAP = 0.3 - 1e-6
 # The best boxes that are looked at.
 _LOOKED_AT = 4000
 # Part of its sides by which a proposal grows on either side: edges are found to a cell or two.
@@ -63,7 +63,8 @@ def propose_regions(features: LocalFeatures, size: tuple[int, int], count: int) 
     """
     attention = _attention(features, size)
     cells, ratings = _rate_boxes(attention)
-    chosen = _suppress(cells, ratings, count)
+    boxes = cells.astype(float)
+    chosen = cv2.dnn.NMSBoxes(boxes, ratings, 0.0, _MAX_OVERLAP, top_k=_LOOKED_AT)[:count]
     if not len(chosen):
         return [Proposal(box, 0.0) for box in coarse_grid(size)[:count]]
     rows, columns = attention.shape
@@ -184,22 +185,3 @@ def _sums(
 ) -> NDArray[np.float64]:
     sums = integral[bottom, right] - integral[top, right]
     return np.asarray(sums - integral[bottom, left] + integral[top, left])
-
-
-def _suppress(cells: NDArray[np.int64], ratings: NDArray[np.float64], count: int) -> list[int]:
-    """Numbers of the best boxes that hardly overlap a better one."""
-    order = np.argsort(-ratings, kind="stable")[:_LOOKED_AT]
-    chosen: list[int] = []
-    while len(order) and len(chosen) < count:
-        best = int(order[0])
-        chosen.append(best)
-        order = order[_overlaps(cells[best], cells[order]) < _MAX_OVERLAP]
-    return chosen
-
-
-def _overlaps(box: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of a box with others (N, 4)."""
-    low = np.maximum(box[:2], others[:, :2])
-    high = np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:])
-    common = (high - low).clip(0).prod(axis=1)
-    return np.asarray(common / (box[2:].prod() + others[:, 2:].prod(axis=1) - common))
