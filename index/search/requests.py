@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -142,13 +140,10 @@ class VerifyRequest:
 
     def answer(self, store: Store) -> dict[int, Match]:
         """See :class:`index.search.shard.Request`."""
-        with one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as threads:
-            matches = threads.map(partial(self._verify, store), self._rows)
-            return dict(zip(self._rows, matches, strict=True))
-
-    @property
-    def _rows(self) -> list[int]:
-        return list(self.similarities)
+        rows = list(self.similarities)
+        with one_blas_thread():
+            matches = store.threads.map(partial(self._verify, store), rows)
+            return dict(zip(rows, matches, strict=True))
 
     def _verify(self, store: Store, row: int) -> Match:
         similarity, whole = self.similarities[row], store.matchable(row)
