@@ -112,7 +112,13 @@ class ImageIndex(SearchableIndex):
         return other
 
     @classmethod
-    def open(cls, path: str | Path, model: str | None = None, ray: str | None = None) -> ImageIndex:
+    def open(
+        cls,
+        path: str | Path,
+        model: str | None = None,
+        ray: str | None = None,
+        searched: bool = True,
+    ) -> ImageIndex:
         """An index that exists.
 
         Args:
@@ -122,7 +128,9 @@ class ImageIndex(SearchableIndex):
                 it must be the one that made the index. An index may use by itself only models that
                 come with the package or that were used on this machine before
                 (:mod:`delg.zoo.trust`).
-            ray: address of a Ray cluster whose workers search the shards of a sharded index.
+            ray: address of a Ray cluster whose workers search the shards of a sharded index, and
+                write them.
+            searched: whether queries will be asked; if not, no workers are started for them.
 
         Raises:
             UsageError: the index was made by another model.
@@ -130,7 +138,7 @@ class ImageIndex(SearchableIndex):
             DelgError: there is no index, or it is damaged.
         """
         if is_sharded(path):
-            return _sharded_index().open(path, model, ray)
+            return _sharded_index().open(path, model, ray, searched)
         if ray is not None:
             raise UsageError(f"{path}: is not sharded, so that Ray's workers cannot search it")
         images = cls(Store(Path(path)), model)

@@ -107,7 +107,7 @@ def _open_or_create(
             return ImageIndex.open_or_create(index, model, settings=settings)
         if not ImageIndex.exists(index):
             raise UsageError("--ray needs --shards, the number of parts that are built at once")
-        return ImageIndex.open(index, model, ray)
+        return ImageIndex.open(index, model, ray, searched=False)
     from delg.zoo.registry import DEFAULT_MODEL
     from index.sharding.sharded_index import ShardedIndex
 
@@ -116,13 +116,13 @@ def _open_or_create(
             index, shards, model or DEFAULT_MODEL, settings, replicas
         )
         created.close()
-    images = ImageIndex.open(index, model)
+    images = ImageIndex.open(index, model, searched=False)
     count = images.shard_count
     images.close()
     if count != shards:
         has = plural(count, "shard") if count else "no shards"
         raise UsageError(f"{index} has {has}; delg index shard splits an index into another number")
-    return ImageIndex.open(index, model, ray)
+    return ImageIndex.open(index, model, ray, searched=False)
 
 
 @app.command("add")
@@ -141,7 +141,7 @@ def index_add(
     """Add new and changed photos to an index."""
     options = {"labels": labels, "prefix": prefix, "exclude": exclude or (), "reread": reread}
     options["default_excludes"] = default_excludes
-    with open_index(index, model=model, ray=ray) as images:
+    with open_index(index, model=model, ray=ray, searched=False) as images:
         _add(images, sources, options, as_json)
 
 

@@ -151,12 +151,13 @@ def open_index(
     config: Path | None = None,
     model: str | None = None,
     ray: str | None = None,
+    searched: bool = True,
 ) -> ImageIndex:
     """Open an index with settings overridden; photos with unreadable features are a warning."""
     overrides = read_config(config)
     from index import ImageIndex
 
-    images = ImageIndex.open(index, model, ray)
+    images = ImageIndex.open(index, model, ray, searched)
     for problem in images.unreadable_segments():
         log.warning("%s", problem)
     if config is not None:

@@ -129,9 +129,12 @@ def _merge(
     parts: Iterable[tuple[Rows, FloatArray, int]], count: int
 ) -> list[tuple[ImageKey, float]]:
     """The ``count`` highest values of images, the highest first; of equal ones the first added."""
-    values = [item for part in parts for item in _keyed(*part)]
-    values.sort(key=lambda item: (-item[1], item[0]))
-    return values[:count]
+    all_rows, all_values, numbers = zip(*parts, strict=True)
+    rows, values = np.concatenate(all_rows), np.concatenate(all_values)
+    shards = np.repeat(numbers, [len(part) for part in all_rows])
+    order = np.lexsort((shards, rows, -values))[:count]
+    keys = map(ImageKey, rows[order].tolist(), shards[order].tolist())
+    return list(zip(keys, values[order].tolist(), strict=True))
 
 
 def _word_values(parts: Mapping[int, Shortlisted]) -> _Values:

@@ -83,12 +83,17 @@ def upload_shard(folder: Path, place: RemotePath) -> int:
             which its checksums tell, until it is sent again.
     """
     with writer_lock(folder):
-        try:
-            with TemporaryDirectory(dir=folder, suffix=".tmp") as copies:
-                return _upload(_files_of(folder, Path(copies)), place)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise DelgError(f"{error.filename or place}: cannot be sent: {reason}") from None
+        return send_shard(folder, place)
+
+
+def send_shard(folder: Path, place: RemotePath) -> int:
+    """The same under the index's lock."""
+    try:
+        with TemporaryDirectory(dir=folder, suffix=".tmp") as copies:
+            return _upload(_files_of(folder, Path(copies)), place)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DelgError(f"{error.filename or place}: cannot be sent: {reason}") from None
 
 
 def _copy_database(path: Path, copy: Path) -> Path:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Seconds that workers have to start and to read their shards.
 _OPEN_SECONDS = 300.0
-# Queries that one worker answers at once.
-_QUERIES = 4
+# Queries that one worker answers at once, and requests that it keeps for the next images.
+_QUERIES, _KEPT_REQUESTS = 4, 16
 # Deaths of one writer, one after the other, that are made up for.
 _RESTARTS = 20
 # Seconds between two looks at the progress, and for which a new writer waits for the lock of one
@@ -96,6 +96,7 @@ class _Reader:
     def __init__(self, place: _Place) -> None:
         self._place, self._lock = place, threading.Lock()
         self._opened: ImageIndex | None = None
+        self._requests: dict[str, VerifyRequest] = {}
 
     def _images(self) -> ImageIndex:
         # Not at once, so that an error reaches whoever asks.
@@ -116,27 +117,47 @@ class _Reader:
         """See :class:`index.sharding.parts.Part`."""
         return self._images().answer_request(request)
 
-    def verify(self, request: VerifyRequest, query: MatchableQuery) -> Any:
-        """The answer to a request whose query has been sent before."""
-        return self._images().answer_request(replace(request, query=query))
+    def verify(self, similarities: Mapping[int, float], key: str, sent: list[Any]) -> Any:
+        """The answer to a request.
+
+        Args:
+            similarities: see :class:`index.search.requests.VerifyRequest`.
+            key: of the rest of the request, which is the same for all of a query.
+            sent: reference of the rest, fetched once, so that the query is projected once.
+        """
+        with self._lock:
+            if key not in self._requests:
+                import ray
+
+                self._requests[key] = ray.get(sent[0])
+                while len(self._requests) > _KEPT_REQUESTS:
+                    self._requests.pop(next(iter(self._requests)))
+            request = self._requests[key]
+        return self._images().answer_request(replace(request, similarities=similarities))
 
     def process(self) -> int:
         """The number of this process."""
         return os.getpid()
 
 
-class _SharedQueries:
-    """Queries that were sent to the cluster, so that each machine gets them only once."""
+class _SentRequests:
+    """Requests to verify that were sent to the cluster, without the images: those of a query are
+    alike, so that each machine gets one of them."""
 
     def __init__(self, ray: Any) -> None:
         self._ray, self._lock = ray, threading.Lock()
-        self._references: WeakKeyDictionary[MatchableQuery, Any] = WeakKeyDictionary()
+        # Settings, calibration and reference, as the request itself would keep the query alive.
+        self._sent: WeakKeyDictionary[MatchableQuery, tuple[object, object, Any]] = (
+            WeakKeyDictionary()
+        )
 
-    def reference(self, query: MatchableQuery) -> Any:
+    def reference(self, request: VerifyRequest) -> Any:
         with self._lock:
-            if query not in self._references:
-                self._references[query] = self._ray.put(query)
-            return self._references[query]
+            settings, calibration, reference = self._sent.get(request.query, (None, None, None))
+            if settings is not request.settings or calibration is not request.calibration:
+                reference = self._ray.put(replace(request, similarities={}))
+                self._sent[request.query] = request.settings, request.calibration, reference
+            return reference
 
 
 class RayPart:
@@ -148,10 +169,10 @@ class RayPart:
     """
 
     def __init__(
-        self, ray: Any, name: str, workers: list[Any], queries: _SharedQueries, deadline: float
+        self, ray: Any, name: str, workers: list[Any], requests: _SentRequests, deadline: float
     ) -> None:
         self._ray, self.name, self.workers = ray, name, workers
-        self._queries, self._deadline, self._turns = queries, deadline, count()
+        self._requests, self._deadline, self._turns = requests, deadline, count()
 
     def run(self, operation: Operation[T]) -> T:
         """See :class:`index.sharding.parts.Part`."""
@@ -161,9 +182,9 @@ class RayPart:
     def answer(self, request: Request[T]) -> T:
         """See :class:`index.sharding.parts.Part`."""
         if isinstance(request, VerifyRequest):
-            reference = self._queries.reference(request.query)
-            without_query = replace(request, query=None)
-            verified: T = self._ask("verify", without_query, reference, seconds=self._deadline)
+            sent = self._requests.reference(request)
+            what = request.similarities, sent.hex(), [sent]
+            verified: T = self._ask("verify", *what, seconds=self._deadline)
             return verified
         answer: T = self._ask("answer", request, seconds=self._deadline)
         return answer
@@ -215,7 +236,7 @@ def open_parts(
         The shards by number, and number -> reason of those that no worker can open.
     """
     ray = connect(address)
-    queries = _SharedQueries(ray)
+    requests = _SentRequests(ray)
     worker_type = ray.remote(_Reader).options(
         max_restarts=-1, max_concurrency=_QUERIES, scheduling_strategy="SPREAD"
     )
@@ -224,7 +245,7 @@ def open_parts(
             ray,
             entry.name,
             [worker_type.remote(_Place.of(shards, number, folder)) for _ in range(shards.replicas)],
-            queries,
+            requests,
             shards.deadline_seconds,
         )
         for number, entry in enumerate(shards.shards)

@@ -22,7 +22,7 @@ from delg.types import Progress
 from index.image_index import ImageIndex
 from index.photos.uploaded_photos import upload_path
 from index.settings import IndexSettings
-from index.sharding.locations import local_folder, upload_shard
+from index.sharding.locations import local_folder, send_shard
 from index.sharding.shards import ShardEntry, ShardMap, is_sharded, new_entries, shard_number
 from index.storage.catalog_tables import ImageRow
 from index.storage.lock import writer_lock
@@ -266,17 +266,16 @@ def move(folder: Path, name: str, to: str) -> str:
         for each in shards.shards
     )
     changed = shards.model_copy(update={"shards": moved})
-    if is_url(to):
-        upload_shard(source, RemotePath.parse(to))
-        changed.write(folder)
-    else:
-        if exists(location):
-            raise UsageError(f"{location}: exists; choose another place for the shard")
-        # Nobody may add to what is removed afterwards.
-        with writer_lock(source):
+    if not is_url(to) and exists(location):
+        raise UsageError(f"{location}: exists; choose another place for the shard")
+    # Nobody may add to what is removed afterwards.
+    with writer_lock(source):
+        if is_url(to):
+            send_shard(source, RemotePath.parse(to))
+        else:
             _copy_folder(source, Path(location))
-            changed.write(folder)
-    shutil.rmtree(source, ignore_errors=True)
+        changed.write(folder)
+        shutil.rmtree(source, ignore_errors=True)
     return location
 
 

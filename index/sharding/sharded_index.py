@@ -51,37 +51,49 @@ class ShardedIndex(ShardedCollection, ImageIndex):
         shards: what that says.
         model: see :meth:`open`.
         ray: address of a Ray cluster whose workers answer for the shards; None: this process.
+        searched: see :meth:`open`.
     """
 
     def __init__(
-        self, folder: Path, shards: ShardMap, model: str | None = None, ray: str | None = None
+        self,
+        folder: Path,
+        shards: ShardMap,
+        model: str | None = None,
+        ray: str | None = None,
+        searched: bool = True,
     ) -> None:
         self.path, self._ray = folder, ray
         self._closed, self._process = False, os.getpid()
         self._lost_shards: list[MissingShard] = []
         self._load: Callable[[], Extractor] | None = None
         # Workers elsewhere prepare themselves when they start.
-        self._prepared = ray is not None
-        self._opened_parts = PartSet.open(folder, shards, model, ray)
+        self._prepared = ray is not None and searched
+        self._opened_parts = PartSet.open(folder, shards, model, ray if searched else None)
         self._read_records()
         self._opened_model = IndexModel(self._record, model)
 
     @classmethod
     def open(
-        cls, path: str | Path, model: str | None = None, ray: str | None = None
+        cls,
+        path: str | Path,
+        model: str | None = None,
+        ray: str | None = None,
+        searched: bool = True,
     ) -> ShardedIndex:
         """A sharded index that exists; see :meth:`index.ImageIndex.open`.
 
         Args:
             ray: address of a Ray cluster ("auto": the one of this machine) whose workers answer
                 for the shards; None: what the variable DELG_RAY says, or this process.
+            searched: whether queries will be asked; if not, this process opens the shards, and
+                workers only write them.
 
         Raises:
             DelgError: no shard can be opened, or one was made by another model.
         """
         folder = Path(path)
         ray = ray or os.environ.get(RAY_VARIABLE) or None
-        images = cls(folder, ShardMap.read(folder), model, ray)
+        images = cls(folder, ShardMap.read(folder), model, ray, searched)
         images.check_model(model)
         return images
 
@@ -104,7 +116,7 @@ class ShardedIndex(ShardedCollection, ImageIndex):
                 ImageIndex.open_or_create(place, model, settings=settings).close()
             with ImageIndex.open(place) as images:
                 ShardMap.of(images.meta(), entries, replicas).write(folder)
-        return cls.open(folder)
+        return cls.open(folder, searched=False)
 
     def _read_records(self) -> None:
         """Read what shards record of themselves, and make sure that they are of one kind."""

@@ -36,7 +36,7 @@ def test_a_build_goes_on_when_a_worker_is_killed(
 ):
     settings = IndexSettings.model_validate({"store": {"segment_images": 3}})
     ShardedIndex.create_sharded(tmp_path / "i", 2, str(words_model), settings).close()
-    with ShardedIndex.open(tmp_path / "i", ray=ray_address) as images:
+    with ShardedIndex.open(tmp_path / "i", ray=ray_address, searched=False) as images:
         images.share_model(partial(DotModel, words_model, 0.2))
         writers, killed = images._writers(), []
         monkeypatch.setattr(images, "_writers", lambda: writers)

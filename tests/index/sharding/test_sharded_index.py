@@ -219,6 +219,37 @@ def test_an_interrupted_split_goes_on(one, tmp_path, monkeypatch):
     assert stored(out) == contents(one.path)
 
 
+@pytest.mark.parametrize("kind", ["memory", "s3", "sftp"])
+def test_a_shard_moves_to_a_url_where_it_is_only_read(
+    kind, copied, one, reopen, tmp_path, monkeypatch
+):
+    pytest.importorskip("fsspec")
+    from remote_places import place_of
+
+    monkeypatch.setenv("DELG_HOME", str(tmp_path / "home"))
+    (tmp_path / "served").mkdir()
+    first, second = ShardMap.read(copied).shards
+    with place_of(kind, tmp_path / "served") as place:
+        url = f"{place.url}/part"
+        assert move(copied, first.name, url) == url
+        assert not (copied / first.location).exists()
+        assert ShardMap.read(copied).shards[0].location == url
+        with reopen(copied) as images:
+            assert images.ids() == sorted(one.ids()) and images.check().problems == []
+            answers = [[(hit.id, hit.score) for hit in i.query(QUERY, k=35)] for i in (images, one)]
+            assert answers[0] == answers[1]
+            there = next(name for name in images.ids() if images.shard_of(name) == first.name)
+            with pytest.raises(DelgError, match="fetched copy"):
+                images.remove([there])
+        with pytest.raises(UsageError, match="is not moved from there"):
+            move(copied, first.name, str(tmp_path / "back"))
+        # What cannot be sent stays where it is.
+        before = contents(copied / second.location)
+        with pytest.raises(DelgError, match="cannot be sent"):
+            move(copied, second.name, "https://127.0.0.1:9/part")
+        assert contents(copied / second.location) == before
+
+
 def test_a_shard_is_moved(copied, one, reopen, tmp_path):
     entry = ShardMap.read(copied).shards[1]
     target = move(copied, entry.name, str(tmp_path / "disk2" / "part"))
