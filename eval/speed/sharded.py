@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -121,11 +122,12 @@ def _cluster(nodes: int) -> Iterator[str | None]:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": max(1, (os.cpu_count() or 1) // nodes), "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cpus = max(1, (os.cpu_count() or 1) // nodes)
+    head = {"num_cpus": cpus, "include_dashboard": False}
+    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(nodes - 1):
-            cluster.add_node(**{k: v for k, v in node.items() if k != "include_dashboard"})
+            cluster.add_node(num_cpus=cpus)
         yield cluster.address
     finally:
         cluster.shutdown()

@@ -7,6 +7,7 @@ what a search of these alone gives.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
@@ -77,8 +78,14 @@ class Scatter:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        # One for each shard: one that hangs, and is left out, keeps no other waiting.
-        return ThreadPoolExecutor(len(self._shards))
+        """One for each shard: one that hangs, and is left out, keeps no other waiting."""
+        import faiss
+
+        # Each would start as many threads for FAISS as there are processors.
+        share = max(1, (os.cpu_count() or 1) // len(self._shards))
+        return ThreadPoolExecutor(
+            len(self._shards), initializer=faiss.omp_set_num_threads, initargs=(share,)
+        )
 
     def _gather(self, futures: Mapping[int, Future[T]]) -> dict[int, T]:
         answers: dict[int, T] = {}
