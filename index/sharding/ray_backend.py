@@ -117,11 +117,11 @@ class _Reader:
         """See :class:`index.sharding.parts.Part`."""
         return self._images().answer_request(request)
 
-    def verify(self, similarities: Mapping[int, float], key: str, sent: list[Any]) -> Any:
+    def verify(self, images: Mapping[str, Any], key: str, sent: list[Any]) -> Any:
         """The answer to a request.
 
         Args:
-            similarities: see :class:`index.search.requests.VerifyRequest`.
+            images: similarities and parts, see :class:`index.search.requests.VerifyRequest`.
             key: of the rest of the request, which is the same for all of a query.
             sent: reference of the rest, fetched once, so that the query is projected once.
         """
@@ -133,7 +133,7 @@ class _Reader:
                 while len(self._requests) > _KEPT_REQUESTS:
                     self._requests.pop(next(iter(self._requests)))
             request = self._requests[key]
-        return self._images().answer_request(replace(request, similarities=similarities))
+        return self._images().answer_request(replace(request, **images))
 
     def process(self) -> int:
         """The number of this process."""
@@ -155,7 +155,7 @@ class _SentRequests:
         with self._lock:
             settings, calibration, reference = self._sent.get(request.query, (None, None, None))
             if settings is not request.settings or calibration is not request.calibration:
-                reference = self._ray.put(replace(request, similarities={}))
+                reference = self._ray.put(replace(request, similarities={}, parts={}))
                 self._sent[request.query] = request.settings, request.calibration, reference
             return reference
 
@@ -183,8 +183,8 @@ class RayPart:
         """See :class:`index.sharding.parts.Part`."""
         if isinstance(request, VerifyRequest):
             sent = self._requests.reference(request)
-            what = request.similarities, sent.hex(), [sent]
-            verified: T = self._ask("verify", *what, seconds=self._deadline)
+            images = {"similarities": request.similarities, "parts": request.parts}
+            verified: T = self._ask("verify", images, sent.hex(), [sent], seconds=self._deadline)
             return verified
         answer: T = self._ask("answer", request, seconds=self._deadline)
         return answer
