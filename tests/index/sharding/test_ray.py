@@ -67,7 +67,7 @@ def test_queries_are_answered_or_say_what_is_missing(
     expected = answers(one.query(QUERY, k=35))
     with ImageIndex.open(folder, ray=ray_address) as images:
         images.share_model(partial(DotModel, words_model))
-        first = images._parts[0]
+        first = images._parts.parts[0]
         kill(first.workers[0])
         for _ in range(2):
             result = images.query(QUERY, k=35)
