@@ -91,7 +91,7 @@ def quantize_network(model: Delg, images: Iterable[Pixels], digest: str) -> byte
             _Reader(scaled),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=list(_QUANTIZED),
-            nodes_to_exclude=[node.name for node in _score_nodes(network.graph)],
+            nodes_to_exclude=[node.name for node in _score_nodes(network.graph) if node.name],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

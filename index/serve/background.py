@@ -16,6 +16,10 @@ Report = Callable[[float], None]
 log = logging.getLogger(__name__)
 
 
+class NotReadyError(DelgError):
+    """A result that is not there yet, or cannot be had; the message says why."""
+
+
 class _StoppedError(Exception):
     """The server stops."""
 

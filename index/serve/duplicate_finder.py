@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from index.collection.duplicate_review import duplicates_csv, suggest, without_ignored
 from index.collection.duplicates import Duplicates, Group, Limits
 from index.image_index import ImageIndex
-from index.serve.background import BackgroundTask, Report, TaskState
-from index.serve.places import TooBusyError
+from index.serve.background import BackgroundTask, NotReadyError, Report, TaskState
 from index.serve.shared_index import SharedIndex
 from index.serve.uploads import BadRequestError, NotFoundError, is_text
 from index.storage.catalog_tables import ImageRow
@@ -84,11 +83,11 @@ class DuplicateFinder:
         """The groups as a table, as ``delg index duplicates --csv`` writes it.
 
         Raises:
-            TooBusyError: the search has not ended.
+            NotReadyError: the search has not ended.
         """
         state = self.current()
         if state.value is None:
-            raise TooBusyError(state.error or "photos are being compared; try again in a moment")
+            raise NotReadyError(state.error or "photos are being compared; try again in a moment")
         with self._shared.reading() as images:
             groups, _ = self._groups(images, state.value)
             rows = images.known(image_id for group in groups for image_id in group.ids)

@@ -95,7 +95,7 @@ def add_duplicate_routes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/api/duplicates.csv",
         response_class=Response,
-        responses={**described_errors(), **CSV},
+        responses={**described_errors(409), **CSV},
     )
     def table() -> Response:
         """The groups as `delg index duplicates --csv` writes them: edited, that command does what

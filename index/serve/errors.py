@@ -5,6 +5,7 @@ from __future__ import annotations
 from delg.errors import DelgError, ModelError, UsageError
 from delg.images.decode import ImageError, OversizedError
 from index.photos.uploaded_photos import ConflictError
+from index.serve.background import NotReadyError
 from index.serve.places import TooBusyError
 from index.serve.saved_searches import FullError
 from index.serve.uploads import BadRequestError, NotFoundError, TooLargeError, UnsupportedTypeError
@@ -24,6 +25,7 @@ _STATUS: tuple[tuple[type[DelgError], int], ...] = (
     (NotFoundError, 404),
     (ConflictError, 409),
     (FullError, 409),
+    (NotReadyError, 409),
     (ModelError, 409),
     (UsageError, 422),
 )

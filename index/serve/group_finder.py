@@ -13,8 +13,7 @@ from index.collection.group_table import groups_csv, labels_csv
 from index.collection.groups import InstanceGroup, InstanceGroups
 from index.collection.regroup import group_of, members_to_merge, members_to_split
 from index.image_index import ImageIndex
-from index.serve.background import BackgroundTask, Report, TaskState
-from index.serve.places import TooBusyError
+from index.serve.background import BackgroundTask, NotReadyError, Report, TaskState
 from index.serve.shared_index import SharedIndex
 from index.serve.uploads import BadRequestError, NotFoundError, is_text
 from index.storage.catalog_tables import ImageRow
@@ -117,7 +116,7 @@ class GroupFinder:
         """A table as ``delg index groups --csv`` writes it.
 
         Raises:
-            TooBusyError: groups are not known yet.
+            NotReadyError: groups are not known yet.
         """
         groups = self._known().groups
         with self._shared.reading() as images:
@@ -129,14 +128,14 @@ class GroupFinder:
         """A label file as ``delg index groups --labels`` writes it.
 
         Raises:
-            TooBusyError: groups are not known yet.
+            NotReadyError: groups are not known yet.
         """
         return labels_csv(self._known().groups)
 
     def _known(self) -> InstanceGroups:
         state = self.current()
         if state.value is None:
-            raise TooBusyError(state.error or "photos are being grouped; try again in a moment")
+            raise NotReadyError(state.error or "photos are being grouped; try again in a moment")
         return state.value
 
     def merge(self, ids: Sequence[str]) -> list[str]:
@@ -144,7 +143,7 @@ class GroupFinder:
 
         Raises:
             BadRequestError: they are in one group already, or an id is unknown.
-            TooBusyError: groups are not known yet.
+            NotReadyError: groups are not known yet.
         """
         groups = self._known().groups
         with self._shared.reading() as images:
@@ -162,7 +161,7 @@ class GroupFinder:
 
         Raises:
             BadRequestError: they are not some photos of one group.
-            TooBusyError: groups are not known yet.
+            NotReadyError: groups are not known yet.
         """
         groups = self._known().groups
         with self._shared.reading() as images:

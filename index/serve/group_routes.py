@@ -105,7 +105,7 @@ def add_group_routes(router: APIRouter, service: Service) -> None:
         @router.get(
             path,
             response_class=Response,
-            responses={**described_errors(), **CSV},
+            responses={**described_errors(409), **CSV},
             summary=summary,
             name=name,
         )
@@ -135,7 +135,7 @@ def _add_write_routes(router: APIRouter, service: Service, finder: GroupFinder) 
         @router.post(
             f"/api/groups/{name}",
             response_model=RegroupedJson,
-            responses=described_errors(404, 413, 415, 422),
+            responses=described_errors(404, 409, 413, 415, 422),
             openapi_extra=IDS_BODY,
             summary=summary,
             name=f"{name}_groups",

@@ -13,8 +13,7 @@ from index.collection.decisions import PairVerdict
 from index.collection.pair_review import pairs_csv
 from index.collection.pairs import PhotoPair
 from index.image_index import ImageIndex
-from index.serve.background import BackgroundTask, Report, TaskState
-from index.serve.places import TooBusyError
+from index.serve.background import BackgroundTask, NotReadyError, Report, TaskState
 from index.serve.shared_index import SharedIndex
 from index.serve.uploads import NotFoundError, is_text
 from index.storage.catalog_tables import ImageRow
@@ -135,11 +134,11 @@ class PairFinder:
 
         Raises:
             NotFoundError: the server has no index of that name.
-            TooBusyError: they were not compared yet.
+            NotReadyError: they were not compared yet.
         """
         listing = self.listing(name, condition, limit=_ALL)
         if listing.state.value is None:
-            raise TooBusyError(listing.state.error or "these photos were not compared yet")
+            raise NotReadyError(listing.state.error or "these photos were not compared yet")
         return pairs_csv(listing.pairs, listing.first, listing.second)
 
     def decide(self, name: str, a: str, b: str, verdict: PairVerdict | None) -> PhotoPair | None:

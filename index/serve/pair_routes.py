@@ -106,7 +106,7 @@ def add_pair_routes(router: APIRouter, service: Service) -> None:
     @router.get(
         "/api/pairs.csv",
         response_class=Response,
-        responses={**described_errors(404, 422), **CSV},
+        responses={**described_errors(404, 409, 422), **CSV},
     )
     def table(
         other: Other = "",

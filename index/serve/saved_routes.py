@@ -55,8 +55,12 @@ class DeletedJson(BaseModel):
 
 _LIMIT = Query(ge=1, le=10_000, description="entries at most")
 _OFFSET = Query(ge=0, le=10_000_000, description="entries to leave out, the newest first")
-_ZIP = {200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}}
-_HTML = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+_ZIP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}
+}
+_HTML: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {"schema": {"type": "string"}}}}
+}
 # An exported page is self-contained: no scripts, nothing from elsewhere.
 STANDALONE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"

@@ -59,7 +59,10 @@
       count++;
       if (count <= 80) seen.push(i);
       const colour = selected ? (selected.has(i) ? chosen : (plain & 0xffffff | 70 << 24) >>> 0) : table[groups[i]];
-      for (let row = 0, start = y * w + x; row < size; row++, start += w) pixels.fill(colour, start, start + size);
+      // A loop, as a call of fill() per row of so few pixels takes twice the time.
+      for (let start = y * w + x, end = start + size * w; start < end; start += w) {
+        for (let at = start; at < start + size; at++) pixels[at] = colour;
+      }
     }
     context.putImageData(buffer, 0, 0);
     if (count <= 80 && scale > 700) drawThumbnails(seen);

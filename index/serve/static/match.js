@@ -56,7 +56,16 @@
       url: window.delgQuery ? (window.delgQuery.shown() ? window.delgQuery.url(hit.photo) : "") : results.dataset.queryPhoto || "",
     };
     // A query of several photos: its other photos have sizes of their own.
-    if (hit.photo && window.delgQuery) await measure(query, window.delgQuery.about(hit.photo));
+    if (hit.photo) {
+      let about = "";
+      if (window.delgQuery) about = window.delgQuery.about(hit.photo);
+      else {
+        const id = JSON.parse(results.dataset.plus || "[]")[hit.photo - 1];
+        about = id ? `${delgRoot}/api/images/${encodeURIComponent(id)}` : "";
+        query.url = about && `${about}/photo`;
+      }
+      await measure(query, about);
+    }
     get("match-title").textContent = `No. ${hit.rank}: ${hit.id}`;
     get("match-previous").disabled = current === 0;
     get("match-next").disabled = current === cards.length - 1;

@@ -36,7 +36,7 @@ def make_router(pages: Pages) -> APIRouter:
         split: int = 0,
     ) -> Response:
         listing = finder.listing(GROUPS_PER_PAGE, (page - 1) * GROUPS_PER_PAGE, order)
-        filters = {"order": "" if order == "largest" else order}
+        filters: dict[str, str] = {"order": "" if order == "largest" else order}
         return pages.render(
             request, "groups_fragment.html" if is_fragment(request) else "groups.html",
             listing=listing, state=listing.state, order=order, sure=SURE, merged=merged,

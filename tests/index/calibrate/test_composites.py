@@ -74,7 +74,7 @@ def share_of(scene: np.ndarray, number: int) -> float:
 
 
 def test_composites_show_the_picture_that_they_name_and_no_other(monkeypatch):
-    monkeypatch.setattr("index.calibrate.composites._PHOTOGRAPH", STRAIGHT)
+    monkeypatch.setattr("index.calibrate.composites.PHOTOGRAPH", STRAIGHT)
     composites = list(make_composites(PHOTOS, 1, seed=3))
     pictures = {composite.picture for composite in composites}
     assert {composite.in_gallery for composite in composites} == {True, False}

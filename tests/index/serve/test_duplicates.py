@@ -107,5 +107,5 @@ def test_a_failed_search_says_why_and_is_not_repeated(serve, monkeypatch):
     client = serve()
     assert listed(client)["status"] == "failed" and "see the server" in listed(client)["error"]
     assert "see the server" in client.get("/duplicates").text
-    assert client.get("/api/duplicates.csv").status_code == 503
+    assert client.get("/api/duplicates.csv").status_code == 409
     assert calls == [1]

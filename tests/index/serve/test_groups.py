@@ -79,7 +79,7 @@ def test_pairs_within_one_index_are_accepted_rejected_and_exported(serve):
     client = serve(writable=True)
     assert client.get("/api/pairs").json()["status"] == "idle"
     assert "were not compared with each other" in parse(client.get("/pairs").text).words
-    assert client.get("/api/pairs.csv").status_code == 503
+    assert client.get("/api/pairs.csv").status_code == 409
     client.post("/pairs/compare")
     listed = wait_for(client, "/api/pairs")
     [pair] = listed["pairs"]
