@@ -88,12 +88,14 @@ def test_extraction_settings_reach_the_model(folders, coffee) -> None:
     result = model.extract(coffee)
     assert len(result.local) == 20
     assert set(result.local.scales.tolist()) <= {0.5, 1.0}
-    strict = spec.model_copy(update={"min_score": float(result.local.scores[4])})
-    assert len(load_model(str(folders["new"]), extraction=strict).extract(coffee).local) == 5
-    none = spec.model_copy(update={"max_features": 0})
-    assert len(load_model(str(folders["new"]), extraction=none).extract(coffee).local) == 0
-    assert len({load_model(str(folders["new"]), extraction=s).fingerprint
-                for s in (spec, strict, none)}) == 3  # fmt: skip
+    strict = load_model(
+        str(folders["new"]),
+        extraction=spec.model_copy(update={"min_score": float(result.local.scores[4])}),
+    )
+    assert len(strict.extract(coffee).local) == 5
+    none = load_model(str(folders["new"]), extraction=spec.model_copy(update={"max_features": 0}))
+    assert len(none.extract(coffee).local) == 0
+    assert len({one.fingerprint for one in (model, strict, none)}) == 3
 
 
 def test_a_global_scale_outside_the_pyramid_is_refused(folders) -> None:
