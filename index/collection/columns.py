@@ -162,6 +162,14 @@ class Columns:
             "metadata": sorted(keys, key=lambda item: (-item[1], item[0]))[:limit],
         }
 
+    def among(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the row numbers that are there, ascending."""
+        return np.intersect1d(rows, self.rows)
+
+    def labels_among(self, rows: NDArray[np.int64], limit: int) -> list[tuple[str, int]]:
+        """The labels of most of these photos, and how many have each."""
+        return self._count(LABEL, self._mask(self.among(rows)), limit)
+
     def spread(self, count: int) -> list[int]:
         """Some row numbers, at even distances over the order in which photos were added."""
         places = np.linspace(0, max(0, len(self) - 1), count).astype(np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -103,12 +102,13 @@ def make_router(pages: Pages) -> APIRouter:
         rows = await selected(request, version)
 
         def render() -> Response:
+            columns = service.remembered.columns()
+            present = columns.among(rows)
             with service.shared.reading() as images:
-                photos = images.by_rows(rows.tolist())
-            labels = Counter(image.label for image in photos if image.label).most_common(12)
+                photos = images.by_rows(present[:_SHOWN].tolist())
             return pages.render(
                 request, "map_selection_fragment.html",
-                images=photos[:_SHOWN], total=len(photos), labels=labels,
+                images=photos, total=len(present), labels=columns.labels_among(present, 12),
             )  # fmt: skip
 
         return await service.jobs.run(render, never, client_of(request.scope))

@@ -106,3 +106,13 @@ def test_tables_of_several_catalogs_are_one(parts):
     spread = Columns(joined).spread(4)
     assert len(spread) == min(4, len(photos)) or len(spread) <= len(photos)
     assert set(spread) <= set(whole.rows.tolist())
+
+
+@given(PHOTOS, st.sets(st.integers(0, 50)))
+def test_labels_of_some_photos_are_counted(photos, chosen):
+    columns = Columns(table_of(photos))
+    rows = np.array(sorted(chosen), np.int64)
+    present = dict(zip(columns.rows.tolist(), photos, strict=True))
+    assert columns.among(rows).tolist() == sorted(chosen & set(present))
+    labels = Counter(present[row][1] for row in chosen & set(present) if present[row][1])
+    assert dict(columns.labels_among(rows, 99)) == labels
