@@ -130,6 +130,10 @@ def _cluster(nodes: int) -> Iterator[str | None]:
             cluster.add_node(num_cpus=cpus)
         yield cluster.address
     finally:
+        import ray
+
+        # This process is a part of the head node.
+        ray.shutdown()
         cluster.shutdown()
 
 
