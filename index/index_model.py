@@ -18,8 +18,9 @@ from index.feature_spec import FeatureSpec
 from index.settings import IndexSettings
 from index.storage.codebook import read_codebook
 from index.storage.index_record import IndexRecord
+from index.storage.opened_store import CODEBOOK
 from index.storage.product_quantizer import ProductQuantizer
-from index.storage.store import CODEBOOK, Store, codebook_meta
+from index.storage.store import Store, codebook_meta
 from index.storage.vocabulary import VOCABULARY_DIGEST, find_vocabulary
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration, read_calibration
 

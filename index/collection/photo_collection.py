@@ -31,7 +31,7 @@ from index.opened_index import OpenedIndex
 from index.photos.missing import MissingPhotos, find_missing
 from index.selection import Selection, Where
 from index.storage.catalog_tables import ImageRow
-from index.storage.store import HOW_TO_REPAIR
+from index.storage.opened_store import HOW_TO_REPAIR
 
 if TYPE_CHECKING:
     import pandas as pd

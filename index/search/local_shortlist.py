@@ -24,7 +24,7 @@ from index.search.requests import Shortlisted, ShortlistRequest, SimilaritiesReq
 from index.search.scatter import Scatter
 from index.search.shard import SearchContext
 from index.selection import Selection
-from index.storage.store import Rows
+from index.storage.ann_index import Rows
 from index.storage.vocabulary import BinaryWords
 
 # Candidates for each that is verified, by either similarity.

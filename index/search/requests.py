@@ -12,9 +12,10 @@ from delg.types import Box, FloatArray
 from index.search.candidates import Match, place_in_image
 from index.selection import Selection
 from index.settings import IndexSettings
+from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
 from index.storage.region_index import BestRegion
-from index.storage.store import Rows, Store
+from index.storage.store import Store
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
 from index.verification.matchable import MatchableFeatures, MatchableQuery

@@ -21,7 +21,7 @@ from index.results import MissingShard
 from index.search.candidates import ImageKey
 from index.search.requests import DescriptorsRequest
 from index.search.shard import Request, SearchContext, Shard, ShardLostError
-from index.storage.store import Rows
+from index.storage.ann_index import Rows
 
 T = TypeVar("T")
 

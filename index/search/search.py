@@ -43,8 +43,8 @@ from index.search.rerank import Reranker
 from index.search.scatter import PartLostError, Scatter
 from index.search.shard import Request
 from index.selection import Selection, Where
+from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
-from index.storage.store import Rows
 from index.storage.vocabulary import BinaryWords
 from index.verification.calibration import Calibration
 from index.verification.reverify import QueryPhoto

@@ -26,8 +26,9 @@ from index.sharding.locations import local_folder, send_shard
 from index.sharding.shards import ShardEntry, ShardMap, is_sharded, new_entries, shard_number
 from index.storage.catalog_tables import ImageRow
 from index.storage.lock import writer_lock
+from index.storage.opened_store import HOW_TO_REPAIR
 from index.storage.product_quantizer import ProductQuantizer
-from index.storage.store import HOW_TO_REPAIR, Store
+from index.storage.store import Store
 
 _PARTIAL, _TASK = ".partial", "task.json"
 # Of catalogs, and not copied from one to another.

@@ -19,9 +19,11 @@ from index.storage.codebook_fit import (
     measure_fits,
     rows_encoded_by,
 )
+from index.storage.opened_store import CODEBOOK, HOW_TO_REPAIR
 from index.storage.product_quantizer import ProductQuantizer
+from index.storage.searchable_store import NOT_AS_WRITTEN
 from index.storage.segments import Segment, SegmentError, segment_path
-from index.storage.store import CODEBOOK, HOW_TO_REPAIR, NOT_AS_WRITTEN, Store
+from index.storage.store import Store
 
 logger = logging.getLogger(__name__)
 

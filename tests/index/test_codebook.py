@@ -16,8 +16,9 @@ from index import ImageIndex
 from index.labels import GivenLabels, Label
 from index.learn.codebook import learn_codebook
 from index.storage.codebook import read_codebook, write_codebook
+from index.storage.opened_store import CODEBOOK
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
-from index.storage.store import CODEBOOK, Store
+from index.storage.store import Store
 
 
 @pytest.fixture(scope="module")
