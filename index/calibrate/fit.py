@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from index.log_odds import probability_of
 from index.results import Evidence
-from index.verification.calibration import Calibration, Curve, Reliability, SecondLook
+from index.verification.calibration import Calibration, Curve, Reliability
 
 # Evidence that speaks against a pair; all other numbers speak for it.
 _AGAINST = ("hole",)
@@ -22,8 +22,8 @@ _BINS = 10
 # Log-odds by likeness stay below this: it is no proof.
 _MAX_LIKENESS = -0.5
 _SMALLEST_STEP = 1e-3
-# Of what a second look takes from the log-odds, and of what growing inliers give back.
-_SECOND_LOOK_BOUNDS = ((-10.0, 0.0), (0.0, 5.0))
+# A second look takes no more than this from the log-odds.
+_LEAST_SECOND_LOOK = -10.0
 # Beside evidence, similarity adds at most this from knot to knot: a model knows the labels that it
 # was trained on by sight, and would rely on that with other things.
 _MAX_SIMILARITY_STEP = 0.4
@@ -63,21 +63,6 @@ class LabelledPairs:
         return cls(*map(np.concatenate, columns))
 
 
-@dataclass(frozen=True, eq=False)
-class SecondLooks:
-    """Pairs that were looked at again.
-
-    Attributes:
-        log_odds: float64 (N,), that the calibration gives them, as if they were first looks.
-        growth: float64 (N,), inliers at the second look for each one at the first.
-        same: bool (N,), whether both photos show the same thing.
-    """
-
-    log_odds: NDArray[np.float64]
-    growth: NDArray[np.float64]
-    same: NDArray[np.bool_]
-
-
 def fit_calibration(pairs: LabelledPairs, min_inliers: int) -> Calibration:
     """The calibration under which the labels are most likely, its curves monotonic.
 
@@ -101,23 +86,24 @@ def fit_calibration(pairs: LabelledPairs, min_inliers: int) -> Calibration:
     )
 
 
-def fit_second_look(looks: SecondLooks) -> SecondLook:
-    """How much less the evidence of a second look is worth, for these to be most likely."""
-    from scipy.optimize import minimize
+def fit_second_look(log_odds: NDArray[np.float64], same: NDArray[np.bool_]) -> float:
+    """What a second look adds to the log-odds; at most 0.
 
-    same = looks.same
-    if not len(same) or same.all() or not same.any():
-        return SecondLook()
-    target, logarithms = np.where(same, 1.0, -1.0), np.log(looks.growth)
+    Args:
+        log_odds: float64 (N,), of second looks, as if they were first ones.
+        same: bool (N,), whether both photos show the same thing.
+    """
+    from scipy.optimize import minimize_scalar
 
-    def loss(values: NDArray[np.float64]) -> float:
-        changed = looks.log_odds + values[0] + values[1] * logarithms
-        errors = np.logaddexp(0, -target * changed).sum()
-        return float(errors + _RIDGE * (values**2).sum())
-
-    # That the change is never above 0 is left out here, as the loss then has one minimum only.
-    fitted = minimize(loss, (-1.0, 0.5), method="L-BFGS-B", bounds=_SECOND_LOOK_BOUNDS)
-    return SecondLook(bias=round(float(fitted.x[0]), 4), growth=round(float(fitted.x[1]), 4))
+    if not len(same) or same.all():
+        return 0.0
+    target = np.where(same, 1.0, -1.0)
+    loss = minimize_scalar(
+        lambda added: np.logaddexp(0, -target * (log_odds + added)).sum(),
+        bounds=(_LEAST_SECOND_LOOK, 0),
+        method="bounded",
+    )
+    return round(float(loss.x), 4)
 
 
 def _fit_likeness(pairs: LabelledPairs) -> Curve:

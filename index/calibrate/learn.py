@@ -96,7 +96,7 @@ def learn_calibration(
             fitted_on, _ = _split(collected, [query.shows for query in collected])
             composites = [query for query in fitted_on if query.photo.id in shows]
             looks = look_again(extractor, composites, calibration, store, report)
-    return calibration.model_copy(update={"second_look": fit_second_look(looks)})
+    return calibration.model_copy(update={"second_look": fit_second_look(*looks)})
 
 
 def _compare_all(

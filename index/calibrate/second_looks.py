@@ -17,7 +17,7 @@ from delg.extraction.extractor import Extractor
 from delg.images.decode import decode
 from delg.images.scan import Photo
 from delg.types import ImageFeatures, Progress
-from index.calibrate.fit import LabelledPairs, SecondLooks
+from index.calibrate.fit import LabelledPairs
 from index.log_odds import log_odds_of
 from index.results import Evidence
 from index.selection import Selection
@@ -82,23 +82,26 @@ def look_again(
     calibration: Calibration,
     store: Store,
     progress: Progress,
-) -> SecondLooks:
-    """The second looks that a search would take at candidates of these queries."""
-    looks: list[tuple[float, float, bool]] = []
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The second looks that a search would take at candidates of these queries.
+
+    Returns:
+        The log-odds (N,) that the calibration gives their evidence, and whether both photos show
+        the same thing (N,).
+    """
+    log_odds: list[float] = []
+    same: list[bool] = []
     for done, query in enumerate(queries, 1):
         photo = None
         for place in _promising(query, calibration, store):
             photo = photo or QueryPhoto(extractor, decode(query.photo.path, extractor.images))
-            first = query.matches[place]
-            match = _match_warped(photo, first, store, int(query.rows[place]))
-            if first is not None and match is not None:
+            match = _match_warped(photo, query.matches[place], store, int(query.rows[place]))
+            if match is not None:
                 similarity = float(query.pairs.similarities[place])
-                log_odds = calibration.log_odds_by_evidence(similarity, match.evidence)
-                growth = len(match.inliers) / len(first.inliers)
-                looks.append((log_odds, growth, bool(query.pairs.same[place])))
+                log_odds.append(calibration.log_odds_by_evidence(similarity, match.evidence))
+                same.append(bool(query.pairs.same[place]))
         progress(done, len(queries), 0)
-    log_odds, growth, same = np.array(looks, np.float64).reshape(-1, 3).T
-    return SecondLooks(log_odds, growth, same.astype(bool))
+    return np.array(log_odds), np.array(same, bool)
 
 
 def _promising(query: ComparedQuery, calibration: Calibration, store: Store) -> list[int]:

@@ -128,7 +128,6 @@ class VerifyRequest:
         similarities: row -> similarity of its global descriptor to the query's.
         settings: of matching and verification.
         calibration: of the model.
-        first_inliers: in a second look, the inliers at the first one.
         parts: row -> part of the image, as stored, that is compared in place of all of it.
     """
 
@@ -136,7 +135,6 @@ class VerifyRequest:
     similarities: Mapping[int, float]
     settings: IndexSettings
     calibration: Calibration
-    first_inliers: int | None = None
     parts: Mapping[int, Box] = field(default_factory=dict)
 
     def answer(self, store: Store) -> dict[int, Match]:
@@ -172,9 +170,8 @@ class VerifyRequest:
         return region if region.similarity > own else None
 
     def _compare(self, other: MatchableFeatures, similarity: float) -> Match:
-        query = self.query.in_codebook_of(other)
         verification = verify_pair(
-            query, other, similarity, self.settings, self.calibration, self.first_inliers
+            self.query.in_codebook_of(other), other, similarity, self.settings, self.calibration
         )
         places, keypoints = verification.matches, self.query.features.local.keypoints
         points = keypoints[places[:, 0]], other.keypoints[places[:, 1]]

@@ -52,7 +52,7 @@ class Reranker:
             for image, similarity in similarities.items()
             if (rotations, image) not in self._matches
         }
-        for image, match in self._verify(query, remaining).items():
+        for image, match in self._verify(query, remaining, self._calibration).items():
             self._matches[rotations, image] = match
         return {image: self._matches[rotations, image] for image in similarities}
 
@@ -60,19 +60,17 @@ class Reranker:
         self,
         query: MatchableQuery,
         similarities: Mapping[ImageKey, float],
+        calibration: Calibration,
         parts: Mapping[ImageKey, Box] = _WHOLE,
-        first_inliers: int | None = None,
     ) -> dict[ImageKey, Match]:
-        """Each image, or the stored part of it that is named, at its shard; in a second look by the
-        inliers at the first one."""
+        """Each image, or the stored part of it that is named, at its shard."""
         images = list(similarities)
         requests = {
             number: VerifyRequest(
                 query,
                 {images[place].row: similarities[images[place]] for place in inside},
                 self._settings,
-                self._calibration,
-                first_inliers,
+                calibration,
                 {image.row: part for image, part in parts.items() if image.store == number},
             )
             for number, inside in by_shard(images).items()
@@ -136,10 +134,9 @@ class Reranker:
         if query is None:
             return Match.none()
         similarities = {candidate.image: candidate.similarity}
-        region = candidate.match.region
+        region, again = candidate.match.region, self._calibration.of_second_look
         parts = {} if region is None else {candidate.image: region}
-        matches = self._verify(MatchableQuery(query), similarities, parts, candidate.inliers)
-        match = matches[candidate.image]
+        match = self._verify(MatchableQuery(query), similarities, again, parts)[candidate.image]
         return match if is_enough(match.verification.inliers, self._settings) else Match.none()
 
 

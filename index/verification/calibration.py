@@ -88,23 +88,6 @@ def likeness(similarity: float, inliers: float) -> float:
     return similarity + (1 - similarity) * inliers / (inliers + _HALF_WAY)
 
 
-class SecondLook(Settings):
-    """How much less the evidence of a second look is worth (:mod:`index.verification.reverify`).
-
-    The query was warped into the other photo's pose, so that what agrees by chance agrees there
-    too. Taking the change of pose away multiplies the inliers of a true pair; those of others grow
-    little. With i inliers at the first look and j at the second, log-odds change by
-    min(0, bias + growth · ln(j / i)).
-    """
-
-    bias: FiniteFloat = 0.0
-    growth: FiniteFloat = Field(0.0, ge=0)
-
-    def change(self, first: int, second: float) -> float:
-        """Of the log-odds, by the inliers at the first look and at the second."""
-        return min(0.0, self.bias + self.growth * math.log(max(second, 1.0) / max(first, 1)))
-
-
 class Calibration(Settings):
     """What evidence is worth.
 
@@ -115,7 +98,8 @@ class Calibration(Settings):
         bias: log-odds where there is evidence, before the curves are added.
         similarity: what the similarity adds to evidence.
         evidence: what each number of the evidence adds.
-        second_look: how much less that of a second look is worth.
+        second_look: what it adds that a photo was warped into the other one's pose before, so that
+            they agree in it by construction; not above 0.
         reliability: measured when it was fitted.
     """
 
@@ -124,7 +108,7 @@ class Calibration(Settings):
     bias: FiniteFloat
     similarity: Curve
     evidence: dict[str, Curve]
-    second_look: SecondLook = SecondLook()
+    second_look: FiniteFloat = Field(0.0, le=0)
     reliability: Reliability | None = None
 
     @field_validator("evidence")
@@ -148,38 +132,32 @@ class Calibration(Settings):
     def _curves(self) -> tuple[tuple[int, Curve], ...]:
         return tuple((Evidence._fields.index(name), curve) for name, curve in self.evidence.items())
 
-    def log_odds(
-        self, similarity: float, evidence: Evidence | None, first_inliers: int | None = None
-    ) -> float:
+    @cached_property
+    def of_second_look(self) -> Calibration:
+        """What evidence is worth when a pair is verified again; see
+        :mod:`index.verification.reverify`."""
+        return self.model_copy(update={"bias": self.bias + self.second_look, "second_look": 0.0})
+
+    def log_odds(self, similarity: float, evidence: Evidence | None) -> float:
         """Log-odds, natural logarithm, that two photos show the same thing.
 
         Args:
             similarity: inner product of the global descriptors, −1 to 1; NaN: there are none.
             evidence: None: no transform, or too few inliers.
-            first_inliers: in a second look, the inliers at the first one.
         """
         inliers = 0.0 if evidence is None else evidence.inliers
         by_likeness = self.likeness.at(likeness(_in_range(similarity), inliers))
-        return max(by_likeness, self.log_odds_by_evidence(similarity, evidence, first_inliers))
+        return max(by_likeness, self.log_odds_by_evidence(similarity, evidence))
 
-    def log_odds_by_evidence(
-        self, similarity: float, evidence: Evidence | None, first_inliers: int | None = None
-    ) -> float:
+    def log_odds_by_evidence(self, similarity: float, evidence: Evidence | None) -> float:
         """The same by the evidence, whatever the likeness; without evidence −∞."""
         if evidence is None:
             return -math.inf
         curves = (curve.at(evidence[number]) for number, curve in self._curves)
-        log_odds = self.bias + self.similarity.at(_in_range(similarity)) + math.fsum(curves)
-        if first_inliers is not None:
-            log_odds += self.second_look.change(first_inliers, evidence.inliers)
-        return log_odds
+        return self.bias + self.similarity.at(_in_range(similarity)) + math.fsum(curves)
 
     def verify(
-        self,
-        similarity: float,
-        match: GeometricMatch | None,
-        min_probability: float,
-        first_inliers: int | None = None,
+        self, similarity: float, match: GeometricMatch | None, min_probability: float
     ) -> Verification:
         """The verdict on two photos.
 
@@ -187,14 +165,13 @@ class Calibration(Settings):
             similarity: as in :meth:`log_odds`.
             match: the transform on which their features agree; None: there is none.
             min_probability: from which they are verified, at least .5.
-            first_inliers: as in :meth:`log_odds`.
         """
         if match is None:
             return Verification.none(self.log_odds(similarity, None))
-        by_evidence = self.log_odds_by_evidence(similarity, match.evidence, first_inliers)
+        by_evidence = self.log_odds_by_evidence(similarity, match.evidence)
         return Verification(
             inliers=len(match.inliers),
-            log_odds=self.log_odds(similarity, match.evidence, first_inliers),
+            log_odds=self.log_odds(similarity, match.evidence),
             verified=probability_of(by_evidence) >= min_probability,
             transform=match.transform,
             matches=match.inliers,

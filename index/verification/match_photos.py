@@ -43,11 +43,12 @@ def match_photos(
             return result
         results.append(result)
     best = max(results, key=lambda result: result.verification.log_odds)
-    if best.verification.inliers < settings.reverification.from_inliers:
+    transform, inliers = best.verification.transform, best.verification.inliers
+    if transform is None or inliers < settings.reverification.from_inliers:
         return best
     similarity = similarity_of(best.query, other)
     again = reverify_warped(
-        photo, MatchableFeatures.of(other), best.verification, similarity, settings, calibration
+        photo, MatchableFeatures.of(other), transform, similarity, settings, calibration
     )
     if again.verification.log_odds <= best.verification.log_odds:
         return best

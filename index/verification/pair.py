@@ -53,7 +53,6 @@ def verify_pair(
     similarity: float,
     settings: IndexSettings,
     calibration: Calibration = DEFAULT_CALIBRATION,
-    first_inliers: int | None = None,
 ) -> Verification:
     """Match and verify two photos.
 
@@ -64,15 +63,13 @@ def verify_pair(
         query, other: in the space of one codebook (:meth:`MatchableQuery.in_codebook_of`).
         similarity: of their global descriptors; NaN if there are none.
         calibration: of the model that made the features.
-        first_inliers: in a second look, the inliers at the first one.
 
     Returns:
         The transform from the query's pixels to the other photo's, its inliers, and how probable
         they make it that both photos show the same thing.
     """
     match = match_pair(query, other, settings, calibration.min_inliers)
-    least = settings.verification.min_probability
-    return calibration.verify(similarity, match, least, first_inliers)
+    return calibration.verify(similarity, match, settings.verification.min_probability)
 
 
 def match_pair(

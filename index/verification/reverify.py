@@ -58,7 +58,7 @@ class QueryPhoto:
 def reverify_warped(
     photo: QueryPhoto,
     other: MatchableFeatures,
-    first: Verification,
+    transform: NDArray[np.float64],
     similarity: float,
     settings: IndexSettings,
     calibration: Calibration = DEFAULT_CALIBRATION,
@@ -67,7 +67,7 @@ def reverify_warped(
 
     Args:
         photo: the query; its extractor is of the model that made ``other``.
-        first: the first verification; without a transform there is no second.
+        transform: (3, 3), from the query's pixels to the other photo's, of the first verification.
         similarity: of the photos' global descriptors, before any warp.
         calibration: of the model.
 
@@ -75,13 +75,12 @@ def reverify_warped(
         The transform and the query's features in its own pixels, as always; none if there are
         fewer inliers than ``settings.reverification.min_inliers``.
     """
-    query = None
-    if first.transform is not None:
-        query = extract_warped(photo, other.size, first.transform)
+    query = extract_warped(photo, other.size, transform)
     if query is None:
         return _no_result(photo)
     matchable = MatchableQuery(query).in_codebook_of(other)
-    verification = verify_pair(matchable, other, similarity, settings, calibration, first.inliers)
+    again = calibration.of_second_look
+    verification = verify_pair(matchable, other, similarity, settings, again)
     return (
         PairResult(verification, query)
         if is_enough(verification.inliers, settings)

@@ -146,10 +146,11 @@ def test_a_second_look_verifies_what_the_first_only_suggests(lite: Extractor) ->
     settings = IndexSettings()
     query, other = lite.extract(view), lite.extract(photo)
     first = verify_features(query, other, settings)
+    assert first.transform is not None
     again = reverify_warped(
         QueryPhoto(lite, view),
         MatchableFeatures.of(other),
-        first,
+        first.transform,
         similarity_of(query, other),
         settings,
     )

@@ -16,7 +16,6 @@ from index.verification.calibration import (
     DEFAULT_CALIBRATION,
     Calibration,
     Curve,
-    SecondLook,
     read_calibration,
 )
 from index.verification.geometric import GeometricMatch
@@ -182,12 +181,12 @@ def test_percentages_are_never_certain(probability, text):
 
 
 def test_a_second_look_proves_less_with_the_same_evidence():
-    doubted = BY_HAND.model_copy(update={"second_look": SecondLook(bias=-2.0, growth=1.0)})
+    doubted = BY_HAND.model_copy(update={"second_look": -2.0})
     assert doubted.log_odds(0.5, PROVEN) == BY_HAND.log_odds(0.5, PROVEN)
-    by_evidence = BY_HAND.log_odds_by_evidence(0.5, PROVEN)
-    # Of ten inliers: as many before, a fifth, and so few that nothing is taken away.
-    for first, change in ((10, -2), (2, math.log(5) - 2), (1, 0), (0, 0)):
-        again = doubted.log_odds_by_evidence(0.5, PROVEN, first)
-        assert again == pytest.approx(by_evidence + change)
-    # Likeness is what it was.
-    assert doubted.log_odds(0.5, None, 9) == BY_HAND.log_odds(0.5, None)
+    again = doubted.of_second_look
+    for evidence in (PROVEN, PROVEN._replace(inliers=16)):
+        by_evidence = BY_HAND.log_odds_by_evidence(0.5, evidence)
+        assert again.log_odds_by_evidence(0.5, evidence) == pytest.approx(by_evidence - 2)
+    # Likeness is what it was, and it is not taken twice.
+    assert again.log_odds(0.5, None) == BY_HAND.log_odds(0.5, None)
+    assert again.of_second_look == again
