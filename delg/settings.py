@@ -312,6 +312,9 @@ class ModelSettings(Settings):
     export: ExportSettings | None = None
     # A second tower, which has a part in the global descriptor.
     tower: TowerSettings | None = None
+    # Local features with lower scores lie on plain surfaces; photos with few others are said to be
+    # too plain. It is no part of the fingerprint.
+    texture_score: float = Field(0.0, ge=0)
 
     @property
     def global_dim(self) -> int:

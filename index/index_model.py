@@ -213,6 +213,15 @@ class IndexModel:
             return DEFAULT_CALIBRATION
         return read_calibration(files.calibration) if files else DEFAULT_CALIBRATION
 
+    @property
+    def texture_score(self) -> float:
+        """Score below which a local feature lies on a plain surface; 0 where the model is gone, or
+        does not tell."""
+        try:
+            return self._find().settings.texture_score if self.location else 0.0
+        except DelgError:
+            return 0.0
+
     def find_codebook(self, store: Store) -> ProductQuantizer | None:
         """The codebook that the index records, or else the model's; None if that has none or is
         gone, or the index keeps descriptors component by component.

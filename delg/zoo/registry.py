@@ -41,6 +41,8 @@ CODEBOOK_FILE = "codebook.h5"
 VOCABULARY_FILE = "vocabulary.h5"
 # What evidence for a match of two photos is worth with the model's features.
 CALIBRATION_FILE = "calibration.json"
+# Settings on which no feature depends.
+_UNHASHED = {"name", "description", "texture_score"}
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL, "delg-lite-clip": DEFAULT_MODEL}
@@ -149,7 +151,7 @@ class ModelFiles:
 
     def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
         """The fingerprint, given the variables of the weight file if they were read already."""
-        definition = self.settings.model_dump(mode="json", exclude={"name", "description"})
+        definition = self.settings.model_dump(mode="json", exclude=_UNHASHED)
         # Models from before these keys existed keep their fingerprints.
         if not self.settings.local_only:
             del definition["local_only"]

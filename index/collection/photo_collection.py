@@ -100,7 +100,7 @@ class PhotoCollection(OpenedIndex):
     def plain_rows(self) -> dict[int, int]:
         """Photos with few local features, by row number; see
         :func:`index.collection.plain_photos.plain_photos`."""
-        return plain_photos(self._store)
+        return plain_photos(self._store, self._model.texture_score)
 
     def plain_photos(self) -> dict[str, int]:
         """Id -> number of local features of the photos too plain to be verified, the fewest

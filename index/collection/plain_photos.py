@@ -9,23 +9,27 @@ from index.search.notes import FEW_FEATURES
 from index.storage.store import Store
 
 
-def plain_photos(store: Store) -> dict[int, int]:
+def plain_photos(store: Store, texture_score: float) -> dict[int, int]:
     """Row number -> number of local features of the photos that have few, the fewest first; none
-    where no photo has any, as with a model of global descriptors alone."""
-    counts = _count_features(store)
+    where no photo has any, as with a model of global descriptors alone.
+
+    Args:
+        texture_score: local features with lower scores lie on plain surfaces, and do not count.
+    """
+    counts = _count_features(store, texture_score)
     if not any(counts.values()):
         return {}
     few = ((count, row) for row, count in counts.items() if count < FEW_FEATURES)
     return {row: count for count, row in sorted(few)}
 
 
-def _count_features(store: Store) -> dict[int, int]:
+def _count_features(store: Store, texture_score: float) -> dict[int, int]:
     table = store.catalog.searchable()
     counts: dict[int, int] = {}
     for number in np.unique(table[:, 1]).tolist():
         if number in store.unreadable:
             continue
         rows, _, positions = table[table[:, 1] == number].T
-        sizes = np.diff(store.segments[number].offsets)[positions]
-        counts.update(zip(rows.tolist(), sizes.tolist(), strict=True))
+        features = store.segments[number].count_features(texture_score)[positions]
+        counts.update(zip(rows.tolist(), features.tolist(), strict=True))
     return counts

@@ -22,7 +22,7 @@ def explain(
     """What kept a query from finding more; nothing, where something is verified.
 
     Args:
-        features: number of the query's local features.
+        features: number of the query's local features that are not on plain surfaces.
         candidates: what was found, before any is left out by its probability.
         rerank: candidates that were to be verified.
         selection: of the images.

@@ -100,6 +100,7 @@ class Search:
     ) -> None:
         self._shards, self._box, self._calibration = shards, box, calibration
         self._context, self._settings = shards.context, shards.context.settings
+        self._texture_score = extractor.settings.texture_score if extractor else 0.0
         self._timing = {"extract": 0.0, "search": 0.0, "rerank": 0.0}
         self._photo: QueryPhoto | None = None
         # By quarter turns of the query.
@@ -171,7 +172,9 @@ class Search:
                 and (candidate.verified or not verified_only)
             ][:k]
             depth = self._settings.ranking.rerank if rerank is None else rerank
-            notes = explain(len(self._features[0].local), candidates, depth, selection)
+            scores = self._features[0].local.scores
+            textured = int((scores >= self._texture_score).sum())
+            notes = explain(textured, candidates, depth, selection)
             return ranked, self._ask_about(ranked, ImagesRequest), notes
 
         ranked, images, notes = self._from_what_is_left(answer)

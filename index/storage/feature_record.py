@@ -55,7 +55,7 @@ def decode_records(records: Records, size: Size, quantizer: ProductQuantizer) ->
         keypoints=decode_keypoints(records, size),
         descriptors=quantizer.reconstruct(records[:, :-EXTRA_BYTES]),
         scales=decode_scales(records),
-        scores=_from_byte(records[:, -1], *_SCORE),
+        scores=decode_scores(records),
     )
 
 
@@ -67,6 +67,11 @@ def decode_keypoints(records: Records, size: Size) -> FloatArray:
 def decode_scales(records: Records) -> FloatArray:
     """The scales, float32 (N,)."""
     return _from_byte(records[:, -2], *_SCALE)
+
+
+def decode_scores(records: Records) -> FloatArray:
+    """The scores, float32 (N,)."""
+    return _from_byte(records[:, -1], *_SCORE)
 
 
 def invert_record_scales(records: Records) -> Records:

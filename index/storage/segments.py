@@ -63,6 +63,7 @@ from index.storage.feature_record import (
     decode_keypoints,
     decode_records,
     decode_scales,
+    decode_scores,
     encode_records,
     invert_record_scales,
 )
@@ -329,6 +330,15 @@ class Segment:
 
     def _pyramid_scales(self, stored: FloatArray) -> FloatArray:
         return invert_scales(stored) if self.inverse_scales else stored
+
+    def count_features(self, least_score: float) -> NDArray[np.int64]:
+        """For each photo, int64 (n,), its local features with that score or a higher one."""
+        if self.quantizer is not None:
+            scores = decode_scores(self._local["records"])
+        else:
+            scores = self._local["scores"]
+        before = np.concatenate([[0], np.cumsum(scores >= least_score)])[self.offsets]
+        return np.diff(before)[: len(self)]
 
     def features(self, position: int) -> ImageFeatures:
         """Everything stored of the photo at that position."""

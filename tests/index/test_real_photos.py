@@ -223,3 +223,18 @@ def test_a_thing_in_a_small_part_of_a_photo_is_found_and_where(demo: tuple) -> N
     alone = {hit.id for hit in images.query(photo.pixels) if hit.verified}
     assert alone < set(things)
     images.configure({"regions": {"enabled": True}})
+
+
+def test_a_blank_wall_is_said_to_be_too_plain_and_a_photo_is_not(demo: tuple, tmp_path) -> None:
+    images, queries = demo
+    rng = np.random.default_rng(0)
+    wall = np.clip(np.linspace(120, 200, 480) + rng.normal(0, 3, (360, 480)), 0, 255)
+    cv2.imwrite(str(tmp_path / "wall.png"), wall)
+    with images.create_like(tmp_path / "i") as other:
+        photo = query_of(queries, "astronaut-desk").path
+        assert other.add([photo, tmp_path / "wall.png"]).failed == []
+        [(plain, features)] = other.plain_photos().items()
+        assert plain.endswith("wall.png") and features < 30
+    [note] = images.query(tmp_path / "wall.png").notes
+    assert note.startswith("few features: ")
+    assert images.plain_photos() == {}
