@@ -184,8 +184,8 @@ def _links(manifest: Mapping[str, Any], canvas: Mapping[str, Any], url: str) -> 
         *_list(canvas.get("related")), *_list(manifest.get("related")),
     ]  # fmt: skip
     links = {MANIFEST: manifest_id, CANVAS: id_of(canvas)}
-    found = next((id_of(page) for page in pages if is_web_url(id_of(page))), "")
-    links[SOURCE_URL] = found or (manifest_id if is_web_url(manifest_id) else "")
+    page_url = next((id_of(page) for page in pages if is_web_url(id_of(page))), "")
+    links[SOURCE_URL] = page_url or (manifest_id if is_web_url(manifest_id) else "")
     return {key: value for key, value in links.items() if value and len(value) <= _MAX_URL}
 
 

@@ -52,9 +52,9 @@ def iiif_photos(source: Location, walk: Walk) -> Iterator[Photo]:
         raise UsageError(f"{source}: no such folder or file") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{source}: {_reason(error)}") from None
-    for url, found in _documents(document, str(source), walk):
+    for url, opened in _documents(document, str(source), walk):
         try:
-            yield from _photos_of(found, url, walk)
+            yield from _photos_of(opened, url, walk)
         except ValueError as error:
             walk.failures.append(Failure(url, f"not a usable manifest: {error}"))
 
@@ -91,14 +91,15 @@ def _documents(
     waiting: list[tuple[str, Mapping[str, Any] | None]] = [(origin, document)]
     visited = {origin, id_of(document)}
     while waiting:
-        url, found = waiting.pop(0)
-        if found is None:
-            found = _read_member(url, walk)
-        if kind_of_document(found) in ("Manifest", "Service"):
-            assert found is not None
-            yield url, found
+        url, opened = waiting.pop(0)
+        if opened is None:
+            opened = _read_member(url, walk)
+        if opened is None:
             continue
-        for member in members(found) if found is not None else ():
+        if kind_of_document(opened) in ("Manifest", "Service"):
+            yield url, opened
+            continue
+        for member in members(opened):
             name = id_of(member)
             if name in visited:
                 continue
@@ -121,8 +122,8 @@ def _read_member(url: str, walk: Walk) -> Mapping[str, Any] | None:
     except (OSError, ValueError, UsageError) as error:
         walk.failures.append(Failure(url, _reason(error)))
         return None
-    found: Mapping[str, Any] = document
-    return found
+    opened: Mapping[str, Any] = document
+    return opened
 
 
 def _photos_of(document: Mapping[str, Any], url: str, walk: Walk) -> Iterator[Photo]:

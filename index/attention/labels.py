@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from delg.extraction.cells import Cells
 from delg.types import FloatArray
 from index.settings import IndexSettings
+from index.verification.correspondences import reference_unit
 from index.verification.geometric import transform_points
 
 
@@ -39,9 +40,7 @@ def label_cells(
     visible = ((places >= 0) & (places <= (width - 1, height - 1))).all(axis=1)
     visible &= transform[2] @ np.c_[cells.keypoints, np.ones(len(cells))].T > 0
     verification, matching = settings.verification, settings.matching
-    reach = verification.threshold
-    if verification.reference_side is not None:
-        reach *= max(other.size) / verification.reference_side
+    reach = verification.threshold / reference_unit(other.size, verification)
     is_near = _squared_distances(np.float32(places), other.keypoints) <= reach**2
     products = cells.descriptors @ other.descriptors.T
     right = np.where(is_near, products, -1).max(axis=1, initial=-1)

@@ -7,8 +7,7 @@ the local features an index keeps, in place of what selected them before.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -18,14 +17,19 @@ from numpy.typing import NDArray
 
 from delg.errors import UsageError
 from delg.extraction.cells import CellExtractor, Cells
-from delg.images.decode import ImageError, decode
 from delg.images.scan import Photo, scan
+from delg.settings import ImageSettings
 from delg.types import FloatArray, Progress
 from delg.zoo.registry import ModelFiles
 from index.attention.labels import label_cells
 from index.attention.pairs import CellPair, find_pairs, make_pairs
-from index.calibrate.surroundings import Pixels
-from index.learn.codebook import evenly_spaced, spread_photos
+from index.learn.training_photos import (
+    ProgressFactory,
+    decode_readable,
+    evenly_spaced,
+    label_of,
+    spread_photos,
+)
 from index.settings import IndexSettings
 from index.verification.matching import one_blas_thread
 
@@ -39,8 +43,6 @@ _CELLS = 600
 _ELSEWHERE, _ELSEWHERE_PER_PHOTO = 1000, 100
 # What the other photo does not show counts so much as no match, where it was not made.
 _INVISIBLE_WEIGHT = 0.3
-# Makes a progress display of that title.
-ProgressFactory = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,19 +140,20 @@ def collect_cells(
         UsageError: a source does not exist, or the photos give no pairs.
     """
     sampler = _CellSampler(settings)
-    pictures = list(_decode_all(spread_photos(photos, _PHOTOS_PER_SOURCE)))
+    pictures = list(decode_readable(spread_photos(photos, _PHOTOS_PER_SOURCE), settings.images))
     labels = list(_photos_by_label(instances))
     parts = []
     with one_blas_thread():
-        with progress("made pairs") as report:
-            made = _counted(make_pairs(pictures, extractor), len(pictures), report)
-            parts.append([sample for pair in made for sample in sampler.samples(pair)])
+        with progress("photographed photos") as report:
+            pairs = _counted(make_pairs(pictures, extractor), len(pictures), report)
+            parts.append([sample for pair in pairs for sample in sampler.samples(pair)])
         with progress("labels") as report:
-            found: list[CellSample] = []
-            for cells in _counted(_cells_of(labels, extractor), len(labels), report):
+            samples: list[CellSample] = []
+            cells_by_label = _cells_of(labels, extractor, settings.images)
+            for cells in _counted(cells_by_label, len(labels), report):
                 for pair in find_pairs(cells, settings):
-                    found += sampler.samples(pair)
-            parts.append(found)
+                    samples += sampler.samples(pair)
+            parts.append(samples)
     # Both kinds of pairs count alike, however many there are.
     kinds = [CellSample.concatenate(part).weighing(0.5) for part in parts if part]
     if not kinds:
@@ -194,10 +197,14 @@ class _CellSampler:
         del self._elsewhere[_ELSEWHERE // _ELSEWHERE_PER_PHOTO :]
 
 
-def _cells_of(labels: Sequence[Sequence[Photo]], extractor: CellExtractor) -> Iterator[list[Cells]]:
+def _cells_of(
+    labels: Sequence[Sequence[Photo]], extractor: CellExtractor, limits: ImageSettings
+) -> Iterator[list[Cells]]:
     """Of the photos of each label that can be read; those of every second label not enlarged."""
     for number, photos in enumerate(labels):
-        yield [extractor.extract(pixels, number % 2 == 0) for pixels in _decode_all(photos)]
+        yield [
+            extractor.extract(pixels, number % 2 == 0) for pixels in decode_readable(photos, limits)
+        ]
 
 
 def _photos_by_label(instances: Sequence[str | Path]) -> Iterator[list[Photo]]:
@@ -205,17 +212,10 @@ def _photos_by_label(instances: Sequence[str | Path]) -> Iterator[list[Photo]]:
     for source in instances:
         by_label: dict[str, list[Photo]] = {}
         for photo in scan([source]).photos:
-            label = str(Path(photo.id).parent)
-            if label != ".":
+            if (label := label_of(photo)) is not None:
                 by_label.setdefault(label, []).append(photo)
         for photos in by_label.values():
             yield [photos[number] for number in evenly_spaced(len(photos), _PHOTOS_PER_LABEL)]
-
-
-def _decode_all(photos: Iterable[Photo]) -> Iterator[Pixels]:
-    for photo in photos:
-        with suppress(ImageError):
-            yield decode(photo.path)
 
 
 _T = TypeVar("_T")

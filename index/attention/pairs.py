@@ -26,6 +26,8 @@ from index.storage.feature_selection import top_k
 from index.verification.matchable import MatchableFeatures
 from index.verification.pair import match_pair
 
+# Local features of a photo, of which an index keeps some.
+_FEATURES = 1000
 # Inliers that prove a pair, and the share of all features beyond which both are copies of one
 # photo, from which there is nothing to learn.
 _MIN_INLIERS = 20
@@ -121,7 +123,7 @@ def find_pairs(photos: Sequence[Cells], settings: IndexSettings) -> Iterator[Cel
 
 def _best_features(cells: Cells) -> MatchableFeatures:
     """Those that an index would keep."""
-    kept = best(cells.scores, 1000)
+    kept = best(cells.scores, _FEATURES)
     features = LocalFeatures(
         cells.keypoints[kept], cells.descriptors[kept], cells.scales[kept], cells.scores[kept]
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
@@ -13,7 +13,6 @@ import numpy as np
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
 from delg.files import write_bytes
-from delg.images.decode import ImageError, decode
 from delg.images.scan import Photo
 from delg.types import Failure, Progress
 from index.calibrate.composites import make_composites
@@ -26,7 +25,13 @@ from index.calibrate.fit import (
 from index.calibrate.second_looks import ComparedQuery, compare, look_again
 from index.calibrate.surroundings import Pixels
 from index.image_index import ImageIndex
-from index.learn.codebook import evenly_spaced, spread_photos
+from index.learn.training_photos import (
+    ProgressFactory,
+    decode_readable,
+    evenly_spaced,
+    label_of,
+    spread_photos,
+)
 from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matching import one_blas_thread
@@ -45,8 +50,6 @@ _LABELLED_WEIGHT = 0.05
 # Every third group of queries is held out, to measure on.
 _HELD_OUT = 3
 _JPEG_QUALITY = 92
-# Makes a progress display of that title.
-ProgressFactory = Callable[[str], AbstractContextManager[Progress]]
 
 
 def learn_calibration(
@@ -71,7 +74,7 @@ def learn_calibration(
     Raises:
         UsageError: a source does not exist, or the photos are too few.
     """
-    pictures = list(_decode_all(spread_photos(photos, _PICTURES), extractor))
+    pictures = list(decode_readable(spread_photos(photos, _PICTURES), extractor.images))
     labelled = _labelled_photos(instances)
     labels = {photo.id: label for photo, label in labelled}
     labelled_photos = [photo for photo, _ in labelled]
@@ -159,15 +162,9 @@ def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str]]
         (Photo(f"labelled/{number}/{photo.id}", photo.path), f"{number}/{label}")
         for number, source in enumerate(instances)
         for photo in spread_photos([source], _LABELLED)
-        if (label := str(Path(photo.id).parent)) != "."
+        if (label := label_of(photo)) is not None
     ]
     return [labelled[number] for number in evenly_spaced(len(labelled), _LABELLED)]
-
-
-def _decode_all(photos: Sequence[Photo], extractor: Extractor) -> Iterator[Pixels]:
-    for photo in photos:
-        with suppress(ImageError):
-            yield decode(photo.path, extractor.images)
 
 
 def _write_composites(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -78,7 +78,7 @@ def index_groups(
         write_text(labels, labels_csv(result.groups))
     if as_json:
         for group in result.groups:
-            print_json(_as_json(group))
+            print_json(group.as_json())
         return
     table(
         ["photos", "strength", "representative"],
@@ -104,13 +104,3 @@ def _regroup(
         images.merge_groups(*members_to_merge(groups, merge))
     if split:
         images.split_group(*members_to_split(groups, split))
-
-
-def _as_json(group: InstanceGroup) -> dict[str, Any]:
-    return {
-        "representative": group.representative,
-        "strength": round(group.strength, 6),
-        "members": [
-            {"id": member.id, "strength": round(member.strength, 6)} for member in group.members
-        ],
-    }

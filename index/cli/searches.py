@@ -38,14 +38,12 @@ def _open(index: Path, saved: Path | None) -> SavedSearches:
 @app.command("list")
 def list_searches(index: IndexDir, saved: Saved = None, as_json: AsJson = False) -> None:
     """List saved searches, the newest first."""
-    from index.serve.saved_routes import saved_json
-
     searches, _ = _open(index, saved).list(-1)
     if as_json:
         for search in searches:
-            print_json(saved_json(search, None))
+            print_json(search.as_json())
         return
-    rows = [saved_json(search, None) for search in searches]
+    rows = [search.as_json() for search in searches]
     table(
         ["id", "saved", "title", "query", "verified", "hits"],
         [
@@ -62,15 +60,14 @@ def show(
 ) -> None:
     """Show the hits of a saved search."""
     from index.cli.query_output import Output, print_hits
-    from index.serve.saved_routes import saved_json
 
     store = _open(index, saved)
     search, result = store.get(search_id), store.result(search_id)
     if as_json:
-        values = {**saved_json(search, None), "result": result.as_json(search.query, str(index))}
+        values = {**search.as_json(), "result": result.as_json(search.query, str(index))}
         print_json(values)
         return
-    print_result(f"{search.title} ({saved_json(search, None)['created']})")
+    print_result(f"{search.title} ({search.as_json()['created']})")
     print_hits(search.query, index, result, Output.table)
 
 

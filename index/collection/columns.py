@@ -3,7 +3,6 @@ milliseconds among hundreds of thousands, where a look at each row of the catalo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.plain_values import parse_json
 from index.collection.label_index import LabelIndex
 from index.selection import LABEL, Selection
 from index.storage.catalog import Catalog, CatalogError
@@ -245,9 +245,11 @@ def _entries(table: CollectionTable) -> Iterator[tuple[str, str, int]]:
 
 def _parse(text: str) -> list[tuple[str, str]]:
     try:
-        pairs = [(key, value) for key, value in json.loads(text).items() if value]
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        pairs = [("", None)]
-    if not all(isinstance(value, str) for _, value in pairs):
-        raise CatalogError(f"the catalog's metadata {str(text)[:80]!r} are damaged")
-    return pairs
+        metadata = parse_json(text)
+        if not isinstance(metadata, dict) or not all(
+            isinstance(value, str) for value in metadata.values() if value
+        ):
+            raise ValueError("no texts by name")
+    except (ValueError, TypeError):
+        raise CatalogError(f"the catalog's metadata {str(text)[:80]!r} are damaged") from None
+    return [(key, value) for key, value in metadata.items() if value]

@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from delg.types import Progress
 from index.answers.marks import Mark
@@ -68,6 +69,16 @@ class InstanceGroup:
     def ids(self) -> tuple[str, ...]:
         """Ids of the members."""
         return tuple(member.id for member in self.members)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "representative": self.representative,
+            "strength": round(self.strength, 6),
+            "members": [
+                {"id": member.id, "strength": round(member.strength, 6)} for member in self.members
+            ],
+        }
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@ them."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from index.search.notes import FEW_FEATURES
+from index.storage.places import by_segment
 from index.storage.store import Store
 
 
@@ -24,12 +23,8 @@ def plain_photos(store: Store, texture_score: float) -> dict[int, int]:
 
 
 def _count_features(store: Store, texture_score: float) -> dict[int, int]:
-    table = store.catalog.searchable()
     counts: dict[int, int] = {}
-    for number in np.unique(table[:, 1]).tolist():
-        if number in store.unreadable:
-            continue
-        rows, _, positions = table[table[:, 1] == number].T
+    for number, rows, positions in by_segment(store.places()):
         features = store.segments[number].count_features(texture_score)[positions]
         counts.update(zip(rows.tolist(), features.tolist(), strict=True))
     return counts

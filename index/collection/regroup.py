@@ -36,8 +36,8 @@ def _joined(groups: Sequence[Sequence[ImageRow]]) -> Iterator[_Pair]:
 def _forgotten(marks: Marks, groups: Sequence[Sequence[ImageRow]]) -> Iterator[_Pair]:
     """Pairs of photos of two groups that were marked."""
     marked = {(mark.query, mark.image) for mark in marks}
-    for one, other in combinations(groups, 2):
-        for a, b in product(one, other):
+    for first, second in combinations(groups, 2):
+        for a, b in product(first, second):
             if marked & {(a.sha256, b.id), (b.sha256, a.id)}:
                 yield a, b, None
 

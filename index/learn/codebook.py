@@ -9,8 +9,9 @@ import numpy as np
 
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
-from delg.images.scan import Photo, scan
+from delg.images.scan import Photo
 from delg.types import Failure, FloatArray, ImageFeatures, Progress
+from index.learn.training_photos import evenly_spaced, spread_photos
 from index.settings import COMPACT_FEATURES
 from index.storage.feature_selection import top_k
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
@@ -71,25 +72,8 @@ def sample_features(
     return samples
 
 
-def spread_photos(sources: Sequence[str | Path], per_source: int) -> list[Photo]:
-    """At most ``per_source`` photos of each source, spread evenly over it.
-
-    Raises:
-        UsageError: a source does not exist.
-    """
-    by_source = [scan([source])[0] for source in sources]
-    return [
-        photos[number] for photos in by_source for number in evenly_spaced(len(photos), per_source)
-    ]
-
-
 def _sample(features: ImageFeatures) -> FloatArray:
     """Descriptors float32 (at most ``_FEATURES_PER_PHOTO``, d) of features as an index keeps
     them."""
     kept = top_k(features.local, COMPACT_FEATURES, max(features.width, features.height))
     return kept.descriptors[evenly_spaced(len(kept), _FEATURES_PER_PHOTO)]
-
-
-def evenly_spaced(total: int, count: int) -> list[int]:
-    """``count`` numbers spread evenly over ``range(total)``, all of them if there are fewer."""
-    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist()

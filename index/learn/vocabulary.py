@@ -11,7 +11,8 @@ import numpy as np
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
 from delg.types import FloatArray, ImageFeatures, Progress
-from index.learn.codebook import evenly_spaced, sample_features, spread_photos
+from index.learn.codebook import sample_features
+from index.learn.training_photos import evenly_spaced, spread_photos
 from index.settings import COMPACT_FEATURES
 from index.storage.feature_selection import top_k
 from index.storage.product_quantizer import ProductQuantizer

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel
 
 from index.serve.batch_routes import add_batch_routes
-from index.serve.descriptions import PHOTO, described_errors
+from index.serve.descriptions import PHOTO, described_errors, form_body
 from index.serve.duplicate_routes import add_duplicate_routes
 from index.serve.edit_routes import add_edit_routes
 from index.serve.group_routes import add_group_routes
@@ -144,54 +144,32 @@ _WHERE = (
 )
 _ORIENTATIONS = {"type": "string", "enum": ["auto", "1", "4"]}
 _BOX = {"type": "string", "description": "X,Y,WIDTH,HEIGHT in pixels of the upright photo"}
-_QUERY_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "image": {"type": "array", "items": PHOTO, "maxItems": MAX_PHOTOS},
-                        "k": {"type": "integer", "minimum": 1, "maximum": MAX_HITS},
-                        "rerank": {"type": "integer", "minimum": 0, "maximum": MAX_RERANKED},
-                        "box": _BOX,
-                        "orientations": _ORIENTATIONS,
-                        "id": {"type": "string"},
-                        "plus": {"type": "array", "items": {"type": "string"}},
-                        "minus": {"type": "array", "items": {"type": "string"}},
-                        "where": {"type": "array", "items": {"type": "string"}},
-                        "min_probability": {"type": "number", "minimum": 0, "maximum": 1},
-                        "verified_only": {"type": "boolean"},
-                    },
-                }
-            },
-            "application/octet-stream": {"schema": PHOTO},
-            "image/*": {"schema": PHOTO},
-        },
-    }
-}
-_ADD_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": PHOTO,
-                        "id": {"type": "string", "description": "default: the file name"},
-                        "label": {"type": "string"},
-                        "metadata": {"type": "string", "description": "a JSON object of strings"},
-                    },
-                }
-            },
-            "application/octet-stream": {"schema": PHOTO},
-            "image/*": {"schema": PHOTO},
-        },
-    }
-}
+_QUERY_BODY = form_body(
+    {
+        "image": {"type": "array", "items": PHOTO, "maxItems": MAX_PHOTOS},
+        "k": {"type": "integer", "minimum": 1, "maximum": MAX_HITS},
+        "rerank": {"type": "integer", "minimum": 0, "maximum": MAX_RERANKED},
+        "box": _BOX,
+        "orientations": _ORIENTATIONS,
+        "id": {"type": "string"},
+        "plus": {"type": "array", "items": {"type": "string"}},
+        "minus": {"type": "array", "items": {"type": "string"}},
+        "where": {"type": "array", "items": {"type": "string"}},
+        "min_probability": {"type": "number", "minimum": 0, "maximum": 1},
+        "verified_only": {"type": "boolean"},
+    },
+    or_photo=True,
+)
+_ADD_BODY = form_body(
+    {
+        "image": PHOTO,
+        "id": {"type": "string", "description": "default: the file name"},
+        "label": {"type": "string"},
+        "metadata": {"type": "string", "description": "a JSON object of strings"},
+    },
+    required=["image"],
+    or_photo=True,
+)
 _JPEG = {"content": {"image/jpeg": {"schema": PHOTO}}, "description": "JPEG"}
 
 

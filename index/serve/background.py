@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from delg.errors import DelgError
 
@@ -43,6 +43,13 @@ class TaskState(Generic[T]):
     key: object = None
     error: str = ""
     failed_key: object = None
+
+    @property
+    def status(self) -> Literal["working", "done", "failed"]:
+        """In one word; one that was not started yet is about to be."""
+        if self.running or (self.value is None and not self.error):
+            return "working"
+        return "failed" if self.error else "done"
 
 
 class BackgroundTask(Generic[T]):

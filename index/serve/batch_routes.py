@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from index.serve.batches import MAX_BATCH_HITS
-from index.serve.descriptions import CSV, PHOTO, described_errors
+from index.serve.descriptions import CSV, PHOTO, described_errors, form_body
+from index.serve.downloads import csv_file
 from index.serve.service import Service
 from index.serve.uploads import BadRequestError, SearchParams
 
@@ -26,24 +27,14 @@ class BatchJson(BaseModel):
     results: list[dict[str, Any]]
 
 
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "array", "items": PHOTO},
-                        "k": {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_HITS},
-                        "where": {"type": "array", "items": {"type": "string"}},
-                    },
-                }
-            }
-        },
-    }
-}
+_BODY = form_body(
+    {
+        "image": {"type": "array", "items": PHOTO},
+        "k": {"type": "integer", "minimum": 1, "maximum": MAX_BATCH_HITS},
+        "where": {"type": "array", "items": {"type": "string"}},
+    },
+    required=["image"],
+)
 
 
 def add_batch_routes(router: APIRouter, service: Service) -> None:
@@ -81,9 +72,7 @@ def add_batch_routes(router: APIRouter, service: Service) -> None:
     )
     async def table(batch_id: str) -> Response:
         """What has been answered, as a CSV file with one row per photo."""
-        headers = {"content-disposition": 'attachment; filename="answers.csv"'}
-        text = service.batches.get(batch_id).as_csv()
-        return Response(text.encode(), media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(service.batches.get(batch_id).as_csv(), "answers")
 
     @router.get(
         "/api/queries/{batch_id}", response_model=BatchJson, responses=described_errors(404)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from index.serve.background import TaskState
-from index.serve.descriptions import CSV, described_errors
+from index.serve.descriptions import CSV, IDS_BODY, described_errors
+from index.serve.downloads import csv_file
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
-from index.serve.trash_routes import IDS_BODY
 
 
 class DuplicateGroupJson(BaseModel):
@@ -50,13 +49,6 @@ _OFFSET = Query(ge=0, le=10_000_000, description="groups to leave out, the large
 _Ids = Annotated[list[str] | None, Query(description="of images; repeatable")]
 
 
-def status_of(state: TaskState[Any]) -> str:
-    """A state of a computation in one word."""
-    if state.running or (state.value is None and not state.error):
-        return "working"
-    return "failed" if state.error else "done"
-
-
 def add_duplicate_routes(router: APIRouter, service: Service) -> None:
     """Add them."""
     finder = service.duplicates
@@ -80,7 +72,7 @@ def add_duplicate_routes(router: APIRouter, service: Service) -> None:
         ]
         return JSONResponse(
             {
-                "status": status_of(state),
+                "status": state.status,
                 "progress": state.progress if value is None or state.running else 1.0,
                 "error": state.error,
                 "photos": value.photos if value else 0,
@@ -100,9 +92,7 @@ def add_duplicate_routes(router: APIRouter, service: Service) -> None:
     def table() -> Response:
         """The groups as `delg index duplicates --csv` writes them: edited, that command does what
         the column `decision` says."""
-        headers = {"content-disposition": 'attachment; filename="duplicates.csv"'}
-        text = finder.csv().encode("utf-8", "replace")
-        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(finder.csv(), "duplicates")
 
     if not service.settings.writable:
         return

@@ -8,25 +8,13 @@ from urllib.parse import unquote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from index.serve.descriptions import described_errors
+from index.serve.descriptions import described_errors, form_body
 from index.serve.image_json import ImageJson, image_json
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
 
-_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"label": {"type": "string"}, "metadata": {"type": "string"}},
-                }
-            }
-        },
-    }
-}
+_BODY = form_body({"label": {"type": "string"}, "metadata": {"type": "string"}})
 
 
 def add_edit_routes(router: APIRouter, service: Service) -> None:

@@ -3,20 +3,18 @@ alone."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from index.collection.groups import InstanceGroup
-from index.serve.descriptions import CSV, described_errors
-from index.serve.duplicate_routes import status_of
+from index.serve.descriptions import CSV, IDS_BODY, described_errors
+from index.serve.downloads import csv_file
 from index.serve.group_finder import GroupFinder, GroupOrder
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
-from index.serve.trash_routes import IDS_BODY
 
 
 class MemberJson(BaseModel):
@@ -65,17 +63,6 @@ _OFFSET = Query(ge=0, le=10_000_000, description="groups to leave out")
 _Ids = Annotated[list[str] | None, Query(description="of images; repeatable")]
 
 
-def group_json(group: InstanceGroup) -> dict[str, Any]:
-    """A group as the API and the command line print it."""
-    return {
-        "representative": group.representative,
-        "strength": round(group.strength, 6),
-        "members": [
-            {"id": member.id, "strength": round(member.strength, 6)} for member in group.members
-        ],
-    }
-
-
 def add_group_routes(router: APIRouter, service: Service) -> None:
     """Add them."""
     finder = service.groups
@@ -91,13 +78,13 @@ def add_group_routes(router: APIRouter, service: Service) -> None:
         state, value = listing.state, listing.state.value
         return JSONResponse(
             {
-                "status": status_of(state),
+                "status": state.status,
                 "progress": state.progress if state.running else 1.0,
                 "error": state.error,
                 "photos": value.photos if value else 0,
                 "pending": value.pending if value else 0,
                 "total": listing.total,
-                "groups": [group_json(group) for group in listing.groups],
+                "groups": [group.as_json() for group in listing.groups],
             }
         )
 
@@ -110,10 +97,7 @@ def add_group_routes(router: APIRouter, service: Service) -> None:
             name=name,
         )
         def table() -> Response:
-            headers = {"content-disposition": f'attachment; filename="{name}.csv"'}
-            text = finder.csv() if name == "groups" else finder.label_file()
-            data = text.encode("utf-8", "replace")
-            return Response(data, media_type="text/csv; charset=utf-8", headers=headers)
+            return csv_file(finder.csv() if name == "groups" else finder.label_file(), name)
 
     add_table("/api/groups.csv", "The groups as a table, one row per photo", "groups")
     add_table(
@@ -129,7 +113,7 @@ def _add_write_routes(router: APIRouter, service: Service, finder: GroupFinder) 
     )
     async def compare() -> Response:
         """Compare the photos that were not compared yet, in the background."""
-        return JSONResponse({"status": status_of(finder.compare())}, 202)
+        return JSONResponse({"status": finder.compare().status}, 202)
 
     def add_decision(name: Literal["merge", "split"], summary: str) -> None:
         @router.post(

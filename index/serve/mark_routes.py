@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from index.serve.descriptions import CSV, described_errors
+from index.serve.downloads import csv_file
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
@@ -41,9 +42,7 @@ def add_mark_routes(router: APIRouter, service: Service) -> None:
     @router.get("/api/marks.csv", response_class=Response, responses={**described_errors(), **CSV})
     def truth() -> Response:
         """The marks as ground truth for `delg eval queries`."""
-        headers = {"content-disposition": 'attachment; filename="truth.csv"'}
-        text = service.truth().encode("utf-8", "replace")
-        return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(service.truth(), "truth")
 
     @router.get("/api/marks", response_model=MarksJson, responses=described_errors(422))
     def marks(query: Annotated[str, _KEY] = "") -> JSONResponse:

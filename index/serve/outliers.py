@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from delg.types import FloatArray, ImageFeatures
 from index.settings import IndexSettings
+from index.verification.correspondences import reference_unit
 from index.verification.geometric import transform_points
 from index.verification.matching import match_descriptors
 
@@ -34,11 +35,9 @@ def find_outliers(
     if transform is None or not len(matches):
         return query_points, hit_points
     spec = settings.verification
-    unit = 1.0
-    if spec.reference_side is not None:
-        unit = max(hit.width, hit.height) / spec.reference_side
+    reach = spec.threshold / reference_unit((hit.width, hit.height), spec)
     with np.errstate(all="ignore"):
         residuals = np.linalg.norm(transform_points(transform, query_points) - hit_points, axis=1)
     # Written so that a point mapped to infinity (NaN) is an outlier too.
-    is_outlier = ~(residuals <= spec.threshold * unit)
+    is_outlier = ~(residuals <= reach)
     return query_points[is_outlier], hit_points[is_outlier]

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from index.serve.descriptions import CSV, described_errors
-from index.serve.duplicate_routes import status_of
+from index.serve.downloads import csv_file
 from index.serve.job_queue import never
 from index.serve.pair_finder import PairFilter, Shown
 from index.serve.places import client_of
@@ -94,7 +94,7 @@ def add_pair_routes(router: APIRouter, service: Service) -> None:
         is_idle = state.value is None and not state.running and not state.error
         return JSONResponse(
             {
-                "status": "idle" if is_idle else status_of(state),
+                "status": "idle" if is_idle else state.status,
                 "progress": state.progress if state.running else float(state.value is not None),
                 "error": state.error,
                 "current": listing.is_current,
@@ -116,9 +116,7 @@ def add_pair_routes(router: APIRouter, service: Service) -> None:
     ) -> Response:
         """The pairs as `delg index pairs --csv` writes them."""
         condition = PairFilter(show, min_similarity, max_similarity)
-        headers = {"content-disposition": 'attachment; filename="pairs.csv"'}
-        data = finder.csv(other or service.name, condition).encode("utf-8", "replace")
-        return Response(data, media_type="text/csv; charset=utf-8", headers=headers)
+        return csv_file(finder.csv(other or service.name, condition), "pairs")
 
     @router.post(
         "/api/pairs",
@@ -128,7 +126,7 @@ def add_pair_routes(router: APIRouter, service: Service) -> None:
     )
     async def compare(other: Other = "") -> Response:
         """Compare the photos, in the background."""
-        return JSONResponse({"status": status_of(finder.start(other or service.name))}, 202)
+        return JSONResponse({"status": finder.start(other or service.name).status}, 202)
 
     if not service.settings.writable:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime, timezone
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -11,6 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from index.serve.descriptions import CSV, described_errors
+from index.serve.downloads import attachment, csv_file
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.saved_export import file_name
@@ -67,29 +67,11 @@ STANDALONE_POLICY = (
 )
 
 
-def saved_json(search: SavedSearch, expires: float | None) -> dict[str, Any]:
-    """A saved search as the API and the command line print it."""
-    return {
-        **vars(search),
-        "created": _moment(search.created),
-        "expires": None if expires is None else _moment(expires),
-    }
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
-
-
-def attachment(search: SavedSearch, kind: str) -> dict[str, str]:
-    """Headers of a file to save."""
-    return {"content-disposition": f'attachment; filename="{file_name(search.title)}.{kind}"'}
-
-
 def add_saved_routes(router: APIRouter, service: Service) -> None:
     """Add them."""
 
     def as_json(search: SavedSearch) -> dict[str, Any]:
-        return saved_json(search, service.saved.expires(search))
+        return search.as_json(service.saved.expires(search))
 
     @router.get("/api/searches", response_model=SavedSearchesJson, responses=described_errors(422))
     def searches(
@@ -156,9 +138,8 @@ def add_saved_routes(router: APIRouter, service: Service) -> None:
     )
     def hits_csv(search_id: str) -> Response:
         """The hits as a table."""
-        headers = attachment(service.saved.get(search_id), "csv")
-        data = service.saved_csv(search_id)
-        return Response(data, media_type="text/csv; charset=utf-8", headers=headers)
+        name = file_name(service.saved.get(search_id).title)
+        return csv_file(service.saved_csv(search_id), name)
 
     @router.get(
         "/api/searches/{search_id}/hits.zip",
@@ -167,7 +148,7 @@ def add_saved_routes(router: APIRouter, service: Service) -> None:
     )
     def hits_zip(search_id: str) -> Response:
         """The photos of the hits, and the table."""
-        headers = attachment(service.saved.get(search_id), "zip")
+        headers = attachment(f"{file_name(service.saved.get(search_id).title)}.zip")
         stream = service.saved_zip(search_id)
         return StreamingResponse(stream, media_type="application/zip", headers=headers)
 
@@ -183,6 +164,6 @@ def add_saved_routes(router: APIRouter, service: Service) -> None:
             functools.partial(disconnected, request),
             client_of(request.scope),
         )
-        search = service.saved.get(search_id)
-        headers = {**attachment(search, "html"), "content-security-policy": STANDALONE_POLICY}
+        headers = attachment(f"{file_name(service.saved.get(search_id).title)}.html")
+        headers["content-security-policy"] = STANDALONE_POLICY
         return HTMLResponse(text.encode("utf-8", "replace"), headers=headers)

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ class SavedSearch:
     hits: int
     verified: int
     bytes: int
+
+    def as_json(self, expires: float | None = None) -> dict[str, Any]:
+        """As plain values, moments in ISO 8601.
+
+        Args:
+            expires: when it will be deleted, seconds since 1970; None: never.
+        """
+        return {
+            **vars(self),
+            "created": _moment(self.created),
+            "expires": None if expires is None else _moment(expires),
+        }
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

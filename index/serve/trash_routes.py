@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from index.serve.curation import LoggedChange
-from index.serve.descriptions import described_errors
+from index.serve.descriptions import IDS_BODY, described_errors
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.service import Service
@@ -69,19 +69,6 @@ class ChangesJson(BaseModel):
 
 _LIMIT = Query(ge=1, le=10_000, description="entries at most")
 _OFFSET = Query(ge=0, le=10_000_000, description="entries to leave out, the newest first")
-IDS_BODY = {
-    "requestBody": {
-        "required": False,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"ids": {"type": "array", "items": {"type": "string"}}},
-                }
-            }
-        },
-    }
-}
 
 
 def add_trash_routes(router: APIRouter, service: Service) -> None:

@@ -59,6 +59,13 @@ _MAX_EXTRA_CANDIDATES = 4000
 
 Rows = NDArray[np.int64]
 
+
+def products(vectors: FloatArray, query: FloatArray) -> FloatArray:
+    """Inner products, float32 (n,), of vectors (n, D) and a query (D,); each the same whatever the
+    others are, where a matrix product rounds differently beside other rows."""
+    return np.asarray(np.einsum("nd,d->n", vectors, query), np.float32)
+
+
 # The thread that forks would wait for OpenMP's other threads, which the child does not have.
 after_fork(lambda: faiss.omp_set_num_threads(1))
 

@@ -368,12 +368,12 @@ class Catalog(Entries):
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:
         """The images with these row numbers, in their order; those that are gone are left out."""
-        found: dict[int, ImageRow] = {}
+        images: dict[int, ImageRow] = {}
         for start in range(0, len(rows), _KEYS_AT_ONCE):
             keys = [int(row) for row in rows[start : start + _KEYS_AT_ONCE]]
             marks = ", ".join("?" * len(keys))
-            found |= {image.row: image for image in self.select(f"row IN ({marks})", keys)}
-        return [found[row] for row in rows if row in found]
+            images |= {image.row: image for image in self.select(f"row IN ({marks})", keys)}
+        return [images[row] for row in rows if row in images]
 
     def row_range(self) -> tuple[int, int]:
         """The lowest and the highest row number; 0 and 0 of an empty index."""

@@ -12,7 +12,7 @@ it is removed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ from delg.compiled import compiled
 from delg.errors import DelgError
 from delg.extraction.aggregation import selectivity
 from delg.types import FloatArray
+from index.storage.places import by_segment
 from index.storage.vocabulary import BinaryWords, Vocabulary
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ class InvertedFile:
         self.remove(np.setdiff1d(known, table[:, 0]))
         is_new = ~np.isin(table[:, 0], known) & ~np.isin(table[:, 1], list(self._without_words))
         batch: list[tuple[Rows, Postings]] = []
-        for number, rows, positions in _by_segment(table[is_new]):
+        for number, rows, positions in by_segment(table[is_new]):
             postings = self._postings_in(number, segments)
             if postings is not None:
                 chosen = np.zeros(len(postings), bool)
@@ -347,15 +348,6 @@ class InvertedFile:
                 order = order[np.argsort(rows[order])]
                 self._known_order = rows[order], order
         return self._known_order
-
-
-def _by_segment(table: NDArray[np.int64]) -> Iterator[tuple[int, Rows, NDArray[np.int64]]]:
-    """The number, rows and positions of each segment in a table, in the order of positions."""
-    if not len(table):
-        return
-    table = table[np.lexsort((table[:, 2], table[:, 1]))]
-    for part in np.split(table, np.flatnonzero(np.diff(table[:, 1])) + 1):
-        yield int(part[0, 1]), part[:, 0], part[:, 2]
 
 
 def _as_integers(signs: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.errors import DelgError
 from delg.plain_values import parse_json
@@ -172,10 +173,14 @@ class OpenedStore:
             return self.adaptation
         return self.catalog.read_adaptation()
 
+    def places(self) -> NDArray[np.int64]:
+        """int64 (N, 3): row, segment and position of the images that can be found, by row."""
+        places = self.catalog.searchable()
+        return places[~np.isin(places[:, 1], list(self.unreadable))]
+
     def searchable(self) -> Rows:
         """Row numbers of the images that can be found, ascending."""
-        table = self.catalog.searchable()
-        return table[~np.isin(table[:, 1], list(self.unreadable)), 0]
+        return self.places()[:, 0]
 
     def searchable_images(self) -> dict[int, ImageRow]:
         """The images that can be found, by row number."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
 from index.settings import ShortlistSettings
-from index.storage.ann_index import AnnIndex, Rows
+from index.storage.ann_index import AnnIndex, Rows, products
+from index.storage.places import by_segment
 from index.storage.segments import Segment
 
 FILE = "regions.faiss"
@@ -49,7 +50,7 @@ def find_best_region(
     parts = segment.regions(position)
     if not parts:
         return None
-    similarities = _products(adapt(segment.global_descriptors(parts)), query)
+    similarities = products(adapt(segment.global_descriptors(parts)), query)
     best = int(similarities.argmax())
     return BestRegion(segment.region_box(parts[best]), float(similarities[best]))
 
@@ -83,7 +84,10 @@ class RegionIndex:
         settings: ShortlistSettings,
     ) -> RegionIndex:
         """Of all photos that can be found."""
-        parts = [_regions_of(segments[n], own, adapt) for n, own in _by_segment(places)]
+        parts = [
+            _regions_of(segments[number], rows, positions, adapt)
+            for number, rows, positions in by_segment(places)
+        ]
         keys = np.concatenate([np.zeros(0, np.int64), *(keys for keys, _ in parts)])
         vectors = np.concatenate([np.zeros((0, dim), np.float32), *(v for _, v in parts)])
 
@@ -110,8 +114,8 @@ class RegionIndex:
         removed = keys[~np.isin(keys // _MAX_REGIONS, places[:, 0])]
         if len(removed):
             self._ann_index.remove(removed)
-        for number, own in _by_segment(places[~np.isin(places[:, 0], known)]):
-            added, vectors = _regions_of(segments[number], own, adapt)
+        for number, rows, positions in by_segment(places[~np.isin(places[:, 0], known)]):
+            added, vectors = _regions_of(segments[number], rows, positions, adapt)
             if len(added):
                 self._ann_index.add(vectors, added)
 
@@ -141,10 +145,10 @@ class RegionIndex:
         wanted = count * _MAX_REGIONS
         if read is not None:
             wanted = self._ann_index.candidate_count(wanted, self._settings)
-        found, similarities = self._ann_index.search(vector, wanted, keys)
+        regions, similarities = self._ann_index.search(vector, wanted, keys)
         if read is not None:
-            similarities = _products(read(found), vector)
-        rows, places = np.unique(found // _MAX_REGIONS, return_inverse=True)
+            similarities = products(read(regions), vector)
+        rows, places = np.unique(regions // _MAX_REGIONS, return_inverse=True)
         best = np.full(len(rows), -np.inf, np.float32)
         np.maximum.at(best, places, similarities)
         return rows, best
@@ -159,28 +163,15 @@ def place_of(keys: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:
     return keys // _MAX_REGIONS, keys % _MAX_REGIONS
 
 
-def _by_segment(places: Places) -> list[tuple[int, Places]]:
-    if not len(places):
-        return []
-    places = places[np.argsort(places[:, 1], kind="stable")]
-    parts = np.split(places, np.flatnonzero(np.diff(places[:, 1])) + 1)
-    return [(int(part[0, 1]), part) for part in parts]
-
-
 def _regions_of(
-    segment: Segment, places: Places, adapt: Adapt
+    segment: Segment, own_rows: Rows, own_positions: NDArray[np.int64], adapt: Adapt
 ) -> tuple[NDArray[np.int64], FloatArray]:
     """Keys (n,) and descriptors (n, D) of the regions of photos in one segment."""
     rows = np.full(len(segment), -1, np.int64)
-    rows[places[:, 2]] = places[:, 0]
+    rows[own_positions] = own_rows
     photos = segment.region_photos
     numbers = np.arange(len(photos)) - np.searchsorted(photos, photos)
     is_wanted = (rows[photos] >= 0) & (numbers < _MAX_REGIONS)
     positions = len(segment) + np.flatnonzero(is_wanted)
     keys = rows[photos] * _MAX_REGIONS + numbers
     return keys[is_wanted], adapt(segment.global_descriptors(positions))
-
-
-def _products(vectors: FloatArray, query: FloatArray) -> FloatArray:
-    # Row by row, as a matrix product rounds differently beside other rows.
-    return np.asarray(np.einsum("nd,d->n", vectors, query), np.float32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from delg.files import file_sha256
 from delg.types import Box, FloatArray
 from index.selection import Selection
-from index.storage.ann_index import AnnIndex, Rows
+from index.storage.ann_index import AnnIndex, Rows, products
 from index.storage.inverted_file import InvertedFile
 from index.storage.opened_store import OpenedStore
 from index.storage.region_index import BestRegion, RegionIndex, find_best_region, place_of
@@ -88,9 +88,7 @@ class SearchableStore(OpenedStore):
                 is_current = generation == self.catalog.generation and not self.unreadable
                 self._words_changed = not is_current
             if self._words_changed:
-                table = self.catalog.searchable()
-                is_readable = ~np.isin(table[:, 1], list(self.unreadable))
-                self._inverted_file.update(table[is_readable], self.segments)
+                self._inverted_file.update(self.places(), self.segments)
                 self._words_changed = False
             return self._inverted_file
 
@@ -134,8 +132,7 @@ class SearchableStore(OpenedStore):
             return self._region_index
 
     def _updated_regions(self, known: RegionIndex | None) -> RegionIndex:
-        table = self.catalog.searchable()
-        places = table[~np.isin(table[:, 1], list(self.unreadable))]
+        places = self.places()
         if known is not None:
             known.update(places, self.segments, self.adapt)
             if known.suits:
@@ -305,8 +302,7 @@ class SearchableStore(OpenedStore):
     def similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
         """Similarities of images to a global descriptor, each as similar as its most similar part,
         or itself: float32 (len(rows),)."""
-        # Row by row, as a matrix product rounds differently beside other rows.
-        values = np.einsum("nd,d->n", self.global_descriptors(rows), vector).astype(np.float32)
+        values = products(self.global_descriptors(rows), vector)
         if not self.settings.store.regions:
             return values
         regions = (self.best_region(int(row), vector) for row in rows)

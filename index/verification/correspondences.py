@@ -60,10 +60,7 @@ class Correspondences:
     def units(self, settings: VerificationSettings) -> tuple[float, float]:
         """The factors that turn pixels of the query and of the other photo into pixels of photos
         whose longest side is ``settings.reference_side``; 1 if that is None."""
-        side = settings.reference_side
-        if side is None:
-            return 1.0, 1.0
-        return side / max(self.query_size), side / max(self.other_size)
+        return reference_unit(self.query_size, settings), reference_unit(self.other_size, settings)
 
     def point_matches(self, settings: VerificationSettings) -> PointMatches:
         """The matches in pixels of the reference side, with their scale ratios."""
@@ -86,6 +83,12 @@ class Correspondences:
         query_side, other_side = sides
         ratios = query[self.matches[:, 0]] / other[self.matches[:, 1]]
         return np.asarray(ratios * np.float32(query_side / other_side), np.float32)
+
+
+def reference_unit(size: Size, settings: VerificationSettings) -> float:
+    """The factor that turns pixels of a photo of that size into pixels of one whose longest side is
+    ``settings.reference_side``; 1 if that is None."""
+    return 1.0 if settings.reference_side is None else settings.reference_side / max(size)
 
 
 def _model_side(size: Size, settings: VerificationSettings) -> float:
