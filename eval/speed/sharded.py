@@ -71,22 +71,22 @@ def _comparable(result: QueryResult) -> object:
     return hits, result.orientation, result.partial
 
 
-def compare(one: Answers, others: Sequence[Answers], queries: Sequence[Ask]) -> Iterator[str]:
+def compare(single: Answers, others: Sequence[Answers], queries: Sequence[Ask]) -> Iterator[str]:
     """Ask all queries of all arrangements, and describe each in a line."""
     for query in queries[:_WARM]:
-        for each in (one, *others):
+        for each in (single, *others):
             query(each.images)
     for number, query in enumerate(queries):
-        in_turn = [one, *others]
+        in_turn = [single, *others]
         for each in in_turn if number % 2 else in_turn[::-1]:
             each.ask(query)
-    for each in (one, *others):
-        equal = sum(a == b for a, b in zip(one.values, each.values, strict=True))
-        cpu, cpu_one = (float(np.mean(a.cpu_seconds)) * 1000 for a in (each, one))
+    for each in (single, *others):
+        equal = sum(a == b for a, b in zip(single.values, each.values, strict=True))
+        cpu, cpu_single = (float(np.mean(a.cpu_seconds)) * 1000 for a in (each, single))
         wall, fastest = float(np.median(each.seconds)) * 1000, min(each.seconds) * 1000
         yield (
             f"{each.name}: {equal} of {len(queries)} answers equal; CPU of this process "
-            f"{cpu:.1f} ms per query ({cpu - cpu_one:+.1f} ms, {cpu / cpu_one - 1:+.0%}); "
+            f"{cpu:.1f} ms per query ({cpu - cpu_single:+.1f} ms, {cpu / cpu_single - 1:+.0%}); "
             f"median {wall:.0f} ms, fastest {fastest:.0f} ms\n"
         )
 
@@ -148,8 +148,8 @@ def main() -> None:
     options = parser.parse_args()
     counts = [int(count) for count in options.shards.split(",")]
     with TemporaryDirectory() as folder, _cluster(options.nodes) as address:
-        one = ImageIndex.open(options.index)
-        if one.shard_count:
+        single = ImageIndex.open(options.index)
+        if single.shard_count:
             raise UsageError(f"{options.index}: is sharded; name an ordinary index")
         others = []
         for count in counts:
@@ -158,8 +158,8 @@ def main() -> None:
             if address is not None:
                 sent = ImageIndex.open(place, ray=address)
                 others.append(Answers(f"{count} shards, {options.nodes} nodes of Ray", sent))
-        queries = _queries(one, options.photos, options.queries)
-        for line in compare(Answers("one index", one), others, queries):
+        queries = _queries(single, options.photos, options.queries)
+        for line in compare(Answers("one index", single), others, queries):
             sys.stdout.write(line)
             sys.stdout.flush()
         for each in others:
