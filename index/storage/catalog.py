@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ FORMAT = 1
 # Where rows lie closer than this on average, reading all between them is faster than each by key.
 _RANGE_SCAN_GAP = 4
 _KEYS_AT_ONCE = 500
+# Rows that a thread fetches before another has its turn.
+_ROWS_AT_ONCE = 1000
 # Conditions whose rows are kept, for one state.
 _KNOWN_CONDITIONS = 32
 # SQLite's messages where the file itself is damaged, or none of ours.
@@ -125,6 +128,9 @@ class Catalog(Entries):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
+        # Threads share the statements of a connection, and one that still reads when another
+        # closes it takes the process down.
+        self._lock = threading.RLock()
         self._known_rows: dict[tuple, NDArray[np.int64]] = {}
         self._known: dict[Hashable, Any] = {}
         if not exists(self.path):
@@ -146,6 +152,8 @@ class Catalog(Entries):
     def reopen(self) -> None:
         """Let go of the connection of the process that this one was forked from."""
         keep_forever(self._db)
+        # A thread that is not here may have held it.
+        self._lock = threading.RLock()
         self._connect()
         self.refresh()
 
@@ -173,13 +181,20 @@ class Catalog(Entries):
 
     def _execute(self, query: str, values: Sequence = ()) -> sqlite3.Cursor:
         try:
-            return self._db.execute(query, values)
+            with self._lock:
+                return self._db.execute(query, values)
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
     def _rows(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
         try:
-            yield from self._db.execute(query, values)
+            with self._lock:
+                cursor = self._db.execute(query, values)
+                rows = cursor.fetchmany(_ROWS_AT_ONCE)
+            while rows:
+                yield from rows
+                with self._lock:
+                    rows = cursor.fetchmany(_ROWS_AT_ONCE)
         except sqlite3.Error as error:
             raise self._failed(error) from None
         except (OverflowError, UnicodeEncodeError):
@@ -191,6 +206,8 @@ class Catalog(Entries):
         return next(self._rows(query, values), None)
 
     def _failed(self, error: Exception) -> CatalogError:
+        if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+            return CatalogError(f"{self.path}: closed while it was read")
         if isinstance(error, sqlite3.DatabaseError) and _DAMAGED.search(str(error)):
             return CatalogError(
                 f"{self.path}: not a readable catalog ({error}); restore it, or build a new index"
@@ -201,18 +218,20 @@ class Catalog(Entries):
         )
 
     def close(self) -> None:
-        """Let go of the state that was being read."""
-        self._db.close()
+        """Let go of the state that was being read; threads that still read get an error."""
+        with self._lock:
+            self._db.close()
 
     def refresh(self) -> None:
         """Move on to the newest committed state."""
         self._known_rows, self._known = {}, {}
-        if self._copied is not None and self._copied != file_stamp(self.path):
-            self._db.close()
-            self._connect()
-        if self._db.in_transaction:
-            self._execute("ROLLBACK")
-        self._begin()
+        with self._lock:
+            if self._copied is not None and self._copied != file_stamp(self.path):
+                self._db.close()
+                self._connect()
+            if self._db.in_transaction:
+                self._execute("ROLLBACK")
+            self._begin()
 
     def _begin(self) -> None:
         """Read the newest state from now on."""
@@ -229,19 +248,22 @@ class Catalog(Entries):
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it happens or nothing; afterwards the new state is read."""
         self._known_rows, self._known = {}, {}
-        self._execute("ROLLBACK")
-        try:
-            self._execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-                raise self._failed(error) from None
-            raise
-        finally:
-            self._begin()
+        with self._lock:
+            self._execute("ROLLBACK")
+            try:
+                self._execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error) and not isinstance(
+                    error, sqlite3.IntegrityError
+                ):
+                    raise self._failed(error) from None
+                raise
+            finally:
+                self._begin()
 
     def meta(self, key: str) -> str:
         """What is known of the index under that key; empty if nothing is.
@@ -549,6 +571,7 @@ class Catalog(Entries):
     def integrity(self) -> str:
         """The verdict of SQLite itself: "ok", or what is damaged."""
         try:
-            return self._db.execute("PRAGMA integrity_check").fetchone()[0]
+            with self._lock:
+                return self._db.execute("PRAGMA integrity_check").fetchone()[0]
         except sqlite3.Error as error:
             return str(error)
