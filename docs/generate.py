@@ -260,6 +260,13 @@ def _group(app: typer.Typer, prefix: str) -> Iterator[tuple[str, list[str]]]:
         yield name, list(_command(name, callback))
     for group in app.registered_groups:
         if group.typer_instance is not None:
+            # A group that does something by itself is a command too.
+            own = group.typer_instance.registered_callback
+            if own is not None and own.callback is not None:
+                yield (
+                    f"{prefix} {group.name}",
+                    list(_command(f"{prefix} {group.name}", own.callback)),
+                )
             yield from _group(group.typer_instance, f"{prefix} {group.name}")
 
 
@@ -268,6 +275,8 @@ def _command(name: str, callback: Callable[..., Any]) -> Iterator[str]:
     yield _prose(inspect.getdoc(callback) or "")
     rows, usage = [], []
     for parameter in inspect.signature(callback, eval_str=True).parameters.values():
+        if parameter.annotation is typer.Context:
+            continue
         annotation, info = _annotated(parameter.annotation)
         required = parameter.default is inspect.Parameter.empty
         names = _names(parameter.name, annotation, info)

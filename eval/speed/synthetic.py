@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,13 @@ def _photo(
 
 
 def _descriptors(rng: np.random.Generator, count: int, dim: int) -> NDArray[Any]:
-    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0]
-    return _unit(rng.normal(size=(count, dim)) * np.arange(2, dim + 2) ** (_DECAY / 2) @ rotation)
+    variances = np.arange(2, dim + 2) ** (_DECAY / 2)
+    return _unit(rng.normal(size=(count, dim)) * variances @ _rotation(dim))
+
+
+@cache
+def _rotation(dim: int) -> NDArray[Any]:
+    return np.asarray(np.linalg.qr(np.random.default_rng(0).normal(size=(dim, dim)))[0])
 
 
 def _unit(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """The inverted file of visual words: search among a million synthetic photos, and growth.
 
-Words are drawn with unequal frequency, as those of real photos are, and signs at random; a query
-has as many words as a photo of much texture. The vocabulary has the size of the shipped ones.
+A query has as many words as a photo of much texture. The vocabulary has the size of the shipped
+ones.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ import numpy as np
 
 from delg.extraction.aggregation import ALPHA, TAU
 from eval.speed.harness import Bench, Growth, Point, Result, Row, milliseconds, stage
+from eval.speed.synthetic_words import CHUNK, Words, draw_signs, draw_words
 from index.settings import StoreSettings
-from index.storage.inverted_file import InvertedFile, Postings
+from index.storage.inverted_file import InvertedFile
 from index.storage.vocabulary import MAX_DIM, WORDS, BinaryWords, Vocabulary
 
 _COUNT, _QUICK_COUNT, _GROWING = 1_000_000, 20_000, (1_000, 10_000, 100_000)
-_CHUNK, _QUERIES, _QUERY_WORDS = 10_000, 20, 1_300
-# A word's frequency falls with its rank to this power.
-_DECAY = 0.5
+_QUERIES, _QUERY_WORDS = 20, 1_300
 _TIME = Growth("ASMK* similarities to all photos", "photos", "ms")
 _SIZE = Growth("The inverted file in memory", "photos", "MiB")
 _MIB = 1 << 20
@@ -32,37 +31,20 @@ def _vocabulary() -> Vocabulary:
     return Vocabulary(np.zeros(MAX_DIM, np.float32), np.eye(MAX_DIM, dtype=np.float32), centroids)
 
 
-def _draw_words(rng: np.random.Generator, photos: int, count: int) -> np.ndarray:
-    """``count`` different words for each photo, ascending: uint16 (photos, count)."""
-    frequency = np.arange(1, WORDS + 1) ** -_DECAY
-    # The largest of these keys are a draw without replacement (Efraimidis and Spirakis).
-    keys = np.log1p(-rng.random((photos, WORDS), np.float32)) / frequency.astype(np.float32)
-    return np.sort(np.argpartition(keys, -count)[:, -count:]).astype(np.uint16)
-
-
-def _draw_signs(rng: np.random.Generator, count: int) -> np.ndarray:
-    return rng.integers(0, 256, (count, MAX_DIM // 8), np.uint8)
-
-
 def _build(count: int) -> InvertedFile:
     vocabulary, words_per_photo = _vocabulary(), StoreSettings().max_words
     inverted = InvertedFile(vocabulary, ALPHA, TAU)
-    rng = np.random.default_rng(0)
-    # Few photos are drawn, and repeated with signs of their own: drawing takes longest.
-    words = _draw_words(rng, min(count, _CHUNK), words_per_photo)
-    for start in range(0, count, _CHUNK):
-        chunk = words[rng.permutation(len(words))[: min(_CHUNK, count - start)]]
-        counts = np.full(len(chunk), words_per_photo, np.uint16)
-        signs = _draw_signs(rng, chunk.size)
-        postings = Postings(vocabulary.digest, counts, chunk.ravel(), signs)
-        inverted.add(np.arange(start, start + len(chunk)), postings)
+    words = Words(vocabulary, words_per_photo, count)
+    for start in range(0, count, CHUNK):
+        rows = np.arange(start, min(start + CHUNK, count))
+        inverted.add(rows, words.postings(len(rows)))
     return inverted
 
 
 def _queries() -> list[BinaryWords]:
     rng = np.random.default_rng(1)
-    words = _draw_words(rng, _QUERIES, _QUERY_WORDS)
-    return [BinaryWords(photo, _draw_signs(rng, _QUERY_WORDS)) for photo in words]
+    words = draw_words(rng, _QUERIES, _QUERY_WORDS, WORDS)
+    return [BinaryWords(photo, draw_signs(rng, _QUERY_WORDS, MAX_DIM // 8)) for photo in words]
 
 
 def _times(inverted: InvertedFile) -> list[float]:

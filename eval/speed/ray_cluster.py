@@ -1,0 +1,54 @@
+"""A cluster of Ray whose nodes are all on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from delg.errors import DelgError, UsageError
+
+_ROOT = Path(__file__).parents[2]
+# Bytes that each node keeps in shared memory: queries, and what is said of them.
+_SHARED_MEMORY = 200 << 20
+
+
+@contextmanager
+def ray_cluster(nodes: int) -> Iterator[str | None]:
+    """Address of a cluster of so many nodes, which share the processors; None for no nodes.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+    if not nodes:
+        yield None
+        return
+    # Workers find this package, and are not the last that the machine works for.
+    path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": path}
+    try:
+        import ray
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        raise UsageError("--nodes needs Ray: pip install 'delg-retrieval[ray]'") from None
+    node = {
+        "num_cpus": max(1, (os.cpu_count() or 1) // nodes),
+        "object_store_memory": _SHARED_MEMORY,
+        "include_dashboard": False,
+    }
+    cluster: Any = Cluster()
+    try:
+        # Workers are started when they are needed, not before.
+        config = {"prestart_worker_first_driver": False}
+        try:
+            for number in range(nodes):
+                cluster.add_node(**node, **({} if number else {"_system_config": config}))
+        except Exception as error:  # Ray raises no other.
+            raise DelgError(f"--nodes: a node of Ray does not start: {error}") from None
+        yield cluster.address
+    finally:
+        # This process is a part of the head node.
+        ray.shutdown()
+        cluster.shutdown()

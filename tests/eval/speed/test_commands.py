@@ -1,0 +1,87 @@
+"""``delg eval speed shards``, ``growth`` and ``sources``, with tiny numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dots import gallery
+
+from delg.errors import DelgError
+from eval.speed import shard_growth, shards, synthetic_shards, synthetic_vectors
+from eval.speed.sources import build
+from eval.speed.synthetic_shards import SyntheticShards
+from index import ImageIndex
+
+
+@pytest.fixture
+def dot_index(tmp_path, model) -> Path:
+    gallery(tmp_path / "photos", 12)
+    with ImageIndex.create(tmp_path / "dots.index", model) as images:
+        images.add(tmp_path / "photos")
+    return tmp_path / "dots.index"
+
+
+def test_an_index_is_compared_with_its_shards(dot_index, run):
+    command = ("eval", "speed", "shards", dot_index, "--shards", 2, "--shards", 4, "--queries", 3)
+    for photos in ((), ("--photos", dot_index.parent / "photos")):
+        done = run(*command, *photos, "--json")
+        assert done.returncode == 0, done.stderr
+        rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+        assert set(rows) == {
+            *("one_index", "shards_2", "shards_4"),
+            *("one_index_rate", "shards_2_rate", "shards_4_rate"),
+        }
+        assert rows["shards_4"]["note"].startswith("3 of 3 answers equal")
+        assert rows["shards_2"]["baseline_ms"] == rows["one_index"]["median_ms"]
+
+
+def test_answers_that_differ_are_said_and_fail(dot_index, run, monkeypatch):
+    def forget(sources, out, count):
+        reshard([*sources], out, count)
+        with ImageIndex.open(out) as images:
+            images.remove(["003.png"])
+
+    reshard = shards.reshard
+    monkeypatch.setattr(shards, "reshard", forget)
+    done = run("eval", "speed", "shards", dot_index, "--shards", 2, "--queries", 12, "--json")
+    # Ten hits of twelve photos: those of two queries may lack that photo anyway.
+    assert done.returncode == 1 and "12 of 12 answers equal" not in done.stdout
+    assert "of 12 answers differ from those of one index" in done.stderr
+
+
+def test_shards_of_synthetic_photos_are_sound_whatever_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_shards, "_POOL", 3)
+    monkeypatch.setattr(synthetic_vectors, "_DEVIATIONS", 50)
+    for module in (synthetic_shards, synthetic_vectors):
+        monkeypatch.setattr(module, "CHUNK", 100)
+    # Begun, and left.
+    assert SyntheticShards(tmp_path, 2, 100, 5).fill(0) == 100
+    made = SyntheticShards(tmp_path, 2, 250, 5)
+    assert [made.fill(number) for number in range(2)] == [150, 250]
+    assert made.fill(0) == 0
+    for count in (1, 2):
+        with ImageIndex.open(made.first(count)) as images:
+            assert images.check().problems == [] and len(images) == count * 250
+    measured = shard_growth._measure(made, 2, 2)
+    assert measured.photos == 500 and len(measured.milliseconds) == len(measured.apart) == 2
+    assert all(time > 0 for time in measured.apart)
+
+
+def test_numbers_of_shards_that_do_not_divide_the_largest_are_refused(run):
+    done = run("eval", "speed", "growth", "--shards", 2, "--shards", 3)
+    assert done.returncode == 2 and "each must divide the largest, 3" in done.stderr
+
+
+def test_builds_from_two_places_are_compared(tmp_path, run):
+    gallery(tmp_path / "photos", 2)
+    done = run("eval", "speed", "sources", tmp_path / "photos", "--runs", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert set(rows) == {"source_1", "source_1_memory"}
+    assert "2 photos" in rows["source_1"]["note"] and rows["source_1"]["median"] > 0
+    assert rows["source_1_memory"]["median"] > 50
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no photo")
+    with pytest.raises(DelgError, match="1 photos failed"):
+        build(str(tmp_path / "photos"), tmp_path / "my.index")
