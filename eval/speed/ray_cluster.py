@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from delg.errors import DelgError, UsageError
 _ROOT = Path(__file__).parents[2]
 # Bytes that each node keeps in shared memory: queries, and what is said of them.
 _SHARED_MEMORY = 200 << 20
+_ATTEMPTS = 3
 
 
 @contextmanager
@@ -38,17 +39,28 @@ def ray_cluster(nodes: int) -> Iterator[str | None]:
         "object_store_memory": _SHARED_MEMORY,
         "include_dashboard": False,
     }
-    cluster: Any = Cluster()
+    # Workers are started when they are needed, not before.
+    head = {**node, "_system_config": {"prestart_worker_first_driver": False}}
+    cluster = _started(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
-        # Workers are started when they are needed, not before.
-        config = {"prestart_worker_first_driver": False}
-        try:
-            for number in range(nodes):
-                cluster.add_node(**node, **({} if number else {"_system_config": config}))
-        except Exception as error:  # Ray raises no other.
-            raise DelgError(f"--nodes: a node of Ray does not start: {error}") from None
+        for _ in range(nodes - 1):
+            _started(lambda: cluster.add_node(**node))
         yield cluster.address
     finally:
         # This process is a part of the head node.
         ray.shutdown()
         cluster.shutdown()
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """What starts, in some attempts: Ray gives a node 30 seconds, which a busy machine exceeds.
+
+    Raises:
+        DelgError: it does not start.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no other.
+            if attempt == _ATTEMPTS - 1:
+                raise DelgError(f"--nodes: a node of Ray does not start: {error}") from None
