@@ -44,6 +44,8 @@ class SearchableStore(OpenedStore):
         self._words_changed, self._words_lock = True, Lock()
         self._region_index: RegionIndex | None = None
         self._regions_changed, self._regions_lock = True, Lock()
+        # Space of the ANN index that was built in memory; None: none was.
+        self._built_space: str | None = None
         self.refresh()
 
     def reopen(self) -> None:
@@ -206,6 +208,10 @@ class SearchableStore(OpenedStore):
             self.folder, self.search_dim, self.settings.shortlist.nprobe, self._space
         )
         self.ann_index_current = stored is not None and stored[1] == self.catalog.generation
+        if stored is None and self._built_space == self._space:
+            # A first build that was killed has left none, and what takes minutes is done already.
+            self._match_ann_index()
+            return
         if stored is None:
             self.rebuild_ann_index()
             return
@@ -264,6 +270,7 @@ class SearchableStore(OpenedStore):
         for start in range(0, len(rows), _ROWS_PER_STEP):
             part = rows[start : start + _ROWS_PER_STEP]
             self.ann_index.add(self.global_descriptors(part), part)
+        self._built_space = self._space
 
     def nearest(
         self, vector: FloatArray, count: int, selection: Selection = _ALL

@@ -8,6 +8,7 @@ import pytest
 from dots import contents, dots, gallery
 
 from index import ImageIndex
+from index.storage.ann_index import AnnIndex
 from index.storage.lock import BusyError, writer_lock
 from index.storage.store import Store
 
@@ -169,3 +170,20 @@ def test_a_writer_that_is_turned_away_hears_who_writes(images, photos):
     with writer_lock(images.path), pytest.raises(BusyError, match=f"process {os.getpid()} on"):
         images.add(photos)
     assert not {path.name for path in images.path.iterdir()} & {"writer.txt"}
+
+
+def test_an_ann_index_that_was_never_written_is_built_once_by_whoever_opens(
+    make_index, photos, model, monkeypatch
+):
+    images = make_index()
+    images.add(photos)
+    images.close()
+    # A first build that was killed leaves none.
+    (images.path / "global.faiss").unlink()
+    train, trained = AnnIndex.train, []
+    monkeypatch.setattr(AnnIndex, "train", lambda *words: (trained.append(words), train(*words))[1])
+    with ImageIndex.open(images.path, str(model.folder)) as again:
+        again.use(model)
+        gallery(photos, 1, first=50)
+        assert again.add(photos).added == 1 and len(trained) == 1
+        assert again.query(dots(50).pixels(), k=1)[0].id == "050.png"
