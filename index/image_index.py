@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -324,17 +324,25 @@ class ImageIndex(SearchableIndex):
         with self._store.lock():
             return [image.id for image in self._store.restore(list(ids), by)]
 
-    def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
+    def trash(self, limit: int = -1, offset: int = 0) -> list[tuple[ImageRow, str]]:
         """The removed images that can be restored, and when they were removed, the last first."""
-        return self._store.catalog.trash(limit)
+        return self._store.catalog.trash(limit, offset)
+
+    def count_trash(self) -> int:
+        """Number of removed images that can be restored."""
+        return self._store.catalog.count_trash()
 
     def trashed(self, image_id: str) -> ImageRow | None:
         """The image of that id that was removed last; None if it cannot be restored."""
         return self._store.catalog.trashed(image_id)
 
-    def changes(self, limit: int = -1) -> list[Change]:
+    def changes(self, limit: int = -1, offset: int = 0) -> list[Change]:
         """What people added, edited, removed and restored one by one, the last change first."""
-        return self._store.catalog.changes(limit)
+        return self._store.catalog.changes(limit, offset)
+
+    def last_changes(self, ids: Collection[str]) -> dict[str, Change]:
+        """The last change of each of these images, by id; of those that were ever changed."""
+        return self._store.catalog.last_changes(ids)
 
     def undo(self, image_id: str, by: str = "") -> Change:
         """Take back the last change of an image; see :func:`index.collection.undo.undo`."""

@@ -68,6 +68,8 @@ def show(
         print_json(values)
         return
     print_result(f"{search.title} ({search.as_json()['created']})")
+    for sign, name in search.others:
+        print_result(f"{'and' if sign == 'plus' else 'but not'} {name}")
     print_hits(search.query, index, result, Output.table)
 
 
@@ -114,33 +116,39 @@ def export(
     store = _open(index, saved)
     search, result = store.get(search_id), store.result(search_id)
     with open_index(index) as images:
-        data = _export(images, search, result, store.photo(search_id), out.suffix.lower())
+        data = _export(images, store, search, result, out.suffix.lower())
     write_bytes(out, data)
     print_result(f"{plural(len(result), 'hit')} in {out}")
 
 
 def _export(
-    images: ImageIndex, search: SavedSearch, result: QueryResult, photo: bytes, kind: str
+    images: ImageIndex,
+    store: SavedSearches,
+    search: SavedSearch,
+    result: QueryResult,
+    kind: str,
 ) -> bytes:
     from delg.images.decode import ImageError, decode, decode_bytes
     from index.serve.saved_export import export_csv, export_html, export_zip
-    from index.serve.thumbnails import PHOTO_SIDE, encode_within
+    from index.serve.thumbnails import PHOTO_SIDE, Pixels, encode_within
     from index.serve.uploads import NotFoundError
 
     limits = images.settings.images
 
-    def jpeg(image_id: str) -> bytes:
-        path = images.paths([image_id]).get(image_id)
+    def read(photo: int | str) -> Pixels:
+        if isinstance(photo, int):
+            return decode_bytes(store.photo(search.id, photo), limits)
+        path = images.paths([photo]).get(photo)
         try:
             if path:
-                return encode_within(decode(path, limits), PHOTO_SIDE)
+                return decode(path, limits)
         except ImageError:
             pass
-        raise NotFoundError(f"{image_id}: its photo cannot be read")
+        raise NotFoundError(f"{photo}: its photo cannot be read")
 
     if kind == ".csv":
         return export_csv(search, result)
     if kind == ".zip":
-        return b"".join(export_zip(search, result, jpeg))
-    pixels = decode_bytes(photo or jpeg(search.query), limits)
-    return export_html(search, result, pixels).encode("utf-8", "replace")
+        jpegs = export_zip(search, result, lambda id: encode_within(read(id), PHOTO_SIDE))
+        return b"".join(jpegs)
+    return export_html(search, result, map(read, search.photos)).encode("utf-8", "replace")

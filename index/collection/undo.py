@@ -5,7 +5,7 @@ What takes it back is a change itself, logged and taken back in turn.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from delg.errors import UsageError
@@ -16,7 +16,7 @@ from index.storage.trash import Change
 class Changeable(Protocol):
     """The methods of :class:`index.ImageIndex` that change what is known of images."""
 
-    def changes(self, limit: int = -1) -> list[Change]: ...
+    def last_changes(self, ids: Collection[str]) -> dict[str, Change]: ...
     def remove(self, ids: Iterable[str], by: str = "") -> int: ...
     def restore(self, ids: Iterable[str], by: str = "") -> list[str]: ...
     def edit(
@@ -41,7 +41,7 @@ def undo(images: Changeable, image_id: str, by: str = "") -> Change:
     Raises:
         UsageError: the log has no change of that image, or it cannot be taken back any more.
     """
-    change = next((each for each in images.changes() if each.id == image_id), None)
+    change = images.last_changes([image_id]).get(image_id)
     if change is None:
         raise UsageError(f"{image_id}: the log has no change of it to undo")
     if change.action == "edit":
@@ -60,14 +60,6 @@ def _difference(change: Change) -> tuple[str, dict[str, str | None]]:
     after: Any = change.after.get("metadata") or {}
     gone: dict[str, str | None] = dict.fromkeys(after.keys() - before.keys())
     return str(change.before.get("label") or ""), {**gone, **before}
-
-
-def last_changes(changes: Iterable[Change]) -> Iterator[tuple[Change, bool]]:
-    """Changes, the newest first, each with whether it is the last one of its image."""
-    known: set[str] = set()
-    for change in changes:
-        yield change, change.id not in known
-        known.add(change.id)
 
 
 def can_undo(change: Change, present: Collection[str], in_trash: Collection[str]) -> bool:

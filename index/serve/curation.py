@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from index.collection.undo import can_undo, last_changes
+from index.collection.undo import can_undo
 from index.image_index import ImageIndex
 from index.photos.uploaded_photos import ConflictError
 from index.serve.background import BackgroundTask, Report
@@ -48,8 +47,7 @@ class Curation:
         """Removed images that can be restored and when they were removed, the last one first; and
         the number of all."""
         with self._shared.reading() as images:
-            removed = images.trash()
-        return removed[offset : offset + limit], len(removed)
+            return images.trash(limit, offset), images.count_trash()
 
     def restore(self, ids: Sequence[str], by: str) -> list[str]:
         """Bring images back from the trash, all of them or none.
@@ -82,18 +80,21 @@ class Curation:
     def changes(self, limit: int, offset: int = 0) -> tuple[list[LoggedChange], bool]:
         """Changes, the last one first; and whether there are earlier ones."""
         with self._shared.reading() as images:
-            entries = images.changes(offset + limit + 1)
-            page = list(islice(last_changes(entries), offset, offset + limit))
-            ids = {change.id for change, _ in page}
+            entries = images.changes(limit + 1, offset)
+            page = entries[:limit]
+            ids = {change.id for change in page}
+            last = images.last_changes(ids)
             present = images.known(ids).keys()
             in_trash = {image_id for image_id in ids if _is_in_trash(images, image_id)}
         logged = [
             LoggedChange(
-                change, is_last and can_undo(change, present, in_trash), change.id in present
+                change,
+                last.get(change.id) == change and can_undo(change, present, in_trash),
+                change.id in present,
             )
-            for change, is_last in page
+            for change in page
         ]
-        return logged, len(entries) > offset + limit
+        return logged, len(entries) > limit
 
     def undo(self, image_id: str, by: str) -> Change:
         """Take back the last change of an image.
@@ -103,8 +104,7 @@ class Curation:
             BusyError: another request or process is writing.
         """
         with self._shared.writing() as images:
-            changes = (each for each in images.changes() if each.id == image_id)
-            change = next(changes, None)
+            change = images.last_changes([image_id]).get(image_id)
             present = images.known([image_id]) if change is not None else {}
             in_trash = [image_id] if change is not None and _is_in_trash(images, image_id) else []
             if change is None or not can_undo(change, present, in_trash):

@@ -15,6 +15,7 @@ from index.image_index import ImageIndex
 from index.results import QueryResult
 from index.search.search import QueryOptions
 from index.serve.uploads import (
+    NO_PHOTO,
     BadRequestError,
     NotFoundError,
     SearchParams,
@@ -31,7 +32,7 @@ def run_query(
 ) -> QueryResult:
     """The hits of uploads or indexed photos, which are then left out of the hits.
 
-    Several photos, by upload or by id, are one query.
+    Several photos, by upload or by id, are one query; the one of ``params.id`` is the first.
 
     Raises:
         ImageError: a photo or the box is unusable.
@@ -51,8 +52,9 @@ def run_query(
         "orientations": params.orientations,
         "without": {row.id for row in [*indexed, *against]},
     }
-    uploads = [upload.source] if params.id is None and (upload.data or not params.plus) else []
-    uploads += [data for _, data in upload.more]
+    if not indexed and not upload.data:
+        raise BadRequestError(NO_PHOTO)
+    uploads = [data for _, data in upload.photos]
     if len(uploads) + len(indexed) == 1 and not against and not upload.against:
         return _run_single(images, decoder, uploads, indexed, params, options)
     if params.box is not None:
@@ -64,7 +66,7 @@ def run_query(
             *_sources(images, decoder, (), first),
             *_sources(images, decoder, uploads, others),
         ],
-        _sources(images, decoder, upload.against, against),
+        _sources(images, decoder, [data for _, data in upload.against], against),
         **options,
     )
 

@@ -43,13 +43,13 @@ def as_csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> byt
     return out.getvalue().encode("utf-8-sig", "replace")
 
 
-def export_html(search: SavedSearch, result: QueryResult, photo: Pixels) -> str:
+def export_html(search: SavedSearch, result: QueryResult, photos: Iterable[Pixels]) -> str:
     """One page with everything in it.
 
     Args:
-        photo: what was searched with.
+        photos: what was searched with, see :attr:`SavedSearch.photos`.
     """
-    return render_html_report([(search.query, photo, result)], search.title)
+    return render_html_report([(search.query, list(photos), result)], search.title)
 
 
 class _Chunks(io.RawIOBase):

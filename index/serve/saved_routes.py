@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
@@ -19,6 +19,15 @@ from index.serve.service import Service
 from index.serve.uploads import MAX_PHOTOS, SearchParams, disconnected
 
 
+class FurtherPhotoJson(BaseModel):
+    """An upload besides the first: of the same thing (`plus`), or of what it is not (`minus`)."""
+
+    sign: Literal["plus", "minus"]
+    name: str
+    width: int
+    height: int
+
+
 class SavedSearchJson(BaseModel):
     """A saved search: its query, the parameters as they were sent, and the number of its hits;
     `expires` is when it will be deleted."""
@@ -32,6 +41,7 @@ class SavedSearchJson(BaseModel):
     hits: int
     verified: int
     bytes: int
+    further: list[FurtherPhotoJson]
 
 
 class SavedSearchesJson(BaseModel):

@@ -13,12 +13,12 @@ import secrets
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -54,12 +54,40 @@ CREATE TABLE IF NOT EXISTS searches (
     photo BLOB,
     result BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS further (
+    search TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    sign TEXT NOT NULL,
+    name TEXT NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    photo BLOB NOT NULL,
+    PRIMARY KEY (search, number)
+);
+CREATE TRIGGER IF NOT EXISTS delete_further AFTER DELETE ON searches
+BEGIN DELETE FROM further WHERE search = old.id; END;
 """
 _COLUMNS = "id, title, created, query, params, hits, verified, bytes"
 
 
 class FullError(DelgError):
     """There is no room for another search."""
+
+
+@dataclass(frozen=True)
+class FurtherPhoto:
+    """An upload besides the photo that was searched with.
+
+    Attributes:
+        sign: "plus" shows the same thing, "minus" what it is not.
+        name: its file name.
+        width, height: upright, pixels.
+    """
+
+    sign: Literal["plus", "minus"]
+    name: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -74,6 +102,7 @@ class SavedSearch:
         params: of the search, as text by name.
         hits, verified: their numbers.
         bytes: that it takes in the file.
+        further: uploads besides the photo, in the order in which they were sent.
     """
 
     id: str
@@ -84,6 +113,44 @@ class SavedSearch:
     hits: int
     verified: int
     bytes: int
+    further: tuple[FurtherPhoto, ...] = ()
+
+    @property
+    def plus(self) -> tuple[str, ...]:
+        """Ids of further indexed images of the same thing."""
+        return tuple(self.params.get("plus", "").splitlines())
+
+    @property
+    def minus(self) -> tuple[str, ...]:
+        """Ids of indexed images of what it is not."""
+        return tuple(self.params.get("minus", "").splitlines())
+
+    @property
+    def photos(self) -> tuple[int | str, ...]:
+        """The photos of the thing, in the order of :attr:`index.results.Hit.photo`: numbers of
+        uploads, as :meth:`SavedSearches.photo` takes them, and ids of indexed images."""
+        first = self.params.get("id", 0)
+        uploads = [n for n, photo in enumerate(self.further, 1) if photo.sign == "plus"]
+        return (first, *uploads, *self.plus)
+
+    @property
+    def others(self) -> list[tuple[str, str]]:
+        """Sign and name of what was searched with besides the first photo."""
+        return [
+            *((photo.sign, photo.name) for photo in self.further),
+            *(("plus", image_id) for image_id in self.plus),
+            *(("minus", image_id) for image_id in self.minus),
+        ]
+
+    def query_json(self) -> dict[str, Any]:
+        """What the search page needs to search anew."""
+        further = [vars(photo) for photo in self.further]
+        return {
+            "id": self.id,
+            "indexed": self.params.get("id"),
+            "name": self.query,
+            "further": further,
+        }
 
     def as_json(self, expires: float | None = None) -> dict[str, Any]:
         """As plain values, moments in ISO 8601.
@@ -93,6 +160,7 @@ class SavedSearch:
         """
         return {
             **vars(self),
+            "further": [vars(photo) for photo in self.further],
             "created": _moment(self.created),
             "expires": None if expires is None else _moment(expires),
         }
@@ -129,13 +197,20 @@ class SavedSearches:
         self._path, self.limits = path, limits
 
     def save(
-        self, title: str, query: str, params: dict[str, str], photo: bytes, result: QueryResult
+        self,
+        title: str,
+        query: str,
+        params: dict[str, str],
+        photo: bytes,
+        result: QueryResult,
+        further: Sequence[tuple[FurtherPhoto, bytes]] = (),
     ) -> SavedSearch:
         """Keep a search.
 
         Args:
             title: empty: the name of the query.
             photo: the bytes of the upload; empty if an indexed image was searched with.
+            further: the other uploads, each with its bytes.
 
         Raises:
             FullError: there is no room.
@@ -145,7 +220,9 @@ class SavedSearches:
         title = _as_title(title, query)
         search = SavedSearch(
             secrets.token_urlsafe(_ID_BYTES), title, time.time(), query, params, len(result),
-            sum(hit.verified for hit in result), len(packed) + len(photo),
+            sum(hit.verified for hit in result),
+            len(packed) + len(photo) + sum(len(data) for _, data in further),
+            tuple(each for each, _ in further),
         )  # fmt: skip
         with self._writing() as db:
             self._delete_expired(db)
@@ -162,6 +239,13 @@ class SavedSearches:
                     search.hits, search.verified, search.bytes, photo or None, packed,
                 ),
             )  # fmt: skip
+            db.executemany(
+                "INSERT INTO further VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (search.id, number, *vars(each).values(), data)
+                    for number, (each, data) in enumerate(further, 1)
+                ],
+            )
         return search
 
     def list(self, limit: int, offset: int = 0) -> tuple[list[SavedSearch], int]:
@@ -176,7 +260,7 @@ class SavedSearches:
                 (*since, limit, offset),
             ).fetchall()
             count = db.execute("SELECT count(*) FROM searches WHERE created >= ?", since)
-            return [_search(row) for row in rows], count.fetchone()[0]
+            return [_search(db, row) for row in rows], count.fetchone()[0]
 
     def get(self, search_id: str) -> SavedSearch:
         """A search.
@@ -184,15 +268,31 @@ class SavedSearches:
         Raises:
             NotFoundError: there is none of that id, or it has expired.
         """
-        return _search(self._row(_COLUMNS, search_id))
+        with self._row(_COLUMNS, search_id) as (db, row):
+            return _search(db, row)
 
-    def photo(self, search_id: str) -> bytes:
-        """The bytes of the upload; empty if an indexed image was searched with."""
-        return self._row("photo", search_id)[0] or b""
+    def photo(self, search_id: str, number: int = 0) -> bytes:
+        """The bytes of an upload; empty if an indexed image was searched with.
+
+        Args:
+            number: 0: the photo that was searched with; from 1: those of ``further``.
+
+        Raises:
+            NotFoundError: there is no such search or photo.
+        """
+        with self._row("photo", search_id) as (db, row):
+            if number == 0:
+                return row[0] or b""
+            photo = "SELECT photo FROM further WHERE search = ? AND number = ?"
+            found = _has_further(db) and db.execute(photo, (search_id, number)).fetchone()
+        if not found:
+            raise NotFoundError("this search has no such photo")
+        return bytes(found[0])
 
     def result(self, search_id: str) -> QueryResult:
         """The results as they were when it was saved."""
-        packed = self._row("result", search_id)[0]
+        with self._row("result", search_id) as (_, row):
+            packed = row[0]
         try:
             unpacker = zlib.decompressobj()
             text = unpacker.decompress(packed, _MAX_RESULT_BYTES).decode()
@@ -244,14 +344,16 @@ class SavedSearches:
     def _oldest(self) -> float:
         return 0.0 if self.limits.days is None else time.time() - self.limits.days * _DAY
 
-    def _row(self, columns: str, search_id: str) -> tuple:
+    @contextmanager
+    def _row(self, columns: str, search_id: str) -> Iterator[tuple[sqlite3.Connection, tuple]]:
+        """Values of a search, and a connection to read more of it."""
         with self._reading() as db:
             query = f"SELECT {columns} FROM searches WHERE id = ? AND created >= ?"
             is_id = search_id.isascii() and "\0" not in search_id
             row = db and is_id and db.execute(query, (search_id, self._oldest())).fetchone()
-        if not row:
-            raise NotFoundError("there is no such saved search; it may have expired")
-        return row
+            if not db or not row:
+                raise NotFoundError("there is no such saved search; it may have expired")
+            yield db, row
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -271,9 +373,17 @@ def _as_title(title: str, query: str) -> str:
     return " ".join(title.split())[:MAX_TITLE] or query[:MAX_TITLE]
 
 
-def _search(row: tuple) -> SavedSearch:
+def _search(db: sqlite3.Connection, row: tuple) -> SavedSearch:
     values = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    return SavedSearch(**{**values, "params": parse_json(values["params"])})
+    columns = "SELECT sign, name, width, height FROM further WHERE search = ? ORDER BY number"
+    rows = db.execute(columns, (values["id"],)) if _has_further(db) else ()
+    further = tuple(FurtherPhoto(*each) for each in rows)
+    return SavedSearch(**{**values, "params": parse_json(values["params"]), "further": further})
+
+
+def _has_further(db: sqlite3.Connection) -> bool:
+    """Whether several uploads of a search can be in the file; not if an earlier version made it."""
+    return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'further'").fetchone())
 
 
 def _as_values(value: Any) -> Any:

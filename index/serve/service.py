@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from delg.errors import DelgError
-from delg.images.decode import ImageError
+from delg.images.decode import ImageError, read_bytes
 from delg.images.decode_process import DecodePool
 from delg.types import FloatArray, ImageFeatures
 from index.answers.marks import Mark, truth_csv
@@ -33,11 +33,11 @@ from index.serve.queries import find_removed, find_row, indexed_source, run_quer
 from index.serve.remembered import Remembered
 from index.serve.saved_export import export_csv, export_html, export_zip
 from index.serve.saved_searches import FILE as SAVED_FILE
-from index.serve.saved_searches import Limits, SavedSearch, SavedSearches
+from index.serve.saved_searches import FurtherPhoto, Limits, SavedSearch, SavedSearches
 from index.serve.settings import MIB, ServeSettings
 from index.serve.several import index_root
 from index.serve.shared_index import SharedIndex
-from index.serve.thumbnails import PHOTO_SIDE, Jpeg, ThumbnailCache, encode_within
+from index.serve.thumbnails import PHOTO_SIDE, Jpeg, Pixels, ThumbnailCache, encode_within
 from index.serve.uploads import (
     MAX_FORM_BYTES,
     MAX_FORM_FIELDS,
@@ -174,22 +174,36 @@ class Service:
             FullError: there is no room.
             DelgError: see :meth:`search`.
         """
-        if upload.more or upload.against:
-            raise BadRequestError("a search with several uploads cannot be saved")
-        result = self.search(upload, params)
-        photo = b"" if params.id is not None else upload.data
-        query = params.id or upload.name or UNNAMED
-        return self.saved.save(
-            upload.fields.get("title", ""), query, params.given(upload.fields), photo, result
-        )
+        result, given = self.search(upload, params), params.given(upload.fields)
+        if params.id is None and not upload.data:
+            # Indexed images alone: the first of them is what was searched with.
+            first, *others = params.plus
+            given |= {"id": first, "plus": "\n".join(others)}
+        photo, plus = (b"", upload.photos) if "id" in given else (upload.data, upload.more)
+        further = [
+            (self._further(sign, name, data), data)
+            for sign, photos in (("plus", plus), ("minus", upload.against))
+            for name, data in photos
+        ]
+        query = given.get("id") or upload.name or UNNAMED
+        return self.saved.save(upload.fields.get("title", ""), query, given, photo, result, further)
 
-    def saved_photo(self, search_id: str) -> bytes:
-        """The upload of a saved search as a JPEG.
+    def _further(self, sign: Literal["plus", "minus"], name: str, data: bytes) -> FurtherPhoto:
+        with self.shared.reading() as images:
+            limits = images.settings.images
+        height, width = self.decoder.decode(data, limits).shape[:2]
+        return FurtherPhoto(sign, name or UNNAMED, width, height)
+
+    def saved_photo(self, search_id: str, number: int = 0) -> bytes:
+        """An upload of a saved search as a JPEG.
+
+        Args:
+            number: see :meth:`SavedSearches.photo`.
 
         Raises:
             NotFoundError: there is no such search, or it was made with an indexed image.
         """
-        data = self.saved.photo(search_id)
+        data = self.saved.photo(search_id, number)
         if not data:
             raise NotFoundError("this search was made with an indexed image")
         with self.shared.reading() as images:
@@ -214,9 +228,16 @@ class Service:
         search, result = self.saved.get(search_id), self.saved.result(search_id)
         with self.shared.reading() as images:
             limits = images.settings.images
-        # Of an indexed image, that is the photo of the index.
-        data = self.saved.photo(search_id) or self.photo(search.query, PHOTO_SIDE).data
-        return export_html(search, result, self.decoder.decode(data, limits))
+
+        def decode(photo: int | str) -> Pixels:
+            if isinstance(photo, int):
+                return self.decoder.decode(self.saved.photo(search_id, photo), limits)
+            try:
+                return self.decoder.decode(read_bytes(self.image(photo).path), limits)
+            except ImageError as error:
+                raise NotFoundError(f"the photo {photo!r} cannot be shown: {error}") from None
+
+        return export_html(search, result, map(decode, search.photos))
 
     def saved_zip(self, search_id: str) -> Iterator[bytes]:
         """The hits of a saved search as an archive.

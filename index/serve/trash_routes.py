@@ -58,6 +58,7 @@ class ChangeJson(BaseModel):
     id: str
     before: dict[str, Any]
     after: dict[str, Any]
+    number: int
     can_undo: bool
 
 

@@ -32,6 +32,7 @@ _MAX_FIELDS = 40
 # Conditions of a search, and the fields that may be sent more than once.
 _MAX_CONDITIONS = 20
 _REPEATED = ("where", "plus", "minus", "ids")
+NO_PHOTO = "no photo: send it as the form field 'image', or as the request's body"
 # Photos that one query may be made of.
 MAX_PHOTOS = 8
 # Bytes of the form of the login page.
@@ -145,14 +146,19 @@ class Upload:
         fields: text fields of the form and of the address; those that may be repeated have a
             line for each time.
         more: name and bytes of the photos after the first.
-        against: bytes of the photos in the field ``minus``.
+        against: name and bytes of the photos in the field ``minus``.
     """
 
     data: bytes
     name: str
     fields: dict[str, str]
     more: tuple[tuple[str, bytes], ...] = ()
-    against: tuple[bytes, ...] = ()
+    against: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def photos(self) -> tuple[tuple[str, bytes], ...]:
+        """Name and bytes of all photos of the thing."""
+        return (*(((self.name, self.data),) if self.data else ()), *self.more)
 
     @property
     def ids(self) -> list[str]:
@@ -167,9 +173,7 @@ class Upload:
             BadRequestError: there is none.
         """
         if not self.data:
-            raise BadRequestError(
-                "no photo: send it as the form field 'image', or as the request's body"
-            )
+            raise BadRequestError(NO_PHOTO)
         return self.data
 
 
@@ -252,10 +256,10 @@ class Receiver:
             elif key == "image":
                 photos.append((value.filename or "", await value.read()))
             elif key == "minus" and max_photos > 1:
-                against.append(await value.read())
+                against.append((value.filename or "", await value.read()))
             else:
                 raise BadRequestError(f"the photo's field must be 'image', not {key!r}")
-        if sum(len(data) for _, data in photos) + sum(map(len, against)) > self._max_bytes:
+        if sum(len(data) for _, data in (*photos, *against)) > self._max_bytes:
             raise self._too_large()
         (name, data), *more = photos or [("", b"")]
         return Upload(data, name, _join_repeated(texts), tuple(more), tuple(against))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -321,21 +321,30 @@ class ShardedIndex(ShardedCollection, ImageIndex):
         self._parts.run_on_shards_of(ids, lambda images, own: images.restore(own, by))
         return ids
 
-    def trash(self, limit: int = -1) -> list[tuple[ImageRow, str]]:
+    def trash(self, limit: int = -1, offset: int = 0) -> list[tuple[ImageRow, str]]:
         """The removed images of all shards; see :meth:`index.ImageIndex.trash`."""
-        parts = self._parts.run_on_all(lambda images: images.trash(limit))
-        trash = sorted(chain(*parts), key=lambda item: item[1], reverse=True)
-        return trash[:limit] if limit >= 0 else trash
+        end = offset + limit if limit >= 0 else None
+        parts = self._parts.run_on_all(lambda images: images.trash(-1 if end is None else end))
+        return sorted(chain(*parts), key=lambda item: item[1], reverse=True)[offset:end]
+
+    def count_trash(self) -> int:
+        """See :meth:`index.ImageIndex.count_trash`."""
+        return sum(self._parts.run_on_all(lambda images: images.count_trash()))
 
     def trashed(self, image_id: str) -> ImageRow | None:
         """See :meth:`index.ImageIndex.trashed`."""
         return self._parts.run_on_shard_of(image_id, lambda images: images.trashed(image_id))
 
-    def changes(self, limit: int = -1) -> list[Change]:
+    def changes(self, limit: int = -1, offset: int = 0) -> list[Change]:
         """What people changed in all shards; see :meth:`index.ImageIndex.changes`."""
-        parts = self._parts.run_on_all(lambda images: images.changes(limit))
-        changes = sorted(chain(*parts), key=lambda change: change.at, reverse=True)
-        return changes[:limit] if limit >= 0 else changes
+        end = offset + limit if limit >= 0 else None
+        parts = self._parts.run_on_all(lambda images: images.changes(-1 if end is None else end))
+        return sorted(chain(*parts), key=lambda change: change.at, reverse=True)[offset:end]
+
+    def last_changes(self, ids: Collection[str]) -> dict[str, Change]:
+        """See :meth:`index.ImageIndex.last_changes`."""
+        parts = self._parts.run_on_shards_of(ids, lambda images, own: images.last_changes(own))
+        return {image_id: change for _, found in parts for image_id, change in found.items()}
 
     def edit(
         self,

@@ -7,6 +7,7 @@ another process adds meanwhile (write-ahead logging keeps the old pages for them
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sqlite3
 import threading
@@ -438,6 +439,11 @@ class Catalog(Entries):
         )
         return [(_trashed(row[0]), str(row[1])) for row in self._rows(query, (limit, offset))]
 
+    def count_trash(self) -> int:
+        """Number of removed images that can be restored."""
+        row = self._row(f"SELECT count(*) FROM {TRASH}") if self._has_table(TRASH) else None
+        return row[0] if row else 0
+
     def trashed(self, image_id: str) -> ImageRow | None:
         """The image of that id that was removed last, if it is in the trash."""
         if not self._has_table(TRASH):
@@ -457,11 +463,21 @@ class Catalog(Entries):
         """What people changed, the last change first."""
         if not self._has_table(CHANGES):
             return []
-        by = "by" if self._names_authors() else "''"
-        query = (
-            f"SELECT at, action, id, before, after, {by} FROM {CHANGES} ORDER BY number DESC "
-            "LIMIT ? OFFSET ?"
+        return self._changes("ORDER BY number DESC LIMIT ? OFFSET ?", (limit, offset))
+
+    def last_changes(self, ids: Collection[str]) -> dict[str, Change]:
+        """The last change of each of these images, of those that the log has any of."""
+        if not self._has_table(CHANGES):
+            return {}
+        of_them = f"SELECT max(number) FROM {CHANGES} WHERE id IN (SELECT value FROM json_each(?))"
+        changes = self._changes(
+            f"WHERE number IN ({of_them} GROUP BY id)", (json.dumps(list(ids)),)
         )
+        return {change.id: change for change in changes}
+
+    def _changes(self, which: str, values: Sequence[object]) -> list[Change]:
+        by = "by" if self._names_authors() else "''"
+        query = f"SELECT at, action, id, before, after, {by}, number FROM {CHANGES} {which}"
         try:
             return [
                 Change(
@@ -471,8 +487,9 @@ class Catalog(Entries):
                     parse_json(before),
                     parse_json(after),
                     str(by or ""),
+                    number,
                 )
-                for at, action, image, before, after, by in self._rows(query, (limit, offset))
+                for at, action, image, before, after, by, number in self._rows(query, values)
             ]
         except (ValueError, TypeError) as error:
             raise CatalogError(f"{self.path}: the log of changes is damaged ({error})") from None

@@ -41,6 +41,7 @@ class Change:
         before, after: its ``label`` and ``metadata``; empty where it was not there.
         by: who made it: a user of the machine, or the address of a client; empty where it is not
             known.
+        number: in the log, from 1; of two changes of an image the later one has the higher.
     """
 
     at: str
@@ -49,6 +50,7 @@ class Change:
     before: dict[str, object]
     after: dict[str, object]
     by: str = ""
+    number: int = 0
 
 
 def trash_images(db: sqlite3.Connection, images: Sequence[ImageRow]) -> None:
@@ -88,6 +90,8 @@ def log_changes(
     db.execute(_CHANGES_SCHEMA)
     if not names_authors(db):
         db.execute(f"ALTER TABLE {CHANGES} ADD COLUMN by TEXT")
+    # The last change of an image is looked up.
+    db.execute(f"CREATE INDEX IF NOT EXISTS {CHANGES}_by_id ON {CHANGES} (id, number)")
     time = utc_now()
     db.executemany(
         f"INSERT INTO {CHANGES} (at, action, id, before, after, by) VALUES (?, ?, ?, ?, ?, ?)",

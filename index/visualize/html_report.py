@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -92,16 +92,32 @@ class _Card:
 
 
 @dataclass(frozen=True)
+class _QueryPhoto:
+    """A photo of a query: its number in the album, and its size in pixels of its points."""
+
+    number: int
+    picture: EmbeddedImage
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class _Section:
-    """One query of the page; its box is in the pixels of its picture."""
+    """One query of the page; its box is in the pixels of the picture of its first photo."""
 
     name: str
-    photo: int
-    picture: EmbeddedImage
+    photos: list[_QueryPhoto]
     box: tuple[float, float, float, float] | None
     result: QueryResult
     timings: list[tuple[str, str]]
     cards: list[_Card]
+
+    @property
+    def photo(self) -> int:
+        return self.photos[0].number
+
+    @property
+    def picture(self) -> EmbeddedImage:
+        return self.photos[0].picture
 
     @property
     def views(self) -> list[_View]:
@@ -113,7 +129,9 @@ class _Section:
 
 
 def write_html_report(
-    path: str | Path, results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE
+    path: str | Path,
+    results: Iterable[tuple[str, Pixels | Sequence[Pixels], QueryResult]],
+    title: str = TITLE,
 ) -> None:
     """Write the results of queries as one HTML file that loads nothing else.
 
@@ -121,7 +139,8 @@ def write_html_report(
 
     Args:
         path: of the file; an existing one is replaced.
-        results: of each query its name, its upright pixels, uint8 (H, W, 3) RGB, and its hits.
+        results: of each query its name, its upright pixels, uint8 (H, W, 3) RGB, and its hits. A
+            query of several photos has the pixels of each, in the order of :attr:`Hit.photo`.
         title: heading of the page.
 
     Raises:
@@ -133,7 +152,7 @@ def write_html_report(
 
 
 def render_html_report(
-    results: Iterable[tuple[str, Pixels, QueryResult]], title: str = TITLE
+    results: Iterable[tuple[str, Pixels | Sequence[Pixels], QueryResult]], title: str = TITLE
 ) -> str:
     """The HTML of :func:`write_html_report`."""
     album = _Album()
@@ -143,23 +162,34 @@ def render_html_report(
     return template.render(title=title, sections=sections, models=models, photos=album.images)
 
 
-def _section(name: str, pixels: Pixels, result: QueryResult, album: _Album) -> _Section:
-    picture = embed_image(pixels, PHOTO_SIDE)
-    photo = album.add(picture)
+def _section(
+    name: str, pixels: Pixels | Sequence[Pixels], result: QueryResult, album: _Album
+) -> _Section:
+    several = [pixels] if isinstance(pixels, np.ndarray) else pixels
+    photos = [_query_photo(each, album) for each in several]
+    # The first one may come smaller than it was.
+    if result.width and result.height:
+        photos[0] = replace(photos[0], size=(result.width, result.height))
     cards: list[_Card] = []
     views = 0
     for hit in result:
-        card = _card(hit, result, photo, pixels, album, with_view=views < MAX_VIEWS)
+        card = _card(hit, result, photos[hit.photo], album, with_view=views < MAX_VIEWS)
         views += card.view is not None
         cards.append(card)
     timings = [(step, _duration(ms)) for step, ms in result.timing_ms.items()]
     if len(timings) > 1:
         timings.append(("total", _duration(sum(result.timing_ms.values()))))
-    return _Section(name, photo, picture, _box(result, pixels, picture), result, timings, cards)
+    return _Section(name, photos, _box(result, photos[0]), result, timings, cards)
+
+
+def _query_photo(pixels: Pixels, album: _Album) -> _QueryPhoto:
+    picture = embed_image(pixels, PHOTO_SIDE)
+    height, width = pixels.shape[:2]
+    return _QueryPhoto(album.add(picture), picture, (width, height))
 
 
 def _card(
-    hit: Hit, result: QueryResult, query: int, pixels: Pixels, album: _Album, with_view: bool
+    hit: Hit, result: QueryResult, query: _QueryPhoto, album: _Album, with_view: bool
 ) -> _Card:
     photos = album.load(hit.path)
     if isinstance(photos, str):
@@ -169,13 +199,14 @@ def _card(
         return _Card(hit, thumbnail, "", None)
     # Points are in pixels of the photo as it was indexed, whatever its size is now.
     layout = side_by_side(
-        _query_size(result, pixels),
+        query.size,
         (hit.width or photo.width, hit.height or photo.height),
         PHOTO_SIDE,
     )
     box = None if result.box is None else layout.query.box_to_canvas(result.box)
     number = album.add_file(hit.path, photo)
-    return _Card(hit, thumbnail, "", _View(hit, query, number, layout, _lines(hit, layout), box))
+    view = _View(hit, query.number, number, layout, _lines(hit, layout), box)
+    return _Card(hit, thumbnail, "", view)
 
 
 def _lines(hit: Hit, layout: Layout) -> list[_Line]:
@@ -195,17 +226,10 @@ def _lines(hit: Hit, layout: Layout) -> list[_Line]:
     ]
 
 
-def _query_size(result: QueryResult, pixels: Pixels) -> tuple[int, int]:
-    """Size of the pixels in which a query's points and box are given."""
-    return result.width or pixels.shape[1], result.height or pixels.shape[0]
-
-
-def _box(
-    result: QueryResult, pixels: Pixels, picture: EmbeddedImage
-) -> tuple[float, float, float, float] | None:
+def _box(result: QueryResult, photo: _QueryPhoto) -> tuple[float, float, float, float] | None:
     if result.box is None:
         return None
-    frame = Frame(0, 0, picture.width, picture.height, *_query_size(result, pixels))
+    frame = Frame(0, 0, photo.picture.width, photo.picture.height, *photo.size)
     return frame.box_to_canvas(result.box)
 
 

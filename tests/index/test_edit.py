@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import pytest
 from dots import DotModel, contents, dots, gallery
@@ -10,6 +11,7 @@ from dots import DotModel, contents, dots, gallery
 from delg.errors import UsageError
 from index import ImageIndex
 from index.labels import GivenLabels, Label
+from index.storage.catalog import CatalogError
 
 
 @pytest.fixture
@@ -98,7 +100,18 @@ def test_labels_and_metadata_are_edited_and_every_change_is_logged(images):
     assert log[-1].after == {"label": "new", "metadata": {"artist": "V"}} and log[-1].at
     with pytest.raises(UsageError, match="no image"):
         images.edit(["004.png", "nothing"], "x")
-    assert len(images.changes(2)) == 2
+    assert images.changes(2, 1) == log[1:3] and images.changes(9, 4) == log[4:]
+    assert images.last_changes(["004.png", "005.png", "006.png"]) == {
+        "004.png": log[0],
+        "005.png": log[3],
+    }
+    assert [row.id for row, _ in images.trash(1, 1)] == [] and images.count_trash() == 0
+    # Of the log, undo reads the last change of the image, whatever else is in it.
+    with sqlite3.connect(images.path / "catalog.sqlite") as db:
+        db.execute("UPDATE changes SET before = 'damaged' WHERE number < 3")
+    assert images.undo("004.png").action == "restore" and images.count_trash() == 1
+    with pytest.raises(CatalogError, match="log of changes is damaged"):
+        images.undo("005.png")
 
 
 def test_a_kill_between_removal_and_shortlist_loses_nothing(images, model, monkeypatch):

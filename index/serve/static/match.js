@@ -57,14 +57,9 @@
     };
     // A query of several photos: its other photos have sizes of their own.
     if (hit.photo) {
-      let about = "";
-      if (window.delgQuery) about = window.delgQuery.about(hit.photo);
-      else {
-        const id = JSON.parse(results.dataset.plus || "[]")[hit.photo - 1];
-        about = id ? `${delgRoot}/api/images/${encodeURIComponent(id)}` : "";
-        query.url = about && `${about}/photo`;
-      }
-      await measure(query, about);
+      let about = window.delgQuery?.about(hit.photo);
+      if (!window.delgQuery) ({ about, ...query } = { ...query, ...JSON.parse(results.dataset.plus || "[]")[hit.photo - 1] });
+      if (window.delgQuery || about) await measure(query, about);
     }
     get("match-title").textContent = `No. ${hit.rank}: ${hit.id}`;
     get("match-previous").disabled = current === 0;

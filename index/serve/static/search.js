@@ -370,10 +370,24 @@
     setBox(numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null);
   }
 
+  // Photos of a saved search.
+  async function showSaved(saved, parameters) {
+    const read = async (number) => {
+      const response = await fetch(`${delgRoot}/searches/${encodeURIComponent(saved.id)}/original?number=${number}`);
+      return new File([await response.blob()], number ? saved.further[number - 1].name : saved.name);
+    };
+    if (saved.indexed) await showIndexed(saved.indexed);
+    else setFile(await read(0));
+    for (const [i, { sign }] of saved.further.entries()) addExtra(sign, { file: await read(i + 1) });
+    setValues([...parameters]);
+    searchAgain();
+  }
+
   async function showIndexed(id) {
     const address = `${delgRoot}/api/images/${encodeURIComponent(id)}`, response = await fetch(address);
     const image = response.ok ? await response.json() : {};
     byId.value = id;
+    if (input) input.value = "";
     show(`${address}/photo`, id, image.width ? [image.width, image.height] : null);
   }
 
@@ -395,21 +409,15 @@
       for (const sign of ["plus", "minus"]) (query[sign] || []).forEach((file) => addExtra(sign, { file }));
       setValues(query.values);
       searchAgain();
+    } else if (byId.dataset.saved) {
+      await showSaved(JSON.parse(byId.dataset.saved), parameters);
     } else if (byId.value && byId.value === parameters.get("id")) {
       const { photo: url, width, height } = byId.dataset;
       show(url, byId.value, width ? [Number(width), Number(height)] : null);
       setValues([...parameters]);
       searchAgain();
-    } else if (parameters.get("saved") && input) {
-      const response = await fetch(`${delgRoot}/searches/${encodeURIComponent(parameters.get("saved"))}/original`);
-      if (!response.ok) {
-        showError("There is no such saved search, or its photo is of the index.");
-        return;
-      }
-      const name = decodeURIComponent(response.headers.get("x-name") || "saved photo");
-      setFile(new File([await response.blob()], name));
-      setValues([...parameters]);
-      searchAgain();
+    } else if (parameters.get("saved")) {
+      showError("There is no such saved search; it may have expired.");
     }
   }
   // Another query of the history; "#main" is none.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from index.serve.job_queue import never
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from index.serve.pages import Pages
 
 SEARCHES_PER_PAGE = 50
+PhotoNumber = Annotated[
+    int, Query(ge=0, le=2 * MAX_PHOTOS, description="0: the first; from 1: further uploads")
+]
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -55,7 +58,7 @@ def make_router(pages: Pages) -> APIRouter:
         search, result = service.saved.get(search_id), service.saved.result(search_id)
         return pages.render(
             request, "saved_search.html",
-            search=search, expires=service.saved.expires(search),
+            search=search, plus=_plus(service.root, search), expires=service.saved.expires(search),
             again=_again(search), **result_values(service, result, search.query),
         )  # fmt: skip
 
@@ -71,20 +74,20 @@ def make_router(pages: Pages) -> APIRouter:
         return RedirectResponse(f"{service.root}/searches", 303)
 
     @router.get("/searches/{search_id}/photo")
-    async def photo(request: Request, search_id: str) -> Response:
+    async def photo(request: Request, search_id: str, number: PhotoNumber = 0) -> Response:
         jpeg = await service.thumbnail_jobs.run(
-            lambda: service.saved_photo(search_id),
+            lambda: service.saved_photo(search_id, number),
             functools.partial(disconnected, request),
             client_of(request.scope),
         )
         return Response(jpeg, media_type="image/jpeg")
 
     @router.get("/searches/{search_id}/original")
-    def original(search_id: str) -> Response:
-        search, data = service.saved.get(search_id), service.saved.photo(search_id)
+    def original(search_id: str, number: PhotoNumber = 0) -> Response:
+        data = service.saved.photo(search_id, number)
         if not data:
             raise NotFoundError("this search was made with an indexed image")
-        headers = {"x-name": quote(search.query), "content-disposition": "attachment"}
+        headers = {"content-disposition": "attachment"}
         return Response(data, media_type="application/octet-stream", headers=headers)
 
     return router
@@ -92,4 +95,21 @@ def make_router(pages: Pages) -> APIRouter:
 
 def _again(search: SavedSearch) -> dict[str, Any]:
     """Parameters of the search page that searches anew."""
-    return dict(search.params) if "id" in search.params else {"saved": search.id, **search.params}
+    is_indexed = "id" in search.params and not search.further
+    return dict(search.params) if is_indexed else {"saved": search.id, **search.params}
+
+
+def _plus(root: str, search: SavedSearch) -> list[dict[str, Any]]:
+    """The photos of the thing after the first, as the match view shows them: their addresses, and
+    their sizes or the address that says them."""
+    uploads = [
+        {
+            "url": f"{root}/searches/{search.id}/photo?number={number}",
+            "width": photo.width,
+            "height": photo.height,
+        }
+        for number, photo in enumerate(search.further, 1)
+        if photo.sign == "plus"
+    ]
+    addresses = [f"{root}/api/images/{quote(image_id, safe='')}" for image_id in search.plus]
+    return [*uploads, *({"url": f"{about}/photo", "about": about} for about in addresses)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,14 @@ from index.serve.errors import error_response
 from index.serve.places import client_of
 from index.serve.service import Service
 from index.serve.settings import MIB
-from index.serve.uploads import MAX_PHOTOS, BadRequestError, SearchParams, Upload, disconnected
+from index.serve.uploads import (
+    MAX_PHOTOS,
+    BadRequestError,
+    NotFoundError,
+    SearchParams,
+    Upload,
+    disconnected,
+)
 
 if TYPE_CHECKING:
     from index.serve.pages import Pages
@@ -34,14 +42,19 @@ def make_router(pages: Pages) -> APIRouter:
     service = pages.service
 
     @router.get("/")
-    def search_page(request: Request, id: str = "") -> Response:
+    def search_page(request: Request, id: str = "", saved: str = "") -> Response:
         row = service.image(id) if id else None
+        saved_search = None
+        # The page's script says so where there is none any more.
+        with contextlib.suppress(NotFoundError):
+            saved_search = service.saved.get(saved) if saved else None
         rows = [] if row else service.remembered.columns().spread(_EXAMPLES)
         with service.shared.reading() as images:
             values: dict[str, Any] = {
                 "photos": len(images),
                 "accepts_photos": images.accepts_images,
                 "rerank": images.settings.ranking.rerank,
+                "saved": saved_search.query_json() if saved_search else None,
                 "max_bytes": service.settings.max_upload_mib * MIB,
                 "examples": [image for image in images.by_rows(rows) if image.path],
             }
@@ -57,9 +70,7 @@ def make_router(pages: Pages) -> APIRouter:
             template = "search_results_fragment" if is_fragment(request) else "search_results"
             return pages.render(
                 request, f"{template}.html",
-                can_save=service.saved.limits.searches > 0
-                and is_fragment(request)
-                and not (upload.more or upload.against),
+                can_save=service.saved.limits.searches > 0 and is_fragment(request),
                 **result_values(service, result, params.id or upload.name),
             )  # fmt: skip
 

@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from index.results import Hit, QueryResult
 from index.serve.saved_export import export_csv, file_name
 from index.serve.saved_searches import (
     FullError,
+    FurtherPhoto,
     Limits,
     SavedSearch,
     SavedSearches,
@@ -176,8 +178,6 @@ def test_programs_and_the_command_do_what_the_page_does(serve, place, run, tmp_p
     assert EVIL not in client.get(page).text
     renamed = client.post(f"{page}/rename", files={"title": (None, "second")})
     assert "second" in renamed.text and client.get(address).json()["title"] == "second"
-    two = client.post("/api/searches", files=[("image", PHOTO), ("image", PHOTO)])
-    assert two.status_code == 422
     # The command, on the file that the server writes.
     index, key = ("--index", place), saved.json()["id"]
     assert f"{key}  " in run("index", "searches", "list", *index).stdout
@@ -193,6 +193,94 @@ def test_programs_and_the_command_do_what_the_page_does(serve, place, run, tmp_p
     gone = run("index", "searches", "show", key, *index)
     assert gone.returncode == 1 and "no such saved search" in gone.stderr
     assert client.delete(address).status_code == 404
+
+
+OTHER, AGAINST = (encoded(dots(number).pixels(), "PNG") for number in (5, 7))
+
+
+def test_a_search_with_several_photos_is_saved_with_all_of_them(serve, run, place, tmp_path):
+    client, evil = serve(), EVIL.replace('"', "")
+    photos = [
+        ("image", ("first.png", PHOTO)),
+        ("image", (f"{evil}.png", OTHER)),
+        ("minus", ("not.png", AGAINST)),
+    ]
+    fields = {"plus": "plain/009.png", "minus": ["plain/011.png"], "k": "4"}
+    saved = client.post("/api/searches", files=photos, data=fields).json()
+    assert [(each["sign"], each["name"]) for each in saved["further"]] == [
+        ("plus", f"{evil}.png"),
+        ("minus", "not.png"),
+    ]
+    assert {(each["width"], each["height"]) for each in saved["further"]} == {
+        dots(5).pixels().shape[1::-1]
+    }
+    assert saved["bytes"] > len(PHOTO) + len(OTHER) + len(AGAINST)
+    address = f"/searches/{saved['id']}"
+    result = client.get(f"/api{address}").json()["result"]
+    wanted = client.post("/api/query", files=photos, data=fields).json()
+    assert [hit["id"] for hit in result["hits"]] == [hit["id"] for hit in wanted["hits"]]
+    for number, photo in enumerate((PHOTO, OTHER, AGAINST)):
+        assert client.get(f"{address}/original?number={number}").content == photo
+        answer = client.get(f"{address}/photo?number={number}")
+        assert answer.headers["content-type"] == "image/jpeg"
+    for number in ("3", "-1", "x", "99"):
+        assert client.get(f"{address}/original?number={number}").status_code in (404, 422)
+    page = client.get(address).text
+    assert evil not in page and "plain/<wbr>009.png" not in page and "plain/011.png" in page
+    again = unescape(re.search('href="(/[?]saved=[^"]*)"', page).group(1))
+    assert "plus=plain" in again and json.loads(
+        unescape(re.search('data-saved="([^"]*)"', client.get(again).text).group(1))
+    ) == {
+        "id": saved["id"],
+        "indexed": None,
+        "name": "first.png",
+        "further": saved["further"],
+    }
+    assert evil not in client.get(again).text
+    assert "and 4 other photos" in client.get("/searches").text
+    report = client.get(f"/api{address}/report.html")
+    assert report.status_code == 200 and report.text.count("framed further") == 2
+    shown = run("index", "searches", "show", saved["id"], "--index", place).stdout
+    assert "but not not.png" in shown and "and plain/009.png" in shown
+    out = tmp_path / "page.html"
+    exported = run("index", "searches", "export", saved["id"], "--out", out, "--index", place)
+    assert exported.returncode == 0 and out.read_text().count("framed further") == 2
+    # Nothing of it stays.
+    client.delete(f"/api{address}")
+    assert client.get(f"{address}/original?number=1").status_code == 404
+    file = (place / "saved_searches.sqlite").read_bytes()
+    assert not any(photo[40:200] in file for photo in (PHOTO, OTHER, AGAINST))
+
+
+def test_indexed_photos_and_uploads_are_one_query_and_saved(serve):
+    client = serve()
+    more = {"image": ("more.png", OTHER)}
+    both = client.post("/api/query?id=plain/003.png&k=3", files=more).json()
+    assert both["hits"][0]["id"] == "plain/005.png" and both["query"] == "plain/003.png"
+    saved = client.post("/api/searches?id=plain/003.png", files=more).json()
+    assert saved["query"] == "plain/003.png" and saved["further"][0]["name"] == "more.png"
+    page = client.get(f"/searches/{saved['id']}").text
+    assert "/api/images/plain%2F003.png/photo" in page and f"/?saved={saved['id']}&amp;id=" in page
+    # By ids alone, the first of them is the query.
+    ids = {"plus": ["plain/003.png", "plain/005.png"]}
+    saved = client.post("/api/searches", params=ids).json()
+    assert saved["query"] == "plain/003.png" and saved["params"]["plus"] == "plain/005.png"
+    assert client.get(f"/api/searches/{saved['id']}/report.html").status_code == 200
+
+
+def test_a_file_of_an_earlier_version_is_read_and_gets_room_for_several(tmp_path):
+    path = tmp_path / "s.sqlite"
+    store = SavedSearches(path, Limits(3, 1 << 20, None))
+    first = store.save("1", "q", {}, b"photo", make_result())
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TRIGGER delete_further")
+        db.execute("DROP TABLE further")
+    assert store.get(first.id) == first and store.list(3) == ([first], 1)
+    with pytest.raises(NotFoundError):
+        store.photo(first.id, 1)
+    further = FurtherPhoto("minus", "b.png", 3, 4), b"other"
+    second = store.save("2", "q", {}, b"photo", make_result(), [further])
+    assert store.get(second.id).further == (further[0],) and store.photo(second.id, 1) == b"other"
 
 
 def test_a_search_with_an_indexed_photo_is_saved_without_it(serve, place):

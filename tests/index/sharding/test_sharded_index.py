@@ -362,11 +362,16 @@ def test_images_are_edited_removed_and_restored_in_their_shards(copied, reopen):
         assert [(row.id, row.label) for row in edited] == [(image_id, "new") for image_id in ids]
         assert {row.id for row in images.select(["shelf=1"])} == set(ids)
         images.remove(ids)
-        assert {row.id for row, _ in images.trash()} == set(ids) and len(images.trash(1)) == 1
+        assert {row.id for row, _ in images.trash()} == set(ids) and images.count_trash() == 4
+        assert images.trash(2, 1) == images.trash()[1:3]
+        assert images.undo(ids[3]).action == "remove" and images.image(ids[3]) is not None
+        images.remove(ids[3:])
         with pytest.raises(UsageError, match="nothing"):
             images.restore([ids[0], "nothing"])
         assert images.restore(ids) == ids
-        assert {change.action for change in images.changes()} == {"edit", "remove", "restore"}
+        log = images.changes()
+        assert {change.action for change in log} == {"edit", "remove", "restore"}
+        assert images.changes(3, 2) == log[2:5] and set(images.last_changes(ids)) == set(ids)
         with pytest.raises(UsageError, match="no image"):
             images.edit([ids[0], "nothing"], "x")
     assert stored(copied).keys() == before.keys()
