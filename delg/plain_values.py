@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,6 +50,22 @@ def limited_lines(file: TextIO) -> Iterator[str]:
         if len(line) == _MAX_LINE:
             raise PlainValuesError(f"has a line of more than {_MAX_LINE:,} characters")
         yield line
+
+
+def csv_reader(file: TextIO, **options: Any) -> csv.DictReader[str]:
+    """A reader of a CSV file as spreadsheets save it: its values are separated by commas,
+    semicolons or tabs, whichever its header has most of.
+
+    Args:
+        options: of :class:`csv.DictReader`.
+
+    Raises:
+        PlainValuesError: a line does not end.
+    """
+    lines = limited_lines(file)
+    header = next(lines, "")
+    delimiter = max(",;\t", key=header.count)
+    return csv.DictReader(chain([header], lines), delimiter=delimiter, **options)
 
 
 def parse_yaml(text: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from delg.errors import UsageError
 from delg.paths import normal_form
-from delg.plain_values import limited_lines
+from delg.plain_values import csv_reader
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class FolderLabels:
 
 
 class FileLabels:
-    """Labels from a CSV file with the columns ``id``, ``label`` and any others (metadata).
+    """Labels from a CSV file with the columns ``id``, ``label`` and any others (metadata),
+    separated by commas, semicolons or tabs.
 
     Raises:
         UsageError: the file cannot be read, lacks a column, or repeats an id.
@@ -56,7 +57,7 @@ class FileLabels:
         self._labels: dict[str, Label] = {}
         try:
             with Path(path).open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(limited_lines(file), strict=True)
+                reader = csv_reader(file, strict=True)
                 missing = {"id", "label"} - set(reader.fieldnames or ())
                 if missing:
                     raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")

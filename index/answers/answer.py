@@ -72,7 +72,7 @@ class Group:
         score: summed evidence, see above.
         probability: that the query shows this, 0 to 1.
         verified: whether a hit is.
-        metadata: what is the same for all hits.
+        metadata: what all hits of which it is known have the same.
     """
 
     label: str | None
@@ -223,9 +223,8 @@ def _log_odds(hit: Hit) -> float:
 
 
 def _shared_metadata(hits: Sequence[Hit]) -> dict[str, str]:
-    first, *others = (hit.metadata for hit in hits)
-    return {
-        key: value
-        for key, value in first.items()
-        if all(other.get(key) == value for other in others)
-    }
+    # An empty value, as of a photo that a visitor took, says nothing.
+    values: dict[str, set[str]] = {}
+    for key, value in (item for hit in hits for item in hit.metadata.items() if item[1]):
+        values.setdefault(key, set()).add(value)
+    return {key: each.pop() for key, each in values.items() if len(each) == 1}

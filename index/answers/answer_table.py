@@ -1,28 +1,34 @@
 """Answers as a table: one row per query, for spreadsheets, which grows as queries are answered.
 
 Text that a spreadsheet would take for a formula is preceded by an apostrophe, which
-:func:`unescape` takes away again. The file is UTF-8 with a byte order mark, without which Excel
-guesses another encoding.
+:func:`unescape` takes away again; numbers stay numbers. The file is UTF-8 with a byte order mark,
+without which Excel guesses another encoding.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from delg.errors import DelgError, UsageError
 from delg.files import write_bytes
-from delg.plain_values import limited_lines
+from delg.plain_values import csv_reader
 from index.results import QueryResult
 
 COLUMNS = (
     "query", "answer", "label", "id", "probability", "verified", "inliers", "similarity", "path",
     "note", "error",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# Where a cell may begin: at the start, and after what other settings of a spreadsheet take for the
+# end of a cell. What would be a formula there, but no plain number.
+_FORMULA = (
+    r"(?:^|(?<=[;\t\r\n]))%s(?='*[=+\-@\t\r\n＝＋－＠])(?!'*[+-]?\d+(?:[.,]\d+)?(?:[;\t\r\n]|\Z))"
+)
+_UNESCAPED, _ESCAPED = re.compile(_FORMULA % ""), re.compile(_FORMULA % "'")
 _BOM = "\ufeff"
 
 Row = dict[str, str]
@@ -30,12 +36,12 @@ Row = dict[str, str]
 
 def escape(text: str) -> str:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
+    return _UNESCAPED.sub("'", text)
 
 
 def unescape(cell: str) -> str:
     """The text that :func:`escape` was given."""
-    return cell[1:] if cell.startswith("'") and escape(cell[1:]) == cell else cell
+    return _ESCAPED.sub("", cell)
 
 
 def columns_for(metadata: Iterable[str]) -> tuple[str, ...]:
@@ -75,8 +81,14 @@ def _metadata_column(key: str) -> str:
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Mapping[str, str]], header: bool = True) -> str:
-    """Rows as CSV text; columns that a row lacks are empty."""
+    """Rows as CSV text; columns that a row lacks are empty.
+
+    Args:
+        header: begin with a byte order mark and the names of the columns.
+    """
     text = io.StringIO()
+    if header:
+        text.write(_BOM)
     writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore")
     if header:
         writer.writeheader()
@@ -96,7 +108,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(limited_lines(file), restval="")
+            reader = csv_reader(file, restval="")
             missing = set(columns) - set(reader.fieldnames or ())
             if missing:
                 raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")
@@ -133,7 +145,7 @@ class AnswerFile:
         self.path, self._columns = path, tuple(columns)
         kept = [row for row in self._read() if not row["error"]]
         self.answered = {unescape(row["query"]) for row in kept}
-        write_bytes(path, (_BOM + as_csv(self._columns, kept)).encode())
+        write_bytes(path, as_csv(self._columns, kept).encode())
 
     def _read(self) -> Iterator[Row]:
         try:
@@ -145,18 +157,20 @@ class AnswerFile:
         if not text:
             return
         try:
-            header, *rows = csv.reader(limited_lines(io.StringIO(text, newline="")))
+            reader = csv_reader(io.StringIO(text, newline=""))
+            rows, header = list(reader), reader.fieldnames
         except (csv.Error, ValueError) as error:
             raise UsageError(f"{self.path}: not a CSV file: {error}") from None
-        if tuple(header) != self._columns:
+        if tuple(header or ()) != self._columns:
             raise UsageError(
                 f"{self.path}: has other columns than answers of this index; name another file, or "
                 "delete it"
             )
         ends = text.endswith("\n")
-        for number, values in enumerate(rows, 1):
-            if len(values) == len(header) and (ends or number < len(rows)):
-                yield dict(zip(header, values, strict=True))
+        for number, row in enumerate(rows, 1):
+            is_whole = None not in row and None not in row.values()
+            if is_whole and (ends or number < len(rows)):
+                yield row
 
     @contextmanager
     def writing(self) -> Iterator[AnswerFile]:

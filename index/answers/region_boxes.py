@@ -16,7 +16,7 @@ from typing import Any
 
 from delg.errors import UsageError
 from delg.images.geometry import parse_box
-from delg.plain_values import limited_lines, parse_json, read_text
+from delg.plain_values import csv_reader, parse_json, read_text
 from delg.types import Box
 
 _COLUMNS = ("x", "y", "width", "height")
@@ -59,7 +59,7 @@ def read_region_boxes(path: str | Path) -> RegionBoxes:
 
 def _read_csv(path: Path) -> Iterator[tuple[str, str, Sequence[Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(limited_lines(file))
+        reader = csv_reader(file)
         missing = {"image", *_COLUMNS} - set(reader.fieldnames or ())
         if missing:
             raise UsageError(f"{path}: no column called {' or '.join(sorted(missing))}")

@@ -72,7 +72,7 @@ class Batch:
         rows = list(self.rows)
         known = set(columns_for(()))
         metadata = dict.fromkeys(key for row in rows for key in row if key not in known)
-        return "\ufeff" + as_csv((*columns_for(()), *metadata), rows)
+        return as_csv((*columns_for(()), *metadata), rows)
 
 
 class Batches:

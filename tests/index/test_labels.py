@@ -1,3 +1,5 @@
+import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,17 @@ def test_unicode_a_byte_order_mark_and_windows_line_ends(write):
 
 def test_empty_lines_are_passed_over(write):
     assert FileLabels(write("id,label\n\n1.jpg,x\n\n")).ids() == {"1.jpg"}
+
+
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+def test_a_table_is_read_as_spreadsheets_of_any_country_save_it(write, separator):
+    lines = ["id,label,room", '1.jpg,"a; b, c\td",1', "2.jpg,x,"]
+    text = io.StringIO()
+    rows = csv.reader(lines)
+    csv.writer(text, delimiter=separator).writerows(rows)
+    labels = FileLabels(write("\ufeff" + text.getvalue()))
+    assert labels.get("1.jpg") == Label("a; b, c\td", {"room": "1"})
+    assert labels.get("2.jpg") == Label("x", {"room": ""})
 
 
 @pytest.mark.parametrize(

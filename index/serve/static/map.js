@@ -28,7 +28,8 @@
       each.width = Math.round(width * ratio);
       each.height = Math.round(height * ratio);
     }
-    buffer = context.createImageData(canvas.width, canvas.height);
+    // Nothing is drawn before there is room for it.
+    buffer = canvas.width && canvas.height ? context.createImageData(canvas.width, canvas.height) : null;
     draw();
   }
 
@@ -38,6 +39,7 @@
     asked = true;
     requestAnimationFrame(() => {
       asked = false;
+      if (!buffer) return;
       if (isWorld) drawGround();
       drawPoints();
     });
@@ -49,7 +51,9 @@
     pixels.fill(0);
     const plain = packed(css("--quiet")), table = colours.map((text) => text ? packed(text) : plain);
     const chosen = packed(css("--accent"));
-    const size = Math.max(2, Math.round(ratio * Math.min(7, 1.5 + Math.log2(Math.max(1, scale / 500)))));
+    // Few points may be large: 7 pixels for a hundred, 2 for a hundred thousand.
+    const least = Math.max(1.5, 10 - 1.7 * Math.log10(Math.max(10, xs.length)));
+    const size = Math.max(2, Math.round(ratio * Math.min(7, least + Math.log2(Math.max(1, scale / 500)))));
     const k = scale * ratio, dx = w / 2 - centre[0] * k, dy = h / 2 - centre[1] * k;
     const seen = [];
     let count = 0;

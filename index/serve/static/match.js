@@ -306,6 +306,8 @@
   function fit() {
     // A margin, and the aspect of the window, so that panning is even in both directions.
     const area = view.getBoundingClientRect(), margin = 20;
+    // Closed before it was shown.
+    if (!area.width || !area.height) return;
     const scale = Math.max((bounds[2] + 2 * margin) / area.width, (bounds[3] + 2 * margin) / area.height);
     const [width, height] = [area.width * scale, area.height * scale];
     viewBox = [(bounds[2] - width) / 2, (bounds[3] - height) / 2, width, height];

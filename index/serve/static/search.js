@@ -128,16 +128,23 @@
 
   // Things that the engine sees in the photo: a dot on each leads to its own answer.
   const parts = get("parts-of-photo");
+  const nameOf = (button) => button.querySelector("bdi")?.textContent || "this part";
   function placeParts(values) {
     const buttons = values ? [] : [...results.querySelectorAll("[data-part]")];
-    parts.replaceChildren(...buttons.map((button, number) => {
+    const places = [], width = 28;
+    parts.replaceChildren(...buttons.flatMap((button, number) => {
       const [x, y, w, h] = button.dataset.part.split(",").map(Number);
+      const left = photo.offsetLeft + (x + w / 2) / size[0] * photo.clientWidth;
+      const top = photo.offsetTop + (y + h / 2) / size[1] * photo.clientHeight;
+      // On a small photo, dots would hide each other; the list below has all of them.
+      if (places.some(([a, b]) => Math.hypot(left - a, top - b) < width)) return [];
+      places.push([left, top]);
       const dot = Object.assign(document.createElement("button"), { type: "button", className: "dot", textContent: number + 1 });
       dot.dataset.part = button.dataset.part;
-      dot.setAttribute("aria-label", `Search for ${button.querySelector("bdi").textContent} alone`);
-      dot.style.left = `${photo.offsetLeft + (x + w / 2) / size[0] * photo.clientWidth}px`;
-      dot.style.top = `${photo.offsetTop + (y + h / 2) / size[1] * photo.clientHeight}px`;
-      return dot;
+      dot.setAttribute("aria-label", `${number + 1}: search for ${nameOf(button)} alone`);
+      dot.style.left = `${left}px`;
+      dot.style.top = `${top}px`;
+      return [dot];
     }));
   }
   document.addEventListener("click", (event) => {

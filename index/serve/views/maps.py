@@ -47,7 +47,7 @@ def make_router(pages: Pages) -> APIRouter:
         tiles = service.settings.tiles if kind == "places" else None
         page = pages.render(
             request, "map.html",
-            kind=kind, exploration=exploration, photos=photos,
+            kind=kind, exploration=exploration, photos=photos, folder=service.shared.path,
             version_of_map=version_of(exploration) if exploration else "",
             points=0 if exploration is None else len(_positions(exploration, kind)),
             legend=[] if kind == "places" else [name for name, _, _ in _top_labels(pages)],

@@ -48,7 +48,7 @@ def make_router(pages: Pages) -> APIRouter:
         # The page's script says so where there is none any more.
         with contextlib.suppress(NotFoundError):
             saved_search = service.saved.get(saved) if saved else None
-        rows = [] if row else service.remembered.columns().spread(_EXAMPLES)
+        rows = [] if row else _example_rows(service)
         with service.shared.reading() as images:
             values: dict[str, Any] = {
                 "photos": len(images),
@@ -101,6 +101,13 @@ def make_router(pages: Pages) -> APIRouter:
             return JSONResponse({"error": reason}, status, headers)
 
     return router
+
+
+def _example_rows(service: Service) -> list[int]:
+    """Row numbers of photos all over the index, but of no plain walls."""
+    plain = service.remembered.plain()
+    rows = [row for row in service.remembered.columns().spread(4 * _EXAMPLES) if row not in plain]
+    return rows[:: max(1, len(rows) // _EXAMPLES)][:_EXAMPLES]
 
 
 def result_values(service: Service, result: QueryResult, name: str) -> dict[str, Any]:

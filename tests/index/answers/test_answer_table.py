@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 
 import pytest
 from dots import dots, gallery
@@ -23,11 +25,24 @@ from index.labels import GivenLabels, Label
 COLUMNS = columns_for(["room", "=evil", "id"])
 
 
-@given(st.text())
+@given(st.text() | st.text("=+-@';\t\n1.,a"))
 def test_no_text_is_a_formula_and_every_one_is_read_back(text):
     cell = escape(text)
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    # Spreadsheets that separate by semicolons or tabs begin a cell after each.
+    for part in re.split("[;\t\n]", cell):
+        is_number = re.fullmatch(r"[+-]?\d+([.,]\d+)?", part)
+        assert is_number or not part.startswith(("=", "+", "-", "@", "\r"))
     assert unescape(cell) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("=1+1", "'=1+1"), ("-33.8393", "-33.8393"), ("+49", "+49"), ("-1+cmd", "'-1+cmd"),
+     ("x;=1+1", "x;'=1+1"), ("a;-2;b", "a;-2;b"), ("'=1", "''=1"), ("@SUM(A1)", "'@SUM(A1)"),
+     ("plain; text", "plain; text"), ("", "")],
+)  # fmt: skip
+def test_formulas_are_text_and_numbers_stay_numbers(text, cell):
+    assert escape(text) == cell
 
 
 def rows(path) -> list[dict[str, str]]:
@@ -47,10 +62,16 @@ def test_answers_with_metadata_are_rows(make_index, tmp_path):
     known, unknown, failed = rows(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbf")
     assert known["query"] == "'-q,ü\n.png" and known["label"] == "'=HYPERLINK(1)"
-    assert (known["id"], known["room"], known["metadata.id"]) == ("004.png", "'-1", "Inv. 4")
+    assert (known["id"], known["room"], known["metadata.id"]) == ("004.png", "-1", "Inv. 4")
     assert known["verified"] == "yes" and float(known["probability"]) > 0.5
     assert unknown["answer"] == "none" and unknown["id"] == unknown["path"] == ""
     assert failed["error"] == "no photo" and failed["answer"] == ""
+    # A spreadsheet may save it with semicolons.
+    text = io.StringIO()
+    csv.writer(text, delimiter=";").writerows(
+        [COLUMNS, *([row[key] for key in COLUMNS] for row in (known, unknown, failed))]
+    )
+    (tmp_path / "a.csv").write_text("\ufeff" + text.getvalue(), newline="")
     again = AnswerFile(tmp_path / "a.csv", COLUMNS)
     # What failed is tried again.
     assert again.answered == {"-q,ü\n.png", "unknown"} and len(rows(tmp_path / "a.csv")) == 2

@@ -115,7 +115,7 @@ def test_from_the_command_line(images, run, tmp_path):
     assert done.stdout.split() == ["000-a.png", "000.png"] and "--force" in done.stderr
     assert duplicates("--same-files", "--keep", "005.png").returncode == 2
     assert duplicates("--inliers", 16, "--csv", "d.csv", "--ignore", "000.png").returncode == 0
-    with (tmp_path / "d.csv").open(newline="") as file:
+    with (tmp_path / "d.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [(row["id"], row["decision"]) for row in rows] == [
         ("001-large.png", "keep"), ("001.png", "remove"),

@@ -140,7 +140,11 @@ def test_what_is_damaged_or_wrong_is_named(images):
 
 def test_groups_become_a_table_and_labels(images, tmp_path):
     found = images.groups()
-    rows = list(csv.DictReader(io.StringIO(groups_csv(found.groups, images.known(images.ids())))))
+    rows = list(
+        csv.DictReader(
+            io.StringIO(groups_csv(found.groups, images.known(images.ids())).lstrip("\ufeff"))
+        )
+    )
     assert [row["id"] for row in rows] == [*BRIDGED, *ZOOMED]
     assert [row["group"] for row in rows] == ["1"] * 3 + ["2"] * 2
     assert [row["id"] for row in rows if row["representative"] == "yes"] == [

@@ -110,7 +110,7 @@ def test_from_the_command_line(both, run, tmp_path):
 
     done = pairs("--csv", "pairs.csv")
     assert done.returncode == 0 and "3 pairs listed, 0 others" in done.stdout, done.stderr
-    text = (tmp_path / "pairs.csv").read_text()
+    text = (tmp_path / "pairs.csv").read_text("utf-8-sig")
     rows = list(csv.DictReader(text.splitlines()))
     assert {(row["a"], row["b"]) for row in rows} == PAIRS
     assert rows[0]["same_file"] == "yes" and rows[0]["b_path"].endswith("copy.png")
