@@ -368,7 +368,10 @@ class ImageIndex(SearchableIndex):
         with self._store.lock():
             rows = self._store.catalog.by_ids(list(dict.fromkeys(ids)))
             edited = [_edited(row, label, metadata or {}) for row in rows]
-            self._store.edit(edited, by)
+            # Nothing is logged of what stays as it was.
+            changed = [row for row, before in zip(edited, rows, strict=True) if row != before]
+            if changed:
+                self._store.edit(changed, by)
             return edited
 
     def relocate(self, old: str | Location, new: str | Location, force: bool = False) -> Relocation:

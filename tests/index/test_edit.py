@@ -87,6 +87,7 @@ def test_labels_and_metadata_are_edited_and_every_change_is_logged(images):
     row = images.image("004.png")
     assert (row.label, row.metadata) == ("new", {"artist": "V"})
     images.edit(["004.png"], label="")
+    images.edit(["004.png"], label="", metadata={"artist": "V"})
     assert images.image("004.png").label is None
     images.remove(["004.png"])
     images.restore(["004.png"])

@@ -14,6 +14,27 @@
     return answer;
   }
 
+  // Paths of the files of folders that were dropped.
+  const paths = new WeakMap();
+  async function filesOf(entry) {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      paths.set(file, entry.fullPath.replace(/^\//, ""));
+      return [file];
+    }
+    const reader = entry.createReader(), found = [];
+    // Each call gives some of them, until there are no more.
+    for (let some; (some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length;) {
+      for (const each of some) found.push(...await filesOf(each));
+    }
+    return found;
+  }
+  async function dropped(transfer) {
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.());
+    if (!entries.some((entry) => entry?.isDirectory)) return transfer.files;
+    return (await Promise.all(entries.filter(Boolean).map(filesOf))).flat();
+  }
+
   async function start(list) {
     files = [...list].filter((file) => file.type.startsWith("image/") || /\.(hei[cf]|tiff?)$/i.test(file.name));
     get("batch-error").textContent = "";
@@ -26,7 +47,7 @@
       return;
     }
     const body = new FormData();
-    for (const file of files) body.append("image", file, file.webkitRelativePath || file.name);
+    for (const file of files) body.append("image", file, paths.get(file) || file.webkitRelativePath || file.name);
     get("batch").hidden = false;
     get("batch-rows").replaceChildren();
     get("batch-status").textContent = `Sending ${files.length} photos …`;
@@ -91,9 +112,15 @@
       link.href = `${delgRoot}/image?id=${encodeURIComponent(best.id)}`;
       link.append(picture(`${delgRoot}/api/images/${encodeURIComponent(best.id)}/thumb`), text(best.id));
     }
+    const known = Object.entries(answer.metadata).filter(([, value]) => value && !/^https?:/.test(value)).slice(0, 3);
+    const lines = known.map(([key, value]) => {
+      const line = Object.assign(document.createElement("p"), { className: "quiet small-text" });
+      line.append(text(`${key}: ${value}`));
+      return line;
+    });
     const number = cell(`${(100 * answer.probability).toFixed(1)}%`);
     number.className = "number";
-    line.append(cell(...preview, name), cell(text(answer.label || answer.id || "–")), cell(words[answer.verdict]), number, cell(link));
+    line.append(cell(...preview, name), cell(text(answer.label || answer.id || "–"), ...lines), cell(words[answer.verdict]), number, cell(link));
     return line;
   }
 
@@ -116,7 +143,7 @@
   place.addEventListener("drop", (event) => {
     event.preventDefault();
     place.classList.remove("over");
-    start(event.dataTransfer.files);
+    dropped(event.dataTransfer).then(start, (error) => { get("batch-error").textContent = error.message; });
   });
   if (location.hash.length > 1) follow(location.hash.slice(1));
 })();
