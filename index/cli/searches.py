@@ -47,11 +47,15 @@ def list_searches(index: IndexDir, saved: Saved = None, as_json: AsJson = False)
     table(
         ["id", "saved", "title", "query", "verified", "hits"],
         [
-            [row["id"], row["created"], row["title"], row["query"], str(row["verified"]),
+            [row["id"], row["created"], row["title"], _query(search), str(row["verified"]),
              str(row["hits"])]
-            for row in rows
+            for row, search in zip(rows, searches, strict=True)
         ],
     )  # fmt: skip
+
+
+def _query(search: SavedSearch) -> str:
+    return search.query + (f" and {len(search.others)} more" if search.others else "")
 
 
 @app.command("show")

@@ -202,7 +202,8 @@ def make_router(service: Service) -> APIRouter:
             Query(description="1: upright; 4: all quarter turns; auto: on demand"),
         ] = None,
         id: Annotated[
-            str | None, Query(description="search with this indexed photo instead of an upload")
+            str | None,
+            Query(description="search with this indexed photo; uploads are further ones"),
         ] = None,
         plus: Annotated[
             list[str] | None, Query(description="ids of further indexed photos of the thing")

@@ -101,7 +101,8 @@ def add_saved_routes(router: APIRouter, service: Service) -> None:
         request: Request,
         title: Annotated[str, Query(description="by default the name of the photo")] = "",
         id: Annotated[
-            str | None, Query(description="search with this indexed photo instead of an upload")
+            str | None,
+            Query(description="search with this indexed photo; uploads are further ones"),
         ] = None,
     ) -> Response:
         """Search as `POST /api/query` does, with all its parameters, and save the search with its

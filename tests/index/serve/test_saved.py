@@ -242,6 +242,8 @@ def test_a_search_with_several_photos_is_saved_with_all_of_them(serve, run, plac
     assert report.status_code == 200 and report.text.count("framed further") == 2
     shown = run("index", "searches", "show", saved["id"], "--index", place).stdout
     assert "but not not.png" in shown and "and plain/009.png" in shown
+    listed = run("index", "searches", "list", "--index", place).stdout
+    assert "first.png and 4 more" in listed
     out = tmp_path / "page.html"
     exported = run("index", "searches", "export", saved["id"], "--out", out, "--index", place)
     assert exported.returncode == 0 and out.read_text().count("framed further") == 2
@@ -308,7 +310,7 @@ def test_attacks_on_saved_searches(serve):
     assert client.delete(f"/api{address}", headers=evil).status_code == 403
     assert client.patch(f"/api{address}?title=x", headers=evil).status_code == 403
     for bad in ("%2e%2e", "%00", "%2e%2e%2fcatalog.sqlite", "' OR 1=1 --", "%ed%a0%80", "x" * 5000):
-        for path in (f"/searches/{bad}", f"/searches/{bad}/photo", f"/api/searches/{bad}",
+        for path in (f"/searches/{bad}", f"/searches/{bad}/photo?number=1", f"/api/searches/{bad}",
                      f"/api/searches/{bad}/hits.zip"):  # fmt: skip
             assert client.get(path).status_code == 404, path
     again = client.post("/searches", files={"image": ("q.png", PHOTO)})
@@ -320,9 +322,9 @@ def test_attacks_on_saved_searches(serve):
 
 def test_no_text_is_a_formula():
     search = SavedSearch("i", "t", 0, "=1+1", {}, 1, 1, 0)
-    hit = replace(make_result(1)[0], id="@x", label="-2", metadata={"+k": "\tv"})
+    hit = replace(make_result(1)[0], id="@x", label="-2+1", metadata={"+k": "\tv"})
     line = export_csv(search, replace(make_result(1), hits=(hit,))).decode().splitlines()[1]
-    assert line.startswith("'=1+1,1,'@x,'-2,") and line.endswith("'\tv")
+    assert line.startswith("'=1+1,1,'@x,'-2+1,") and line.endswith("'\tv")
 
 
 @pytest.mark.parametrize(
