@@ -41,8 +41,8 @@ _STANDALONE_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 )
 _HOME = (
-    '<body>\n<p class="sheet eyebrow" style="padding-top: 1.25rem">'
-    '<a href="/runs">← All runs</a></p>'
+    '<body>\n<nav class="sheet eyebrow" style="padding-top: 1.25rem">'
+    '<a href="/runs" style="display: inline-block; line-height: 1.5rem">← All runs</a></nav>'
 )
 
 

@@ -281,6 +281,7 @@ def test_a_search_is_saved_shared_and_deleted(page, dotted, tmp_path):
     page.set_input_files("#minus-images", other)
     page.locator("#results:not([aria-busy]) .hit:not(.sure)").first.wait_for()
     page.click(".save summary")
+    page.fill(".save input", "several")
     page.click(".save .button")
     page.locator(".extras", has_text="but not other.png").wait_for()
     page.get_by_role("link", name="Search again").click()
@@ -292,7 +293,7 @@ def test_a_search_is_saved_shared_and_deleted(page, dotted, tmp_path):
     page.locator("#extras", has_text="but not other.png").wait_for()
     settled(page)
     page.goto(f"{dotted}/searches")
-    page.get_by_role("button", name="Delete q.png").click()
+    page.get_by_role("button", name="Delete several").click()
     page.get_by_role("button", name="Delete <b>dots</b> & more").click()
     page.get_by_text("Nothing is saved yet").wait_for()
 
