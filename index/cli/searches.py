@@ -15,7 +15,8 @@ from index.cli.options import IndexDir, open_index
 if TYPE_CHECKING:
     from index.image_index import ImageIndex
     from index.results import QueryResult
-    from index.serve.saved_searches import SavedSearch, SavedSearches
+    from index.serve.saved_search import SavedSearch
+    from index.serve.saved_searches import SavedSearches
 
 app = typer.Typer(help="List, show, rename, delete and export saved searches.")
 

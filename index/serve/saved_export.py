@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from index.answers.answer_table import escape
 from index.results import QueryResult
-from index.serve.saved_searches import SavedSearch
+from index.serve.saved_search import SavedSearch
 from index.serve.thumbnails import Pixels
 from index.serve.uploads import NotFoundError
 from index.visualize.html_report import render_html_report

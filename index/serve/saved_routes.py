@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
@@ -14,7 +14,8 @@ from index.serve.downloads import attachment, csv_file
 from index.serve.job_queue import never
 from index.serve.places import client_of
 from index.serve.saved_export import file_name
-from index.serve.saved_searches import MAX_TITLE, SavedSearch
+from index.serve.saved_search import SavedSearch, Sign
+from index.serve.saved_searches import MAX_TITLE
 from index.serve.service import Service
 from index.serve.uploads import MAX_PHOTOS, SearchParams, disconnected
 
@@ -22,7 +23,7 @@ from index.serve.uploads import MAX_PHOTOS, SearchParams, disconnected
 class FurtherPhotoJson(BaseModel):
     """An upload besides the first: of the same thing (`plus`), or of what it is not (`minus`)."""
 
-    sign: Literal["plus", "minus"]
+    sign: Sign
     name: str
     width: int
     height: int

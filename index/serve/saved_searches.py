@@ -1,6 +1,6 @@
 """Saved searches: a query, its photo and its results under an address, until they expire.
 
-One SQLite file, by default inside the index's folder. A search is one row, written in one
+One SQLite file, by default inside the index's folder. A search is written with its photos in one
 transaction, so that a kill loses nothing that was saved. What is kept is bounded by the number of
 searches, by their bytes and by their age.
 """
@@ -15,17 +15,15 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
 
 from delg.errors import DelgError
 from delg.paths import exists
 from delg.plain_values import parse_json
-from index.results import Hit, MissingShard, QueryResult, Region
+from index.results import QueryResult
+from index.serve.saved_results import as_values, read_result
+from index.serve.saved_search import FurtherPhoto, SavedSearch
 from index.serve.uploads import NotFoundError
 from index.storage.side_database import transaction
 
@@ -75,102 +73,6 @@ class FullError(DelgError):
 
 
 @dataclass(frozen=True)
-class FurtherPhoto:
-    """An upload besides the photo that was searched with.
-
-    Attributes:
-        sign: "plus" shows the same thing, "minus" what it is not.
-        name: its file name.
-        width, height: upright, pixels.
-    """
-
-    sign: Literal["plus", "minus"]
-    name: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class SavedSearch:
-    """A saved search, without its photo and its results.
-
-    Attributes:
-        id: cannot be guessed.
-        title: given by whoever saved it.
-        created: seconds since 1970.
-        query: name of the photo, or id of the indexed image that was searched with.
-        params: of the search, as text by name.
-        hits, verified: their numbers.
-        bytes: that it takes in the file.
-        further: uploads besides the photo, in the order in which they were sent.
-    """
-
-    id: str
-    title: str
-    created: float
-    query: str
-    params: dict[str, str]
-    hits: int
-    verified: int
-    bytes: int
-    further: tuple[FurtherPhoto, ...] = ()
-
-    @property
-    def plus(self) -> tuple[str, ...]:
-        """Ids of further indexed images of the same thing."""
-        return tuple(self.params.get("plus", "").splitlines())
-
-    @property
-    def minus(self) -> tuple[str, ...]:
-        """Ids of indexed images of what it is not."""
-        return tuple(self.params.get("minus", "").splitlines())
-
-    @property
-    def photos(self) -> tuple[int | str, ...]:
-        """The photos of the thing, in the order of :attr:`index.results.Hit.photo`: numbers of
-        uploads, as :meth:`SavedSearches.photo` takes them, and ids of indexed images."""
-        first = self.params.get("id", 0)
-        uploads = [n for n, photo in enumerate(self.further, 1) if photo.sign == "plus"]
-        return (first, *uploads, *self.plus)
-
-    @property
-    def others(self) -> list[tuple[str, str]]:
-        """Sign and name of what was searched with besides the first photo."""
-        return [
-            *((photo.sign, photo.name) for photo in self.further),
-            *(("plus", image_id) for image_id in self.plus),
-            *(("minus", image_id) for image_id in self.minus),
-        ]
-
-    def query_json(self) -> dict[str, Any]:
-        """What the search page needs to search anew."""
-        further = [vars(photo) for photo in self.further]
-        return {
-            "id": self.id,
-            "indexed": self.params.get("id"),
-            "name": self.query,
-            "further": further,
-        }
-
-    def as_json(self, expires: float | None = None) -> dict[str, Any]:
-        """As plain values, moments in ISO 8601.
-
-        Args:
-            expires: when it will be deleted, seconds since 1970; None: never.
-        """
-        return {
-            **vars(self),
-            "further": [vars(photo) for photo in self.further],
-            "created": _moment(self.created),
-            "expires": None if expires is None else _moment(expires),
-        }
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
-
-
-@dataclass(frozen=True)
 class Limits:
     """What is kept.
 
@@ -216,7 +118,7 @@ class SavedSearches:
             FullError: there is no room.
             DelgError: it cannot be written.
         """
-        packed = zlib.compress(json.dumps(_as_values(result)).encode())
+        packed = zlib.compress(json.dumps(as_values(result)).encode())
         title = _as_title(title, query)
         search = SavedSearch(
             secrets.token_urlsafe(_ID_BYTES), title, time.time(), query, params, len(result),
@@ -296,7 +198,7 @@ class SavedSearches:
         try:
             unpacker = zlib.decompressobj()
             text = unpacker.decompress(packed, _MAX_RESULT_BYTES).decode()
-            return _read_result(parse_json(text))
+            return read_result(parse_json(text))
         except (ValueError, TypeError, KeyError, zlib.error) as error:
             raise DelgError(
                 f"{self._path}: search {search_id} is damaged ({error}); delete it"
@@ -384,44 +286,3 @@ def _search(db: sqlite3.Connection, row: tuple) -> SavedSearch:
 def _has_further(db: sqlite3.Connection) -> bool:
     """Whether several uploads of a search can be in the file; not if an earlier version made it."""
     return bool(db.execute("SELECT 1 FROM sqlite_master WHERE name = 'further'").fetchone())
-
-
-def _as_values(value: Any) -> Any:
-    """A value of results as JSON has it: dataclasses by their fields, arrays as lists."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _as_values(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, np.ndarray):
-        # Points in hundredths of a pixel; transforms as they are.
-        is_point = value.dtype == np.float32
-        return (np.round(value.astype(float), 2) if is_point else value).tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {key: _as_values(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_values(item) for item in value]
-    return value
-
-
-def _read_result(values: dict[str, Any]) -> QueryResult:
-    """The inverse of :func:`_as_values`; fields of other versions are left out."""
-    known = {each.name for each in fields(QueryResult)}
-    kept = {key: value for key, value in values.items() if key in known}
-    kept["hits"] = tuple(map(_read_hit, kept["hits"]))
-    kept["box"] = None if kept["box"] is None else tuple(kept["box"])
-    kept["partial"] = tuple(MissingShard(**shard) for shard in kept.get("partial", ()))
-    kept["notes"] = tuple(kept.get("notes", ()))
-    kept["regions"] = tuple(
-        Region(tuple(region["box"]), tuple(region["ranks"])) for region in kept.get("regions", ())
-    )
-    return QueryResult(**kept)
-
-
-def _read_hit(values: dict[str, Any]) -> Hit:
-    known = {each.name for each in fields(Hit)}
-    kept = {key: value for key, value in values.items() if key in known}
-    for name in ("query_points", "points"):
-        kept[name] = np.array(kept[name], np.float32).reshape(-1, 2)
-    if kept["transform"] is not None:
-        kept["transform"] = np.array(kept["transform"], np.float64).reshape(3, 3)
-    return Hit(**kept)

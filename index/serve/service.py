@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,9 @@ from index.serve.pair_finder import PairFinder
 from index.serve.queries import find_removed, find_row, indexed_source, run_query
 from index.serve.remembered import Remembered
 from index.serve.saved_export import export_csv, export_html, export_zip
+from index.serve.saved_search import FurtherPhoto, SavedSearch, Sign
 from index.serve.saved_searches import FILE as SAVED_FILE
-from index.serve.saved_searches import FurtherPhoto, Limits, SavedSearch, SavedSearches
+from index.serve.saved_searches import Limits, SavedSearches
 from index.serve.settings import MIB, ServeSettings
 from index.serve.several import index_root
 from index.serve.shared_index import SharedIndex
@@ -177,18 +178,16 @@ class Service:
         result, given = self.search(upload, params), params.given(upload.fields)
         if params.id is None and not upload.data:
             # Indexed images alone: the first of them is what was searched with.
-            first, *others = params.plus
-            given |= {"id": first, "plus": "\n".join(others)}
+            first, *rest = params.plus
+            given |= {"id": first, "plus": "\n".join(rest)}
         photo, plus = (b"", upload.photos) if "id" in given else (upload.data, upload.more)
-        further = [
-            (self._further(sign, name, data), data)
-            for sign, photos in (("plus", plus), ("minus", upload.against))
-            for name, data in photos
-        ]
+        others: list[tuple[Sign, str, bytes]] = [("plus", *each) for each in plus]
+        others += [("minus", *each) for each in upload.against]
+        further = [(self._further(sign, name, data), data) for sign, name, data in others]
         query = given.get("id") or upload.name or UNNAMED
         return self.saved.save(upload.fields.get("title", ""), query, given, photo, result, further)
 
-    def _further(self, sign: Literal["plus", "minus"], name: str, data: bytes) -> FurtherPhoto:
+    def _further(self, sign: Sign, name: str, data: bytes) -> FurtherPhoto:
         with self.shared.reading() as images:
             limits = images.settings.images
         height, width = self.decoder.decode(data, limits).shape[:2]

@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from index.serve.job_queue import never
 from index.serve.pagination import PageNumber, Pagination
 from index.serve.places import client_of
-from index.serve.saved_searches import SavedSearch
+from index.serve.saved_search import SavedSearch
 from index.serve.uploads import MAX_PHOTOS, NotFoundError, SearchParams, disconnected
 from index.serve.views.search import is_fragment, result_values
 

@@ -22,13 +22,8 @@ from dots import dots
 from delg.errors import DelgError
 from index.results import Hit, QueryResult
 from index.serve.saved_export import export_csv, file_name
-from index.serve.saved_searches import (
-    FullError,
-    FurtherPhoto,
-    Limits,
-    SavedSearch,
-    SavedSearches,
-)
+from index.serve.saved_search import FurtherPhoto, SavedSearch
+from index.serve.saved_searches import FullError, Limits, SavedSearches
 from index.serve.uploads import NotFoundError
 
 PHOTO = encoded(dots(3).pixels(), "PNG")
