@@ -33,7 +33,7 @@ from index.photos.uploaded_photos import (
 from index.searchable_index import SearchableIndex
 from index.settings import IndexSettings
 from index.sharding.shards import is_sharded
-from index.storage.catalog import FILE as CATALOG_FILE
+from index.storage.catalog_state import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
 from index.storage.maintenance import CheckReport, check, compact
 from index.storage.store import Store

@@ -21,7 +21,7 @@ from eval.speed.server_load import running_server
 from eval.speed.synthetic import photo
 from index.feature_spec import FeatureSpec
 from index.image_index import ImageIndex
-from index.storage.catalog import FILE as CATALOG_FILE
+from index.storage.catalog_state import FILE as CATALOG_FILE
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 

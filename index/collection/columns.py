@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from delg.plain_values import parse_json
 from index.collection.label_index import LabelIndex
 from index.selection import LABEL, Selection
-from index.storage.catalog import Catalog, CatalogError
+from index.storage.catalog import Catalog
+from index.storage.catalog_rows import CatalogError
 
 Sort = Literal["id", "newest", "largest", "label"]
 State = Literal["ok", "failed"]

@@ -18,7 +18,7 @@ from delg.extraction.extractor import Extractor
 from index.image_index import ImageIndex
 from index.sharding.shards import FILE as SHARDS_FILE
 from index.sharding.shards import shard_folders
-from index.storage.catalog import FILE as CATALOG_FILE
+from index.storage.catalog_state import FILE as CATALOG_FILE
 from index.storage.lock import BusyError
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ from delg.paths import exists, is_folder
 from delg.types import ImageFeatures
 from index.settings import IndexSettings, record
 from index.storage.adaptation import ADAPTATION, ADAPTATION_DIGEST, Adaptation
-from index.storage.catalog import FILE as CATALOG_FILE
 from index.storage.catalog import Catalog
+from index.storage.catalog_state import FILE as CATALOG_FILE
 from index.storage.catalog_tables import (
     ImageRow,
     SegmentRow,

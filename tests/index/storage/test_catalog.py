@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from delg.errors import UsageError
-from index.storage.catalog import FILE, Catalog, CatalogError
+from index.storage.catalog import Catalog
+from index.storage.catalog_rows import CatalogError
+from index.storage.catalog_state import FILE
 from index.storage.catalog_tables import (
     ImageRow,
     SegmentRow,
@@ -294,7 +296,8 @@ def test_a_catalog_that_is_closed_under_its_readers_is_an_error_and_no_crash(fol
     program = """
 import sys, threading
 from pathlib import Path
-from index.storage.catalog import Catalog, CatalogError
+from index.storage.catalog import Catalog
+from index.storage.catalog_rows import CatalogError
 
 places, errors = [], []
 

@@ -17,7 +17,7 @@ from delg.files import file_sha256
 from index import ImageIndex
 from index.collection.columns import Filter
 from index.storage.ann_index import FILE as SHORTLIST
-from index.storage.catalog import FILE as CATALOG
+from index.storage.catalog_state import FILE as CATALOG
 
 
 @pytest.fixture
