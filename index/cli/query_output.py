@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from delg.cli.console import plural, print_json, print_result, table
 
 if TYPE_CHECKING:
-    from delg.types import Failure
+    from delg.types import Box, Failure
     from index.answers.answer import Answer
     from index.results import Hit, QueryResult, Region
 
@@ -49,7 +49,9 @@ def describe(answer: Answer) -> str:
         return answer.text
     facts = [f"{key}: {value}" for key, value in best.metadata.items() if value]
     details = f" ({', '.join(facts[:_MAX_METADATA])})" if facts else ""
-    return f"{answer.text}{details}, probability {as_percent(best.probability)}"
+    hit = best.hits[0]
+    part = f", in the part {_box(hit.region)} of {hit.id}" if hit.region else ""
+    return f"{answer.text}{details}, probability {as_percent(best.probability)}{part}"
 
 
 def print_failure(failure: Failure, output: Output) -> None:
@@ -72,10 +74,12 @@ def _print_table(query: str, result: QueryResult) -> None:
     rotation = f", rotated by {result.orientation}°" if result.orientation else ""
     total = sum(result.timing_ms.values())
     print_result(f"{query}{rotation} ({total:.0f} ms){_notes(result)}")
-    table(
-        ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"],
-        [_hit_row(hit) for hit in result],
-    )
+    columns = ["rank", "score", "probability", "similarity", "inliers", "", "id", "label"]
+    rows = [_hit_row(hit) for hit in result]
+    if any(hit.region for hit in result):
+        columns.append("part")
+        rows = [[*row, _box(hit.region)] for row, hit in zip(rows, result, strict=True)]
+    table(columns, rows)
     answered = [region for region in result.regions if region.ranks]
     if len(answered) > 1:
         print_result(f"{query} shows {len(answered)} things")
@@ -95,6 +99,11 @@ def _hit_row(hit: Hit) -> list[str]:
         str(hit.rank), f"{hit.score:.3f}", hit.percent, f"{hit.similarity:.3f}",
         str(hit.inliers), verified, hit.id, hit.label or "",
     ]  # fmt: skip
+
+
+def _box(box: Box | None) -> str:
+    """A part of a photo as ``--box`` takes it; empty: all of it."""
+    return ",".join(f"{value:.0f}" for value in box or ())
 
 
 def _region_row(region: Region, result: QueryResult) -> list[str]:

@@ -50,10 +50,10 @@ def draw_hits(folder: Path, query: str, photo: Location, result: QueryResult) ->
             log.info("not drawn: %s: %s", hit.path, error)
             continue
         name = f"{query}-{hit.rank:02d}-{Path(hit.id).stem}.jpg"
-        save_drawing(
-            folder / name,
-            draw_matches(pixels, other, hit.query_points, hit.points, box=result.box),
+        drawing = draw_matches(
+            pixels, other, hit.query_points, hit.points, box=result.box, region=hit.region
         )
+        save_drawing(folder / name, drawing)
 
 
 def write_page(path: Path, results: Iterable[tuple[Location, QueryResult]]) -> None:

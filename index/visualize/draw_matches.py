@@ -151,6 +151,7 @@ def draw_matches(
     points: FloatArray,
     longest_side: int = 720,
     box: Box | None = None,
+    region: Box | None = None,
 ) -> Pixels:
     """Draw both photos side by side, with one line per match.
 
@@ -159,6 +160,7 @@ def draw_matches(
         query_points, points: (N, 2), (x, y), in the pixels of these two photos.
         longest_side: of each photo in the drawing, in pixels.
         box: the part of the query that was searched with, (x, y, width, height) in its pixels.
+        region: the part of the hit that matches, in its pixels.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -176,8 +178,9 @@ def draw_matches(
             slice(frame.x, frame.x + frame.width),
         )
         canvas[rows, columns] = resize(pixels, frame.width, frame.height)
-    if box is not None:
-        _draw_box(canvas, layout.query.box_to_canvas(box))
+    for frame, part in ((layout.query, box), (layout.hit, region)):
+        if part is not None:
+            _draw_box(canvas, frame.box_to_canvas(part))
     starts = _to_opencv(layout.query.to_canvas(query_points))
     ends = _to_opencv(layout.hit.to_canvas(points))
     return _draw_lines(canvas, starts, ends, match_colours(query_points))

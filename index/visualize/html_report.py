@@ -71,7 +71,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _View:
-    """Query and hit side by side; ``query`` and ``photo`` are their numbers in the album."""
+    """Query and hit side by side, by their numbers in the album, with the parts that are meant."""
 
     hit: Hit
     query: int
@@ -79,6 +79,7 @@ class _View:
     layout: Layout
     lines: list[_Line]
     box: tuple[float, float, float, float] | None
+    region: tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,9 @@ def _card(
         PHOTO_SIDE,
     )
     box = None if result.box is None else layout.query.box_to_canvas(result.box)
+    region = None if hit.region is None else layout.hit.box_to_canvas(hit.region)
     number = album.add_file(hit.path, photo)
-    view = _View(hit, query.number, number, layout, _lines(hit, layout), box)
+    view = _View(hit, query.number, number, layout, _lines(hit, layout), box, region)
     return _Card(hit, thumbnail, "", view)
 
 

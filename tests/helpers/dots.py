@@ -25,6 +25,7 @@ from delg.settings import ImageSettings
 from delg.types import Box, Failure, ImageFeatures, LocalFeatures
 from delg.zoo.registry import find_model
 from index.storage.store import Store
+from index.storage.vocabulary import Vocabulary, write_vocabulary
 
 PAPER = 128
 SIZE = (160, 120)
@@ -104,7 +105,7 @@ class DotModel:
         pause: seconds to wait over each photo.
 
     Attributes:
-        extracted: how many photos were looked at.
+        extracted: how many photos were looked at; the parts of photos that are added do not count.
         pause: may be changed.
     """
 
@@ -158,10 +159,38 @@ class DotModel:
         for source in sources:
             try:
                 data = read(source) if read else source
-                features = self.extract(data)
-                yield refine(decode(data, self.images), features) if refine else features
+                features, count = self.extract(data), self.extracted
+                features = refine(decode(data, self.images), features) if refine else features
+                self.extracted = count
+                yield features
             except ImageError as error:
                 yield Failure(str(source), str(error))
+
+
+def write_words(folder: Path, photos: Iterable[Path]) -> Path:
+    """Give the model in a folder a vocabulary, learnt from photos, so that indexes hold words."""
+    model = DotModel(folder)
+    sample = np.concatenate([model.extract(path).local.descriptors for path in photos])
+    write_vocabulary(folder / "vocabulary.h5", Vocabulary.train(sample, words=32))
+    return folder
+
+
+def check_shortlists(store: Store) -> None:
+    """Each shortlist holds the photos that can be found, or their parts, and nothing else."""
+    rows = {int(row) for row in store.catalog.searchable()[:, 0]}
+    assert set(store.ann_index.rows().tolist()) == rows
+    words = store.inverted_file()
+    assert words is None or set(words.rows().tolist()) == rows
+    parts = store.region_index()
+    if parts is not None:
+        counts = {
+            image.row: len(store.segments[image.segment].regions(image.position))
+            for image in store.catalog.images("ok")
+        }
+        query = np.eye(1, store.dim, dtype=np.float32)[0]
+        found, _ = parts.nearest(query, len(parts) + 1, None, None)
+        assert len(parts) == sum(counts.values())
+        assert set(found.tolist()) == {row for row, count in counts.items() if count}
 
 
 def contents(folder: Path) -> dict[str, tuple]:
@@ -181,7 +210,12 @@ def contents(folder: Path) -> dict[str, tuple]:
             regions = [
                 array
                 for part in features.regions
-                for array in (part.features.global_descriptor, part.features.local.keypoints)
+                for array in (
+                    np.array(part.box),
+                    part.features.global_descriptor,
+                    part.features.local.keypoints,
+                    part.features.local.descriptors,
+                )
             ]
             arrays = (features.global_descriptor, *parts, *regions)
             values += (features.width, features.height, *(array.tobytes() for array in arrays))

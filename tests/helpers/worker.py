@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import numba  # noqa: F401
 from dots import DotModel
 
+import index.formats.feature_file
 import index.storage.maintenance
 import index.storage.merge
 import index.storage.store
@@ -55,6 +56,9 @@ POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
     "inside the words": (Path, "replace", "before", _ends("words.h5")),
+    "inside the parts": (Path, "replace", "before", _ends("regions.faiss")),
+    "inside the export": (index.formats.feature_file, "new_group", "after", _always),
+    "before the export": (Path, "replace", "before", _ends("features.h5")),
     "inside the removal": (index.storage.store, "trash_images", "after", _always),
     "inside the adaptation": (index.storage.store, "count_change", "after", _always),
     "inside the compaction": (index.storage.maintenance, "insert_segment", "after", _always),
@@ -99,6 +103,8 @@ def run(options: argparse.Namespace, model_folder: Path) -> dict[str, Any]:
         return {"removed": images.remove(arguments)}
     if options.command == "compact":
         return {"freed": images.compact()}
+    if options.command == "export":
+        return {"exported": images.export(Path(arguments[0]), "hdf5")}
     if options.command == "check":
         return vars(images.check())
     if options.command == "adapt":

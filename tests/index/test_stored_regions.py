@@ -6,12 +6,20 @@ import h5py
 import numpy as np
 import pytest
 from dots import DotModel, Dots, contents, dots, gallery, model_folder
+from starlette.testclient import TestClient
 
 from index import ImageIndex, IndexSettings
+from index.cli.query_output import Output, print_hits
+from index.serve.app import make_app
+from index.serve.service import Service
+from index.serve.settings import ServeSettings
+from index.serve.shared_index import SharedIndex
 from index.sharding.reshard import reshard
 from index.storage.codebook import write_codebook
 from index.storage.product_quantizer import MIN_TRAINING_VECTORS, ProductQuantizer
 from index.storage.segments import Segment, SegmentError
+from index.visualize.draw_matches import draw_matches
+from index.visualize.html_report import render_html_report
 
 SIZE = (320, 240)
 THING = (40, 30)
@@ -105,6 +113,33 @@ def test_the_part_that_matches_is_told_and_points_lie_in_the_photo(tmp_path, fol
     assert hit.as_json()["region"] == [x, y, width, height]
     # All of a photo matches itself, rather than a part.
     assert images.query(with_thing(2, 100, 110).pixels(), k=1, orientations="1")[0].region is None
+
+
+def test_the_part_is_shown_to_people(tmp_path, folder, photos, capsys):
+    images = new_index(tmp_path / "my.index", folder)
+    images.add(photos)
+    query = thing_of(2).pixels()
+    result = images.query(query, k=2, orientations="1")
+    x, y, width, height = result[0].region
+    part = f"{x:.0f},{y:.0f},{width:.0f},{height:.0f}"
+    for output in (Output.table, Output.answer):
+        print_hits("thing", images.path, result, output)
+        assert part in capsys.readouterr().out
+    # Over the thumbnail, and in the picture of the matches.
+    html = render_html_report([("thing", query, result)])
+    assert html.count('<svg class="part" viewBox="0 0 320 240"') == 1
+    assert html.count('class="frame-light"') == 2
+    app = make_app(Service(SharedIndex(images.path, extractor=images.extractor), ServeSettings()))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        files = {"image": thing_of(2).save(tmp_path / "thing.png").read_bytes()}
+        page = client.post("/search", files=files).text
+    assert page.count('<svg class="part" viewBox="0 0 320 240"') == 1
+    assert f"region&#34;: [{x}" in page
+    canvas = np.zeros((240, 320, 3), np.uint8)
+    drawing = [draw_matches(canvas, canvas, np.zeros((0, 2)), np.zeros((0, 2)), region=box)
+               for box in (None, result[0].region)]  # fmt: skip
+    differing = np.argwhere((drawing[0] != drawing[1]).any(axis=2))
+    assert len(differing) and (differing[:, 1] > drawing[0].shape[1] // 2).all()
 
 
 def test_adding_removing_and_compacting(tmp_path, folder, photos):

@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 
 import worker
-from dots import DotModel, gallery
+from dots import DotModel, check_shortlists, gallery
 from stage import Stage
 
 from index import ImageIndex, IndexSettings
 from index.collection.columns import Filter
+from index.storage.store import Store
 
 _PHOTOS = 24
 _CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "sqlite3.connect"}
@@ -81,7 +82,8 @@ def _new_index(stage: Stage) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     if not (stage.folder / "photos").exists():
         gallery(stage.folder / "photos", _PHOTOS)
-    settings = IndexSettings.model_validate({"store": {"segment_images": 4}})
+    # Photos keep words, as the model has a vocabulary, and parts.
+    settings = IndexSettings.model_validate({"store": {"segment_images": 4, "regions": 2}})
     with ImageIndex.create(place, str(stage.model), settings=settings) as images:
         images.use(DotModel(stage.model))
         images.add(stage.folder / "photos")
@@ -89,21 +91,30 @@ def _new_index(stage: Stage) -> Path:
 
 
 def _command(stage: Stage, place: Path) -> list[str]:
-    command = stage.chance.choice(["add", "remove", "compact"])
+    command = stage.chance.choice(["add", "remove", "compact", "export"])
     if command == "add":
         gallery(stage.folder / "photos", _PHOTOS + stage.chance.randint(1, 8))
         arguments = [str(stage.folder / "photos")]
     elif command == "remove":
         with ImageIndex.open(place) as images:
             arguments = stage.chance.sample(images.ids(), 2)
+    elif command == "export":
+        arguments = [str(_exported(place))]
     else:
         arguments = []
     return [str(stage.model), command, str(place), *arguments]
 
 
+def _exported(place: Path) -> Path:
+    return place.with_name("features.h5")
+
+
 def _check(stage: Stage, place: Path, about: object) -> None:
-    """The index is sound, its next writer finishes the work, and nothing is left behind."""
+    """The index is sound and its shortlists hold its photos; its next writer finishes the work, and
+    nothing is left behind; what was exported is complete."""
     try:
+        _check_shortlists(place)
+        _check_export(stage, place)
         with ImageIndex.open(place) as images:
             images.use(DotModel(stage.model))
             problems = images.check().problems
@@ -112,14 +123,37 @@ def _check(stage: Stage, place: Path, about: object) -> None:
             leftovers = [path.name for path in place.rglob("*.tmp*")]
             count = len(list((stage.folder / "photos").iterdir()))
             good = not problems and not report.problems and not leftovers and len(images) == count
+        _check_shortlists(place)
     except Exception as error:
+        traceback.print_exc()
         stage.count(False, f"{about}: {error!r}")
         return
     stage.count(good, f"{about}: {problems} {report.problems} {leftovers}")
 
 
+def _check_shortlists(place: Path) -> None:
+    store = Store(place)
+    check_shortlists(store)
+    assert store.inverted_file() is not None and store.region_index() is not None
+    store.close()
+
+
+def _check_export(stage: Stage, place: Path) -> None:
+    """An exported file, if a kill left any, holds all photos with their parts."""
+    if not _exported(place).exists():
+        return
+    with ImageIndex.open(place) as images:
+        ids, again = images.ids(), place.with_name("again.index")
+    shutil.rmtree(again, ignore_errors=True)
+    settings = IndexSettings.model_validate({"store": {"regions": 2}})
+    with ImageIndex.create(again, str(stage.model), settings=settings) as copy:
+        copy.import_from([_exported(place)])
+        assert sorted(copy.ids()) == sorted(ids) and copy.features(ids[0]).regions
+    _exported(place).unlink()
+
+
 def kills(stage: Stage) -> None:
-    """Kill adding, removing and compacting at random moments."""
+    """Kill adding, removing, compacting and exporting at random moments."""
     place = _new_index(stage)
     while stage.runs():
         words = [*_command(stage, place), "--pause", "0.01"]
@@ -128,7 +162,7 @@ def kills(stage: Stage) -> None:
 
 
 def kills_at_calls(stage: Stage) -> None:
-    """Kill adding, removing and compacting at each call that touches a file of the index."""
+    """Kill adding, removing, compacting and exporting at each call that touches the index."""
     place, number = _new_index(stage), 0
     while stage.runs():
         words = _command(stage, place)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from crashes import corrupted_files, full_disks, kills, kills_at_calls, odd_catalogs
 from create_race import race as create_race
-from dots import model_folder
+from dots import gallery, model_folder, write_words
 from hostile import (
     archives,
     arrays,
@@ -74,7 +74,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             (place / "model").mkdir()
-            model = model_folder(place / "model")
+            model = write_words(model_folder(place / "model"), gallery(place / "sample", 10))
             stage = Stage(place, model, options.seconds, random.Random(options.seed))
             STAGES[name](stage)
         print(f"{name}: tried {stage.tried:,}, bad {stage.bad:,} (seed {options.seed})", flush=True)  # noqa: T201

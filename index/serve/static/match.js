@@ -145,6 +145,14 @@
     return make("g", {}, make("rect", { class: "blank", x, y, width, height }), ...(url ? [image] : []));
   }
 
+  // The outline of a part of a photo, in its pixels, if there is one.
+  function outline(frame, box) {
+    if (!box) return [];
+    const [x, y, width, height] = box.map((value) => value * frame.scale);
+    return ["frame-dark", "frame-light"].map((name) =>
+      make("rect", { class: name, x: frame.x + x, y: frame.y + y, width, height }));
+  }
+
   function render() {
     layOut();
     const parts = [];
@@ -159,12 +167,8 @@
         transform: `matrix(${affine().join(" ")})`, opacity: opacity(),
       }));
     }
-    if (query.box && isSide) {
-      const [x, y, width, height] = query.box.map((value) => value * frames[0].scale);
-      for (const name of ["frame-dark", "frame-light"]) {
-        parts.push(make("rect", { class: name, x: frames[0].x + x, y: frames[0].y + y, width, height }));
-      }
-    }
+    if (isSide) parts.push(...outline(frames[0], query.box));
+    parts.push(...outline(frames[1], hit.region));
     // Colours alternate from top to bottom, so that neighbouring lines differ.
     const order = hit.points.map((_, i) => i).sort((a, b) => hit.points[a][1] - hit.points[b][1] || hit.points[a][0] - hit.points[b][0]);
     const matches = make("g", { class: "matches" },
@@ -222,6 +226,11 @@
       context.drawImage(image, 0, 0, query.width, query.height);
       context.restore();
     }
+    for (const rect of view.querySelectorAll("rect.frame-dark, rect.frame-light")) {
+      const { stroke, strokeWidth } = getComputedStyle(rect);
+      Object.assign(context, { strokeStyle: stroke, lineWidth: parseFloat(strokeWidth) / scale });
+      context.strokeRect(...["x", "y", "width", "height"].map((name) => Number(rect.getAttribute(name))));
+    }
     context.lineWidth = 1.5 / scale;
     for (const group of view.querySelectorAll(".matches g")) {
       context.strokeStyle = context.fillStyle = group.getAttribute("stroke");
@@ -258,6 +267,7 @@
     if (get("show-outliers").checked && hit.outliers && mode() === "side") {
       parts.push(`${hit.outliers.length} ${hit.outliers.length === 1 ? "outlier" : "outliers"}`);
     }
+    if (hit.region) parts.push(`the stored part that ${hit.verified ? "matches" : "is most similar"} is outlined`);
     if (!query.url) parts.push("the query's photo cannot be shown");
     if (hit.missing) parts.push("the hit's photo cannot be shown");
     note.textContent = parts.join("; ") + ".";

@@ -131,7 +131,8 @@ def is_fragment(request: Request) -> bool:
 
 
 def match_json(hit: Hit) -> dict[str, Any]:
-    """The values that the match view draws: points as [x, y, x, y], in pixels of query and hit."""
+    """The values that the match view draws: points as [x, y, x, y], in pixels of query and hit, and
+    the part of the hit that matched."""
     return {
         "id": hit.id,
         "rank": hit.rank,
@@ -141,6 +142,7 @@ def match_json(hit: Hit) -> dict[str, Any]:
         "verified": hit.verified,
         "percent": hit.percent,
         "points": np.c_[hit.query_points, hit.points].round(1).tolist(),
+        "region": hit.region,
         "transform": None if hit.transform is None else hit.transform.tolist(),
     }
 

@@ -35,7 +35,8 @@ def test_opening_is_measured_in_another_process(bench, monkeypatch):
 
 def test_the_inverted_file_takes_few_bytes(bench, monkeypatch):
     monkeypatch.setattr(word_search, "_QUICK_COUNT", 1000)
-    results = rows(word_search.words_million(bench))
-    assert results["words_million"].median > 0
-    # 38 words of 10 bytes each, and some bytes for the photo.
-    assert 380 < results["words_million_bytes"].median < 450
+    results = rows(word_search.words_million(bench)) | rows(word_search.words_thousands(bench))
+    for name in ("words_15k", "words_100k", "words_million"):
+        assert results[name].median > 0
+        # 38 words of 10 bytes each, and some bytes for the photo.
+        assert 380 < results[f"{name}_bytes"].median < 450

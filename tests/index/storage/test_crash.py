@@ -3,16 +3,16 @@
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-from dots import DotModel, dots, gallery, model_folder
+from dots import DotModel, check_shortlists, dots, gallery, model_folder, write_words
 from dots import contents as features_of
 
 from index import ImageIndex, IndexSettings
 from index.storage.store import Store
-from index.storage.vocabulary import Vocabulary, write_vocabulary
 
-PHOTOS, BATCH = 60, 4
+PHOTOS, BATCH = 36, 4
+# Two parts of each photo, which segments and a shortlist of their own hold too.
+STORE = {"segment_images": BATCH, "regions": 2}
 KILLS_WHILE_ADDING = (
     "before segment rename",
     "after segment rename",
@@ -33,21 +33,17 @@ def many(tmp_path_factory) -> Path:
 def worded_folder(tmp_path_factory, many) -> Path:
     """A model of dots that has a vocabulary, so that segments hold words too."""
     folder = model_folder(tmp_path_factory.mktemp("worded") / "model")
-    model = DotModel(folder)
-    paths = sorted(many.glob("[0-9]*.png"))[:10]
-    sample = np.concatenate([model.extract(path).local.descriptors for path in paths])
-    write_vocabulary(folder / "vocabulary.h5", Vocabulary.train(sample, words=32))
-    return folder
+    return write_words(folder, sorted(many.glob("[0-9]*.png"))[:10])
 
 
 def contents(folder: Path) -> dict[str, tuple]:
-    """What the index holds of each image, its visual words too."""
+    """What the index holds of each image, its visual words and its parts too."""
     store, values = Store(folder), features_of(folder)
     for image in store.catalog.images("ok"):
         words = store.segments[image.segment].postings.photo(image.position)
         values[image.id] += (words.words.tobytes(), words.signs.tobytes())
-    found = store.inverted_file()
-    assert found is not None and np.array_equal(np.sort(found.rows()), store.searchable())
+    assert store.inverted_file() is not None and store.region_index() is not None
+    check_shortlists(store)
     store.close()
     return values
 
@@ -63,7 +59,7 @@ def uninterrupted(tmp_path_factory, worded_folder, many) -> dict[str, tuple]:
 
 
 def create(place: Path, model: Path) -> ImageIndex:
-    settings = IndexSettings.model_validate({"store": {"segment_images": BATCH}})
+    settings = IndexSettings.model_validate({"store": STORE})
     return ImageIndex.create(place, str(model), settings=settings)
 
 
@@ -104,6 +100,7 @@ def check_continues(
         assert len(images.query(dots(0).pixels(), k=1000)) == PHOTOS
     assert contents(place) == expected
     named = {path.name for path in place.rglob("*")}
+    assert named >= {"global.faiss", "words.h5", "regions.faiss"}
     assert not {name for name in named if name.endswith((".tmp", "-wal", "-shm", "-journal"))}
 
 
@@ -115,7 +112,7 @@ def test_killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice(
     chance = random.Random(seed)
     had = 0
     for _ in range(4):
-        code, _ = work("add", place, many, "--pause", 0.04, kill_after=chance.uniform(0.05, 0.9))
+        code, _ = work("add", place, many, "--pause", 0.02, kill_after=chance.uniform(0.05, 0.9))
         assert code in (-9, 0)
         committed = check_opens_as_at_the_last_commit(place, uninterrupted)
         assert committed >= had
@@ -135,7 +132,8 @@ def test_killed_between_the_steps_of_a_commit(place, many, work, model, uninterr
 
 
 @pytest.mark.parametrize(
-    "point", ["before the shortlist", "inside the shortlist", "inside the words"]
+    "point",
+    ["before the shortlist", "inside the shortlist", "inside the words", "inside the parts"],
 )
 def test_killed_while_the_shortlist_is_saved(place, many, work, model, uninterrupted, point):
     code, _ = work("add", place, many, "--kill", f"{point}:1")
@@ -161,7 +159,8 @@ def test_small_segments_are_joined_and_a_kill_meanwhile_loses_nothing(
     tmp_path, many, work, model, uninterrupted, worded_folder, kill
 ):
     place = tmp_path / "small.index"
-    store = {"segment_images": 32, "segment_seconds": 1e-6}  # A segment for each photo.
+    # A segment for each photo.
+    store = STORE | {"segment_images": 32, "segment_seconds": 1e-6}
     settings = IndexSettings.model_validate({"store": store})
     ImageIndex.create(place, str(worded_folder), settings=settings).close()
     assert work("add", place, many, "--kill", kill)[0] == -9
@@ -235,7 +234,7 @@ def test_killed_while_photos_are_replaced_each_is_old_or_new(full, work, model, 
 def test_killed_while_removing_all_are_out_or_none(
     full, many, work, model, uninterrupted, point, removed
 ):
-    gone = ["003.png", "030.png", "059.png"]
+    gone = ["003.png", "030.png", "035.png"]
     code, _ = work("remove", full, *gone, "--kill", f"{point}:1")
     assert code == -9
     expected = {
@@ -262,6 +261,8 @@ def test_killed_while_removing_all_are_out_or_none(
         "before old segments go:1",
         "after an old segment went:7",
         "inside the shortlist:1",
+        "inside the words:1",
+        "inside the parts:1",
     ],
 )
 def test_killed_while_compacting_nothing_is_lost(full, work, model, uninterrupted, kill):
@@ -279,9 +280,28 @@ def test_killed_while_compacting_nothing_is_lost(full, work, model, uninterrupte
         images.compact()
         report = images.check()
         assert report.problems == [] and report.notes == []
-        assert images.info()["segments"] == 40 // BATCH
-        assert len(list((full / "segments").iterdir())) == 40 // BATCH
+        segments = len(list((full / "segments").iterdir()))
+        assert images.info()["segments"] == segments == PHOTOS * 2 // 3 // BATCH
     assert contents(full) == expected
+
+
+def test_a_killed_export_leaves_no_half_file_and_the_next_is_whole(
+    full, work, model, worded_folder, uninterrupted, tmp_path
+):
+    file = tmp_path / "features.h5"
+    for point in ("inside the export:9", "before the export:1"):
+        assert work("export", full, file, "--kill", point)[0] == -9
+        assert not file.exists() and contents(full) == uninterrupted
+    code, printed = work("export", full, file)
+    assert (code, printed) == (0, {"exported": PHOTOS})
+    with create(tmp_path / "again.index", worded_folder) as again:
+        again.use(model)
+        assert again.import_from([file]).added == len(again) == PHOTOS
+        for number in (0, PHOTOS - 1):
+            name = f"{number:03d}.png"
+            assert again.query(dots(number).pixels(), k=1)[0].id == name
+            assert [part.box for part in again.features(name).regions]
+    assert contents(tmp_path / "again.index").keys() == uninterrupted.keys() - {"bad.png"}
 
 
 def test_what_a_kill_left_of_the_shortlist_is_swept_by_the_next_writer(full, many, work):
