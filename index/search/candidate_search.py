@@ -160,14 +160,16 @@ class CandidateSearch:
             rerank: depth that has been reached.
             until: time, by the clock of ``time.perf_counter``, at which to stop.
         """
+        reached = rerank
         for depth in further_depths(rerank, self._settings.ranking):
-            if len(by_rotation[0]) <= depth // 2:
+            if len(by_rotation[0]) < reached:
                 return  # There are no more.
             for rotations in by_rotation:
                 is_proven = any(map(any_verified, by_rotation.values()))
                 if is_proven or time.perf_counter() >= until:
                     return
                 by_rotation[rotations] = candidates(rotations, depth)
+            reached = depth
 
     def _refines(self, rerank: int) -> bool:
         """Whether neighbours count; not where similarity or inliers alone are to decide, nor for a

@@ -121,6 +121,9 @@ def test_while_nothing_is_proven_verification_goes_deeper(images, dot_model_fold
         return hit.id, hit.verified
 
     assert first() == first(seconds=60) == ("004.png", True)
+    # Also where no neighbours ask for more candidates than are verified at first.
+    again.configure({"neighbours": {"method": "none"}})
+    assert first() == ("004.png", True)
     assert first(deepen=0) == first(deepen=1) == ("009.png", False)
     # However many "deepen" allows, time is what limits them; here it is up at once.
     assert first(seconds=1e-6) == ("009.png", False)
