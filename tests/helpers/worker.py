@@ -21,7 +21,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,13 +46,17 @@ def _always(*arguments: object) -> bool:
     return True
 
 
+def _any_rows(store: Store, *rows: Sized) -> bool:
+    return any(map(len, rows))
+
+
 # Point: owner and name of the function, whether to die before or after it, and for which calls.
 POINTS: dict[str, tuple[Any, str, str, Callable[..., bool]]] = {
     "create": (Path, "replace", "before", _ends("catalog.sqlite")),
     "before segment rename": (Path, "replace", "before", _ends(".h5")),
     "after segment rename": (Path, "replace", "after", _ends(".h5")),
     "inside the transaction": (index.storage.store, "put_images", "after", _always),
-    "after the transaction": (Store, "update_ann_index", "before", _always),
+    "after the transaction": (Store, "update_ann_index", "before", _any_rows),
     "before the shortlist": (AnnIndex, "save", "before", _always),
     "inside the shortlist": (Path, "replace", "before", _ends("global.faiss")),
     "inside the words": (Path, "replace", "before", _ends("words.h5")),

@@ -12,7 +12,7 @@ from index.storage.store import Store
 
 PHOTOS, BATCH = 36, 4
 # Two parts of each photo, which segments and a shortlist of their own hold too.
-STORE = {"segment_images": BATCH, "regions": 2}
+STORE = {"segment_images": BATCH, "segment_seconds": 3600, "regions": 2}
 KILLS_WHILE_ADDING = (
     "before segment rename",
     "after segment rename",
