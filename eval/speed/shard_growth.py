@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.types import ImageFeatures
 from eval.speed.harness import Growth, Point, Result, Row
@@ -43,7 +44,8 @@ class _Measured:
     Attributes:
         photos: in them.
         milliseconds: of each query.
-        apart: of each query, with a machine for each shard.
+        cpu_milliseconds: of the processors, for each query.
+        apart, apart_cpu: the same, with a machine for each shard: those of the slowest.
         search: the part of ``milliseconds`` that the shortlist took.
         open_seconds: to open all shards for searching.
         bytes: of memory, without what is mapped from files.
@@ -51,7 +53,9 @@ class _Measured:
 
     photos: int
     milliseconds: list[float]
+    cpu_milliseconds: list[float]
     apart: list[float]
+    apart_cpu: list[float]
     search: list[float]
     open_seconds: float
     bytes: float
@@ -85,7 +89,9 @@ def _results(count: int, measured: _Measured) -> Iterator[Result]:
     share = float(np.median(measured.search)) / median
     note = f"{measured.photos:,} photos, one process; the shortlist is {share:.0%} of it"
     yield Row.of(name, measured.milliseconds, note=note)
+    yield Row.of(f"{name}_cpu", measured.cpu_milliseconds, note="of the processors")
     yield Row.of(f"{name}_apart", measured.apart, note="with a machine for each shard, no network")
+    yield Row.of(f"{name}_apart_cpu", measured.apart_cpu, note="of the busiest, and of the caller")
     per_photo = measured.bytes / measured.photos
     note = f"{per_photo:.0f} bytes per photo, {measured.bytes / count / _GIB:.2f} GiB per shard"
     yield Row.of(f"{name}_memory", [measured.bytes / _GIB], "GiB", note=note)
@@ -103,17 +109,25 @@ def _measure(shards: SyntheticShards, count: int, queries: int) -> _Measured:
         # The first reads and compiles what the others find.
         images.query_features(features[0])
         used = _memory() - before
-        times, search, apart = [], [], []
+        together, apart, search = [], [], []
         for query in features:
-            started = time.perf_counter()
+            started = _clocks()
             result = images.query_features(query)
-            times.append((time.perf_counter() - started) * 1000)
+            together.append((_clocks() - started) * 1000)
             search.append(result.timing_ms["search"])
             scatter = _OneByOne(parts)
-            started = time.perf_counter()
+            started = _clocks()
             Search(scatter, None, query, images._model.calibration).hits(orientations="1")
-            apart.append((time.perf_counter() - started - scatter.saved) * 1000)
-    return _Measured(photos, times, apart, search, seconds, used)
+            apart.append((_clocks() - started - scatter.saved) * 1000)
+    return _Measured(
+        photos, *np.transpose(together).tolist(), *np.transpose(apart).tolist(), search, seconds,
+        used,
+    )  # fmt: skip
+
+
+def _clocks() -> NDArray[np.float64]:
+    """Seconds of the wall's clock, and of the processors that this process used."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 def _queries(shards: SyntheticShards, spec: FeatureSpec, count: int) -> Iterator[ImageFeatures]:
@@ -127,19 +141,19 @@ class _OneByOne(Scatter):
     """Asks one shard after the other.
 
     Attributes:
-        saved: seconds that it would have taken less if all were asked at once and each had
-            processors of its own.
+        saved: seconds, by both clocks, that it would have taken less if all were asked at once
+            and each had processors of its own.
     """
 
-    saved = 0.0
+    saved = np.zeros(2)
 
     def ask(self, requests: Mapping[int, Request[T]]) -> dict[int, T]:
-        answers, seconds = {}, [0.0]
+        answers, seconds = {}, [np.zeros(2)]
         for number, request in requests.items():
-            started = time.perf_counter()
+            started = _clocks()
             answers[number] = self._shards[number].answer(request)
-            seconds.append(time.perf_counter() - started)
-        self.saved += sum(seconds) - max(seconds)
+            seconds.append(_clocks() - started)
+        self.saved = self.saved + np.sum(seconds, axis=0) - np.max(seconds, axis=0)
         return answers
 
 

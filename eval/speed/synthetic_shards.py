@@ -102,7 +102,8 @@ class SyntheticShards:
         """Write a shard, or the rest of one that was left; returns the number of photos written."""
         place = Path(self._entry(number).location)
         values = {"store": {"segment_images": _SEGMENT}, "shortlist": {"nlist": self.nlist}}
-        ImageIndex.open_or_create(place, settings=parse(IndexSettings, values, "speed")).close()
+        if not ImageIndex.exists(place):
+            ImageIndex.create(place, settings=parse(IndexSettings, values, "speed")).close()
         store = Store(place)
         with closing(store), store.lock():
             photos = store.catalog.count("ok")
@@ -110,6 +111,7 @@ class SyntheticShards:
                 self._write(store, number, photos)
                 store.refresh()
                 store.rebuild_ann_index()
+            if not store.ann_index_current:
                 store.save_ann_index()
             return self.per_shard - photos
 

@@ -1,4 +1,4 @@
-"""Places behind URLs on this machine: an S3 service, an SFTP server, a web server, and memory.
+"""Places behind URLs on this machine: S3 and GCS services, an SFTP server, the web, and memory.
 
 Each can be written to, goes down and comes up again, and can cut downloads short.
 """
@@ -193,6 +193,31 @@ class S3Place(Place):
         self._service.stop()
 
 
+class GoogleStoragePlace(Place):
+    """A bucket of an emulator of Google Cloud Storage."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        import gcsfs
+        from gcp_storage_emulator.server import create_server
+
+        self.url, port = "gs://photos/holiday", free_port()
+        self._server = create_server("127.0.0.1", port, in_memory=True, default_bucket="photos")
+        self._server.start()
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        self._fs = gcsfs.GCSFileSystem(token="anon", use_listings_cache=False)
+
+    def write(self, name: str, data: bytes) -> None:
+        self._fs.pipe_file(f"photos/holiday/{name}", data)
+
+    def remove(self, name: str) -> None:
+        self._fs.rm_file(f"photos/holiday/{name}")
+
+    def go_down(self) -> None:
+        self._server.stop()
+
+
 class SftpPlace(FolderPlace):
     """An SFTP server; the client's key and the server's lie in ``~/.ssh``, as people have them."""
 
@@ -235,12 +260,19 @@ class SftpPlace(FolderPlace):
 
 @contextlib.contextmanager
 def place_of(kind: str, folder: Path) -> Iterator[Place]:
-    """A place of that kind: "memory", "s3", "sftp" or "http"."""
+    """A place of that kind: "memory", "s3", "gs", "sftp" or "http"."""
     with pytest.MonkeyPatch.context() as patch:
         if kind == "s3":
             pytest.importorskip("s3fs")
             pytest.importorskip("moto.server")
             place: Place = S3Place(patch)
+        elif kind == "gs":
+            # Before it is imported: or else it asks what kind of bucket that is, by a protocol that
+            # emulators do not speak.
+            patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            pytest.importorskip("gcsfs")
+            pytest.importorskip("gcp_storage_emulator")
+            place = GoogleStoragePlace(patch)
         elif kind == "sftp":
             pytest.importorskip("sshfs")
             place = SftpPlace(folder, folder.parent / "home", patch)

@@ -60,7 +60,8 @@ def test_shards_of_synthetic_photos_are_sound_whatever_their_number(tmp_path, mo
     assert SyntheticShards(tmp_path, 2, 100, 5).fill(0) == 100
     made = SyntheticShards(tmp_path, 2, 250, 5)
     assert [made.fill(number) for number in range(2)] == [150, 250]
-    assert made.fill(0) == 0
+    (tmp_path / "shards" / "0000" / "global.faiss").unlink()
+    assert made.fill(0) == 0 and (tmp_path / "shards" / "0000" / "global.faiss").exists()
     for count in (1, 2):
         with ImageIndex.open(made.first(count)) as images:
             assert images.check().problems == [] and len(images) == count * 250

@@ -1,4 +1,4 @@
-"""Photos behind URLs: the same calls on S3, SFTP, the web and memory, against real servers."""
+"""Photos behind URLs: the same calls on S3, GCS, SFTP, the web and memory, against real servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from delg.errors import UsageError
 from delg.images.scan import scan
 from index import ImageIndex
 
-KINDS = ("memory", "s3", "sftp", "http")
+KINDS = ("memory", "s3", "gs", "sftp", "http")
 
 
 def photo(number: int) -> bytes:
@@ -86,7 +86,7 @@ def test_photos_behind_urls_are_indexed_changed_and_removed_like_those_in_folder
 
 
 def test_a_download_that_is_cut_short_is_a_failure_and_tried_again(place, make_index):
-    if not hasattr(place, "cut") or place.url.startswith(("memory", "sftp")):
+    if not hasattr(place, "cut") or place.url.startswith(("memory", "gs", "sftp")):
         pytest.skip("this server cannot cut downloads")
     images = make_index()
     place.cut = {"001.png"}
@@ -105,8 +105,8 @@ def test_a_download_that_is_cut_short_is_a_failure_and_tried_again(place, make_i
 
 
 def test_what_cannot_be_reached_has_not_vanished(place, make_index):
-    if place.url.startswith("memory"):
-        pytest.skip("memory is always there")
+    if place.url.startswith(("memory", "gs")):
+        pytest.skip("memory is always there; GCS's library tries again for a minute")
     images = make_index()
     images.add(place.url)
     place.go_down()
