@@ -63,8 +63,10 @@ def propose_regions(features: LocalFeatures, size: tuple[int, int], count: int) 
     """
     attention = _attention(features, size)
     cells, ratings = _rate_boxes(attention)
+    best = np.argsort(-ratings, kind="stable")[:_LOOKED_AT]
+    cells, ratings = cells[best], ratings[best]
     boxes, scores = cells.astype(float).tolist(), ratings.tolist()
-    chosen = cv2.dnn.NMSBoxes(boxes, scores, 0.0, _MAX_OVERLAP, top_k=_LOOKED_AT)[:count]
+    chosen = cv2.dnn.NMSBoxes(boxes, scores, 0.0, _MAX_OVERLAP)[:count]
     if not len(chosen):
         return [Proposal(box, 0.0) for box in coarse_grid(size)[:count]]
     rows, columns = attention.shape

@@ -1,6 +1,7 @@
 """The process that writes is killed, as by ``kill -9``; the index must be none the worse."""
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,19 @@ def contents(folder: Path) -> dict[str, tuple]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, worded_folder, many) -> dict[str, tuple]:
-    """What the index holds when nothing goes wrong."""
-    place = tmp_path_factory.mktemp("uninterrupted") / "my.index"
+def complete(tmp_path_factory, worded_folder, many) -> Path:
+    """An index of all photos, which nobody changes."""
+    place = tmp_path_factory.mktemp("complete") / "my.index"
     with create(place, worded_folder) as images:
         images.use(DotModel(worded_folder))
         images.add(many)
-    return contents(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(complete) -> dict[str, tuple]:
+    """What the index holds when nothing goes wrong."""
+    return contents(complete)
 
 
 def create(place: Path, model: Path) -> ImageIndex:
@@ -191,13 +198,9 @@ def test_what_a_kill_left_is_noted_and_swept_by_the_next_writer(place, many, wor
 
 
 @pytest.fixture
-def full(place, many, model, uninterrupted) -> Path:
+def full(tmp_path, complete) -> Path:
     """An index of all photos."""
-    with ImageIndex.open(place) as images:
-        images.use(model)
-        images.add(many)
-    model.extracted = 0
-    return place
+    return Path(shutil.copytree(complete, tmp_path / "my.index"))
 
 
 def test_killed_while_photos_are_replaced_each_is_old_or_new(full, work, model, tmp_path):
