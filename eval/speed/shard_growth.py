@@ -111,18 +111,16 @@ def _measure(shards: SyntheticShards, count: int, queries: int) -> _Measured:
         used = _memory() - before
         together, apart, search = [], [], []
         for query in features:
-            started = _clocks()
+            before_query = _clocks()
             result = images.query_features(query)
-            together.append((_clocks() - started) * 1000)
+            together.append((_clocks() - before_query) * 1000)
             search.append(result.timing_ms["search"])
-            scatter = _OneByOne(parts)
-            started = _clocks()
+            scatter, before_query = _OneByOne(parts), _clocks()
             Search(scatter, None, query, images._model.calibration).hits(orientations="1")
-            apart.append((_clocks() - started - scatter.saved) * 1000)
-    return _Measured(
-        photos, *np.transpose(together).tolist(), *np.transpose(apart).tolist(), search, seconds,
-        used,
-    )  # fmt: skip
+            apart.append((_clocks() - before_query - scatter.saved) * 1000)
+    wall, cpu = np.transpose(together).tolist()
+    apart_wall, apart_cpu = np.transpose(apart).tolist()
+    return _Measured(photos, wall, cpu, apart_wall, apart_cpu, search, seconds, used)
 
 
 def _clocks() -> NDArray[np.float64]:

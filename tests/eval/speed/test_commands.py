@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from dots import gallery
 
 from delg.errors import DelgError
-from eval.speed import shard_growth, shards, synthetic_shards, synthetic_vectors
+from eval.speed import shard_growth, shards, sources, synthetic_shards, synthetic_vectors
 from eval.speed.sources import build
 from eval.speed.synthetic_shards import SyntheticShards
 from index import ImageIndex
+
+
+class InThisProcess(ThreadPoolExecutor):
+    """In place of processes of their own, which take seconds to start."""
+
+    def __init__(self, count, mp_context):
+        super().__init__(count)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    for module in (shard_growth, synthetic_shards, sources):
+        monkeypatch.setattr(module, "ProcessPoolExecutor", InThisProcess)
 
 
 @pytest.fixture
@@ -51,11 +65,15 @@ def test_answers_that_differ_are_said_and_fail(dot_index, run, monkeypatch):
     assert "of 12 answers differ from those of one index" in done.stderr
 
 
-def test_shards_of_synthetic_photos_are_sound_whatever_their_number(tmp_path, monkeypatch):
+@pytest.fixture
+def small_chunks(monkeypatch):
     monkeypatch.setattr(synthetic_shards, "_POOL", 3)
     monkeypatch.setattr(synthetic_vectors, "_DEVIATIONS", 50)
     for module in (synthetic_shards, synthetic_vectors):
         monkeypatch.setattr(module, "CHUNK", 100)
+
+
+def test_shards_of_synthetic_photos_are_sound_whatever_their_number(tmp_path, small_chunks):
     # Begun, and left.
     assert SyntheticShards(tmp_path, 2, 100, 5).fill(0) == 100
     made = SyntheticShards(tmp_path, 2, 250, 5)
@@ -65,9 +83,25 @@ def test_shards_of_synthetic_photos_are_sound_whatever_their_number(tmp_path, mo
     for count in (1, 2):
         with ImageIndex.open(made.first(count)) as images:
             assert images.check().problems == [] and len(images) == count * 250
-    measured = shard_growth._measure(made, 2, 2)
-    assert measured.photos == 500 and len(measured.milliseconds) == len(measured.apart) == 2
-    assert all(time > 0 for time in measured.apart)
+
+
+def test_growth_is_measured_from_one_shard_on(tmp_path, run, small_chunks):
+    command = ("eval", "speed", "growth", "--shards", 1, "--shards", 2, "--per-shard", 1000)
+    command = (*command, "--features", 5, "--queries", 2, "--folder", tmp_path, "--json")
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    rows = {row["name"]: row for row in answer["rows"]}
+    assert rows["growth_build"]["median"] > 0 and rows["growth_bytes"]["median"] > 1000
+    for count in (1, 2):
+        assert f"{count},000 photos" in rows[f"growth_{count}"]["note"]
+        assert rows[f"growth_{count}"]["runs"] == rows[f"growth_{count}_apart_cpu"]["runs"] == 2
+        assert rows[f"growth_{count}_apart"]["fastest_ms"] > 0
+    assert {(point["series"], point["x"]) for point in answer["growth"]} == {
+        (line, x) for line in ("one process", "a machine for each") for x in (1, 2)
+    }
+    # What is there is only searched.
+    assert "growth_build" not in run(*command).stdout
 
 
 def test_numbers_of_shards_that_do_not_divide_the_largest_are_refused(run):
