@@ -107,7 +107,9 @@ class Remembered:
         Args:
             compute: makes it; runs in another thread where an earlier value is known.
         """
-        version = self._shared.version
+        # Reading notices what another process has changed.
+        with self._shared.reading():
+            version = self._shared.version
         with self._lock:
             known = self._values.get(name)
             is_old = known is not None and known.version != version

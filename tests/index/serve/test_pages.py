@@ -244,3 +244,11 @@ def test_pagination_counts():
     assert (pagination.url(1), pagination.url(3)) == ("/x?q=a+b", "/x?q=a+b&page=3")
     assert Pagination("/x", {}, 1, 0, 48).first_entry == 0
     assert Pagination("/x", {}, 1, 0, 48).url(1) == "/x"
+
+
+def test_what_others_changed_is_shown_to_the_next_visitor(serve):
+    client = serve()
+    assert "of another process" not in client.get("/labels").text
+    with client.service.shared.writing() as images:
+        images.edit(["plain/003.png"], "of another process")
+    assert "of another process" in client.get("/labels").text
