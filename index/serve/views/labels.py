@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LABELS_PER_PAGE, PHOTOS_PER_PAGE = 60, 48
 # Labels whose reviews are kept.
 _MAX_REVIEWS = 200
-LabelSort = Literal["typical", "different", "added"]
+LabelView = Literal["typical", "different", "added", "suspicious"]
 
 
 def make_router(pages: Pages) -> APIRouter:
@@ -49,11 +49,13 @@ def make_router(pages: Pages) -> APIRouter:
 
     @router.get("/label")
     def label(
-        request: Request, name: str, sort: LabelSort = "typical", page: PageNumber = 1
+        request: Request, name: str, sort: LabelView = "typical", page: PageNumber = 1
     ) -> Response:
         rows = service.remembered.labels().rows(name)
         if not len(rows):
             raise NotFoundError(f"no photo has the label {name!r}")
+        if sort == "suspicious":
+            return pages.render(request, "label.html", name=name, sort=sort, photos=len(rows))
         first = (page - 1) * PHOTOS_PER_PAGE
         with service.shared.reading() as images:
             ordered = rows.tolist()

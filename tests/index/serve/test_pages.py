@@ -65,6 +65,8 @@ def test_labels_are_searched_and_shown(client):
     typical = client.get("/label?name=odd").text
     more = client.get("/label?name=odd&sort=different", headers=HX).text
     assert len(shown(typical)) == 28 and shown(more) == shown(typical)[::-1]
+    suspicious = client.get("/label?name=odd&sort=suspicious").text
+    assert "/label/review?name=odd" in suspicious and not shown(suspicious)
     assert client.get("/label?name=nothing").status_code == 404
     assert client.get("/label/review?name=nothing").status_code == 404
     assert client.get("/label?name=odd&sort=x").status_code == 422
