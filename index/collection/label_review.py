@@ -15,6 +15,7 @@ import numpy as np
 
 from delg.types import FloatArray, ImageFeatures
 from index.storage.ann_index import Rows
+from index.storage.catalog_rows import UnknownRowError
 from index.storage.catalog_tables import ImageRow
 from index.storage.store import Store
 from index.verification.calibration import Calibration
@@ -96,7 +97,7 @@ def rank_by_mean(readable: Rows, vectors: FloatArray) -> tuple[list[int], list[f
 def _is_readable(store: Store, row: int) -> bool:
     try:
         return store.catalog.place(row)[0] not in store.unreadable
-    except KeyError:
+    except UnknownRowError:
         return False
 
 

@@ -11,7 +11,7 @@ from delg.errors import UsageError
 from delg.paths import name_forms
 from index.storage.catalog_history import CatalogHistory
 from index.storage.catalog_places import CatalogPlaces
-from index.storage.catalog_rows import CatalogError, parse_image
+from index.storage.catalog_rows import CatalogError, UnknownRowError, parse_image
 from index.storage.catalog_tables import ETAG, IMAGE_COLUMNS, ImageRow
 
 _KEYS_AT_ONCE = 500
@@ -78,11 +78,11 @@ class Catalog(CatalogPlaces, CatalogHistory):
         """The image with that row number.
 
         Raises:
-            KeyError: there is none.
+            UnknownRowError: there is none.
         """
         values = self.read_row(f"SELECT {self._columns} FROM images WHERE row = ?", (row,))
         if values is None:
-            raise KeyError(row)
+            raise UnknownRowError(self.path, row)
         return parse_image(values)
 
     def by_rows(self, rows: Sequence[int]) -> list[ImageRow]:

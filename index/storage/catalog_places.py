@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.storage.catalog_rows import CatalogError, parse_segment
+from index.storage.catalog_rows import CatalogError, UnknownRowError, parse_segment
 from index.storage.catalog_state import CatalogState
 from index.storage.catalog_tables import WRITTEN_IDS, SegmentRow
 
@@ -41,24 +41,30 @@ class CatalogPlaces(CatalogState):
         return self._whole_numbers(self.read_rows(query), 3)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """The ids of the images under these row numbers, in their order."""
-        columns = self._by_row("id", rows)
-        return [columns[int(row)][0] for row in rows]
+        """The ids of the images under these row numbers, in their order.
+
+        Raises:
+            UnknownRowError: there is none under one of them.
+        """
+        return [columns[0] for columns in self._by_row("id", rows)]
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64 (len(rows), 2): segment and position of the images under these row numbers."""
-        columns = self._by_row("segment, position", rows)
-        return self._whole_numbers((columns[int(row)] for row in rows), 2)
+        """int64 (len(rows), 2): segment and position of the images under these row numbers.
+
+        Raises:
+            UnknownRowError: there is none under one of them.
+        """
+        return self._whole_numbers(self._by_row("segment, position", rows), 2)
 
     def place(self, row: int) -> tuple[int, int]:
         """Segment and position of the image under that row number.
 
         Raises:
-            KeyError: there is none.
+            UnknownRowError: there is none.
         """
         values = self.read_row("SELECT segment, position FROM images WHERE row = ?", (row,))
         if values is None:
-            raise KeyError(row)
+            raise UnknownRowError(self.path, row)
         if not all(isinstance(value, int) for value in values):
             raise CatalogError(f"{self.path}: the place of image row {row} is damaged")
         return values[0], values[1]
@@ -78,7 +84,15 @@ class CatalogPlaces(CatalogState):
         table = self.read_row("SELECT 1 FROM sqlite_master WHERE name = ?", (WRITTEN_IDS,))
         return dict(self.read_rows(f"SELECT row, id FROM {WRITTEN_IDS}")) if table else {}
 
-    def _by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
+    def _by_row(self, columns: str, rows: NDArray[np.int64]) -> Iterator[tuple]:
+        """Columns of the images under these row numbers, in their order."""
+        values = self._values_by_row(columns, rows)
+        for row in rows.tolist():
+            if row not in values:
+                raise UnknownRowError(self.path, row)
+            yield values[row]
+
+    def _values_by_row(self, columns: str, rows: NDArray[np.int64]) -> dict[int, tuple]:
         """Row number -> columns; many rows close together by range, few by key."""
         query = f"SELECT row, {columns} FROM images WHERE row "
         values: dict[int, tuple] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from delg.errors import DelgError
@@ -12,6 +13,16 @@ from index.storage.catalog_tables import ETAG, IMAGE_COLUMNS, ImageRow, SegmentR
 
 class CatalogError(DelgError):
     """The catalog is missing, damaged, or of another format."""
+
+
+class UnknownRowError(CatalogError):
+    """No image has that row number."""
+
+    def __init__(self, path: Path, row: int) -> None:
+        super().__init__(
+            f"{path}: has no image row {row}; if global.faiss, words.h5 or regions.faiss beside it "
+            "names that, delete these three, which are made anew"
+        )
 
 
 def parse_image(values: Sequence) -> ImageRow:

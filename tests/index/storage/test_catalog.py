@@ -11,7 +11,7 @@ import pytest
 
 from delg.errors import UsageError
 from index.storage.catalog import Catalog
-from index.storage.catalog_rows import CatalogError
+from index.storage.catalog_rows import CatalogError, UnknownRowError
 from index.storage.catalog_state import FILE
 from index.storage.catalog_tables import (
     ImageRow,
@@ -94,13 +94,14 @@ def test_rows_are_looked_up_in_the_order_asked_for_near_and_far(catalog):
         assert catalog.ids(chosen) == [names[row - rows[0]] for row in chosen]
         assert catalog.places(chosen).tolist() == [[2, row - rows[0]] for row in chosen]
     assert catalog.place(int(rows[5])) == (2, 5)
-    with pytest.raises(KeyError):
-        catalog.place(10**6)
+    for ask in (lambda: catalog.place(7000), lambda: catalog.ids(np.array([1, 7000]))):
+        with pytest.raises(UnknownRowError, match=r"no image row 7000; .*global\.faiss"):
+            ask()
 
 
 def test_unknown_images_are_none_or_an_error(catalog):
     assert catalog.by_id("nobody") is None
-    with pytest.raises(KeyError):
+    with pytest.raises(UnknownRowError):
         catalog.by_row(99)
 
 
