@@ -315,6 +315,9 @@ class ModelSettings(Settings):
     # Local features with lower scores lie on plain surfaces; photos with few others are said to be
     # too plain. It is no part of the fingerprint.
     texture_score: float = Field(0.0, ge=0)
+    # Digest of the network.onnx that had the same weights and selected local features by their
+    # norm: what it made can be compared with what this model makes. No part of the fingerprint.
+    selected_by_norm: str | None = None
 
     @property
     def global_dim(self) -> int:

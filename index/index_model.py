@@ -293,11 +293,23 @@ class IndexModel:
         self._check_same(extractor.name, extractor.fingerprint)
 
     def _check_same(self, name: str, fingerprint: str) -> None:
-        if fingerprint != self.fingerprint:
+        if not self.is_comparable(fingerprint):
             raise ModelError(
                 f"{self.record.folder} was made by model {self.name} {self.fingerprint}, but "
                 f"{name} here is {fingerprint}: use that model, or build a new index"
             )
+
+    def is_comparable(self, fingerprint: str) -> bool:
+        """Whether the model of that fingerprint makes features that can be compared with those
+        stored: it is the index's own, or what has become of it."""
+        if fingerprint == self.fingerprint or not self.location:
+            return fingerprint == self.fingerprint
+        extraction = self.record.settings.extraction
+        try:
+            files = find_model(self.location, self.weights, extraction, self.fingerprint)
+            return {fingerprint, self.fingerprint} <= files.comparable
+        except DelgError:
+            return False
 
     def check_name(self, model: str) -> None:
         """Make sure that the index was made by the model of that name or folder.
@@ -307,9 +319,9 @@ class IndexModel:
             ModelError: there is no such model.
         """
         extraction = self.record.settings.extraction
-        fingerprint = find_model(model, None, extraction, self.fingerprint).fingerprint
-        if fingerprint != self.fingerprint:
+        files = find_model(model, None, extraction, self.fingerprint)
+        if self.fingerprint not in files.comparable:
             raise UsageError(
                 f"{self.record.folder} was made by model {self.name} {self.fingerprint}; {model} "
-                f"is {fingerprint}: leave --model out, or choose another --index"
+                f"is {files.fingerprint}: leave --model out, or choose another --index"
             )

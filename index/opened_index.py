@@ -118,6 +118,10 @@ class OpenedIndex:
         """
         self._model.use(extractor)
 
+    def can_use(self, extractor: Extractor) -> bool:
+        """Whether what that model makes can be compared with the features of the index."""
+        return self._model.is_comparable(extractor.fingerprint)
+
     def share_model(self, load: Callable[[], Extractor]) -> None:
         """The same for one that is loaded when it is first needed."""
         self._model.share(load)

@@ -42,7 +42,10 @@ VOCABULARY_FILE = "vocabulary.h5"
 # What evidence for a match of two photos is worth with the model's features.
 CALIBRATION_FILE = "calibration.json"
 # Settings on which no feature depends.
-_UNHASHED = {"name", "description", "texture_score"}
+_UNHASHED = {"name", "description", "texture_score", "selected_by_norm"}
+# Variables of the learnt attention, and the settings of models without.
+_ATTENTION = "attention/"
+_BY_NORM = {"attention": "norm", "attention_hidden": 512, "attention_norm_power": 0.0}
 _SHIPPED = Path(__file__).parents[1] / "models"
 # SIFT has no weights of its own: the lite model's global descriptor makes its shortlist.
 _SHARED_WEIGHTS = {"sift": DEFAULT_MODEL, "delg-lite-clip": DEFAULT_MODEL}
@@ -149,8 +152,37 @@ class ModelFiles:
         """
         return self.fingerprint_of(None if self.settings.export else read_weights(self.weights))
 
-    def fingerprint_of(self, values: dict[str, np.ndarray] | None) -> str:
-        """The fingerprint, given the variables of the weight file if they were read already."""
+    @cached_property
+    def comparable(self) -> frozenset[str]:
+        """Fingerprints of models whose features can be compared with this one's: itself, and what
+        it was before it learnt which local features to keep.
+
+        Raises:
+            ModelError: there are no weights to hash.
+        """
+        if self.settings.selected_by_norm is None:
+            return frozenset([self.fingerprint])
+        values = read_weights(self.weights)
+        without = {name: v for name, v in values.items() if not name.startswith(_ATTENTION)}
+        settings = self.settings.model_copy(
+            update={
+                "local_head": self.settings.local_head.model_copy(update=_BY_NORM),
+                "extraction": self.settings.extraction.model_copy(update={"scale_weights": None}),
+            }
+        )
+        before = replace(self, settings=settings)
+        return frozenset(
+            [self.fingerprint, before.fingerprint_of(without, self.settings.selected_by_norm)]
+        )
+
+    def fingerprint_of(
+        self, values: dict[str, np.ndarray] | None, network_digest: str | None = None
+    ) -> str:
+        """The fingerprint, given the variables of the weight file if they were read already.
+
+        Args:
+            network_digest: of a quantised network; None: of the one beside the weights.
+        """
         definition = self.settings.model_dump(mode="json", exclude=_UNHASHED)
         # Models from before these keys existed keep their fingerprints.
         if not self.settings.local_only:
@@ -173,7 +205,7 @@ class ModelFiles:
         digest = files_digest(self.files()) if values is None else weights_digest(values)
         parts = [json.dumps(definition, sort_keys=True), digest]
         if quantized:
-            parts.append(files_digest([self.network]))
+            parts.append(network_digest or files_digest([self.network]))
         if tower is not None:
             parts.append(weights_digest(read_weights(self.projection)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -199,8 +231,8 @@ def find_model(
         weights: another weight file for the same architecture, or the folder of a published
             export.
         extraction: replaces the extraction settings of the model.
-        fingerprint: of a model seen before. If it is that of a quantised model's float32 weights,
-            those are meant: versions before 0.2 had no others.
+        fingerprint: of a model seen before. If what it made can be compared with a quantised
+            model's float32 weights, those are meant: versions before 0.2 had no others.
 
     Raises:
         ModelError: no such model.
@@ -238,7 +270,7 @@ def find_model(
     files = ModelFiles(settings, path, beside / CODEBOOK_FILE, folder / PROJECTION_FILE)
     if fingerprint is not None and settings.precision != "float32" and exists(files.weights):
         in_float32 = files.in_float32()
-        return in_float32 if in_float32.fingerprint == fingerprint else files
+        return in_float32 if fingerprint in in_float32.comparable else files
     return files
 
 

@@ -145,6 +145,6 @@ def _is_installed(name: str, fingerprint: str | None) -> bool:
 
     try:
         files = find_model(name, fingerprint=fingerprint)
-        return files.has_weights and fingerprint in (None, files.fingerprint)
+        return files.has_weights and (fingerprint is None or fingerprint in files.comparable)
     except (ModelError, UsageError):
         return False

@@ -255,7 +255,7 @@ class PhotoCollection(OpenedIndex):
             UsageError: another model made the other index, or it is adapted otherwise.
         """
         other = self if other is None else other
-        if other.fingerprint != self.fingerprint:
+        if not self._model.is_comparable(other.fingerprint):
             raise UsageError(
                 f"{other.path}: made by another model ({other.fingerprint}) than {self.path} "
                 f"({self.fingerprint}); their photos cannot be compared"

@@ -94,7 +94,7 @@ class SharedIndex:
         if self._overrides:
             images.configure(self._overrides, self._origin)
         if images.accepts_images:
-            if self._extractor is not None and self._extractor.fingerprint == images.fingerprint:
+            if self._extractor is not None and images.can_use(self._extractor):
                 images.use(self._extractor)
             else:
                 self._extractor = images.extractor

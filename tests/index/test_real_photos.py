@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,7 @@ from index.calibrate.surroundings import surround
 from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import DemoResult
 from index.settings import IndexSettings
+from index.storage.catalog import FILE as CATALOG
 from index.verification.calibration import DEFAULT_CALIBRATION
 from index.verification.geometric import transform_points
 from index.verification.match_photos import match_photos
@@ -238,3 +241,24 @@ def test_a_blank_wall_is_said_to_be_too_plain_and_a_photo_is_not(demo: tuple, tm
     [note] = images.query(tmp_path / "wall.png").notes
     assert note.startswith("few features: ")
     assert images.plain_photos() == {}
+
+
+def test_an_index_from_before_attention_was_learnt_is_searched_added_to_and_compared(
+    lite: Extractor, tmp_path: Path
+) -> None:
+    queries = make_gallery(tmp_path)
+    photos = sorted((tmp_path / "gallery").iterdir())
+    with ImageIndex.create(tmp_path / "old") as old:
+        old.use(lite)
+        old.add(photos[:3])
+        new = old.create_like(tmp_path / "new")
+    with closing(sqlite3.connect(tmp_path / "old" / CATALOG)) as db, db:
+        db.execute("UPDATE meta SET value = 'cdcbf51a84e05730' WHERE key = 'fingerprint'")
+    with ImageIndex.open(tmp_path / "old") as old, new:
+        assert old.add(photos[3:]).failed == []
+        query = query_of(queries, "astronaut-desk")
+        assert old.query(query.path)[0].id.endswith(query.expected)
+        new.add(photos[:2])
+        assert {(pair.a, pair.b) for pair in old.pairs(new)} == {
+            (pair.b, pair.a) for pair in new.pairs(old)
+        }

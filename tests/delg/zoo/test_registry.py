@@ -205,13 +205,20 @@ def test_shipped_models_have_fingerprints_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "before"), [("delg-lite", "a3c0d59393402c4c"), ("sift", "12f61b67d09a3e4d")]
+    ("name", "in_float32", "by_norm"),
+    [
+        ("delg-lite", "a3c0d59393402c4c", "cdcbf51a84e05730"),
+        ("sift", "12f61b67d09a3e4d", "3d23e31bac21ca4f"),
+    ],
 )
-def test_indexes_of_before_find_their_model_by_its_fingerprint(name: str, before: str) -> None:
-    files, old = find_model(name), find_model(name, fingerprint=before)
-    assert files.settings.precision == "int8"
-    assert (old.settings.precision, old.fingerprint) == ("float32", before)
-    assert files.fingerprint != before
+def test_indexes_of_before_find_their_model_by_its_fingerprint(
+    name: str, in_float32: str, by_norm: str
+) -> None:
+    files, old = find_model(name), find_model(name, fingerprint=in_float32)
+    assert files.settings.precision == "int8" and old.settings.precision == "float32"
+    assert files.comparable == {files.fingerprint, by_norm}
+    assert old.comparable == {old.fingerprint, in_float32}
+    assert find_model(name, fingerprint=by_norm).fingerprint == files.fingerprint
     for known in (files.fingerprint, "0" * 16):
         assert find_model(name, fingerprint=known).fingerprint == files.fingerprint
 
