@@ -27,11 +27,14 @@ class PointMatches:
         scale_ratios: float32 (N,), zoom from the query to the other photo according to the scales
             of the matched features; a match whose ratio contradicts a transform is no inlier of
             it. None: unknown.
+        precisions: float32 (N,), weights of the matches where a transform is fitted, by how exactly
+            their features lie. None: all weigh the same.
     """
 
     query: FloatArray
     other: FloatArray
     scale_ratios: FloatArray | None = None
+    precisions: FloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,16 @@ class Correspondences:
             _gather(self.query, self.matches[:, 0], query_unit),
             _gather(self.other, self.matches[:, 1], other_unit),
             self._scale_ratios(settings),
+            self._precisions(),
         )
+
+    def _precisions(self) -> FloatArray | None:
+        """A feature of a level of half the size lies half as exactly, and counts a quarter; in the
+        other photo's pixels, that goes for the query's as well."""
+        if self.scales is None:
+            return None
+        precisions = np.square(self.scales[1][self.matches[:, 1]], dtype=np.float32)
+        return precisions / max(precisions.mean(), np.float32(1e-6)) if len(precisions) else None
 
     def _scale_ratios(self, settings: VerificationSettings) -> FloatArray | None:
         """The zoom of each match by its features' scales, between photos of the reference side."""

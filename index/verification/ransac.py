@@ -37,6 +37,7 @@ _MIN_SAMPLES, _CONFIDENCE = 96, 0.9999
 # Added to the diagonal, so that the equations of points on a line can be solved.
 _RIDGE = 1e-3
 _SEEDS = 1 << 32
+_NO_VALUES = np.zeros(0, np.float32)
 
 # (6,): u = p0 x + p1 y + p2, v = p3 x + p4 y + p5.
 Affine = NDArray[np.float64]
@@ -90,11 +91,11 @@ def estimate_affine_ransac(
     """
     if len(matches.query) < _SAMPLE_SIZE:
         return None
-    ratios = matches.scale_ratios
     points, means = _normalize(
         matches.query,
         matches.other,
-        np.zeros(0, np.float32) if ratios is None else ratios,
+        _NO_VALUES if matches.scale_ratios is None else matches.scale_ratios,
+        _NO_VALUES if matches.precisions is None else matches.precisions,
         threshold,
     )
     hypotheses, costs = sample_hypotheses(
@@ -117,16 +118,21 @@ def estimate_affine_ransac(
 
 @compiled
 def _normalize(
-    query: FloatArray, other: FloatArray, scale_ratios: FloatArray, threshold: float
+    query: FloatArray,
+    other: FloatArray,
+    scale_ratios: FloatArray,
+    precisions: FloatArray,
+    threshold: float,
 ) -> tuple[FloatArray, NDArray[np.float64]]:
     """Centred points in units of the threshold.
 
     Returns:
-        Float32 (5, N): x and y in the query, x and y in the other photo, and log2 of the scale
-        ratio, NaN where it is unknown; and float64 (4,), the means that were subtracted.
+        Float32 (6, N): x and y in the query, x and y in the other photo, log2 of the scale ratio,
+        NaN where it is unknown, and the weight in fits; and float64 (4,), the means that were
+        subtracted.
     """
     count = len(query)
-    points, means = np.empty((5, count), np.float32), np.zeros(4)
+    points, means = np.empty((6, count), np.float32), np.zeros(4)
     for axis in range(4):
         ends = query if axis < 2 else other
         for match in range(count):
@@ -135,6 +141,7 @@ def _normalize(
             points[axis, match] = (ends[match, axis % 2] - means[axis]) / threshold
     for match in range(count):
         points[4, match] = math.log2(scale_ratios[match]) if len(scale_ratios) else np.nan
+        points[5, match] = precisions[match] if len(precisions) else 1
     return points, means
 
 
@@ -367,15 +374,16 @@ def refit_least_squares(
 ) -> None:
     """Refit ``model``, in place, to the matches within the bound of it.
 
-    Least squares, weighted by 1 − residual² / bound².
+    Least squares, weighted by 1 − residual² / bound² and by how exactly the features lie.
     """
     residuals = np.empty(points.shape[1], np.float32)
     squared_residuals(model, points, max_octaves, residuals)
-    x, y, u, v = points[0], points[1], points[2], points[3]
+    x, y, u, v, precision = points[0], points[1], points[2], points[3], points[5]
     xx = xy = yy = sx = sy = total = ux = uy = su = vx = vy = sv = 0.0
     for match in range(points.shape[1]):
         residual = residuals[match]
         weight = 1 - np.float64(residual) / bound**2 if residual < bound**2 else 0.0
+        weight *= precision[match]
         a, b = weight * x[match], weight * y[match]
         xx += a * x[match]
         xy += a * y[match]
