@@ -216,11 +216,14 @@ class IndexModel:
     @property
     def texture_score(self) -> float:
         """Score below which a local feature lies on a plain surface; 0 where the model is gone, or
-        does not tell."""
+        does not tell, or scored differently when the index was made."""
+        if not self.location:
+            return 0.0
         try:
-            return self._find().settings.texture_score if self.location else 0.0
+            files = self._find()
         except DelgError:
             return 0.0
+        return files.settings.texture_score if files.fingerprint == self.fingerprint else 0.0
 
     def find_codebook(self, store: Store) -> ProductQuantizer | None:
         """The codebook that the index records, or else the model's; None if that has none or is
