@@ -134,7 +134,7 @@ class VerificationSettings(Settings):
     # and "homography" stop earlier where fewer settle it. None: as many as pay, by the method.
     max_trials: int | None = Field(None, ge=1)
     # Probability that both photos show the same thing from which they are verified.
-    min_probability: float = Field(0.8, ge=0.5, lt=1)
+    min_probability: float = Field(0.85, ge=0.5, lt=1)
     # A transform with this many inliers should hardly be missed; fewer take more samples.
     sought_inliers: int = Field(20, ge=4)
     # Share of the matches that must be inliers as well: among very many, a dozen agree by chance.

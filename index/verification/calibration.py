@@ -189,7 +189,7 @@ DEFAULT_CALIBRATION = Calibration(
     evidence={
         "inliers": Curve(
             knots=(6.0, 12.0, 20.0, 40.0, 80.0, 200.0, 1000.0),
-            log_odds=(-4.0, -2.0, 1.4, 2.5, 4.5, 7.0, 10.0),
+            log_odds=(-4.0, -2.0, 1.75, 2.5, 4.5, 7.0, 10.0),
         )
     },
 )

@@ -53,7 +53,7 @@ def test_the_facts_say_what_was_measured_and_how(tmp_path, model):
     engine = metadata["engine"]
     assert (engine["model"], engine["fingerprint"]) == ("dots", images.fingerprint)
     assert (engine["rerank"], engine["orientations"], engine["images"]) == (4, "1", 9)
-    assert engine["settings"]["verification"]["min_probability"] == 0.8
+    assert engine["settings"]["verification"]["min_probability"] == 0.85
     assert set(metadata["query_ms"]) == {"median", "fastest", "slowest"}
     assert metadata["seconds"] >= 0
     assert {"versions", "machine", "git", "command", "finished"} < set(metadata)
