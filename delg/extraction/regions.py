@@ -21,6 +21,9 @@ from delg.types import Box, FloatArray, LocalFeatures
 
 # Cells along the photo's longer side on which attention is summed.
 _CELLS = 44
+# Standard deviation that the logarithms of the scores are given: those of learnt attention differ
+# tenfold, and a few features would outweigh all others.
+_LOG_SPREAD = 0.25
 # Cells over which a feature's score spreads.
 _SPREAD = 0.8
 # Sides of the boxes that are rated, in parts of the photo's (the root of its area), and their
@@ -130,8 +133,17 @@ def _attention(features: LocalFeatures, size: tuple[int, int]) -> FloatArray:
     attention = np.zeros((rows, columns), np.float32)
     places = ((features.keypoints + 0.5) * [columns / size[0], rows / size[1]]).astype(int)
     places = places.clip(0, [columns - 1, rows - 1])
-    np.add.at(attention, (places[:, 1], places[:, 0]), features.scores)
+    np.add.at(attention, (places[:, 1], places[:, 0]), _compress(features.scores))
     return np.asarray(cv2.GaussianBlur(attention, (0, 0), _SPREAD), np.float32)
+
+
+def _compress(scores: FloatArray) -> FloatArray:
+    """Scores whose logarithms have mean 0 and the same spread in every photo and of every model."""
+    logarithms = np.log(np.maximum(scores, np.finfo(np.float32).tiny))
+    spread = logarithms.std() if len(scores) else 0.0
+    if spread == 0:
+        return np.ones_like(scores)
+    return np.asarray(np.exp((logarithms - logarithms.mean()) * (_LOG_SPREAD / spread)), np.float32)
 
 
 def _rate_boxes(attention: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -204,7 +204,7 @@ def test_a_picture_is_known_in_another_frame_and_its_frame_around_another_pictur
         ):
             hit = next(hit for hit in images.query(other, orientations="1") if hit.id == name)
             # By the number of inliers alone it would be the same picture.
-            assert hit.inliers >= 40 and not hit.verified and hit.probability < 0.5
+            assert hit.inliers >= 30 and not hit.verified and hit.probability < 0.5
 
 
 def test_a_thing_in_a_small_part_of_a_photo_is_found_and_where(demo: tuple) -> None:
