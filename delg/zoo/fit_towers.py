@@ -125,7 +125,7 @@ def _first_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> Extractor:
     """The network alone, with as little of its local features as can be."""
     scales = files.settings.extraction.global_scales
     extraction = files.settings.extraction.model_copy(
-        update={"scales": scales[:1], "max_features": 0}
+        update={"scales": scales[:1], "scale_weights": None, "max_features": 0}
     )
     settings = ModelSettings.model_validate(
         files.settings.model_copy(update={"tower": None, "extraction": extraction}).model_dump()

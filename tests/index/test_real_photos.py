@@ -19,7 +19,7 @@ from index.calibrate.surroundings import surround
 from index.demo.photos import DemoQuery, make_gallery
 from index.demo.run import DemoResult
 from index.settings import IndexSettings
-from index.storage.catalog import FILE as CATALOG
+from index.storage.catalog_state import FILE as CATALOG
 from index.verification.calibration import DEFAULT_CALIBRATION
 from index.verification.geometric import transform_points
 from index.verification.match_photos import match_photos

@@ -158,7 +158,9 @@ def test_boxes_without_area_in_the_photo_are_refused(box: tuple[float, ...]) -> 
 
 
 def single_scale(lite: Extractor, *scales: float) -> Extractor:
-    extraction = lite.settings.extraction.model_copy(update={"scales": scales})
+    extraction = lite.settings.extraction.model_copy(
+        update={"scales": scales, "scale_weights": None}
+    )
     settings = lite.settings.model_copy(update={"extraction": extraction})
     return Extractor(lite.backend, settings, lite.fingerprint)
 
