@@ -36,7 +36,7 @@ from delg.network.delg_model import Delg
 from delg.network.weights import load_weights, read_weights
 from delg.paths import exists
 from delg.settings import ExportSettings
-from delg.zoo.published_signature import save_serving
+from delg.zoo.published_signature import save_serving, weight_of_scale
 from delg.zoo.registry import SETTINGS_FILE, ModelFiles
 
 FORMATS = ("savedmodel", "onnx", "litert")
@@ -125,8 +125,15 @@ def _level(model: Delg) -> Any:
 
 def _saved_model(model: Delg, out: Path) -> Callable[[np.ndarray], Outputs]:
     save_serving(model, out)
+    # Weights of scales are part of the graph.
+    extraction = model.settings.extraction.model_copy(update={"scale_weights": None})
     settings = model.settings.model_copy(
-        update={"export": ExportSettings(crops_border=True), "precision": "float32"}
+        update={
+            "export": ExportSettings(crops_border=True),
+            "precision": "float32",
+            "extraction": extraction,
+            "selected_by_norm": None,
+        }
     )
     (out / SETTINGS_FILE).write_text(
         yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -154,7 +161,8 @@ def _on_grid(model: Delg, features: Outputs, image: np.ndarray) -> Outputs:
     cells = np.rint((centres - model.offset) / model.stride).astype(int)
     rows, columns = cells.T
     expected["local_descriptors"][0, rows, columns] = features["features"]
-    expected["attention"][0, rows, columns] = features["scores"][:, 0]
+    weight = weight_of_scale(model.settings.extraction, tf.constant(1.0)).numpy()
+    expected["attention"][0, rows, columns] = features["scores"][:, 0] / weight
     return {**expected, "global_descriptor": features["global_descriptors"]}
 
 

@@ -9,6 +9,8 @@ SavedModel gives 0.5, not 2.
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tensorflow.python.framework.convert_to_constants import (
 from delg.errors import ModelError
 from delg.images.pyramid import ALIGNMENT
 from delg.network.delg_model import Delg
+from delg.settings import ExtractionSettings
 
 # Half the receptive field of ResNet's conv4_x; other networks get boxes of their own cell. Readers
 # of the boxes use only their centre.
@@ -45,7 +48,7 @@ class Serving(tf.Module):
                 "of the network and cannot be exported"
             )
         self._dim, self._local_dim = settings.global_head.dim, settings.local_head.dim
-        self._border = settings.extraction.border_cells
+        self._extraction = settings.extraction
         self._stride, self._offset = float(model.stride), model.offset
         resnet = settings.backbone.startswith("resnet")
         self._half_field = _HALF_FIELD if resnet else self._stride / 2
@@ -128,8 +131,8 @@ class Serving(tf.Module):
         pixels = tf.clip_by_value(tf.round(pixels), 0.0, 255.0)
         descriptors, scores, global_descriptor = self._network(pixels, with_global)
         rows, columns = tf.shape(scores)[0], tf.shape(scores)[1]
-        y = tf.minimum(self._border, (rows - 1) // 4)
-        x = tf.minimum(self._border, (columns - 1) // 4)
+        y = tf.minimum(self._extraction.border_cells, (rows - 1) // 4)
+        x = tf.minimum(self._extraction.border_cells, (columns - 1) // 4)
         grid = tf.stack(tf.meshgrid(tf.range(rows), tf.range(columns), indexing="ij"), axis=-1)
         grid, descriptors, scores = (
             values[y : rows - y, x : columns - x] for values in (grid, descriptors, scores)
@@ -141,9 +144,21 @@ class Serving(tf.Module):
         centres = tf.cast(grid, tf.float32) * self._stride + self._offset
         ratio = size / tf.cast(resized, tf.float32)
         centres = (centres + 0.5) * ratio - 0.5
+        scores *= weight_of_scale(self._extraction, scale)
         half = self._half_field * ratio
         boxes = tf.concat([centres - half, centres + half], axis=1)
         return boxes, descriptors, tf.fill(tf.shape(scores), 1 / scale), scores, global_descriptor
+
+
+def weight_of_scale(extraction: ExtractionSettings, scale: tf.Tensor) -> tf.Tensor:
+    """What scores of a level are multiplied by; between the model's own scales, by their
+    logarithms."""
+    scales = sorted(extraction.weight_by_scale.items())
+    weight = tf.constant(scales[0][1])
+    for (low, before), (high, after) in pairwise(scales):
+        share = (tf.math.log(scale) - math.log(low)) / math.log(high / low)
+        weight += (after - before) * tf.clip_by_value(share, 0.0, 1.0)
+    return weight
 
 
 def save_serving(model: Delg, folder: Path) -> None:

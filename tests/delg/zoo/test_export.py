@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,21 @@ def test_a_saved_model_gives_what_keras_gives_and_is_a_model_by_its_path(
     np.testing.assert_allclose(
         result.local.keypoints[:20], expected.local.keypoints[:20], atol=1e-2
     )
+
+
+def test_weights_of_scales_become_part_of_a_saved_model(small_folder, tmp_path, coffee) -> None:
+    from delg.zoo.export import export_model
+
+    folder = tmp_path / "weighted"
+    shutil.copytree(small_folder, folder)
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+    settings["extraction"] |= {"scales": [0.5, 0.7071, 1.0], "scale_weights": [9.0, 3.0, 2.0]}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    assert export_model(find_model(str(folder)), tmp_path / "m", "savedmodel")["attention"] < 1e-3
+    expected = load_model(str(folder)).extract(coffee).local
+    result = load_model(str(tmp_path / "m")).extract(coffee).local
+    share = [(part.scales == 0.5).mean() for part in (expected, result)]
+    assert share[0] > 0.2 and abs(share[0] - share[1]) < 0.05
 
 
 def test_an_export_that_differs_is_not_written(small_folder, tmp_path, monkeypatch) -> None:
