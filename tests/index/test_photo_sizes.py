@@ -17,8 +17,8 @@ from index.verification.reverify import QueryPhoto, reverify_warped
 
 SIZES = (1.0, 0.77, 0.67, 0.5, 0.4)
 PUBLISHED = ("new", "old", "delf")
-# Far above the 20 that verify.
-MIN_INLIERS = 80
+# Three times the 20 that verify.
+MIN_INLIERS = 60
 
 
 def resized(photo: np.ndarray, size: float) -> np.ndarray:

@@ -24,6 +24,8 @@ from delg.inference.onnx_runtime import (
     WITH_LOCAL,
     load_session,
 )
+from delg.network.heads import Attention
+from delg.network.weights import read_weights
 from delg.zoo.registry import find_model
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (1, 96, 160, 3)).astype(np.uint8)
@@ -42,10 +44,19 @@ def outputs(network: bytes) -> dict[str, np.ndarray]:
     return dict(zip(names, session.run(names, INPUTS), strict=True))
 
 
-def test_the_map_is_the_one_whose_norm_is_the_score(outputs: dict[str, np.ndarray]) -> None:
+def test_the_map_is_the_one_that_the_weights_of_the_attention_score(
+    outputs: dict[str, np.ndarray],
+) -> None:
     maps = outputs[MID_LEVEL]
     assert maps.shape == (1, 112, 6, 10) and maps.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(maps, axis=1), outputs[SCORES], rtol=1e-5)
+    files = find_model("delg-lite")
+    settings, values = files.settings.local_head, read_weights(files.weights)
+    layer = Attention(settings.attention_hidden, settings.attention_norm_power, name="attention")
+    cells = maps.transpose(0, 2, 3, 1)
+    layer(cells)
+    for variable in layer.variables:
+        variable.assign(values[variable.path])
+    np.testing.assert_allclose(np.asarray(layer(cells))[..., 0], outputs[SCORES], rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm_power", [0.0, 1.0, 2.0])

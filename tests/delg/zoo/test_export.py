@@ -101,7 +101,11 @@ def test_weights_of_scales_become_part_of_a_saved_model(small_folder, tmp_path, 
     folder = tmp_path / "weighted"
     shutil.copytree(small_folder, folder)
     settings = yaml.safe_load((folder / "settings.yaml").read_text())
-    settings["extraction"] |= {"scales": [0.5, 0.7071, 1.0], "scale_weights": [9.0, 3.0, 2.0]}
+    settings["extraction"] |= {
+        "scales": [0.5, 0.7071, 1.0],
+        "global_scales": [1.0],
+        "scale_weights": [9.0, 3.0, 2.0],
+    }
     (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
     assert export_model(find_model(str(folder)), tmp_path / "m", "savedmodel")["attention"] < 1e-3
     expected = load_model(str(folder)).extract(coffee).local
