@@ -213,7 +213,7 @@ class IndexModel:
             return DEFAULT_CALIBRATION
         return read_calibration(files.calibration) if files else DEFAULT_CALIBRATION
 
-    @property
+    @cached_property
     def texture_score(self) -> float:
         """Score below which a local feature lies on a plain surface; 0 where the model is gone, or
         does not tell, or scored differently when the index was made."""

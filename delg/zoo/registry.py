@@ -160,7 +160,8 @@ class ModelFiles:
         Raises:
             ModelError: there are no weights to hash.
         """
-        if self.settings.selected_by_norm is None:
+        by_norm = self.settings.selected_by_norm
+        if by_norm is None:
             return frozenset([self.fingerprint])
         values = read_weights(self.weights)
         without = {name: v for name, v in values.items() if not name.startswith(_ATTENTION)}
@@ -171,9 +172,7 @@ class ModelFiles:
             }
         )
         before = replace(self, settings=settings)
-        return frozenset(
-            [self.fingerprint, before.fingerprint_of(without, self.settings.selected_by_norm)]
-        )
+        return frozenset([self.fingerprint_of(values), before.fingerprint_of(without, by_norm)])
 
     def fingerprint_of(
         self, values: dict[str, np.ndarray] | None, network_digest: str | None = None

@@ -130,8 +130,8 @@ def growth(
     measurements = Measurements(machine=machine_info())
     with TemporaryDirectory() as temporary:
         place = (folder or Path(temporary)) / f"{chosen[-1]}-of-{per_shard}-with-{features}"
-        made = SyntheticShards(place, chosen[-1], per_shard, features, lists)
-        for result in measure_growth(made, chosen, queries):
+        synthetic = SyntheticShards(place, chosen[-1], per_shard, features, lists)
+        for result in measure_growth(synthetic, chosen, queries):
             if isinstance(result, Row):
                 measurements.rows.append(result)
                 _log_row(result)

@@ -5,8 +5,6 @@ Recall is relative to the hundred nearest by brute force.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import numpy as np
 
 from delg.types import FloatArray
 from eval.speed.harness import Bench, Growth, Point, Result, Row, milliseconds, stage
+from eval.speed.processes import peak_memory
 from eval.speed.synthetic_vectors import DIM, Vectors
 from index.settings import ShortlistSettings
 from index.storage.ann_index import FILE, AnnIndex, Rows
@@ -153,8 +152,7 @@ def search_ten_million(bench: Bench) -> Iterator[Result]:
     # Before descriptors on disk are read: pages mapped from the system's cache count as well.
     for query in queries:
         saved.ann_index.search(query, _NEAREST)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    gib = peak * (1 if sys.platform == "darwin" else 1024) / _GIB
+    gib = peak_memory() / _GIB
     times = _times(saved, queries)
     note = f"{_LARGE_COUNT:,} photos, {saved.ann_index.kind}"
     yield Row.of("search_ten_million", times, note=note)

@@ -28,7 +28,27 @@ def ray_cluster(nodes: int) -> Iterator[str | None]:
         return
     # Workers find this package, and are not the last that the machine works for.
     path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": path}
+    values = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "PYTHONPATH": path}
+    with _environment(values), _cluster(nodes) as address:
+        yield address
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables of the environment that processes are started in, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _cluster(nodes: int) -> Iterator[str]:
     try:
         import ray
         from ray.cluster_utils import Cluster
@@ -41,10 +61,10 @@ def ray_cluster(nodes: int) -> Iterator[str | None]:
     }
     # Workers are started when they are needed, not before.
     head = {**node, "_system_config": {"prestart_worker_first_driver": False}}
-    cluster = _started(lambda: Cluster(initialize_head=True, head_node_args=head))
+    cluster = _start(lambda: Cluster(initialize_head=True, head_node_args=head))
     try:
         for _ in range(nodes - 1):
-            _started(lambda: cluster.add_node(**node))
+            _start(lambda: cluster.add_node(**node))
         yield cluster.address
     finally:
         # This process is a part of the head node.
@@ -52,8 +72,8 @@ def ray_cluster(nodes: int) -> Iterator[str | None]:
         cluster.shutdown()
 
 
-def _started(start: Callable[[], Any]) -> Any:
-    """What starts, in some attempts: Ray gives a node 30 seconds, which a busy machine exceeds.
+def _start(start: Callable[[], Any]) -> Any:
+    """Start a node, in some attempts: Ray gives a node 30 seconds, which a busy machine exceeds.
 
     Raises:
         DelgError: it does not start.

@@ -7,12 +7,9 @@ asked one after the other, and of each request only the slowest shard counts. Ne
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from delg.types import ImageFeatures
 from eval.speed.harness import Growth, Point, Result, Row
+from eval.speed.processes import private_memory, run_in_new_process
 from eval.speed.synthetic import photo
 from eval.speed.synthetic_shards import SyntheticShards
 from index.feature_spec import FeatureSpec
@@ -29,8 +27,7 @@ from index.search.search import Search
 from index.search.shard import Request
 
 T = TypeVar("T")
-_STATUS = Path("/proc/self/status")
-_KIB, _GIB = 1 << 10, 1 << 30
+_GIB = 1 << 30
 _QUERY_FEATURES = 1000
 # Beyond those of the photos in the shards.
 _FIRST_SEED = 1_000_000
@@ -78,9 +75,7 @@ def measure_growth(
     yield Row.of("growth_bytes", [shards.bytes() / shards.photos], "bytes", note="per photo")
     for count in counts:
         # A process of its own, so that its memory is that of these shards.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as process:
-            measured = process.submit(_measure, shards, count, queries).result()
+        measured = run_in_new_process(_measure, shards, count, queries)
         yield from _results(count, measured)
 
 
@@ -101,14 +96,14 @@ def _results(count: int, measured: _Measured) -> Iterator[Result]:
 
 
 def _measure(shards: SyntheticShards, count: int, queries: int) -> _Measured:
-    before, started = _memory(), time.perf_counter()
+    before, started = private_memory(), time.perf_counter()
     with ImageIndex.open(shards.first(count)) as images:
         parts = images._shards()
         seconds = time.perf_counter() - started
         features, photos = list(_queries(shards, images.feature_spec, queries)), len(images)
         # The first reads and compiles what the others find.
         images.query_features(features[0])
-        used = _memory() - before
+        used = private_memory() - before
         together, apart, search = [], [], []
         for query in features:
             before_query = _clocks()
@@ -153,12 +148,3 @@ class _OneByOne(Scatter):
             seconds.append(_clocks() - started)
         self.saved = self.saved + np.sum(seconds, axis=0) - np.max(seconds, axis=0)
         return answers
-
-
-def _memory() -> float:
-    """Bytes of this process without what is mapped from files; 0 where nobody knows."""
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return 0.0
-    return sum(float(line.split()[1]) * _KIB for line in lines if line.startswith("RssAnon"))

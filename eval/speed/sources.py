@@ -6,12 +6,8 @@ bucket.
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +15,7 @@ import numpy as np
 
 from delg.errors import DelgError
 from eval.speed.harness import Row
+from eval.speed.processes import peak_memory, run_in_new_process
 from index.image_index import ImageIndex
 
 _MIB = 1 << 20
@@ -54,10 +51,8 @@ def compare_sources(sources: Sequence[str], folder: Path, runs: int) -> Iterator
     builds: dict[str, list[_Build]] = {source: [] for source in sources}
     for run in range(runs):
         for number, source in enumerate(sources):
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(1, mp_context=context) as process:
-                place = folder / f"{number}-{run}.index"
-                builds[source].append(process.submit(build, source, place).result())
+            place = folder / f"{number}-{run}.index"
+            builds[source].append(run_in_new_process(build, source, place))
     for number, (source, done) in enumerate(builds.items()):
         name = f"source_{number + 1}"
         cpu = float(np.median([each.cpu_seconds / each.photos for each in done])) * 1000
@@ -83,6 +78,4 @@ def build(source: str, place: Path) -> _Build:
         raise DelgError(f"{source}: {len(report.failed)} photos failed: {report.failed[0].reason}")
     if not report.added:
         raise DelgError(f"{source}: no photos there")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    scale = 1 if sys.platform == "darwin" else 1024
-    return _Build(report.added, seconds, cpu_seconds, peak * scale)
+    return _Build(report.added, seconds, cpu_seconds, peak_memory())

@@ -22,6 +22,6 @@ def iiif_of(metadata: Mapping[str, str]) -> dict[str, str] | None:
     return {name: metadata[key] for name, key in names.items() if key in metadata} or None
 
 
-def known_of(metadata: Mapping[str, str]) -> dict[str, str]:
+def descriptive_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """What metadata say of the thing itself: values that are not empty, but for addresses."""
     return {key: value for key, value in metadata.items() if value and key not in _ADDRESSES}

@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from delg.remote_path import is_web_url
-from index.answers.source_links import known_of, source_url_of
+from index.answers.source_links import descriptive_metadata, source_url_of
 from index.results import as_percent
 from index.visualize.draw_matches import PALETTE
 
@@ -76,7 +76,7 @@ def make_environment(
         "percent": as_percent,
         "is_web_address": is_web_url,
         "source_url": source_url_of,
-        "known_of": known_of,
+        "descriptive_metadata": descriptive_metadata,
     }
     return environment
 

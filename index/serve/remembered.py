@@ -95,7 +95,7 @@ class Remembered:
 
     def prepare(self) -> None:
         """Compute all of them, so that the first visitor does not wait."""
-        for read in (self.info, self.counts):
+        for read in (self.info, self.counts, self.plain):
             try:
                 read()
             except DelgError as error:

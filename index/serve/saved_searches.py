@@ -186,10 +186,10 @@ class SavedSearches:
             if number == 0:
                 return row[0] or b""
             photo = "SELECT photo FROM further WHERE search = ? AND number = ?"
-            found = _has_further(db) and db.execute(photo, (search_id, number)).fetchone()
-        if not found:
+            further = _has_further(db) and db.execute(photo, (search_id, number)).fetchone()
+        if not further:
             raise NotFoundError("this search has no such photo")
-        return bytes(found[0])
+        return bytes(further[0])
 
     def result(self, search_id: str) -> QueryResult:
         """The results as they were when it was saved."""

@@ -344,7 +344,7 @@ class ShardedIndex(ShardedCollection, ImageIndex):
     def last_changes(self, ids: Collection[str]) -> dict[str, Change]:
         """See :meth:`index.ImageIndex.last_changes`."""
         parts = self._parts.run_on_shards_of(ids, lambda images, own: images.last_changes(own))
-        return {image_id: change for _, found in parts for image_id, change in found.items()}
+        return {image_id: change for _, last in parts for image_id, change in last.items()}
 
     def edit(
         self,

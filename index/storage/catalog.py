@@ -35,8 +35,7 @@ class Catalog(CatalogPlaces, CatalogHistory):
         return self.remember("columns", self._find_columns)
 
     def _find_columns(self) -> str:
-        query = "SELECT 1 FROM pragma_table_info('images') WHERE name = ?"
-        return f"{IMAGE_COLUMNS}, row, {ETAG if self.read_row(query, (ETAG,)) else 'NULL'}"
+        return f"{IMAGE_COLUMNS}, row, {ETAG if self.has_column('images', ETAG) else 'NULL'}"
 
     def count(self, state: str) -> int:
         """Images in that state."""

@@ -65,7 +65,7 @@ class CatalogHistory(CatalogState):
         return {change.id: change for change in changes}
 
     def _changes(self, which: str, values: Sequence[object]) -> list[Change]:
-        by = "by" if self._names_authors() else "''"
+        by = "by" if self.has_column(CHANGES, "by") else "''"
         query = f"SELECT at, action, id, before, after, {by}, number FROM {CHANGES} {which}"
         try:
             return [
@@ -82,7 +82,3 @@ class CatalogHistory(CatalogState):
             ]
         except (ValueError, TypeError) as error:
             raise CatalogError(f"{self.path}: the log of changes is damaged ({error})") from None
-
-    def _names_authors(self) -> bool:
-        rows = self.read_rows(f"SELECT name FROM pragma_table_info('{CHANGES}') WHERE name = 'by'")
-        return next(iter(rows), None) is not None

@@ -97,6 +97,11 @@ class CatalogState(Entries):
                 raise DelgError(f"{folder / FILE}: cannot be written: {error}") from None
 
     def execute(self, query: str, values: Sequence = ()) -> sqlite3.Cursor:
+        """Run a statement of SQL.
+
+        Raises:
+            CatalogError: it cannot be run.
+        """
         try:
             with self._lock:
                 return self._db.execute(query, values)
@@ -104,6 +109,15 @@ class CatalogState(Entries):
             raise self._failed(error) from None
 
     def read_rows(self, query: str, values: Sequence = ()) -> Iterator[tuple]:
+        """The rows of a query in SQL, read as they are needed.
+
+        Args:
+            values: for its question marks.
+
+        Raises:
+            CatalogError: they cannot be read.
+            UsageError: SQLite cannot take a value.
+        """
         try:
             with self._lock:
                 cursor = self._db.execute(query, values)
@@ -120,6 +134,7 @@ class CatalogState(Entries):
             ) from None
 
     def read_row(self, query: str, values: Sequence = ()) -> tuple | None:
+        """The first of the rows of :meth:`read_rows`; None: there is none."""
         return next(self.read_rows(query, values), None)
 
     def _failed(self, error: Exception) -> CatalogError:
@@ -185,7 +200,13 @@ class CatalogState(Entries):
         return value
 
     def has_table(self, name: str) -> bool:
+        """Whether the catalog has that table; some are made when first needed."""
         return self.read_row("SELECT 1 FROM sqlite_master WHERE name = ?", (name,)) is not None
+
+    def has_column(self, table: str, name: str) -> bool:
+        """Whether the table has that column; catalogs of earlier versions lack some."""
+        query = "SELECT 1 FROM pragma_table_info(?) WHERE name = ?"
+        return self.read_row(query, (table, name)) is not None
 
     def meta(self, key: str) -> str:
         """What is known of the index under that key; empty if nothing is.

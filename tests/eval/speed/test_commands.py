@@ -10,7 +10,7 @@ import pytest
 from dots import gallery
 
 from delg.errors import DelgError
-from eval.speed import shard_growth, shards, sources, synthetic_shards, synthetic_vectors
+from eval.speed import processes, shards, synthetic_shards, synthetic_vectors
 from eval.speed.sources import build
 from eval.speed.synthetic_shards import SyntheticShards
 from index import ImageIndex
@@ -25,7 +25,7 @@ class InThisProcess(ThreadPoolExecutor):
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch):
-    for module in (shard_growth, synthetic_shards, sources):
+    for module in (processes, synthetic_shards):
         monkeypatch.setattr(module, "ProcessPoolExecutor", InThisProcess)
 
 

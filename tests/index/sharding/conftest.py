@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dots import DotModel, Dots, dots, gallery, model_folder
 
+from eval.speed.ray_cluster import ray_cluster
 from index import ImageIndex
 from index.sharding.sharded_index import ShardedIndex
 from index.sharding.shards import ShardMap
@@ -85,22 +86,9 @@ def several(tmp_path_factory, words_model, sharded_photos) -> ImageIndex:
 def ray_address() -> Iterator[str]:
     """A cluster of two nodes on this machine."""
     pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    root = str(Path(__file__).parents[3])
-    paths = os.pathsep.join([root, str(HELPERS), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", paths)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray would let everything else on the machine go first.
-        patch.setenv("RAY_worker_niceness", "0")
-        # Workers are started when they are needed, not before.
-        config = {"prestart_worker_first_driver": False}
-        node = {"num_cpus": 1, "object_store_memory": 80 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={**node, "_system_config": config})
-        cluster.add_node(**node)
-        yield cluster.address
-        import ray
-
-        ray.shutdown()
-        cluster.shutdown()
+        with ray_cluster(2) as address:
+            assert address is not None
+            yield address
