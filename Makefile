@@ -37,9 +37,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 # Tests start many processes; what these import is compiled once, even where Python may not.
+# A process that dies ends the run as a failure: one started in its place is never given tests when
+# those left are few, and the run would wait for ever.
 test: lint
 	$(BIN)/python -m compileall -q delg index eval tests
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m pytest -n 2 --max-worker-restart=0
 
 # The documentation as a website in site/.
 docs: $(VENV)/installed-docs

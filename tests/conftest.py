@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Read when gcsfs is imported, by whichever test is first: or else it asks a bucket for its kind by
+# a protocol that emulators do not speak, and tries again for ever.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

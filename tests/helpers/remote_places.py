@@ -267,9 +267,6 @@ def place_of(kind: str, folder: Path) -> Iterator[Place]:
             pytest.importorskip("moto.server")
             place: Place = S3Place(patch)
         elif kind == "gs":
-            # Before it is imported: or else it asks what kind of bucket that is, by a protocol that
-            # emulators do not speak.
-            patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             pytest.importorskip("gcsfs")
             pytest.importorskip("gcp_storage_emulator")
             place = GoogleStoragePlace(patch)
