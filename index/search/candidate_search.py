@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain, islice
 
 import numpy as np
@@ -19,7 +19,7 @@ from index.photos.detected import detect_regions
 from index.results import Region
 from index.search.candidates import Candidate, Match, any_verified, sort_by_score
 from index.search.depth import further_depths, verify_until_settled
-from index.search.local_shortlist import shortlist_for_verification
+from index.search.local_shortlist import Shortlist
 from index.search.neighbours import leads, refine_order
 from index.search.orientation import (
     Orientations,
@@ -81,7 +81,8 @@ class CandidateSearch:
         seconds, has_regions = self._settings.ranking.seconds, self._has_regions(regions)
         started = time.perf_counter()
         until = math.inf if seconds is None else started + seconds
-        candidates = partial(self.candidates, k=k, selection=selection)
+        shortlist_of = cache(partial(self.shortlist, selection=selection))
+        candidates = partial(self.candidates, k=k, shortlist_of=shortlist_of)
         by_rotation = {0: candidates(0, rerank)}
         if rerank > 0 and seconds is None:
             self._deepen(by_rotation, candidates, rerank)
@@ -102,8 +103,18 @@ class CandidateSearch:
             ranked = self._region_search(search, regions, until).extend(ranked)
         return self._refine(ranked, k) if self._refines(rerank) else ranked
 
+    def shortlist(self, rotations: int, selection: Selection) -> Shortlist:
+        """What shards offer the query after that many quarter turns."""
+        return Shortlist(
+            self._shards,
+            self._query.rotated(rotations).global_descriptor,
+            self._query.words(rotations),
+            selection,
+            self._settings.ranking.deepen,
+        )
+
     def candidates(
-        self, rotations: int, rerank: int, k: int, selection: Selection
+        self, rotations: int, rerank: int, k: int, shortlist_of: Callable[[int], Shortlist]
     ) -> list[Candidate]:
         """The candidates of one orientation, the ``rerank`` most similar verified, best first.
 
@@ -111,19 +122,13 @@ class CandidateSearch:
             rotations: quarter turns of the query.
             rerank: candidates to verify.
             k: candidates, at least, if there are so many.
-            selection: of the images.
+            shortlist_of: called with quarter turns, gives that of the query.
         """
         features = self._query.rotated(rotations)
         with self._timer.time("search"):
             neighbours = self._settings.neighbours.candidates if self._refines(rerank) else 0
-            similarities = shortlist_for_verification(
-                self._shards,
-                features.global_descriptor,
-                self._query.words(rotations),
-                max(k, rerank, neighbours),
-                rerank,
-                selection,
-            )
+            count = max(k, rerank, neighbours)
+            similarities = shortlist_of(rotations).candidates(count, rerank)
         with self._timer.time("rerank"):
             matches = verify_until_settled(
                 partial(self._reranker.verify, features, rotations),
@@ -229,8 +234,10 @@ class CandidateSearch:
                 self._timer,
             )
             self._parts[box] = CandidateSearch(self._shards, query, self._calibration, self._timer)
+        part = self._parts[box]
+        shortlist_of = partial(part.shortlist, selection=selection)
         try:
-            candidates = self._parts[box].candidates(rotations, rerank, rerank, selection)
+            candidates = part.candidates(rotations, rerank, rerank, shortlist_of)
         except ImageError:  # Nothing in it that a model of local features alone could use.
             return []
         return [place_in_photo(candidate, origin) for candidate in candidates[:rerank]]

@@ -24,6 +24,7 @@ from index.search.requests import Shortlisted, ShortlistRequest, SimilaritiesReq
 from index.search.scatter import Scatter
 from index.search.shard import SearchContext
 from index.selection import Selection
+from index.settings import LocalShortlistSettings
 from index.storage.ann_index import Rows
 from index.storage.vocabulary import BinaryWords
 
@@ -46,66 +47,102 @@ def quantize_query(context: SearchContext, descriptors: FloatArray) -> BinaryWor
     return vocabulary.query_words(descriptors[: spec.query_features], spec.assignments)
 
 
-def shortlist_for_verification(
-    shards: Scatter,
-    descriptor: FloatArray,
-    words: BinaryWords | None,
-    count: int,
-    verified: int,
-    selection: Selection,
-) -> dict[ImageKey, float]:
-    """The candidates of a query and their similarities; the first ``verified`` are to be verified.
+class Shortlist:
+    """The candidates of a query in one orientation, however many of them are to be verified.
+
+    What shards answer is kept: where nothing is proven, more are verified, and asking goes over all
+    photos of a collection.
 
     Args:
         shards: all of one model.
         descriptor: float32 (D,), the query's global descriptor, unit length.
         words: its visual words; None: the global descriptor decides alone.
-        count: images at most, over all shards; at least ``verified``.
-        verified: that are to be verified. The others follow by similarity.
         selection: of the images.
+        deepest: candidates that are verified at most, if that is known; whoever needs more of them
+            than at first will mostly need all.
     """
-    if words is not None and shards.context.is_aggregated:
-        request = ShortlistRequest(descriptor, count, words, count, True, selection)
-        parts = shards.ask_all(request)
-        if all(part.is_ranked_by_words for part in parts.values()):
-            return dict(_best_words(parts, count))
-    if words is None or not verified:
-        request = ShortlistRequest(descriptor, count, None, 0, False, selection)
-        return dict(_most_similar(shards.ask_all(request), count))
-    spec = shards.context.settings.local_shortlist
-    depth = max(count, _DEPTH * verified)
-    word_count = max(_DEPTH * verified, spec.normalizer_images)
-    request = ShortlistRequest(descriptor, depth, words, word_count, False, selection)
-    parts = shards.ask_all(request)
-    nearest = dict(_most_similar(parts, depth))
-    first = _first_to_verify(shards, descriptor, parts, nearest, verified)
-    others = ((image, value) for image, value in nearest.items() if image not in first)
-    return first | dict(islice(others, count - len(first)))
 
+    def __init__(
+        self,
+        shards: Scatter,
+        descriptor: FloatArray,
+        words: BinaryWords | None,
+        selection: Selection,
+        deepest: int = 0,
+    ) -> None:
+        self._shards, self._descriptor, self._words = shards, descriptor, words
+        self._selection, self._deepest = selection, deepest
+        # By the kind of the request, the numbers asked for and what shards answered.
+        self._answers: dict[tuple[bool, bool], tuple[int, int, dict[int, Shortlisted]]] = {}
 
-def _first_to_verify(
-    shards: Scatter,
-    descriptor: FloatArray,
-    parts: Mapping[int, Shortlisted],
-    nearest: _Values,
-    count: int,
-) -> _Values:
-    """The ``count`` of highest priority, with their similarities.
+    def candidates(self, count: int, verified: int) -> dict[ImageKey, float]:
+        """The candidates and their similarities; the first ``verified`` are to be verified.
 
-    Args:
-        nearest: the most similar by global descriptor, more than are wanted.
-    """
-    spec = shards.context.settings.local_shortlist
-    candidates, local = dict(nearest), _word_values(parts)
-    best = _best_words(parts, max(_DEPTH * count, spec.normalizer_images))
-    others = [image for image, _ in best[: _DEPTH * count] if image not in candidates]
-    for places, values in shards.ask_about(others, partial(SimilaritiesRequest, descriptor)):
-        candidates |= zip([others[place] for place in places], values.tolist(), strict=True)
-    weight = spec.weight / _normalizer([value for _, value in best[: spec.normalizer_images]])
-    ordered = sorted(
-        candidates, key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image)
-    )
-    return {image: candidates[image] for image in ordered[:count]}
+        Args:
+            count: images at most, over all shards; at least ``verified``.
+            verified: that are to be verified. The others follow by similarity.
+        """
+        if self._words is not None and self._shards.context.is_aggregated:
+            parts = self._ask(count, count, by_words=True)
+            if all(part.is_ranked_by_words for part in parts.values()):
+                return dict(_best_words(parts, count))
+        if self._words is None or not verified:
+            return dict(_most_similar(self._ask(count), count))
+        depth = max(count, _DEPTH * verified)
+        parts = self._ask(depth, self._word_count(verified))
+        nearest = dict(_most_similar(parts, depth))
+        first = self._first_to_verify(parts, nearest, verified)
+        others = ((image, value) for image, value in nearest.items() if image not in first)
+        return first | dict(islice(others, count - len(first)))
+
+    def _word_count(self, verified: int) -> int:
+        """Images by words that take part, for so many that are to be verified."""
+        return max(_DEPTH * verified, self._spec.normalizer_images)
+
+    @property
+    def _spec(self) -> LocalShortlistSettings:
+        return self._shards.context.settings.local_shortlist
+
+    def _ask(
+        self, count: int, word_count: int = 0, by_words: bool = False
+    ) -> Mapping[int, Shortlisted]:
+        """What shards offer: at least so many images by each similarity, if they have them."""
+        kind = word_count > 0, by_words
+        known_count, known_words, answers = self._answers.get(kind, (0, 0, {}))
+        if count <= known_count and word_count <= known_words:
+            return answers
+        if answers:
+            count = max(count, _DEPTH * self._deepest)
+            word_count = max(word_count, self._word_count(self._deepest)) if word_count else 0
+        words = self._words if word_count else None
+        request = ShortlistRequest(
+            self._descriptor, count, words, word_count, by_words, self._selection
+        )
+        answers = self._shards.ask_all(request)
+        self._answers[kind] = count, word_count, answers
+        return answers
+
+    def _first_to_verify(
+        self, parts: Mapping[int, Shortlisted], nearest: _Values, count: int
+    ) -> _Values:
+        """The ``count`` of highest priority, with their similarities.
+
+        Args:
+            nearest: the most similar by global descriptor, more than are wanted.
+        """
+        candidates, local = dict(nearest), _word_values(parts)
+        best = _best_words(parts, self._word_count(count))
+        others = [image for image, _ in best[: _DEPTH * count] if image not in candidates]
+        request = partial(SimilaritiesRequest, self._descriptor)
+        for places, values in self._shards.ask_about(others, request):
+            candidates |= zip([others[place] for place in places], values.tolist(), strict=True)
+        highest = [value for _, value in best[: self._spec.normalizer_images]]
+        weight = self._spec.weight / _normalizer(highest)
+        ordered = sorted(
+            candidates,
+            key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image),
+        )
+        return {image: candidates[image] for image in ordered[:count]}
 
 
 def _normalizer(highest: list[float]) -> float:

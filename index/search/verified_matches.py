@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from delg.types import ImageFeatures
 from index.results import Verification
-from index.search.local_shortlist import quantize_query, shortlist_for_verification
+from index.search.local_shortlist import Shortlist, quantize_query
 from index.search.rerank import Reranker
 from index.search.scatter import Scatter
 from index.search.shard import LocalShard
@@ -57,7 +57,7 @@ def find_verified_matches(
     features = replace(features, global_descriptor=descriptor)
     words = quantize_query(shards.context, features.local.descriptors)
     selection = Selection.of((), without)
-    shortlist = shortlist_for_verification(shards, descriptor, words, depth, depth, selection)
+    shortlist = Shortlist(shards, descriptor, words, selection).candidates(depth, depth)
     wanted = {image: value for image, value in shortlist.items() if is_wanted(image.row, value)}
     matches = Reranker(shards, None, calibration).verify(features, 0, wanted) if wanted else {}
     return [

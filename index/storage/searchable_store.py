@@ -46,6 +46,8 @@ class SearchableStore(OpenedStore):
         self._regions_changed, self._regions_lock = True, Lock()
         # Space of the ANN index that was built in memory; None: none was.
         self._built_space: str | None = None
+        # State that the ANN index in memory shows; None: it is being changed.
+        self._ann_state: tuple[object, ...] | None = None
         self.refresh()
 
     def reopen(self) -> None:
@@ -203,7 +205,19 @@ class SearchableStore(OpenedStore):
         return "" if self.adaptation is None else self.adaptation.digest
 
     def _load_ann_index(self) -> None:
-        """The stored ANN index if it shows this state; otherwise brought up to date in memory."""
+        """The stored ANN index if it shows this state; otherwise brought up to date in memory.
+
+        One that shows it already stays: reading a large one costs more than what a writer changes.
+        """
+        if self._ann_state != self._present_state():
+            self._read_ann_index()
+            self._ann_state = self._present_state()
+
+    def _present_state(self) -> tuple[object, ...]:
+        unreadable = frozenset(self.unreadable)
+        return self.catalog.generation, self._space, self.settings.shortlist, unreadable
+
+    def _read_ann_index(self) -> None:
         stored = AnnIndex.load(
             self.folder, self.search_dim, self.settings.shortlist.nprobe, self._space
         )
@@ -249,6 +263,7 @@ class SearchableStore(OpenedStore):
 
     def update_ann_index(self, added: Rows, removed: Rows) -> None:
         """Add rows to the ANN index in memory and remove others."""
+        self._ann_state = None
         self._words_changed = self._regions_changed = True
         if len(removed):
             self.ann_index.remove(removed)
@@ -259,6 +274,7 @@ class SearchableStore(OpenedStore):
 
     def rebuild_ann_index(self) -> None:
         """Build the ANN index in memory from the stored descriptors, as the settings ask."""
+        self._ann_state = None
         rows = self.searchable()
 
         def sample(count: int) -> FloatArray:

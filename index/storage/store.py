@@ -171,7 +171,7 @@ class Store(SearchableStore):
         if self.unreadable:
             return  # The stored one still knows the photos of a segment that may come back.
         self.ann_index.save(self.folder, self.catalog.generation, self._space)
-        self.ann_index_current = True
+        self.ann_index_current, self._ann_state = True, self._present_state()
         self._save_words()
         regions = self.region_index()
         if regions is not None:

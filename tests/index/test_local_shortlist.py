@@ -11,9 +11,11 @@ from dots import DotModel, Dots, dots, gallery, model_folder
 
 from delg.extraction.aggregation import asmk, asmk_star_similarity
 from index import ImageIndex, IndexSettings
+from index.search.local_shortlist import Shortlist, quantize_query
 from index.search.scatter import Scatter
 from index.search.search import Search
 from index.search.shard import LocalShard
+from index.selection import Selection
 from index.storage.inverted_file import InvertedFile
 from index.storage.segments import Segment, SegmentError
 from index.storage.store import Store
@@ -94,6 +96,30 @@ def test_what_the_global_descriptor_misses_is_verified(tmp_path, folder, hidden)
         Scatter([LocalShard(images._store)]), images.extractor, pixels, images._model.calibration
     )
     assert "hidden.png" not in {hit.id for hit in search.hits(41, 3, "1", ["hidden.png"])}
+
+
+def test_going_deeper_asks_once_more_and_gives_what_a_first_question_gives(
+    tmp_path, folder, hidden
+):
+    photos, query = hidden
+    images = new_index(tmp_path / "my.index", folder, **ALL_WORDS)
+    images.add(photos)
+    features = images.extractor.extract(query.pixels())
+    shards = Scatter([LocalShard(images._store)])
+    words = quantize_query(shards.context, features.local.descriptors)
+    asked = []
+    ask_all = shards.ask_all
+    shards.ask_all = lambda request: asked.append(request) or ask_all(request)
+
+    def shortlist() -> Shortlist:
+        return Shortlist(shards, features.global_descriptor, words, Selection(), deepest=12)
+
+    growing = shortlist()
+    for depth in (3, 6, 12):
+        grown = growing.candidates(15, depth)
+        assert list(grown.items()) == list(shortlist().candidates(15, depth).items())
+        assert len(grown) == 15
+    assert len(asked) == 2 + 3
 
 
 def test_photos_in_several_indexes(tmp_path, folder, hidden, photos):

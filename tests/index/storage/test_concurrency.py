@@ -141,6 +141,28 @@ def test_a_writer_first_takes_up_what_others_wrote_since(images, reopen, photos,
     assert images.check().problems == [] == images.check().notes
 
 
+def test_a_stored_shortlist_is_read_again_only_where_others_changed_it(
+    images, reopen, photos, tmp_path, monkeypatch
+):
+    loaded, load = [], AnnIndex.load
+    monkeypatch.setattr(AnnIndex, "load", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    ours = reopen(images.path)
+    loaded.clear()
+    ours.edit(["000.png"], label="first")
+    ours.remove(["001.png"])
+    ours.refresh()
+    assert not loaded
+    assert [hit["id"] for hit in listed(ours, 0)[:1]] == ["000.png"]
+    assert "001.png" not in {hit["id"] for hit in listed(ours, 1)}
+    gallery(tmp_path / "more", 1, first=700)
+    other = reopen(images.path)
+    other.add(tmp_path / "more")
+    loaded.clear()
+    ours.refresh()
+    assert len(loaded) == 1 and listed(ours, 700) == listed(other, 700)
+    assert listed(ours, 700)[0]["id"] == "700.png"
+
+
 def test_a_reader_that_keeps_refreshing_never_sees_half_a_change(images, photos, work):
     answer = []
     writer = threading.Thread(
