@@ -78,16 +78,20 @@ class ImageService:
         """Whether the URL of a photo cannot be told without its ``info.json``."""
         return not (self.width and self.height) if self.level else not self.sizes
 
-    def photo_url(self, region: str = "", longest_side: int = LONGEST_SIDE) -> str:
+    def photo_url(
+        self, region: str = "", rotation: str = "0", longest_side: int = LONGEST_SIDE
+    ) -> str:
         """The address of the photo; empty if that cannot be told.
 
         Args:
             region: the part of it, as the Image API writes it; empty: all of it.
+            rotation: as the Image API writes it; below level 2 photos come as they are.
             longest_side: of the photo, at most, in pixels.
         """
         size = self._size(longest_side) if not region else self._size_of_region(longest_side)
         quality = "native" if self.version == 1 else "default"
-        return f"{self.url}/{region or 'full'}/{size}/0/{quality}.jpg" if size else ""
+        turned = rotation if self.level > 1 else "0"
+        return f"{self.url}/{region or 'full'}/{size}/{turned}/{quality}.jpg" if size else ""
 
     def _size_of_region(self, longest_side: int) -> str:
         return f"!{longest_side},{longest_side}" if self.level > 1 else self._all_of_it

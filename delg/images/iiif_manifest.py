@@ -24,6 +24,8 @@ _MAX_TEXT, _MAX_ENTRIES, _MAX_URL = 2_000, 60, 4_000
 _LANGUAGES = ("en", "none", "@none", "")
 _SPACE = re.compile(r"\s+")
 _KINDS = ("Manifest", "Collection")
+_REGION = re.compile(r"square|(pct:)?\d+(\.\d+)?(,\d+(\.\d+)?){3}")
+_ROTATION = re.compile(r"!?(0|90|180|270)")
 _PAINTING = ("painting", "sc:painting", "oa:painting")
 
 
@@ -36,6 +38,8 @@ class CanvasImage:
         resource: the JSON of the image: its URL, its size and its services.
         label, metadata: of the manifest, with the canvas's name and addresses.
         region: the part of the image that is shown, as the Image API writes it; empty: all of it.
+        rotation: of the image where it is shown, as the Image API writes it: quarter turns
+            clockwise in degrees, mirrored before that by "!".
     """
 
     id: str
@@ -43,6 +47,7 @@ class CanvasImage:
     label: str | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     region: str = ""
+    rotation: str = "0"
 
 
 def kind_of_document(document: object) -> str:
@@ -98,10 +103,10 @@ def canvas_images(manifest: Mapping[str, Any], url: str) -> Iterator[CanvasImage
         metadata.update(_links(manifest, canvas, url))
         image_id = re.sub(r"^\w+://", "", canvas_id)
         numbers = count(1)
-        for resource, region in _painted(canvas):
+        for resource, region, rotation in _painted(canvas):
             number = next(numbers)
             suffix = f"~{number}" if number > 1 else ""
-            yield CanvasImage(image_id + suffix, resource, label, metadata, region)
+            yield CanvasImage(image_id + suffix, resource, label, metadata, region, rotation)
         if next(numbers) == 1:
             yield canvas_id
 
@@ -113,8 +118,8 @@ def _canvases(manifest: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _dicts(canvases)
 
 
-def _painted(canvas: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """The images on a canvas, and the region of each that is shown."""
+def _painted(canvas: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str, str]]:
+    """The images on a canvas, and the region and rotation of each that is shown."""
     annotations = [
         annotation
         for page in _dicts(canvas.get("items"))
@@ -130,9 +135,9 @@ def _painted(canvas: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str
                 yield image
 
 
-def _image_of(body: object) -> tuple[Mapping[str, Any], str] | None:
+def _image_of(body: object) -> tuple[Mapping[str, Any], str, str] | None:
     """The image in the body of an annotation: itself, a part of it, or the first to choose."""
-    region = ""
+    region, rotation = "", "0"
     for _ in range(4):  # A choice of a part of an image is as deep as they go.
         if not isinstance(body, dict):
             return None
@@ -140,19 +145,19 @@ def _image_of(body: object) -> tuple[Mapping[str, Any], str] | None:
         if kind == "Choice":
             body = body.get("default") or next(iter(_list(body.get("items"))), None)
         elif kind == "SpecificResource":
-            region = _region(body.get("selector")) or region
+            region = _select(body, "region", _REGION) or region
+            rotation = _select(body, "rotation", _ROTATION) or rotation
             body = body.get("source") or body.get("full")
         else:
-            return (body, region) if kind == "Image" or body.get("service") else None
+            return (body, region, rotation) if kind == "Image" or body.get("service") else None
     return None
 
 
-def _region(selector: object) -> str:
-    region = selector.get("region") if isinstance(selector, dict) else None
-    is_region = isinstance(region, str) and re.fullmatch(
-        r"square|(pct:)?\d+(\.\d+)?(,\d+(\.\d+)?){3}", region
-    )
-    return str(region) if is_region else ""
+def _select(resource: Mapping[str, Any], key: str, form: re.Pattern[str]) -> str:
+    """What the selector of an image says under a key; empty if it is of another form."""
+    selector = resource.get("selector")
+    value = selector.get(key) if isinstance(selector, dict) else None
+    return str(value) if value is not None and form.fullmatch(str(value)) else ""
 
 
 def _facts_of(manifest: Mapping[str, Any], url: str) -> dict[str, str]:

@@ -156,7 +156,9 @@ def _address(image: CanvasImage) -> RemotePath | Failure:
         service = service_of(image.resource)
         if service is not None and service.needs_info:
             service = _by_info(service)
-        url = service.photo_url(image.region) if service is not None else ""
+        url = ""
+        if service is not None:
+            url = service.photo_url(image.region, image.rotation)
         url = url or id_of(image.resource)
         if not is_web_url(url):
             raise LimitError("the manifest names no photo on a web server")

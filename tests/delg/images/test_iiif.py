@@ -184,9 +184,12 @@ def test_choices_parts_and_several_photos_of_a_canvas():
     one, two = ({"id": f"https://x.org/{n}.jpg", "type": "Image"} for n in (1, 2))
     [choice] = painted({"type": "Choice", "items": [one, two]})
     assert choice.resource is one
-    selector = {"type": "ImageApiSelector", "region": "50,50,1250,1850"}
+    selector = {"type": "ImageApiSelector", "region": "50,50,1250,1850", "rotation": "!90"}
     [part] = painted({"type": "SpecificResource", "source": one, "selector": selector})
-    assert (part.resource, part.region) == (one, "50,50,1250,1850")
+    assert (part.resource, part.region, part.rotation) == (one, "50,50,1250,1850", "!90")
+    odd = {"type": "ImageApiSelector", "region": "../", "rotation": "22.5"}
+    [whole] = painted({"type": "SpecificResource", "source": one, "selector": odd})
+    assert (whole.region, whole.rotation) == ("", "0")
     first, second = painted([one, two])
     assert (first.id, second.id) == ("x.org/c", "x.org/c~2")
     assert painted({"type": "Sound", "id": "https://x.org/1.mp3"}) == ["https://x.org/c"]
@@ -234,6 +237,17 @@ SERVICES = [
         "full/750,/0/default.jpg",
     ),
 ]  # fmt: skip
+
+
+def test_a_part_is_asked_for_as_it_is_turned_where_servers_turn():
+    two, one = (
+        ImageService.parse(
+            {"id": "https://x.org/i", "profile": f"level{n}", "width": 9, "height": 6}
+        )
+        for n in (2, 1)
+    )
+    assert two.photo_url("1,2,3,4", "180") == "https://x.org/i/1,2,3,4/!1600,1600/180/default.jpg"
+    assert one.photo_url("", "90") == "https://x.org/i/full/full/0/default.jpg"
 
 
 @pytest.mark.parametrize(("values", "expected"), SERVICES)
