@@ -253,7 +253,7 @@ class NeighboursSettings(Settings):
         "diffusion",
     ] = "augmentation"
     # The most similar candidates, which are each other's neighbours; time grows with the square.
-    candidates: int = Field(400, ge=1, le=4000)
+    candidates: int = Field(700, ge=1, le=4000)
     # "augmentation": photos that each candidate is a sum of, itself included. This number and the
     # next two count for 400 candidates or more; of fewer candidates a twentieth counts, at most.
     augment: int = Field(20, ge=1)

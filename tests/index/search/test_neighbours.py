@@ -178,13 +178,24 @@ def test_photos_that_geometry_speaks_for_lead_be_it_short_of_proof(one):
     stranger = (stranger / np.linalg.norm(stranger)).astype(np.float32)
     candidates = sort_by_score(candidates_of([one], stranger))
     ranks = []
-    for probability in (0.01, 0.2):
+    for probability in (0.01, 0.05, 0.2):
         place = candidates[25]
         likely = candidate(place.image, place.similarity, probability, verified=False)
         others = [c for c in candidates if c.image != place.image]
         refined = refine_order(scatter([one]), stranger, [*others, likely], DEFAULT)
         ranks.append([c.image for c in refined].index(place.image))
-    assert ranks[0] > 15 and ranks[1] == 0
+    assert ranks[0] > 15 and ranks[1] > 5 and ranks[2] == 0
+
+
+def test_photos_that_geometry_says_little_for_join_the_query_without_leading(one, query):
+    weak = tuple(f"{n}.jpg" for n in range(1, COUNT, 6))
+    means = []
+    for probability in (0.01, 0.09):
+        candidates = candidates_of([one], query, weak, probability)
+        refined = refine_order(scatter([one]), query, candidates, DEFAULT)
+        assert thing(order_of([one], refined)[0]) == 0
+        means.append(mean_rank([one], refined, 1))
+    assert means[1] < means[0] - 1
 
 
 def test_where_there_is_nothing_to_refine_the_order_stays(one, query):
