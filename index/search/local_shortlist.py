@@ -12,11 +12,12 @@ For a model without a global head, ASMK* is the similarity itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.types import FloatArray
 from index.search.candidates import ImageKey
@@ -72,8 +73,8 @@ class Shortlist:
     ) -> None:
         self._shards, self._descriptor, self._words = shards, descriptor, words
         self._selection, self._deepest = selection, deepest
-        # By the kind of the request, the numbers asked for and what shards answered.
-        self._answers: dict[tuple[bool, bool], tuple[int, int, dict[int, Shortlisted]]] = {}
+        # What shards were asked for last and what they answered, by whether words alone decide.
+        self._answers: dict[bool, tuple[ShortlistRequest, dict[int, Shortlisted]]] = {}
 
     def candidates(self, count: int, verified: int) -> dict[ImageKey, float]:
         """The candidates and their similarities; the first ``verified`` are to be verified.
@@ -87,11 +88,12 @@ class Shortlist:
             if all(part.is_ranked_by_words for part in parts.values()):
                 return dict(_best_words(parts, count))
         if self._words is None or not verified:
-            return dict(_most_similar(self._ask(count), count))
+            similarities, _ = _most_similar(self._ask(count), count)
+            return similarities
         depth = max(count, _DEPTH * verified)
         parts = self._ask(depth, self._word_count(verified))
-        nearest = dict(_most_similar(parts, depth))
-        first = self._first_to_verify(parts, nearest, verified)
+        nearest, local = _most_similar(parts, depth)
+        first = self._first_to_verify(parts, nearest, local, verified)
         others = ((image, value) for image, value in nearest.items() if image not in first)
         return first | dict(islice(others, count - len(first)))
 
@@ -107,40 +109,41 @@ class Shortlist:
         self, count: int, word_count: int = 0, by_words: bool = False
     ) -> Mapping[int, Shortlisted]:
         """What shards offer: at least so many images by each similarity, if they have them."""
-        kind = word_count > 0, by_words
-        known_count, known_words, answers = self._answers.get(kind, (0, 0, {}))
-        if count <= known_count and word_count <= known_words:
-            return answers
-        if answers:
+        if by_words in self._answers:
+            asked, answers = self._answers[by_words]
+            if count <= asked.count and word_count <= asked.word_count:
+                return answers
             count = max(count, _DEPTH * self._deepest)
-            word_count = max(word_count, self._word_count(self._deepest)) if word_count else 0
+            word_count = word_count and max(word_count, self._word_count(self._deepest))
         words = self._words if word_count else None
         request = ShortlistRequest(
             self._descriptor, count, words, word_count, by_words, self._selection
         )
         answers = self._shards.ask_all(request)
-        self._answers[kind] = count, word_count, answers
+        self._answers[by_words] = request, answers
         return answers
 
     def _first_to_verify(
-        self, parts: Mapping[int, Shortlisted], nearest: _Values, count: int
+        self, parts: Mapping[int, Shortlisted], nearest: _Values, local: _Values, count: int
     ) -> _Values:
         """The ``count`` of highest priority, with their similarities.
 
         Args:
             nearest: the most similar by global descriptor, more than are wanted.
+            local: their ASMK*.
         """
-        candidates, local = dict(nearest), _word_values(parts)
+        candidates = dict(nearest)
         best = _best_words(parts, self._word_count(count))
         others = [image for image, _ in best[: _DEPTH * count] if image not in candidates]
         request = partial(SimilaritiesRequest, self._descriptor)
         for places, values in self._shards.ask_about(others, request):
             candidates |= zip([others[place] for place in places], values.tolist(), strict=True)
+        local = local | dict(best)
         highest = [value for _, value in best[: self._spec.normalizer_images]]
         weight = self._spec.weight / _normalizer(highest)
         ordered = sorted(
             candidates,
-            key=lambda image: (-candidates[image] - weight * local.get(image, 0.0), image),
+            key=lambda image: (-candidates[image] - weight * local[image], image),
         )
         return {image: candidates[image] for image in ordered[:count]}
 
@@ -150,39 +153,38 @@ def _normalizer(highest: list[float]) -> float:
     return max(float(np.mean(highest)) if highest else 0.0, _TINY)
 
 
-def _most_similar(parts: Mapping[int, Shortlisted], count: int) -> list[tuple[ImageKey, float]]:
-    """The ``count`` most similar by global descriptor over all shards."""
-    return _merge(((part.rows, part.similarities, number) for number, part in parts.items()), count)
+def _most_similar(parts: Mapping[int, Shortlisted], count: int) -> tuple[_Values, _Values]:
+    """The ``count`` most similar by global descriptor over all shards: similarities and ASMK*."""
+    rows = {number: part.rows for number, part in parts.items()}
+    values = [part.similarities for part in parts.values()]
+    images, places = _highest(rows, values, count)
+    similarities = np.concatenate(values)[places].tolist()
+    local = np.concatenate([part.word_values for part in parts.values()])[places].tolist()
+    return dict(zip(images, similarities, strict=True)), dict(zip(images, local, strict=True))
 
 
 def _best_words(parts: Mapping[int, Shortlisted], count: int) -> list[tuple[ImageKey, float]]:
     """The ``count`` highest ASMK* over all shards."""
-    return _merge(
-        ((part.word_rows, part.highest_words, number) for number, part in parts.items()), count
-    )
+    rows = {number: part.word_rows for number, part in parts.items()}
+    values = [part.highest_words for part in parts.values()]
+    images, places = _highest(rows, values, count)
+    return list(zip(images, np.concatenate(values)[places].tolist(), strict=True))
 
 
-def _merge(
-    parts: Iterable[tuple[Rows, FloatArray, int]], count: int
-) -> list[tuple[ImageKey, float]]:
-    """The ``count`` highest values of images, the highest first; of equal ones the first added."""
-    all_rows, all_values, numbers = zip(*parts, strict=True)
-    rows, values = np.concatenate(all_rows), np.concatenate(all_values)
-    shards = np.repeat(numbers, [len(part) for part in all_rows])
-    order = np.lexsort((shards, rows, -values))[:count]
-    keys = map(ImageKey, rows[order].tolist(), shards[order].tolist())
-    return list(zip(keys, values[order].tolist(), strict=True))
+def _highest(
+    rows: Mapping[int, Rows], values: Sequence[FloatArray], count: int
+) -> tuple[list[ImageKey], NDArray[np.intp]]:
+    """The images of the ``count`` highest values, the highest first; of equal ones the first added.
 
+    Args:
+        rows: of the images of each shard, by its number.
+        values: of these images, shard by shard.
 
-def _word_values(parts: Mapping[int, Shortlisted]) -> _Values:
-    """ASMK* of all images that shards offer."""
-    values: _Values = {}
-    for number, part in parts.items():
-        values.update(_keyed(part.rows, part.word_values, number))
-        values.update(_keyed(part.word_rows, part.highest_words, number))
-    return values
-
-
-def _keyed(rows: Rows, values: FloatArray, shard: int) -> Iterator[tuple[ImageKey, float]]:
-    keys = (ImageKey(row, shard) for row in rows.tolist())
-    return zip(keys, values.tolist(), strict=True)
+    Returns:
+        The images, and their places in the values of all shards, joined.
+    """
+    all_rows = np.concatenate(list(rows.values()))
+    shards = np.repeat(list(rows), [len(part) for part in rows.values()])
+    places = np.lexsort((shards, all_rows, -np.concatenate(values)))[:count]
+    keys = map(ImageKey, all_rows[places].tolist(), shards[places].tolist())
+    return list(keys), places
