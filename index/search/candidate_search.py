@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, partial
 from itertools import chain, islice
+from statistics import mode
 
 import numpy as np
 
@@ -191,8 +192,9 @@ class CandidateSearch:
         if not others or len(ranked) - len(others) >= k:
             return ranked
         with self._timer.time("rerank"):
-            # All of them are of the orientation that leads.
-            query = self._query.rotated(others[0].rotations).global_descriptor
+            # All but what a second look found are of the orientation that leads.
+            rotations = mode(candidate.rotations for candidate in others)
+            query = self._query.rotated(rotations).global_descriptor
             return refine_order(self._shards, query, ranked, self._settings.neighbours)
 
     def _has_regions(self, regions: Sequence[Box] | None) -> bool:
