@@ -156,9 +156,7 @@ def _address(image: CanvasImage) -> RemotePath | Failure:
         service = service_of(image.resource)
         if service is not None and service.needs_info:
             service = _by_info(service)
-        url = ""
-        if service is not None:
-            url = service.photo_url(image.region, image.rotation)
+        url = "" if service is None else service.photo_url(image.region, image.rotation)
         url = url or id_of(image.resource)
         if not is_web_url(url):
             raise LimitError("the manifest names no photo on a web server")

@@ -61,7 +61,7 @@ def refine_order(
     # A second thread gains little, and costs much where anything else runs.
     with one_blas_thread():
         nearness = refinement.refine(Neighbourhood(query, descriptors, proof))[: len(top)]
-    # Of equals the first one comes first.
+    # Where two are equally near, the order of `top` stays.
     order = [top[place] for place in np.argsort(-nearness, kind="stable")]
     seen = {candidate.image for candidate in top}
     rest = sort_by_score(candidate for candidate in others if candidate.image not in seen)

@@ -240,14 +240,16 @@ SERVICES = [
 
 
 def test_a_part_is_asked_for_as_it_is_turned_where_servers_turn():
-    two, one = (
+    level_2, level_1 = (
         ImageService.parse(
             {"id": "https://x.org/i", "profile": f"level{n}", "width": 9, "height": 6}
         )
         for n in (2, 1)
     )
-    assert two.photo_url("1,2,3,4", "180") == "https://x.org/i/1,2,3,4/!1600,1600/180/default.jpg"
-    assert one.photo_url("", "90") == "https://x.org/i/full/full/0/default.jpg"
+    assert (
+        level_2.photo_url("1,2,3,4", "180") == "https://x.org/i/1,2,3,4/!1600,1600/180/default.jpg"
+    )
+    assert level_1.photo_url("", "90") == "https://x.org/i/full/full/0/default.jpg"
 
 
 @pytest.mark.parametrize(("values", "expected"), SERVICES)
