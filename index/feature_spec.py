@@ -8,7 +8,7 @@ from pathlib import Path
 
 from delg.errors import UsageError
 from delg.types import ImageFeatures
-from index.storage.store import Store
+from index.storage.index_record import IndexRecord
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class FeatureSpec:
     aggregated: bool
 
     @classmethod
-    def of_store(cls, store: Store) -> FeatureSpec:
+    def of(cls, index: IndexRecord) -> FeatureSpec:
         """As an index records it.
 
         Raises:
             UsageError: it was made by a version that did not record it.
         """
-        meta = store.catalog.meta
+        meta = index.catalog.meta
         try:
             widths = int(meta("global_dim")), int(meta("local_dim"))
         except ValueError:
             raise UsageError(
-                f"{store.folder}: does not record the widths of its descriptors"
+                f"{index.folder}: does not record the widths of its descriptors"
             ) from None
         return cls(meta("model_name"), *widths, bool(meta("aggregated")))
 

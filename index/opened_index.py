@@ -103,7 +103,7 @@ class OpenedIndex:
     @property
     def feature_spec(self) -> FeatureSpec:
         """What the features of the index have in common."""
-        return FeatureSpec.of_store(self._store)
+        return FeatureSpec.of(self._store)
 
     @property
     def pyramid(self) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from delg.errors import DelgError
 from delg.types import FloatArray
 from index.results import MissingShard
 from index.search.candidates import ImageKey
+from index.search.in_turn import take_in_turn
 from index.search.requests import DescriptorsRequest
 from index.search.shard import Request, SearchContext, Shard, ShardLostError
 from index.storage.ann_index import Rows
@@ -67,18 +68,14 @@ class Scatter:
             PartLostError: a shard was lost.
             DelgError: none is left.
         """
-        if len(requests) < 2 and self._deadline is None:
-            return {number: self._shards[number].answer(r) for number, r in requests.items()}
-        futures = {
-            number: self._threads.submit(self._shards[number].answer, request)
-            for number, request in requests.items()
-        }
-        wait(futures.values(), self._deadline)
-        return self._gather(futures)
+        answers = {number: self._shards[number].begin(r) for number, r in requests.items()}
+        if len(answers) < 2 and self._deadline is None:
+            return {number: answer() for number, answer in answers.items()}
+        return self._gather(take_in_turn(answers, self._threads, self._deadline))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        """One for each shard: one that hangs, and is left out, keeps no other waiting."""
+        """As many as there are shards: one that hangs, and is left out, keeps no other waiting."""
         import faiss
 
         # Each would start as many threads for FAISS as there are processors.

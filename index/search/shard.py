@@ -8,6 +8,7 @@ candidates come back. :class:`LocalShard` answers in this process.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from delg.errors import DelgError
@@ -31,6 +32,17 @@ class Request(Protocol[T_co]):
 
     def answer(self, store: Store) -> T_co:
         """The answer of the shard whose features lie in that store."""
+
+
+class Answer(Protocol[T_co]):
+    """What a shard was asked."""
+
+    def __call__(self) -> T_co:
+        """The answer: worked out now, or waited for where the shard lies elsewhere.
+
+        Raises:
+            ShardLostError: the shard cannot answer.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +94,8 @@ class Shard(Protocol):
     def context(self) -> SearchContext:
         """The same for all shards of an index."""
 
-    def answer(self, request: Request[T]) -> T:
-        """Its answer to a request.
-
-        Raises:
-            ShardLostError: it cannot answer.
-        """
+    def begin(self, request: Request[T]) -> Answer[T]:
+        """Send it a request, without waiting for the answer."""
 
 
 class LocalShard:
@@ -101,6 +109,6 @@ class LocalShard:
         """See :class:`Shard`."""
         return SearchContext.of(self._store)
 
-    def answer(self, request: Request[T]) -> T:
+    def begin(self, request: Request[T]) -> Answer[T]:
         """See :class:`Shard`."""
-        return request.answer(self._store)
+        return partial(request.answer, self._store)

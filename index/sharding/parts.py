@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from index.image_index import ImageIndex
-from index.search.shard import Request, SearchContext, Shard
+from index.search.shard import Answer, Request, SearchContext, Shard
 from index.storage.index_record import SentEntries, SentRecord
 
 T = TypeVar("T")
@@ -28,8 +29,8 @@ class Part(Protocol):
             ShardLostError: the shard cannot answer.
         """
 
-    def answer(self, request: Request[T]) -> T:
-        """The answer to a request of a search; see :class:`index.search.shard.Shard`."""
+    def begin(self, request: Request[T]) -> Answer[T]:
+        """See :class:`index.search.shard.Shard`."""
 
     def close(self) -> None:
         """Let go of it."""
@@ -45,9 +46,9 @@ class LocalPart:
         """See :class:`Part`."""
         return operation(self._images)
 
-    def answer(self, request: Request[T]) -> T:
+    def begin(self, request: Request[T]) -> Answer[T]:
         """See :class:`Part`."""
-        return self._images.answer_request(request)
+        return partial(self._images.answer_request, request)
 
     def close(self) -> None:
         """See :class:`Part`."""
@@ -85,9 +86,9 @@ class SearchedPart:
         """Of the shard."""
         return self.part.name
 
-    def answer(self, request: Request[T]) -> T:
-        """The shard's answer."""
-        return self.part.answer(request)
+    def begin(self, request: Request[T]) -> Answer[T]:
+        """See :class:`index.search.shard.Shard`."""
+        return self.part.begin(request)
 
 
 def as_shards(parts: Sequence[Part], context: SearchContext) -> list[Shard]:

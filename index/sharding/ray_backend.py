@@ -11,9 +11,10 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from delg.errors import DelgError, UsageError
 from index.image_index import ImageIndex
 from index.photos.ingest import AddReport
 from index.search.requests import VerifyRequest
-from index.search.shard import Request, ShardLostError
+from index.search.shard import Answer, Request, ShardLostError
 from index.sharding.locations import local_folder
 from index.sharding.parts import Operation, Part
 from index.sharding.shards import ShardMap
@@ -176,30 +177,40 @@ class RayPart:
 
     def run(self, operation: Operation[T]) -> T:
         """See :class:`index.sharding.parts.Part`."""
-        result: T = self._ask("run", operation)
+        result: T = self._ask("run", operation)()
         return result
 
-    def answer(self, request: Request[T]) -> T:
+    def begin(self, request: Request[T]) -> Answer[T]:
         """See :class:`index.sharding.parts.Part`."""
-        if isinstance(request, VerifyRequest):
-            sent = self._requests.reference(request)
-            images = {"similarities": request.similarities, "parts": request.parts}
-            verified: T = self._ask("verify", images, sent.hex(), [sent], seconds=self._deadline)
-            return verified
-        answer: T = self._ask("answer", request, seconds=self._deadline)
-        return answer
+        if not isinstance(request, VerifyRequest):
+            return self._ask("answer", request, seconds=self._deadline)
+        sent = self._requests.reference(request)
+        images = {"similarities": request.similarities, "parts": request.parts}
+        return self._ask("verify", images, sent.hex(), [sent], seconds=self._deadline)
 
-    def _ask(self, method: str, *arguments: Any, seconds: float | None = None) -> Any:
+    def _ask(self, method: str, *arguments: Any, seconds: float | None = None) -> Answer[Any]:
         """Ask one worker, and another one if it is dead or takes more than its share of time."""
         until = None if seconds is None else time.monotonic() + seconds
-        first, reasons = next(self._turns), []
-        for turn in range(len(self.workers)):
-            worker = self.workers[(first + turn) % len(self.workers)]
+        turn, total = next(self._turns), len(self.workers)
+        workers = [self.workers[(turn + n) % total] for n in range(total)]
+        references = (getattr(worker, method).remote(*arguments) for worker in workers)
+        return partial(self._first_answer, next(references), references, until)
+
+    def _first_answer(self, first: Any, others: Iterator[Any], until: float | None) -> Any:
+        """The answer of the first worker that gives one.
+
+        Args:
+            first: reference of the answer that was asked for.
+            others: asks one more worker at each step.
+            until: end of the time that all have, by the clock of ``time.monotonic``; None: all.
+        """
+        reasons = []
+        for asked, reference in enumerate(chain([first], others)):
             share = None
             if until is not None:
-                share = max(0.0, until - time.monotonic()) / (len(self.workers) - turn)
+                share = max(0.0, until - time.monotonic()) / (len(self.workers) - asked)
             try:
-                return self._get(getattr(worker, method).remote(*arguments), share)
+                return self._get(reference, share)
             except ShardLostError as error:
                 reasons.append(str(error))
         raise ShardLostError("; ".join(dict.fromkeys(reasons)))

@@ -219,7 +219,7 @@ class ShardedIndex(ShardedCollection, ImageIndex):
     @property
     def feature_spec(self) -> FeatureSpec:
         """What the features of the index have in common."""
-        return next(iter(self._parts.run_on_open(lambda images: images.feature_spec).values()))
+        return FeatureSpec.of(self._record)
 
     def configure(self, overrides: Any, origin: str = "settings", record: bool = False) -> None:
         """Replace some settings in all shards; see :meth:`index.ImageIndex.configure`."""
