@@ -38,7 +38,7 @@ def test_quick_answers_are_taken_by_one_thread_in_order(threads):
 
 def test_answers_that_wait_for_each_other_are_taken_at_once(threads):
     together = threading.Barrier(COUNT, timeout=60)
-    futures = take_in_turn({n: together.wait for n in range(COUNT)}, threads)
+    futures = take_in_turn(dict.fromkeys(range(COUNT), together.wait), threads)
     assert sorted(values(futures).values()) == list(range(COUNT))
 
 
