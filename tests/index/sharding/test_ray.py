@@ -21,10 +21,12 @@ pytestmark = pytest.mark.timeout(1200)
 QUERY = dots(4).moved([[0.8, -0.5, 70], [0.5, 0.8, 10], [0, 0, 1]], (210, 190)).pixels()
 
 
-def kill(worker) -> None:
+def kill(*workers) -> None:
     import ray
 
-    os.kill(ray.get(worker.process.remote()), signal.SIGKILL)
+    # All are asked before the first dies, which would be replaced while the next is waited for.
+    for process in ray.get([worker.process.remote() for worker in workers]):
+        os.kill(process, signal.SIGKILL)
 
 
 def answers(result) -> list[tuple]:
@@ -74,9 +76,8 @@ def test_queries_are_answered_or_say_what_is_missing(
             assert answers(result) == expected and not result.partial
         # A worker may be replaced before the next query asks.
         for _ in range(10):
-            for worker in first.workers:
-                with suppress(RayError):
-                    kill(worker)
+            with suppress(RayError):
+                kill(*first.workers)
             if (result := images.query(QUERY, k=35)).partial:
                 break
         assert [missing.shard for missing in result.partial] == ["0000"]
