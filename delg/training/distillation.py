@@ -103,8 +103,14 @@ def fit_rotation(targets: FloatArray, descriptors: FloatArray) -> FloatArray:
     """The rotation of targets (N, T) that brings them closest to descriptors (N, D): orthogonal
     Procrustes (Schönemann, 1966).
 
+    Targets that are wider than descriptors are reduced to their main directions first: of all
+    projections the one nearest to descriptors would keep what the student knows already, and lose
+    what it is to learn.
+
     Returns:
         float32 (T, D), orthonormal along its shorter side: between widths it projects or embeds.
     """
-    left, _, right = np.linalg.svd(targets.T.astype(np.float64) @ descriptors, full_matrices=False)
-    return (left @ right).astype(np.float32)
+    wide = targets.astype(np.float64)
+    axes = np.linalg.eigh(wide.T @ wide)[1][:, ::-1][:, : descriptors.shape[1]]
+    left, _, right = np.linalg.svd((wide @ axes).T @ descriptors, full_matrices=False)
+    return (axes @ left @ right).astype(np.float32)

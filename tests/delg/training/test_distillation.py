@@ -56,6 +56,17 @@ def test_a_rotation_is_found_again(seed: int, widths: tuple[int, int]) -> None:
     np.testing.assert_allclose(shorter, np.eye(narrow), atol=1e-5)
 
 
+def test_wider_targets_keep_how_they_lie_to_each_other() -> None:
+    """What is new to the student makes most of the targets, and is kept."""
+    rng = np.random.default_rng(0)
+    new, known = 10 * rng.normal(size=(50, 4)), rng.normal(size=(50, 4))
+    targets = np.concatenate([new, known], axis=1).astype(np.float32)
+    rotated = targets @ fit_rotation(targets, known.astype(np.float32))
+    np.testing.assert_allclose(
+        rotated @ rotated.T, new @ new.T, atol=0.1 * np.abs(new @ new.T).max()
+    )
+
+
 def test_losses_are_nothing_at_the_targets_and_ignore_photos_without_one() -> None:
     rng = np.random.default_rng(0)
     bank, other = unit(rng, 9, 8), unit(rng, 4, 8)
