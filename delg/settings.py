@@ -226,8 +226,8 @@ class TowerSettings(Settings):
     """A vision transformer (Dosovitskiy et al., arXiv 2010.11929) as a second global descriptor.
 
     It sees the photo, or the query's box, squeezed into a square. Its class token and the mean of
-    its patch tokens, adapted by within-class whitening, are joined with the other global descriptor
-    one to one; see :mod:`delg.extraction.two_towers`.
+    its patch tokens, adapted by within-class whitening, are joined with the other global
+    descriptor; see :mod:`delg.extraction.two_towers`.
     """
 
     # Name of its weights in the cache.
