@@ -21,7 +21,7 @@ from delg.errors import ModelError
 from delg.files import atomic_write
 from delg.inference.tower import Tower
 from delg.network.weights import read_weights
-from delg.network.within_class import fit_within_class, project
+from delg.network.within_class import fit_within_class, main_axes, project
 from delg.settings import TowerSettings
 from delg.types import FloatArray
 
@@ -70,9 +70,8 @@ class TowerProjection:
         mean, kernel = fit_within_class(pooled, labels, spec.adapted_dim, _SHRINKAGE)
         weights = np.repeat([1.0, _WEIGHT], [descriptors.shape[1], spec.adapted_dim])
         joined = _concatenate(descriptors, project(pooled, mean, kernel)) * weights
-        axes = np.linalg.eigh(joined.T @ joined)[1][:, ::-1][:, : spec.dim]
-        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(spec.dim)])
-        return cls(mean, kernel, (weights[:, None] * axes).astype(np.float32), base)
+        rotation = weights[:, None] * main_axes(joined.T @ joined, spec.dim)
+        return cls(mean, kernel, rotation.astype(np.float32), base)
 
     def join(self, descriptors: FloatArray, pooled: FloatArray) -> FloatArray:
         """Global descriptors float32 (N, dim), unit length, of both towers' (see :meth:`fit`)."""

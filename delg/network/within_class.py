@@ -44,11 +44,11 @@ def fit_within_class(
     variances, axes = np.linalg.eigh(within)
     whitening = axes * np.maximum(variances, _TINY * level) ** -0.5 @ axes.T
     white = centred @ whitening
-    kernel = whitening @ _main_axes(white.T @ white, dim)
+    kernel = whitening @ main_axes(white.T @ white, dim)
     return mean.astype(np.float32), (kernel / np.abs(kernel).max()).astype(np.float32)
 
 
-def _main_axes(scatter: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+def main_axes(scatter: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
     """The ``dim`` eigenvectors (C, dim) of the largest eigenvalues, with signs that repeat."""
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :dim]
     return axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dim)])

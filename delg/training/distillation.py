@@ -9,6 +9,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from delg.errors import UsageError
+from delg.network.within_class import main_axes
 from delg.training.items import Item
 from delg.training.targets import Targets
 from delg.types import FloatArray
@@ -111,6 +112,6 @@ def fit_rotation(targets: FloatArray, descriptors: FloatArray) -> FloatArray:
         float32 (T, D), orthonormal along its shorter side: between widths it projects or embeds.
     """
     wide = targets.astype(np.float64)
-    axes = np.linalg.eigh(wide.T @ wide)[1][:, ::-1][:, : descriptors.shape[1]]
+    axes = main_axes(wide.T @ wide, min(wide.shape[1], descriptors.shape[1]))
     left, _, right = np.linalg.svd((wide @ axes).T @ descriptors, full_matrices=False)
     return (axes @ left @ right).astype(np.float32)

@@ -41,10 +41,10 @@ def take_in_turn(
     futures: dict[int, Future[T]] = {number: Future() for number in answers}
     waiting = deque((answer, futures[number]) for number, answer in answers.items())
     until = None if seconds is None else time.monotonic() + seconds
-    done = -1
+    done = 0
     while waiting:
         finished = sum(future.done() for future in futures.values())
-        if finished == done or done < 0:
+        if finished == done:
             threads.submit(_take_all, waiting)
         done = finished
         left = math.inf if until is None else until - time.monotonic()
