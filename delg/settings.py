@@ -222,6 +222,16 @@ class ExportSettings(Settings):
         return self
 
 
+class AggregateSettings(Settings):
+    """Local descriptors, aggregated, as a part of the global descriptor: VLAD (Jégou et al., CVPR
+    2010) with few words; see :mod:`delg.extraction.local_aggregate`."""
+
+    # Visual words over which residuals are summed.
+    words: int = Field(32, ge=1, le=4096)
+    # Width that the sums are adapted to.
+    adapted_dim: int = Field(768, ge=1)
+
+
 class TowerSettings(Settings):
     """A vision transformer (Dosovitskiy et al., arXiv 2010.11929) as a second global descriptor.
 
@@ -310,6 +320,8 @@ class ModelSettings(Settings):
     local_only: bool = False
     # With it, the rest describes what the SavedModel gives.
     export: ExportSettings | None = None
+    # The local descriptors, which have a part in the global one.
+    aggregate: AggregateSettings | None = None
     # A second tower, which has a part in the global descriptor.
     tower: TowerSettings | None = None
     # Local features with lower scores lie on plain surfaces; photos with few others are said to be
@@ -335,6 +347,18 @@ class ModelSettings(Settings):
             raise ValueError("a SavedModel runs as it was exported; leave precision out")
         if self.export is not None and self.extraction.scale_weights is not None:
             raise ValueError("a SavedModel selects features itself; leave scale_weights out")
+        return self
+
+    @model_validator(mode="after")
+    def _check_aggregate(self) -> ModelSettings:
+        if self.aggregate is not None:
+            if self.export is not None or self.local_only or self.local_head.kind != "delg":
+                raise ValueError("aggregate goes with a network of ours that has both heads")
+            width = self.aggregate.words * self.local_head.dim
+            if self.aggregate.adapted_dim > width:
+                raise ValueError(
+                    f"aggregate.adapted_dim must be at most {width}, words × local_head.dim"
+                )
         return self
 
     @model_validator(mode="after")

@@ -179,13 +179,14 @@ class IndexModel:
         return () if settings.local_head.kind == "sift" else settings.extraction.scales
 
     def _find(self) -> ModelFiles:
-        """The model's files.
+        """The files of the model, as it was when it made the features.
 
         Raises:
             ModelError: it is gone, or the index names one that its user does not trust.
         """
         location, weights = self.location, self.weights
-        files = find_model(location, weights, self.record.settings.extraction)
+        extraction = self.record.settings.extraction
+        files = find_model(location, weights, extraction)
         if self._named is None and not is_trusted(location, weights, files):
             if was_trusted(location, weights) and files.has_weights:
                 self._check_same(files.settings.name, files.fingerprint)
@@ -197,7 +198,7 @@ class IndexModel:
                 f"itself: if you trust it, allow it with delg model trust {words}, or name it "
                 "in the command (--model)"
             )
-        return files
+        return find_model(location, weights, extraction, self.fingerprint)
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -25,6 +25,7 @@ from delg.settings import ImageSettings, ModelSettings
 from delg.types import Box, Failure, FloatArray, ImageFeatures, LocalFeatures
 
 if TYPE_CHECKING:
+    from delg.extraction.local_aggregate import LocalAggregate
     from delg.extraction.two_towers import SecondTower
     from delg.inference.backend import Backend, LevelOutput
 
@@ -81,9 +82,10 @@ class Extractor:
         settings: ModelSettings,
         fingerprint: str,
         images: ImageSettings | None = None,
+        aggregate: LocalAggregate | None = None,
         tower: SecondTower | None = None,
     ) -> None:
-        self._backend, self._tower = backend, tower
+        self._backend, self._aggregate, self._tower = backend, aggregate, tower
         self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
         self.images = images or ImageSettings()
         self.global_dim = settings.global_dim
@@ -99,11 +101,12 @@ class Extractor:
         return self._backend
 
     @cached_property
-    def first_tower(self) -> Extractor:
-        """The same without its second tower: enough where only local features are wanted."""
-        if self._tower is None:
+    def network_alone(self) -> Extractor:
+        """The same without what its global descriptor is joined with: enough where only local
+        features are wanted."""
+        if self._aggregate is None and self._tower is None:
             return self
-        settings = self.settings.model_copy(update={"tower": None})
+        settings = self.settings.model_copy(update={"aggregate": None, "tower": None})
         return Extractor(self._backend, settings, self.fingerprint, self.images)
 
     def extract(
@@ -210,13 +213,14 @@ class Extractor:
         if not has_global:
             return aggregate_or_refuse(local.descriptors), local
         descriptors = [output.global_descriptor for output in outputs]
-        total = np.sum([d for d in descriptors if d is not None], axis=0)
-        if self._tower is not None:
-            total = self._tower.join(total, photo.crop, all_cores)
-        return total, local
+        return np.sum([d for d in descriptors if d is not None], axis=0), local
 
     def _finish(self, photo: Prepared, all_cores: bool = True) -> ImageFeatures:
         total, local = self._features(photo, all_cores)
+        if self._aggregate is not None:
+            total = self._aggregate.join(total, local.descriptors)
+        if self._tower is not None:
+            total = self._tower.join(total, photo.crop, all_cores)
         height, width = photo.crop.shape[:2]
         if photo.turns % 2:
             height, width = width, height

@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from delg.errors import ModelError
-from delg.files import atomic_write
 from delg.inference.tower import Tower
-from delg.network.weights import read_weights
+from delg.network.learnt_arrays import read_learnt, write_learnt
 from delg.network.within_class import fit_within_class, main_axes, project
 from delg.settings import TowerSettings
 from delg.types import FloatArray
 
-# Attribute of the file: the digest of the network's weights.
-_BASE = "base"
 # Chosen on labels that were not learnt from, and on development sets: the shrinkage of the
 # whitening, and what the transformer's descriptor weighs beside the network's own.
 _SHRINKAGE, _WEIGHT = 0.6, 1.25
@@ -85,11 +80,8 @@ class TowerProjection:
         Raises:
             DelgError: it cannot be written.
         """
-        with atomic_write(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
-            file.create_dataset("mean", data=self.mean)
-            file.create_dataset("kernel", data=self.kernel.astype(np.float16))
-            file.create_dataset("rotation", data=self.rotation.astype(np.float16))
-            file.attrs[_BASE] = self.base
+        arrays = {"mean": self.mean, "kernel": self.kernel, "rotation": self.rotation}
+        write_learnt(path, arrays, self.base)
 
     @classmethod
     def load(cls, path: Path, spec: TowerSettings, dim: int, base: str) -> TowerProjection:
@@ -98,34 +90,18 @@ class TowerProjection:
         Args:
             path: of the file.
             spec: of the tower.
-            dim: D, width of the network's own descriptor.
+            dim: D, width of the first descriptor.
             base: digest of the network's weights, which it must have been learnt for.
 
         Raises:
             ModelError: it is missing, damaged, of other widths, or of other weights.
         """
-        arrays = read_weights(path)
         shapes = {
             "mean": (spec.pooled_dim,),
             "kernel": (spec.pooled_dim, spec.adapted_dim),
             "rotation": (dim + spec.adapted_dim, spec.dim),
         }
-        if {name: values.shape for name, values in arrays.items()} != shapes:
-            raise ModelError(f"{path}: does not fit the settings; fit it again ({_FIT})")
-        parts = {name: values.astype(np.float32) for name, values in arrays.items()}
-        if not all(np.isfinite(values).all() for values in parts.values()):
-            raise ModelError(f"{path}: damaged; fit it again ({_FIT})")
-        try:
-            with h5py.File(path, "r") as file:
-                recorded = str(file.attrs[_BASE])
-        except (OSError, RuntimeError, KeyError) as error:
-            raise ModelError(f"{path}: not a readable projection ({error})") from None
-        if recorded != base:
-            raise ModelError(
-                f"{path}: was learnt for weights {recorded[:16]} of the network; here they are "
-                f"{base[:16]}: fit it again ({_FIT})"
-            )
-        return cls(**parts, base=base)
+        return cls(**read_learnt(path, shapes, base, _FIT), base=base)
 
 
 _FIT = "delg model fit-towers"

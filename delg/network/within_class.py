@@ -32,18 +32,28 @@ def fit_within_class(
     Returns:
         mean float32 (C,) and kernel float32 (C, dim), whose largest entry is 1.
     """
-    mean = vectors.mean(axis=0, dtype=np.float64)
-    centred = vectors - mean
+    return fit_projection(vectors, scatter_within(vectors, labels), dim, shrinkage)
+
+
+def scatter_within(vectors: FloatArray, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Covariance (C, C) of vectors (N, C) around the means of their labels (N,)."""
     _, members, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), vectors.shape[1]))
-    np.add.at(sums, members, centred)
-    scatter = centred - (sums / counts[:, None])[members]
-    within = scatter.T @ scatter / max(len(vectors) - len(counts), 1)
+    np.add.at(sums, members, vectors)
+    deviations = vectors - (sums / counts[:, None])[members]
+    return deviations.T @ deviations / max(len(vectors) - len(counts), 1)
+
+
+def fit_projection(
+    vectors: FloatArray, within: NDArray[np.float64], dim: int, shrinkage: float
+) -> tuple[FloatArray, FloatArray]:
+    """:func:`fit_within_class`, given the scatter (C, C) within labels."""
+    mean = vectors.mean(axis=0, dtype=np.float64)
     level = np.trace(within) / len(within)
     within = (1 - shrinkage) * within + shrinkage * level * np.eye(len(within))
     variances, axes = np.linalg.eigh(within)
     whitening = axes * np.maximum(variances, _TINY * level) ** -0.5 @ axes.T
-    white = centred @ whitening
+    white = (vectors - mean) @ whitening
     kernel = whitening @ main_axes(white.T @ white, dim)
     return mean.astype(np.float32), (kernel / np.abs(kernel).max()).astype(np.float32)
 

@@ -52,7 +52,8 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
     """Write a model for another runtime, after its outputs there were compared with Keras'.
 
     Args:
-        files: of a model with weights here.
+        files: of a model with weights here. Where local descriptors have a part in the global one,
+            what is written gives the network's own.
         out: folder (savedmodel) or file to write; it must not exist.
         kind: of ``FORMATS``.
 
@@ -80,6 +81,9 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
         )
     if not files.has_weights:
         raise ModelError(files.missing())
+    if settings.aggregate is not None:
+        files = files.network_alone()
+        settings = files.settings
     model = Delg(settings)
     load_weights(model, read_weights(files.weights), str(files.weights))
     probe = np.random.default_rng(0).integers(0, 256, (1, *_PROBE, 3)).astype(np.float32)
@@ -91,8 +95,8 @@ def export_model(files: ModelFiles, out: Path, kind: str) -> dict[str, float]:
             written = Path(temporary) / out.name
             outputs = write(model, written)(probe)
             deviations = _compare(expected, outputs, settings.name, kind)
-            for path in files.learnt_for_indexes if kind == "savedmodel" else []:
-                shutil.copyfile(path, written / path.name)
+            for name, path in files.learnt_for_indexes.items() if kind == "savedmodel" else ():
+                shutil.copyfile(path, written / name)
             shutil.move(written, out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None

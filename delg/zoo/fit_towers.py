@@ -13,26 +13,22 @@ import zipfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from delg.errors import ModelError, UsageError
-from delg.extraction.extractor import Extractor
 from delg.extraction.two_towers import TowerProjection, squeeze
 from delg.files import atomic_write
 from delg.images.decode import ImageError, decode
 from delg.images.scan import Photo, scan
-from delg.inference.select import load_backend
 from delg.inference.tower import Tower
 from delg.limits import LimitError, read_array
-from delg.network.weights import read_weights, weights_digest
+from delg.network.weights import read_weights
 from delg.paths import exists
-from delg.settings import ModelSettings
 from delg.types import Failure, FloatArray, Progress
-from delg.zoo.cache import home
-from delg.zoo.registry import NETWORKS_FOLDER, ModelFiles
+from delg.zoo.registry import ModelFiles, base_of_tower, load_network
 from delg.zoo.tower_file import has_tower, load_tower
 
 # Photos after which what the second tower gave is kept.
@@ -76,7 +72,8 @@ def fit_towers(
         raise ModelError(files.missing())
     chosen = _choose(sources, per_label)
     values = read_weights(files.weights)
-    extractor = _first_tower(files, values)
+    first = replace(files, settings=files.settings.model_copy(update={"tower": None}))
+    extractor = load_network(first, values)
     pooled = _pool_all(load_tower(spec), chosen, kept, progress)
     paths = {name: photo.path for name, photo in chosen.items() if name in pooled}
     names, descriptors = [], []
@@ -95,7 +92,7 @@ def fit_towers(
         np.stack([pooled[name] for name in names]),
         numbers.astype(np.int64),
         spec,
-        weights_digest(values),
+        base_of_tower(files, values),
     )
     return FittedTowers(projection, len(names), len(labels))
 
@@ -119,20 +116,6 @@ def _choose(sources: list[Path], per_label: int) -> dict[str, Photo]:
             names = sorted(photos, key=lambda name: hashlib.sha256(name.encode()).digest())
             chosen |= {name: photos[name] for name in names[:per_label]}
     return chosen
-
-
-def _first_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> Extractor:
-    """The network alone, with as little of its local features as can be."""
-    scales = files.settings.extraction.global_scales
-    extraction = files.settings.extraction.model_copy(
-        update={"scales": scales[:1], "scale_weights": None, "max_features": 0}
-    )
-    settings = ModelSettings.model_validate(
-        files.settings.model_copy(update={"tower": None, "extraction": extraction}).model_dump()
-    )
-    cache = home() / NETWORKS_FOLDER
-    backend = load_backend(settings, values, files.weights, files.network, cache)
-    return Extractor(backend, settings, "")
 
 
 def _pool_all(

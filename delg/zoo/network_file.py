@@ -98,8 +98,10 @@ def quantize_model(files: ModelFiles, sources: list[Path], out: Path) -> None:
             shutil.copyfile(files.weights, folder / WEIGHTS_FILE)
             write_network(folder, model, _decode_some(photos))
             write_settings(folder, settings)
-            for path in files.learnt_for_indexes:
-                shutil.copyfile(path, folder / path.name)
+            for name, path in files.learnt_for_indexes.items():
+                shutil.copyfile(path, folder / name)
+            if settings.aggregate is not None:
+                shutil.copyfile(files.aggregate, folder / files.aggregate.name)
             folder.rename(out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from delg.extraction.extractor import Extractor
+    from delg.extraction.local_aggregate import LocalAggregate
     from delg.extraction.two_towers import SecondTower
 
 DEFAULT_MODEL = "delg-lite"
@@ -39,8 +40,12 @@ NETWORKS_FOLDER = "networks"
 CODEBOOK_FILE = "codebook.h5"
 # The visual words of its local descriptors, for the second shortlist of indexes.
 VOCABULARY_FILE = "vocabulary.h5"
-# What evidence for a match of two photos is worth with the model's features.
+# What evidence for a match of two photos is worth with the model's features, and with the network's
+# own global descriptor in place of the joint one.
 CALIBRATION_FILE = "calibration.json"
+_CALIBRATION_OF_NETWORK_FILE = "calibration_of_network.json"
+# What aggregates the local descriptors and joins them with the global one.
+AGGREGATE_FILE = "aggregate.h5"
 # Settings on which no feature depends.
 _UNHASHED = {"name", "description", "texture_score", "selected_by_norm"}
 # Variables of the learnt attention, and the settings of models without.
@@ -67,12 +72,21 @@ class ModelFiles:
             :mod:`index.storage.codebook`.
         projection: path of what joins the global descriptors of two towers, which need not exist;
             see :mod:`delg.extraction.two_towers`.
+        is_reduced: the model has an aggregate of its local descriptors, and this is what it was
+            before: the network alone.
     """
 
     settings: ModelSettings
     weights: Path
     codebook: Path
     projection: Path
+    is_reduced: bool = False
+
+    @property
+    def aggregate(self) -> Path:
+        """What joins the local descriptors with the global one, which need not exist; see
+        :mod:`delg.extraction.local_aggregate`."""
+        return self.codebook.with_name(AGGREGATE_FILE)
 
     @property
     def vocabulary(self) -> Path:
@@ -81,11 +95,15 @@ class ModelFiles:
         return self.codebook.with_name(VOCABULARY_FILE)
 
     @property
-    def learnt_for_indexes(self) -> list[Path]:
-        """Of codebook, vocabulary and calibration those that exist: a copy of the model needs them
-        too."""
-        learnt = self.codebook, self.vocabulary, self.calibration
-        return [path for path in learnt if exists(path)]
+    def learnt_for_indexes(self) -> dict[str, Path]:
+        """Of codebook, vocabulary and calibration those that exist, by the names that a copy of the
+        model needs them by."""
+        learnt = {
+            CODEBOOK_FILE: self.codebook,
+            VOCABULARY_FILE: self.vocabulary,
+            CALIBRATION_FILE: self.calibration,
+        }
+        return {name: path for name, path in learnt.items() if exists(path)}
 
     @property
     def network(self) -> Path:
@@ -98,7 +116,9 @@ class ModelFiles:
         :mod:`index.verification.calibration`."""
         # It is of the global descriptor too.
         beside = self.codebook if self.settings.tower is None else self.projection
-        return beside.with_name(CALIBRATION_FILE)
+        return beside.with_name(
+            _CALIBRATION_OF_NETWORK_FILE if self.is_reduced else CALIBRATION_FILE
+        )
 
     @property
     def has_weights(self) -> bool:
@@ -109,6 +129,21 @@ class ModelFiles:
         """The same weights without quantisation: another model with another fingerprint."""
         return replace(self, settings=self.settings.model_copy(update={"precision": "float32"}))
 
+    def network_alone(self) -> ModelFiles:
+        """The same without what its global descriptor is joined with: another model with another
+        fingerprint."""
+        settings = self.settings.model_copy(update={"aggregate": None, "tower": None})
+        return replace(self, settings=settings, is_reduced=self.settings.aggregate is not None)
+
+    def former(self) -> list[ModelFiles]:
+        """What the model was in earlier versions, which indexes may have been made by."""
+        variants = [self]
+        if self.settings.aggregate is not None and self.settings.tower is None:
+            variants.append(self.network_alone())
+        if self.settings.precision != "float32":
+            variants += [variant.in_float32() for variant in variants]
+        return variants[1:]
+
     def files(self) -> list[Path]:
         """The files whose bytes are the weights."""
         export = self.settings.export
@@ -116,6 +151,8 @@ class ModelFiles:
             return export_files(self.weights, export)
         quantized = self.settings.precision != "float32"
         files = [self.weights, self.network] if quantized else [self.weights]
+        if self.settings.aggregate is not None:
+            files.append(self.aggregate)
         tower = self.settings.tower
         return files if tower is None else [*files, self.projection, *tower_files(tower)]
 
@@ -134,6 +171,8 @@ class ModelFiles:
             )
         if tower is not None and not exists(self.projection):
             return f"{name} lacks {self.projection}; make it with delg model fit-towers {name}"
+        if self.settings.aggregate is not None and not exists(self.aggregate):
+            return f"{name} lacks {self.aggregate}; make it with delg model aggregate {name}"
         if export is None:
             return (
                 f"{name} says precision: {self.settings.precision}, but {self.network} is missing; "
@@ -161,7 +200,8 @@ class ModelFiles:
             ModelError: there are no weights to hash.
         """
         by_norm = self.settings.selected_by_norm
-        if by_norm is None:
+        # Before it learnt that, no model had an aggregate.
+        if by_norm is None or self.settings.aggregate is not None:
             return frozenset([self.fingerprint])
         values = read_weights(self.weights)
         without = {name: v for name, v in values.items() if not name.startswith(_ATTENTION)}
@@ -192,6 +232,8 @@ class ModelFiles:
             del definition["extraction"]["scale_weights"]
         if self.settings.export is None:
             del definition["export"]
+        if self.settings.aggregate is None:
+            del definition["aggregate"]
         tower = self.settings.tower
         if tower is None:
             del definition["tower"]
@@ -205,6 +247,8 @@ class ModelFiles:
         parts = [json.dumps(definition, sort_keys=True), digest]
         if quantized:
             parts.append(network_digest or files_digest([self.network]))
+        if self.settings.aggregate is not None:
+            parts.append(weights_digest(read_weights(self.aggregate)))
         if tower is not None:
             parts.append(weights_digest(read_weights(self.projection)))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -230,8 +274,8 @@ def find_model(
         weights: another weight file for the same architecture, or the folder of a published
             export.
         extraction: replaces the extraction settings of the model.
-        fingerprint: of a model seen before. If what it made can be compared with a quantised
-            model's float32 weights, those are meant: versions before 0.2 had no others.
+        fingerprint: of a model seen before. If it is not the present one but what that was before
+            (in float32, or with the network's global descriptor alone), the latter is meant.
 
     Raises:
         ModelError: no such model.
@@ -267,9 +311,12 @@ def find_model(
     if name in _SHARED_FEATURES and not weights:
         beside = _SHIPPED / _SHARED_FEATURES[name]
     files = ModelFiles(settings, path, beside / CODEBOOK_FILE, folder / PROJECTION_FILE)
-    if fingerprint is not None and settings.precision != "float32" and exists(files.weights):
-        in_float32 = files.in_float32()
-        return in_float32 if fingerprint in in_float32.comparable else files
+    if weights is not None and not exists(files.aggregate):
+        # It belongs to the weights.
+        settings = settings.model_copy(update={"aggregate": None})
+        files = replace(files, settings=settings)
+    if fingerprint is not None and files.has_weights and fingerprint != files.fingerprint:
+        return next((each for each in files.former() if fingerprint in each.comparable), files)
     return files
 
 
@@ -306,21 +353,57 @@ def load_model(
         from delg.inference.saved_model import ExportedExtractor
 
         return ExportedExtractor(files.weights, files.settings, files.fingerprint, images)
+    return load_network(files, read_weights(files.weights), images)
+
+
+def load_network(
+    files: ModelFiles, values: dict[str, np.ndarray], images: ImageSettings | None = None
+) -> Extractor:
+    """Load a model of this package's making.
+
+    Args:
+        files: of the model.
+        values: the variables of its weight file.
+        images: limits on what is decoded.
+
+    Raises:
+        ModelError: weights do not fit its settings.
+    """
     from delg.extraction.extractor import Extractor
     from delg.inference.select import load_backend
 
-    values = read_weights(files.weights)
     backend = load_backend(
         files.settings, values, files.weights, files.network, home() / NETWORKS_FOLDER
     )
-    tower = None if files.settings.tower is None else _load_second_tower(files, values)
-    return Extractor(backend, files.settings, files.fingerprint_of(values), images, tower)
+    fingerprint = files.fingerprint_of(values)
+    aggregate, tower = _load_aggregate(files, values), _load_second_tower(files, values)
+    return Extractor(backend, files.settings, fingerprint, images, aggregate, tower)
 
 
-def _load_second_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> SecondTower:
+def _load_aggregate(files: ModelFiles, values: dict[str, np.ndarray]) -> LocalAggregate | None:
+    from delg.extraction.local_aggregate import LocalAggregate
+
+    settings = files.settings
+    if settings.aggregate is None:
+        return None
+    dims = settings.global_head.dim, settings.local_head.dim
+    return LocalAggregate.load(files.aggregate, settings.aggregate, dims, weights_digest(values))
+
+
+def base_of_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> str:
+    """Digest of what gives the descriptor that a second tower's is joined with."""
+    digest = weights_digest(values)
+    if files.settings.aggregate is None:
+        return digest
+    parts = digest + weights_digest(read_weights(files.aggregate))
+    return hashlib.sha256(parts.encode()).hexdigest()
+
+
+def _load_second_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> SecondTower | None:
     from delg.extraction.two_towers import SecondTower, TowerProjection
 
     spec, dim = files.settings.tower, files.settings.global_head.dim
-    assert spec is not None
-    projection = TowerProjection.load(files.projection, spec, dim, weights_digest(values))
+    if spec is None:
+        return None
+    projection = TowerProjection.load(files.projection, spec, dim, base_of_tower(files, values))
     return SecondTower(load_tower(spec), projection)

@@ -89,8 +89,8 @@ def write_model_with_attention(
 ) -> None:
     """A copy of a model with a learnt attention: a folder that ``load_model`` takes.
 
-    Its descriptors are the model's own, bit for bit, and so codebook and vocabulary stay valid; its
-    calibration does not and is left out.
+    The network's descriptors are the model's own, bit for bit, and so codebook and vocabulary stay
+    valid; its calibration and its aggregate of local descriptors do not and are left out.
 
     Args:
         files: of the model.
@@ -121,9 +121,9 @@ def write_model_with_attention(
             save_weights(model, folder / WEIGHTS_FILE)
             write_settings(folder, settings)
             _write_network(network, folder, model)
-            for path in files.learnt_for_indexes:
+            for name, path in files.learnt_for_indexes.items():
                 if path != files.calibration:
-                    shutil.copyfile(path, folder / path.name)
+                    shutil.copyfile(path, folder / name)
             folder.rename(out)
     except OSError as error:
         raise DelgError(f"{out}: cannot be written: {error.strerror or error}") from None
@@ -143,6 +143,8 @@ def with_attention(
         "attention_hidden": _HIDDEN,
         "attention_norm_power": _NORM_POWER,
     }
+    # It was learnt for the local features that the model selects.
+    values["aggregate"] = None
     if scale_weights is not None:
         values["extraction"]["scale_weights"] = scale_weights
     return parse(ModelSettings, values, settings.name)

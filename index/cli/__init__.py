@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(index.app, name="index")
     model_app.command("codebook")(model.model_codebook)
     model_app.command("vocabulary")(model.model_vocabulary)
+    model_app.command("aggregate")(model.model_aggregate)
     model_app.command("calibrate")(model.model_calibrate)
     model_app.command("attention")(model.model_attention)
     app.command()(query.query)

@@ -73,6 +73,41 @@ def model_vocabulary(
     )
 
 
+def model_aggregate(
+    model: Annotated[str, typer.Argument(help="A model's name or folder.")],
+    photos: Annotated[
+        list[Path],
+        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
+    ],
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder with a folder per label, each with photos of one thing; repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write (default: aggregate.h5 beside the model's settings)."),
+    ] = None,
+) -> None:
+    """Learn the part that local features have in a model's global descriptor.
+
+    The model's settings need a section aggregate. Calibrate it afterwards (delg model calibrate).
+    """
+    from delg.zoo.registry import find_model
+    from index.learn.aggregate import learn_aggregate
+
+    files = find_model(model)
+    path = out or files.aggregate
+    _refuse_to_replace(path)
+    learnt = learn_aggregate(files, photos, instances or [], progress)
+    learnt.aggregate.save(path)
+    print_result(
+        f"{path}: learnt from {learnt.photos:,} photos, {learnt.labelled:,} of them with labels, "
+        f"for {files.settings.name}"
+    )
+
+
 def model_calibrate(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
     photos: Annotated[

@@ -61,7 +61,7 @@ def sample_features(
     """
     samples: list[FloatArray] = []
     failed = 0
-    results = extractor.first_tower.extract_many(photo.path for photo in photos)
+    results = extractor.network_alone.extract_many(photo.path for photo in photos)
     for number, result in enumerate(results, 1):
         if isinstance(result, Failure):
             failed += 1

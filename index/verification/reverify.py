@@ -118,7 +118,7 @@ def extract_warped(
     to_warped = to_size @ transform
     warped = _warp(photo, to_warped, warped_size)
     try:
-        features = photo.extractor.first_tower.extract(warped)
+        features = photo.extractor.network_alone.extract(warped)
     except ImageError:
         return None
     to_query = np.asarray(np.linalg.inv(to_warped), np.float64)

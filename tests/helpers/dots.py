@@ -121,7 +121,7 @@ class DotModel:
         self.pause = pause
 
     @property
-    def first_tower(self) -> DotModel:
+    def network_alone(self) -> DotModel:
         return self
 
     def extract(

@@ -89,7 +89,7 @@ def test_the_joint_descriptor_is_of_both_towers_and_the_local_features_are_the_n
     features, expected = joint.extract(pixels, box), lite.extract(pixels, box)
     assert features.global_descriptor.shape == (48,) and joint.global_dim == 48
     np.testing.assert_array_equal(features.local.descriptors, expected.local.descriptors)
-    assert len(joint.first_tower.extract(pixels).global_descriptor) == 768
+    assert len(joint.network_alone.extract(pixels).global_descriptor) == 768
     # Joined anew from its parts; the tower sees the box at its full side.
     settings = find_model(str(model)).settings
     assert settings.tower is not None

@@ -1,0 +1,180 @@
+"""A global descriptor joined from what the network pools and from the local descriptors.
+
+What a network pools tells what kind of thing a photo shows; its local descriptors tell which one,
+even where the thing fills little of the photo. They are aggregated as VLAD over few words, each
+word's sum of residuals scaled to unit length against repeated structure (intra-normalisation,
+Arandjelović and Zisserman, CVPR 2013), and adapted by a whitening within classes
+(:mod:`delg.network.within_class`): photos of one label are a class, and so are a photo and a
+photograph of it. Both unit vectors are joined, and a second such whitening brings them to the width
+of the network's own. All that is learnt lies beside the model's settings (``delg model
+aggregate``), and says for which weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from delg.extraction.aggregation import asmk, sum_residuals
+from delg.network.learnt_arrays import read_learnt, write_learnt
+from delg.network.within_class import fit_projection, project, scatter_within
+from delg.settings import AggregateSettings
+from delg.types import FloatArray
+
+# Chosen on development sets: the shrinkage of both whitenings, and how much of the scatter within
+# classes is that of photos and photographs of them; the rest is that of labels.
+_SHRINKAGE, _PHOTOGRAPHS = 0.5, 0.4
+_LEARN = "delg model aggregate"
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """Which of N descriptors are of one thing.
+
+    Attributes:
+        photos: int64 (N,), the same number for a photo and photographs of it.
+        labels: int64 (N,), the same number for photos of one label; −1: none.
+    """
+
+    photos: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def scatter(self, vectors: FloatArray) -> NDArray[np.float64]:
+        """The scatter (C, C) within them of vectors (N, C)."""
+        of_photos = scatter_within(vectors, self.photos)
+        is_labelled = self.labels >= 0
+        if not is_labelled.any():
+            return of_photos
+        of_labels = scatter_within(vectors[is_labelled], self.labels[is_labelled])
+        return _PHOTOGRAPHS * of_photos + (1 - _PHOTOGRAPHS) * of_labels
+
+
+@dataclass(frozen=True, eq=False)
+class LocalAggregate:
+    """What aggregates local descriptors, and joins them with the network's global one.
+
+    Attributes:
+        words: float32 (K, d), centroids.
+        mean: float32 (K · d,).
+        kernel: float32 (K · d, adapted_dim); see :func:`delg.network.within_class.project`.
+        joint_mean: float32 (D + adapted_dim,).
+        joint_kernel: float32 (D + adapted_dim, D).
+        base: digest of the weights of the network that it was learnt for.
+    """
+
+    words: FloatArray
+    mean: FloatArray
+    kernel: FloatArray
+    joint_mean: FloatArray
+    joint_kernel: FloatArray
+    base: str
+
+    @classmethod
+    def fit(
+        cls,
+        words: FloatArray,
+        descriptors: FloatArray,
+        aggregates: FloatArray,
+        classes: Classes,
+        adapted_dim: int,
+        base: str,
+    ) -> LocalAggregate:
+        """Learn it; the same input gives the same.
+
+        Args:
+            words: float32 (K, d).
+            descriptors: float32 (N, D), the network's own, unit length.
+            aggregates: float32 (N, K · d); see :func:`aggregate`.
+            classes: of the N photos.
+            adapted_dim: see above, at most K · d.
+            base: see above.
+        """
+        mean, kernel = fit_projection(
+            aggregates, classes.scatter(aggregates), adapted_dim, _SHRINKAGE
+        )
+        both = _concatenate(descriptors, project(aggregates, mean, kernel))
+        joint_mean, joint_kernel = fit_projection(
+            both, classes.scatter(both), descriptors.shape[1], _SHRINKAGE
+        )
+        return cls(words, mean, kernel, joint_mean, joint_kernel, base)
+
+    def join(self, descriptor: FloatArray, local_descriptors: FloatArray) -> FloatArray:
+        """The joint descriptor float32 (D,), unit length.
+
+        Args:
+            descriptor: float32 (D,), the network's own, of any length.
+            local_descriptors: float32 (N, d) of the same photo; where there are none, theirs
+                is zero.
+        """
+        unit = descriptor / max(float(np.linalg.norm(descriptor)), _TINY)
+        adapted = np.zeros((1, self.kernel.shape[1]), np.float32)
+        if len(local_descriptors):
+            summed = aggregate(local_descriptors, self.words)
+            adapted = project(summed[None], self.mean, self.kernel)
+        both = _concatenate(unit[None], adapted)
+        joint: FloatArray = project(both, self.joint_mean, self.joint_kernel)[0]
+        return joint
+
+    def save(self, path: Path) -> None:
+        """Write it; the matrices as float16.
+
+        Raises:
+            DelgError: it cannot be written.
+        """
+        write_learnt(path, self._arrays(), self.base)
+
+    @classmethod
+    def load(
+        cls, path: Path, spec: AggregateSettings, dims: tuple[int, int], base: str
+    ) -> LocalAggregate:
+        """Read it.
+
+        Args:
+            path: of the file.
+            spec: of the model.
+            dims: D and d, widths of the network's global and local descriptors.
+            base: digest of the network's weights, which it must have been learnt for.
+
+        Raises:
+            ModelError: it is missing, damaged, of other widths, or of other weights.
+        """
+        dim, local_dim = dims
+        summed, both = spec.words * local_dim, dim + spec.adapted_dim
+        shapes = {
+            "words": (spec.words, local_dim),
+            "mean": (summed,),
+            "kernel": (summed, spec.adapted_dim),
+            "joint_mean": (both,),
+            "joint_kernel": (both, dim),
+        }
+        return cls(**read_learnt(path, shapes, base, _LEARN), base=base)
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        names = [field.name for field in fields(self) if field.name != "base"]
+        return {name: getattr(self, name) for name in names}
+
+
+def aggregate(descriptors: FloatArray, words: FloatArray) -> FloatArray:
+    """VLAD with intra-normalisation.
+
+    Args:
+        descriptors: float32 (N, d), unit length.
+        words: float32 (K, d), centroids.
+
+    Returns:
+        float32 (K · d,), unit length; zeros where there are no descriptors.
+    """
+    # The nearest word: |x − w|² without |x|², which is the same for all.
+    distances = (words**2).sum(axis=1) - 2 * descriptors @ words.T
+    sums = asmk(sum_residuals(descriptors, distances.argmin(axis=1), words))
+    dense = np.zeros(words.shape, np.float32)
+    dense[sums.words] = sums.vectors / np.float32(np.sqrt(max(len(sums), 1)))
+    return dense.ravel()
+
+
+def _concatenate(first: FloatArray, second: FloatArray) -> FloatArray:
+    return np.concatenate([first, second], axis=1)

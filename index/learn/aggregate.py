@@ -1,0 +1,190 @@
+"""Learn what joins a model's local descriptors with its global one; see
+:mod:`delg.extraction.local_aggregate`.
+
+Each photo is seen as it is and as a photograph of it, hand-held and before other things, so that
+what differs between the two comes to count less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from delg.errors import ModelError, UsageError
+from delg.extraction.extractor import Extractor
+from delg.extraction.local_aggregate import Classes, LocalAggregate, aggregate
+from delg.images.decode import decode
+from delg.images.scan import Photo
+from delg.network.weights import read_weights, weights_digest
+from delg.training.augment import view
+from delg.types import Failure, FloatArray, ImageFeatures
+from delg.zoo.registry import ModelFiles, load_network
+from index.calibrate.composites import PHOTOGRAPH
+from index.calibrate.surroundings import Pixels
+from index.learn.codebook import sample_features
+from index.learn.training_photos import ProgressFactory, evenly_spaced, label_of, spread_photos
+
+# Photos of each source, at most: for the words, and for the rest.
+_PHOTOS_FOR_WORDS, _PHOTOS = 200, 1500
+# Local descriptors of each photo for the words, and of all for each word at least.
+_DESCRIPTORS, _MIN_PER_WORD = 200, 40
+# Longest side that a smaller photo is enlarged to before it is photographed, pixels.
+_LONGEST_SIDE = 500
+_KMEANS_ITERATIONS = 15
+MIN_PHOTOS = 200
+
+
+@dataclass(frozen=True, eq=False)
+class LearntAggregate:
+    """What was learnt, and from how many photos, of which so many have labels."""
+
+    aggregate: LocalAggregate
+    photos: int
+    labelled: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What the network gives for a photo and a photograph of it: descriptors float32 (2, D), sums
+    of residuals (2, K · d), and the photo's label."""
+
+    descriptors: FloatArray
+    aggregates: FloatArray
+    label: str | None
+
+
+def learn_aggregate(
+    files: ModelFiles,
+    sources: Sequence[str | Path],
+    instances: Sequence[str | Path],
+    progress: ProgressFactory,
+) -> LearntAggregate:
+    """Learn it for a model; the same photos give the same.
+
+    Args:
+        files: of a model whose settings have a section ``aggregate``.
+        sources: photos of all kinds of things, or folders of them.
+        instances: folders with a folder per label, each with photos of one thing.
+        progress: makes a progress display for each step.
+
+    Raises:
+        ModelError: the model has no such section, or no weights.
+        UsageError: a source does not exist, or there are too few photos.
+    """
+    spec = files.settings.aggregate
+    if spec is None:
+        raise ModelError(f"{files.settings.name}: its settings have no section aggregate")
+    values = read_weights(files.weights)
+    extractor = load_network(files.network_alone(), values)
+    words = _learn_words(extractor, [*sources, *instances], spec.words, progress)
+    without_label = [(photo, None) for photo in spread_photos(sources, _PHOTOS)]
+    photos = [*without_label, *_labelled_photos(instances)]
+    seen = list(_look_at(extractor, photos, words, progress))
+    if len(seen) < MIN_PHOTOS:
+        raise UsageError(
+            f"there are {len(seen)} photos that can be read; it takes {MIN_PHOTOS} or more, and "
+            "thousands are better"
+        )
+    learnt = LocalAggregate.fit(
+        words,
+        np.concatenate([each.descriptors for each in seen]),
+        np.concatenate([each.aggregates for each in seen]),
+        _classes([each.label for each in seen]),
+        spec.adapted_dim,
+        weights_digest(values),
+    )
+    return LearntAggregate(learnt, len(seen), sum(each.label is not None for each in seen))
+
+
+def _learn_words(
+    extractor: Extractor,
+    sources: Sequence[str | Path],
+    words: int,
+    progress: ProgressFactory,
+) -> FloatArray:
+    """Centroids (K, d) of local descriptors, rounded as they are stored."""
+    import faiss
+
+    with progress("words") as report:
+        photos = spread_photos(sources, _PHOTOS_FOR_WORDS)
+        samples = sample_features(extractor, photos, _sample_descriptors, report)
+    if sum(map(len, samples)) < _MIN_PER_WORD * words:
+        raise UsageError("these photos have too few local features: name more")
+    descriptors = np.concatenate(samples)
+    kmeans = faiss.Kmeans(
+        descriptors.shape[1],
+        words,
+        niter=_KMEANS_ITERATIONS,
+        seed=1,
+        max_points_per_centroid=len(descriptors),
+    )
+    kmeans.train(descriptors)
+    return np.asarray(kmeans.centroids, np.float16).astype(np.float32)
+
+
+def _sample_descriptors(features: ImageFeatures) -> FloatArray:
+    descriptors = features.local.descriptors
+    return descriptors[evenly_spaced(len(descriptors), _DESCRIPTORS)]
+
+
+def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str | None]]:
+    return [
+        (photo, f"{number}/{label}")
+        for number, source in enumerate(instances)
+        for photo in spread_photos([source], _PHOTOS)
+        if (label := label_of(photo)) is not None
+    ]
+
+
+def _look_at(
+    extractor: Extractor,
+    photos: Sequence[tuple[Photo, str | None]],
+    words: FloatArray,
+    progress: ProgressFactory,
+) -> Iterator[_Seen]:
+    """Those photos of which both views can be read."""
+    views = ((photo, is_photograph) for photo, _ in photos for is_photograph in (False, True))
+    read = partial(_read_view, others=[photo for photo, _ in photos])
+    features = extractor.extract_many(views, read)
+    failed = 0
+    with progress("photos") as report:
+        for done, (_, label) in enumerate(photos, 1):
+            both = [next(features), next(features)]
+            usable = [each for each in both if not isinstance(each, Failure)]
+            if len(usable) < len(both):
+                failed += 1
+            else:
+                yield _Seen(
+                    np.stack([each.global_descriptor for each in usable]),
+                    np.stack([aggregate(each.local.descriptors, words) for each in usable]),
+                    label,
+                )
+            report(done, len(photos), failed)
+
+
+def _read_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
+    """A photo, or a photograph of it before one of the others; the same at each call."""
+    photo, is_photograph = item
+    pixels = decode(photo.path)
+    if not is_photograph:
+        return pixels
+    rng = np.random.default_rng(list(hashlib.sha256(photo.id.encode()).digest()))
+    background = decode(others[int(rng.integers(len(others)))].path)
+    scale = max(1.0, _LONGEST_SIDE / max(pixels.shape[:2]))
+    enlarged = np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale), np.uint8)
+    return view(enlarged, PHOTOGRAPH, rng, background).pixels
+
+
+def _classes(labels: Sequence[str | None]) -> Classes:
+    """Of two views of each photo; photographs have no label."""
+    known = sorted({label for label in labels if label is not None})
+    numbers = {label: number for number, label in enumerate(known)}
+    of_photos = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
+    both = np.stack([of_photos, np.full(len(labels), -1)], axis=1)
+    return Classes(np.repeat(np.arange(len(labels)), 2), both.ravel())
