@@ -226,6 +226,8 @@ class AggregateSettings(Settings):
     """Local descriptors, aggregated, as a part of the global descriptor: VLAD (Jégou et al., CVPR
     2010) with few words; see :mod:`delg.extraction.local_aggregate`."""
 
+    # Local descriptors that are aggregated, the best by score, however many are kept.
+    max_features: int = Field(1000, ge=1)
     # Visual words over which residuals are summed.
     words: int = Field(32, ge=1, le=4096)
     # Width that the sums are adapted to.

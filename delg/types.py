@@ -45,6 +45,15 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def best(self, count: int) -> LocalFeatures:
+        """The first ``count`` of them."""
+        return LocalFeatures(
+            self.keypoints[:count],
+            self.descriptors[:count],
+            self.scales[:count],
+            self.scores[:count],
+        )
+
     @classmethod
     def empty(cls, dim: int) -> LocalFeatures:
         """No features, with descriptors of width ``dim``."""

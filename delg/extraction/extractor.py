@@ -89,6 +89,8 @@ class Extractor:
         self.settings, self.fingerprint, self.name = settings, fingerprint, settings.name
         self.images = images or ImageSettings()
         self.global_dim = settings.global_dim
+        spec = settings.aggregate if aggregate is not None else None
+        self._aggregated = spec.max_features if spec is not None else 0
         self._sift = settings.local_head.kind == "sift"
         self._sift_side = settings.local_head.sift_longest_side
         self.local_dim = SIFT_DIM if self._sift else settings.local_head.dim
@@ -218,7 +220,8 @@ class Extractor:
     def _finish(self, photo: Prepared, all_cores: bool = True) -> ImageFeatures:
         total, local = self._features(photo, all_cores)
         if self._aggregate is not None:
-            total = self._aggregate.join(total, local.descriptors)
+            total = self._aggregate.join(total, local.descriptors[: self._aggregated])
+            local = local.best(self.settings.extraction.max_features)
         if self._tower is not None:
             total = self._tower.join(total, photo.crop, all_cores)
         height, width = photo.crop.shape[:2]
@@ -234,14 +237,16 @@ class Extractor:
         )
 
     def _select(self, levels: list[Level], outputs: list[LevelOutput]) -> LocalFeatures:
-        """The best cells over all scales, keypoints in pixels of the crop."""
+        """The best cells over all scales, as many as are kept or aggregated; keypoints in pixels of
+        the crop."""
         spec = self.settings.extraction
+        count = max(spec.max_features, self._aggregated)
         parts = []
         for level, output in zip(levels, outputs, strict=True):
             if level.scale not in spec.scales:
                 continue
             inner = output.inner_cells(spec.border_cells)
-            keep = inner[best(output.scores[inner], spec.max_features)]
+            keep = inner[best(output.scores[inner], count)]
             keep = keep[output.scores[keep] >= spec.min_score]
             points = level.to_photo(output.centres[keep])
             # Padding can put the centre of a border cell outside the photo.
@@ -252,7 +257,7 @@ class Extractor:
         points, descriptors, scales, scores = (
             np.concatenate(x).astype(np.float32) for x in zip(*parts, strict=True)
         )
-        keep = best(scores, spec.max_features)
+        keep = best(scores, count)
         return LocalFeatures(points[keep], descriptors[keep], scales[keep], scores[keep])
 
 

@@ -24,7 +24,7 @@ from delg.images.scan import Photo
 from delg.network.weights import read_weights, weights_digest
 from delg.training.augment import view
 from delg.types import Failure, FloatArray, ImageFeatures
-from delg.zoo.registry import ModelFiles, load_network
+from delg.zoo.registry import SETTINGS_FILE, ModelFiles, load_network
 from index.calibrate.composites import PHOTOGRAPH
 from index.calibrate.surroundings import Pixels
 from index.learn.codebook import sample_features
@@ -79,7 +79,10 @@ def learn_aggregate(
     """
     spec = files.settings.aggregate
     if spec is None:
-        raise ModelError(f"{files.settings.name}: its settings have no section aggregate")
+        raise ModelError(
+            f"{files.settings.name}: its settings have no section aggregate; add it to {SETTINGS_FILE} "
+            "of a model's folder (aggregate: {} takes the defaults)"
+        )
     values = read_weights(files.weights)
     extractor = load_network(files.network_alone(), values)
     words = _learn_words(extractor, [*sources, *instances], spec.words, progress)

@@ -248,8 +248,8 @@ def test_an_index_from_before_attention_was_learnt_is_searched_added_to_and_comp
 ) -> None:
     queries = make_gallery(tmp_path)
     photos = sorted((tmp_path / "gallery").iterdir())
-    with ImageIndex.create(tmp_path / "old") as old:
-        old.use(lite)
+    with ImageIndex.create(tmp_path / "old", fingerprint="ea1dcb5a1172e3e7") as old:
+        assert old.extractor.fingerprint == "ea1dcb5a1172e3e7" != lite.fingerprint
         old.add(photos[:3])
         new = old.create_like(tmp_path / "new")
     with closing(sqlite3.connect(tmp_path / "old" / CATALOG)) as db, db:

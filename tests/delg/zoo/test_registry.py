@@ -12,6 +12,7 @@ import yaml
 
 from delg import Extractor
 from delg.errors import DelgError, ModelError, UsageError
+from delg.paths import exists
 from delg.settings import ExtractionSettings
 from delg.zoo.registry import (
     DEFAULT_MODEL,
@@ -22,7 +23,7 @@ from delg.zoo.registry import (
     shipped_models,
 )
 
-SHIPPED_BYTES = {"delg-lite": 17_500_000, "delg-lite-clip": 3_600_000}
+SHIPPED_BYTES = {"delg-lite": 26_000_000, "delg-lite-clip": 3_600_000}
 
 
 def weight_file(path: Path, value: float = 1.0) -> Path:
@@ -201,7 +202,7 @@ def test_shipped_models_have_fingerprints_of_their_own() -> None:
     assert find_model("delg-lite").fingerprint != find_model("sift").fingerprint
 
 
-# The same weights quantised and not.
+# What models were before.
 
 
 @pytest.mark.parametrize(
@@ -216,11 +217,22 @@ def test_indexes_of_before_find_their_model_by_its_fingerprint(
 ) -> None:
     files, old = find_model(name), find_model(name, fingerprint=in_float32)
     assert files.settings.precision == "int8" and old.settings.precision == "float32"
-    assert files.comparable == {files.fingerprint, by_norm}
     assert old.comparable == {old.fingerprint, in_float32}
-    assert find_model(name, fingerprint=by_norm).fingerprint == files.fingerprint
+    selecting = find_model(name, fingerprint=by_norm)
+    assert selecting.settings.precision == "int8" and selecting.settings.aggregate is None
+    assert selecting.comparable == {selecting.fingerprint, by_norm}
     for known in (files.fingerprint, "0" * 16):
         assert find_model(name, fingerprint=known).fingerprint == files.fingerprint
+
+
+def test_the_default_model_was_its_network_alone() -> None:
+    files = find_model()
+    before = find_model(fingerprint="ea1dcb5a1172e3e7")
+    assert before.fingerprint == "ea1dcb5a1172e3e7" and before.settings.aggregate is None
+    assert files.comparable == {files.fingerprint} and files.settings.aggregate is not None
+    # Evidence is worth what it was.
+    assert exists(before.calibration) and before.calibration != files.calibration
+    assert set(before.learnt_for_indexes) == set(files.learnt_for_indexes)
 
 
 def test_the_fingerprint_of_a_quantised_model_sees_its_network(tmp_path: Path) -> None:
@@ -235,7 +247,10 @@ def test_other_weights_run_in_float32(tmp_path: Path) -> None:
     copy = shutil.copyfile(find_model().weights, tmp_path / "w.h5")
     files = find_model(weights=copy)
     assert files.settings.precision == "float32"
-    assert files.fingerprint == find_model().in_float32().fingerprint
+    assert files.fingerprint == find_model().network_alone().in_float32().fingerprint
+    # What was learnt for the weights counts where it lies beside them.
+    shutil.copy(find_model().aggregate, tmp_path)
+    assert find_model(weights=copy).fingerprint == find_model().in_float32().fingerprint
 
 
 # Loading.
