@@ -96,7 +96,7 @@ class LocalAggregate:
         mean, kernel = fit_projection(
             aggregates, classes.scatter(aggregates), adapted_dim, _SHRINKAGE
         )
-        both = _concatenate(descriptors, project(aggregates, mean, kernel))
+        both = np.concatenate([descriptors, project(aggregates, mean, kernel)], axis=1)
         joint_mean, joint_kernel = fit_projection(
             both, classes.scatter(both), descriptors.shape[1], _SHRINKAGE
         )
@@ -110,14 +110,12 @@ class LocalAggregate:
             local_descriptors: float32 (N, d) of the same photo; where there are none, theirs
                 is zero.
         """
-        unit = descriptor / max(float(np.linalg.norm(descriptor)), _TINY)
-        adapted = np.zeros((1, self.kernel.shape[1]), np.float32)
+        adapted = np.zeros(self.kernel.shape[1], np.float32)
         if len(local_descriptors):
             summed = aggregate(local_descriptors, self.words)
-            adapted = project(summed[None], self.mean, self.kernel)
-        both = _concatenate(unit[None], adapted)
-        joint: FloatArray = project(both, self.joint_mean, self.joint_kernel)[0]
-        return joint
+            adapted = _project_one(summed, self.mean, self.kernel)
+        both = np.concatenate([_to_unit(descriptor), adapted])
+        return _project_one(both, self.joint_mean, self.joint_kernel)
 
     def save(self, path: Path) -> None:
         """Write it; the matrices as float16.
@@ -169,12 +167,18 @@ def aggregate(descriptors: FloatArray, words: FloatArray) -> FloatArray:
         float32 (K · d,), unit length; zeros where there are no descriptors.
     """
     # The nearest word: |x − w|² without |x|², which is the same for all.
-    distances = (words**2).sum(axis=1) - 2 * descriptors @ words.T
+    distances = (words**2).sum(axis=1) - 2 * np.einsum("nd,kd->nk", descriptors, words)
     sums = asmk(sum_residuals(descriptors, distances.argmin(axis=1), words))
     dense = np.zeros(words.shape, np.float32)
     dense[sums.words] = sums.vectors / np.float32(np.sqrt(max(len(sums), 1)))
     return dense.ravel()
 
 
-def _concatenate(first: FloatArray, second: FloatArray) -> FloatArray:
-    return np.concatenate([first, second], axis=1)
+def _project_one(vector: FloatArray, mean: FloatArray, kernel: FloatArray) -> FloatArray:
+    """:func:`delg.network.within_class.project` for one vector (C,), in one thread: other photos
+    are extracted at the same time, and BLAS would take the cores from them."""
+    return _to_unit(np.einsum("c,cd->d", vector - mean, kernel))
+
+
+def _to_unit(vector: FloatArray) -> FloatArray:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), _TINY), np.float32)
