@@ -40,10 +40,8 @@ NETWORKS_FOLDER = "networks"
 CODEBOOK_FILE = "codebook.h5"
 # The visual words of its local descriptors, for the second shortlist of indexes.
 VOCABULARY_FILE = "vocabulary.h5"
-# What evidence for a match of two photos is worth with the model's features, and with the network's
-# own global descriptor in place of the joint one.
+# What evidence for a match of two photos is worth with the model's features.
 CALIBRATION_FILE = "calibration.json"
-_CALIBRATION_OF_NETWORK_FILE = "calibration_of_network.json"
 # What aggregates the local descriptors and joins them with the global one.
 AGGREGATE_FILE = "aggregate.h5"
 # Settings on which no feature depends.
@@ -72,15 +70,12 @@ class ModelFiles:
             :mod:`index.storage.codebook`.
         projection: path of what joins the global descriptors of two towers, which need not exist;
             see :mod:`delg.extraction.two_towers`.
-        is_reduced: the model has an aggregate of its local descriptors, and this is what it was
-            before: the network alone.
     """
 
     settings: ModelSettings
     weights: Path
     codebook: Path
     projection: Path
-    is_reduced: bool = False
 
     @property
     def aggregate(self) -> Path:
@@ -111,14 +106,17 @@ class ModelFiles:
         return self.weights.with_name(NETWORK_FILE)
 
     @property
-    def calibration(self) -> Path:
-        """The file of what evidence is worth, which need not exist; see
+    def own_calibration(self) -> Path:
+        """The file of what evidence is worth with this model, which need not exist; see
         :mod:`index.verification.calibration`."""
-        # It is of the global descriptor too.
         beside = self.codebook if self.settings.tower is None else self.projection
-        return beside.with_name(
-            _CALIBRATION_OF_NETWORK_FILE if self.is_reduced else CALIBRATION_FILE
-        )
+        return beside.with_name(CALIBRATION_FILE)
+
+    @property
+    def calibration(self) -> Path:
+        """The same; where there is none, that of the model whose local features it has."""
+        own = self.own_calibration
+        return own if exists(own) else self.codebook.with_name(CALIBRATION_FILE)
 
     @property
     def has_weights(self) -> bool:
@@ -133,7 +131,7 @@ class ModelFiles:
         """The same without what its global descriptor is joined with: another model with another
         fingerprint."""
         settings = self.settings.model_copy(update={"aggregate": None, "tower": None})
-        return replace(self, settings=settings, is_reduced=self.settings.aggregate is not None)
+        return replace(self, settings=settings)
 
     def former(self) -> list[ModelFiles]:
         """What the model was in earlier versions, which indexes may have been made by."""

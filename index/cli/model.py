@@ -131,7 +131,7 @@ def model_calibrate(
     from delg.zoo.registry import find_model, load_model
     from index.calibrate.learn import learn_calibration
 
-    path = out or find_model(model, weights).calibration
+    path = out or find_model(model, weights).own_calibration
     _refuse_to_replace(path)
     extractor = load_model(model, weights)
     calibration = learn_calibration(extractor, model, photos, instances or [], progress)

@@ -230,9 +230,16 @@ def test_the_default_model_was_its_network_alone() -> None:
     before = find_model(fingerprint="ea1dcb5a1172e3e7")
     assert before.fingerprint == "ea1dcb5a1172e3e7" and before.settings.aggregate is None
     assert files.comparable == {files.fingerprint} and files.settings.aggregate is not None
-    # Evidence is worth what it was.
-    assert exists(before.calibration) and before.calibration != files.calibration
-    assert set(before.learnt_for_indexes) == set(files.learnt_for_indexes)
+    assert before.learnt_for_indexes == files.learnt_for_indexes
+
+
+def test_two_towers_share_the_calibration_of_their_local_features() -> None:
+    files = find_model("delg-lite-clip")
+    assert files.calibration == find_model().calibration and exists(files.calibration)
+    assert (
+        not exists(files.own_calibration)
+        and files.own_calibration.parent.name == files.settings.name
+    )
 
 
 def test_the_fingerprint_of_a_quantised_model_sees_its_network(tmp_path: Path) -> None:
