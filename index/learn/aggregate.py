@@ -80,8 +80,8 @@ def learn_aggregate(
     spec = files.settings.aggregate
     if spec is None:
         raise ModelError(
-            f"{files.settings.name}: its settings have no section aggregate; add it to {SETTINGS_FILE} "
-            "of a model's folder (aggregate: {} takes the defaults)"
+            f"{files.settings.name}: its settings have no section aggregate; add it to "
+            f"{SETTINGS_FILE} of a model's folder (aggregate: {{}} takes the defaults)"
         )
     values = read_weights(files.weights)
     extractor = load_network(files.network_alone(), values)
