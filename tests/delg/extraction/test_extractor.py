@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from delg import Extractor, Failure, ImageError, ImageFeatures
+from delg import Extractor, Failure, ImageError, ImageFeatures, load_model
 from delg.inference.backend import LevelOutput
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings
 
@@ -262,9 +262,7 @@ def test_min_score_drops_the_rest() -> None:
 
 def test_max_features_of_the_real_network(lite: Extractor, coffee: np.ndarray) -> None:
     extraction = lite.settings.extraction.model_copy(update={"max_features": 30})
-    settings = lite.settings.model_copy(update={"extraction": extraction})
-    few = Extractor(lite._backend, settings, lite.fingerprint).extract(coffee)
-    complete = lite.extract(coffee)
+    few, complete = load_model(extraction=extraction).extract(coffee), lite.extract(coffee)
     np.testing.assert_array_equal(few.local.keypoints, complete.local.keypoints[:30])
     np.testing.assert_array_equal(few.global_descriptor, complete.global_descriptor)
 
