@@ -25,7 +25,7 @@ def index_duplicates(
     index: IndexDir,
     similarity: Annotated[
         float, typer.Option(min=-1, max=1, help="Least similarity of the global descriptors.")
-    ] = 0.7,
+    ] = 0.5,
     inliers: Annotated[int, typer.Option(min=1, help="Least number of verified matches.")] = 40,
     same_files: Annotated[
         bool, typer.Option("--same-files", help="Only files with the same bytes.")

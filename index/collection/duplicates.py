@@ -39,7 +39,7 @@ class Limits:
         seconds: after which the search ends with what it has.
     """
 
-    similarity: float = 0.7
+    similarity: float = 0.5
     inliers: int = 40
     inlier_rate: float = 0.35
     photos: int = 30_000
