@@ -42,8 +42,9 @@ def lite_network() -> Delg:
 
 
 def describe(folder: Path, name: str, **values: object) -> None:
-    """Write a settings.yaml like that of delg-lite, with photos only ever reduced, as published."""
-    settings = find_model("delg-lite").in_float32().settings.model_dump(mode="json")
+    """Write a settings.yaml like that of delg-lite's network, with photos only ever reduced, as
+    published."""
+    settings = find_model("delg-lite").network_alone().in_float32().settings.model_dump(mode="json")
     settings["extraction"] |= {"border_cells": 0, "enlarge": False, "scale_weights": None}
     (folder / "settings.yaml").write_text(yaml.safe_dump({**settings, "name": name, **values}))
 

@@ -144,7 +144,7 @@ def teacher(tmp_path: Path) -> Path:
     values = read_yaml(lite.weights.parent / "settings.yaml")
     values["extraction"] = {"longest_side": 96, "scales": [1.0], "global_scales": [1.0]}
     (folder / "settings.yaml").write_text(yaml.safe_dump(values))
-    for file in (lite.weights, lite.network):
+    for file in (lite.weights, lite.network, lite.aggregate):
         (folder / file.name).symlink_to(file)
     return folder
 
