@@ -98,14 +98,18 @@ def tables(measurements: Sequence[Measurement]) -> list[Table]:
 
 def _table(condition: str, measurements: Sequence[Measurement]) -> Table:
     benchmarks = list(dict.fromkeys(m.benchmark for m in measurements))
-    columns = ["method"]
+    columns, empty = ["method"], {}
     for benchmark in benchmarks:
         names = headline(next(m.run for m in measurements if m.benchmark == benchmark))
-        columns += [f"{benchmark}, {name}" for name in (*names, "wrongly verified", "ms")]
+        added = [f"{benchmark}, {name}" for name in (*names, "wrongly verified", "ms")]
+        columns += added
+        # What a method that is not measured yet has there.
+        empty[benchmark] = [""] * len(added)
     rows = []
     for method in dict.fromkeys(m.method for m in measurements):
         by_benchmark = {m.benchmark: m.run for m in measurements if m.method == method}
-        cells = [cell for b in benchmarks for cell in _cells(by_benchmark[b])]
+        measured = {name: _cells(run) for name, run in by_benchmark.items()}
+        cells = [cell for name in benchmarks for cell in (empty | measured)[name]]
         sizes = [run.metadata["engine"]["bytes_per_image"] for run in by_benchmark.values()]
         rows.append((method, *cells, f"{statistics.fmean(sizes):,.0f}"))
     return Table(condition, (*columns, "bytes per photo"), tuple(rows))

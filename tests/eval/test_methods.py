@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -82,6 +83,10 @@ def test_every_method_is_measured_alone_and_among_distractors(place, model):
         ("global only", "1.000", "1.000", "0.000"),
     ]
     assert markdown(alone).splitlines()[1] == "| --- | --- | --- | --- | --- | --- |"
+    # What is not measured yet is blank.
+    begun = [*measured[:2], dataclasses.replace(measured[0], benchmark="others")]
+    [part] = tables(begun)
+    assert part.rows[0][5:7] == ("1.000", "1.000") and part.rows[1][5:9] == ("",) * 4
 
 
 def test_complete_runs_are_kept_and_others_measured(place, model):
