@@ -179,14 +179,13 @@ class IndexModel:
         return () if settings.local_head.kind == "sift" else settings.extraction.scales
 
     def _find(self) -> ModelFiles:
-        """The files of the model, as it was when it made the features.
+        """The model's files.
 
         Raises:
             ModelError: it is gone, or the index names one that its user does not trust.
         """
         location, weights = self.location, self.weights
-        extraction = self.record.settings.extraction
-        files = find_model(location, weights, extraction)
+        files = find_model(location, weights, self.record.settings.extraction)
         if self._named is None and not is_trusted(location, weights, files):
             if was_trusted(location, weights) and files.has_weights:
                 self._check_same(files.settings.name, files.fingerprint)
@@ -198,7 +197,7 @@ class IndexModel:
                 f"itself: if you trust it, allow it with delg model trust {words}, or name it "
                 "in the command (--model)"
             )
-        return find_model(location, weights, extraction, self.fingerprint)
+        return files
 
     @cached_property
     def calibration(self) -> Calibration:
@@ -221,7 +220,9 @@ class IndexModel:
         if not self.location:
             return 0.0
         try:
-            files = self._find()
+            self._find()
+            extraction = self.record.settings.extraction
+            files = find_model(self.location, self.weights, extraction, self.fingerprint)
         except DelgError:
             return 0.0
         return files.settings.texture_score if files.fingerprint == self.fingerprint else 0.0
