@@ -113,9 +113,9 @@ class LocalAggregate:
         adapted = np.zeros(self.kernel.shape[1], np.float32)
         if len(local_descriptors):
             summed = aggregate(local_descriptors, self.words)
-            adapted = _project_one(summed, self.mean, self.kernel)
+            adapted = _project_vector(summed, self.mean, self.kernel)
         both = np.concatenate([_to_unit(descriptor), adapted])
-        return _project_one(both, self.joint_mean, self.joint_kernel)
+        return _project_vector(both, self.joint_mean, self.joint_kernel)
 
     def save(self, path: Path) -> None:
         """Write it; the matrices as float16.
@@ -174,7 +174,7 @@ def aggregate(descriptors: FloatArray, words: FloatArray) -> FloatArray:
     return dense.ravel()
 
 
-def _project_one(vector: FloatArray, mean: FloatArray, kernel: FloatArray) -> FloatArray:
+def _project_vector(vector: FloatArray, mean: FloatArray, kernel: FloatArray) -> FloatArray:
     """:func:`delg.network.within_class.project` for one vector (C,), in one thread: other photos
     are extracted at the same time, and BLAS would take the cores from them."""
     return _to_unit(np.einsum("c,cd->d", vector - mean, kernel))

@@ -133,7 +133,7 @@ class ModelFiles:
         settings = self.settings.model_copy(update={"aggregate": None, "tower": None})
         return replace(self, settings=settings)
 
-    def former(self) -> list[ModelFiles]:
+    def former_versions(self) -> list[ModelFiles]:
         """What the model was in earlier versions, which indexes may have been made by."""
         variants = [self]
         if self.settings.aggregate is not None and self.settings.tower is None:
@@ -314,7 +314,9 @@ def find_model(
         settings = settings.model_copy(update={"aggregate": None})
         files = replace(files, settings=settings)
     if fingerprint is not None and files.has_weights and fingerprint != files.fingerprint:
-        return next((each for each in files.former() if fingerprint in each.comparable), files)
+        return next(
+            (each for each in files.former_versions() if fingerprint in each.comparable), files
+        )
     return files
 
 

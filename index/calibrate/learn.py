@@ -29,7 +29,7 @@ from index.learn.training_photos import (
     ProgressFactory,
     decode_readable,
     evenly_spaced,
-    label_of,
+    labelled_photos,
     spread_photos,
 )
 from index.storage.store import Store
@@ -159,10 +159,8 @@ def _fit(collected: Sequence[tuple[str, LabelledPairs]]) -> Calibration:
 def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str]]:
     """Photos with labels, the folders' names; spread evenly over all labels."""
     labelled = [
-        (Photo(f"labelled/{number}/{photo.id}", photo.path), f"{number}/{label}")
-        for number, source in enumerate(instances)
-        for photo in spread_photos([source], _LABELLED)
-        if (label := label_of(photo)) is not None
+        (Photo(f"labelled/{label}/{Path(photo.id).name}", photo.path), label)
+        for photo, label in labelled_photos(instances, _LABELLED)
     ]
     return [labelled[number] for number in evenly_spaced(len(labelled), _LABELLED)]
 

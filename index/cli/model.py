@@ -10,6 +10,15 @@ import typer
 from delg.cli.console import print_result, progress
 from delg.errors import UsageError
 
+MixedPhotos = Annotated[
+    list[Path],
+    typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
+]
+Instances = Annotated[
+    list[Path] | None,
+    typer.Option(help="Folder with a folder per label, each with photos of one thing; repeatable."),
+]
+
 
 def _refuse_to_replace(path: Path) -> None:
     if path.exists():
@@ -75,16 +84,8 @@ def model_vocabulary(
 
 def model_aggregate(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    photos: Annotated[
-        list[Path],
-        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
-    ],
-    instances: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder with a folder per label, each with photos of one thing; repeatable."
-        ),
-    ] = None,
+    photos: MixedPhotos,
+    instances: Instances = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write (default: aggregate.h5 beside the model's settings)."),
@@ -110,16 +111,8 @@ def model_aggregate(
 
 def model_calibrate(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    photos: Annotated[
-        list[Path],
-        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
-    ],
-    instances: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder with a folder per label, each with photos of one thing; repeatable."
-        ),
-    ] = None,
+    photos: MixedPhotos,
+    instances: Instances = None,
     weights: Annotated[Path | None, typer.Option(help="Another weight file for it.")] = None,
     out: Annotated[
         Path | None,
@@ -146,17 +139,9 @@ def model_calibrate(
 
 def model_attention(
     model: Annotated[str, typer.Argument(help="A model's name or folder.")],
-    photos: Annotated[
-        list[Path],
-        typer.Option(help="Photos, or folders of them, of all kinds of things; repeatable."),
-    ],
+    photos: MixedPhotos,
     out: Annotated[Path, typer.Option(help="Folder of the model to make.")],
-    instances: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Folder with a folder per label, each with photos of one thing; repeatable."
-        ),
-    ] = None,
+    instances: Instances = None,
     scale_weights: Annotated[
         str | None,
         typer.Option(

@@ -28,7 +28,13 @@ from delg.zoo.registry import SETTINGS_FILE, ModelFiles, load_network
 from index.calibrate.composites import PHOTOGRAPH
 from index.calibrate.surroundings import Pixels
 from index.learn.codebook import sample_features
-from index.learn.training_photos import ProgressFactory, evenly_spaced, label_of, spread_photos
+from index.learn.training_photos import (
+    ProgressFactory,
+    evenly_spaced,
+    labelled_photos,
+    spread_photos,
+)
+from index.storage.vocabulary import kmeans
 
 # Photos of each source, at most: for the words, and for the rest.
 _PHOTOS_FOR_WORDS, _PHOTOS = 200, 1500
@@ -50,7 +56,7 @@ class LearntAggregate:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Views:
     """What the network gives for a photo and a photograph of it: descriptors float32 (2, D), sums
     of residuals (2, K · d), and the photo's label."""
 
@@ -87,22 +93,22 @@ def learn_aggregate(
     extractor = load_network(files.network_alone(), values)
     words = _learn_words(extractor, [*sources, *instances], spec.words, progress)
     without_label = [(photo, None) for photo in spread_photos(sources, _PHOTOS)]
-    photos = [*without_label, *_labelled_photos(instances)]
-    seen = list(_look_at(extractor, photos, words, progress))
-    if len(seen) < MIN_PHOTOS:
+    photos = [*without_label, *labelled_photos(instances, _PHOTOS)]
+    views = list(_extract_views(extractor, photos, words, progress))
+    if len(views) < MIN_PHOTOS:
         raise UsageError(
-            f"there are {len(seen)} photos that can be read; it takes {MIN_PHOTOS} or more, and "
+            f"there are {len(views)} photos that can be read; it takes {MIN_PHOTOS} or more, and "
             "thousands are better"
         )
     learnt = LocalAggregate.fit(
         words,
-        np.concatenate([each.descriptors for each in seen]),
-        np.concatenate([each.aggregates for each in seen]),
-        _classes([each.label for each in seen]),
+        np.concatenate([each.descriptors for each in views]),
+        np.concatenate([each.aggregates for each in views]),
+        _classes([each.label for each in views]),
         spec.adapted_dim,
         weights_digest(values),
     )
-    return LearntAggregate(learnt, len(seen), sum(each.label is not None for each in seen))
+    return LearntAggregate(learnt, len(views), sum(each.label is not None for each in views))
 
 
 def _learn_words(
@@ -112,23 +118,14 @@ def _learn_words(
     progress: ProgressFactory,
 ) -> FloatArray:
     """Centroids (K, d) of local descriptors, rounded as they are stored."""
-    import faiss
-
     with progress("words") as report:
         photos = spread_photos(sources, _PHOTOS_FOR_WORDS)
         samples = sample_features(extractor, photos, _sample_descriptors, report)
     if sum(map(len, samples)) < _MIN_PER_WORD * words:
         raise UsageError("these photos have too few local features: name more")
     descriptors = np.concatenate(samples)
-    kmeans = faiss.Kmeans(
-        descriptors.shape[1],
-        words,
-        niter=_KMEANS_ITERATIONS,
-        seed=1,
-        max_points_per_centroid=len(descriptors),
-    )
-    kmeans.train(descriptors)
-    return np.asarray(kmeans.centroids, np.float16).astype(np.float32)
+    centroids = kmeans(descriptors, words, _KMEANS_ITERATIONS, len(descriptors), seed=1)
+    return centroids.astype(np.float16).astype(np.float32)
 
 
 def _sample_descriptors(features: ImageFeatures) -> FloatArray:
@@ -136,25 +133,16 @@ def _sample_descriptors(features: ImageFeatures) -> FloatArray:
     return descriptors[evenly_spaced(len(descriptors), _DESCRIPTORS)]
 
 
-def _labelled_photos(instances: Sequence[str | Path]) -> list[tuple[Photo, str | None]]:
-    return [
-        (photo, f"{number}/{label}")
-        for number, source in enumerate(instances)
-        for photo in spread_photos([source], _PHOTOS)
-        if (label := label_of(photo)) is not None
-    ]
-
-
-def _look_at(
+def _extract_views(
     extractor: Extractor,
     photos: Sequence[tuple[Photo, str | None]],
     words: FloatArray,
     progress: ProgressFactory,
-) -> Iterator[_Seen]:
+) -> Iterator[_Views]:
     """Those photos of which both views can be read."""
-    views = ((photo, is_photograph) for photo, _ in photos for is_photograph in (False, True))
-    read = partial(_read_view, others=[photo for photo, _ in photos])
-    features = extractor.extract_many(views, read)
+    items = ((photo, is_photograph) for photo, _ in photos for is_photograph in (False, True))
+    read = partial(_decode_view, others=[photo for photo, _ in photos])
+    features = extractor.extract_many(items, read)
     failed = 0
     with progress("photos") as report:
         for done, (_, label) in enumerate(photos, 1):
@@ -163,7 +151,7 @@ def _look_at(
             if len(usable) < len(both):
                 failed += 1
             else:
-                yield _Seen(
+                yield _Views(
                     np.stack([each.global_descriptor for each in usable]),
                     np.stack([aggregate(each.local.descriptors, words) for each in usable]),
                     label,
@@ -171,7 +159,7 @@ def _look_at(
             report(done, len(photos), failed)
 
 
-def _read_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
+def _decode_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
     """A photo, or a photograph of it before one of the others; the same at each call."""
     photo, is_photograph = item
     pixels = decode(photo.path)
@@ -186,8 +174,8 @@ def _read_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
 
 def _classes(labels: Sequence[str | None]) -> Classes:
     """Of two views of each photo; photographs have no label."""
-    known = sorted({label for label in labels if label is not None})
-    numbers = {label: number for number, label in enumerate(known)}
+    different = sorted({label for label in labels if label is not None})
+    numbers = {label: number for number, label in enumerate(different)}
     of_photos = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
     both = np.stack([of_photos, np.full(len(labels), -1)], axis=1)
     return Classes(np.repeat(np.arange(len(labels)), 2), both.ravel())

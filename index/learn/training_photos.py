@@ -36,6 +36,21 @@ def label_of(photo: Photo) -> str | None:
     return None if label == "." else label
 
 
+def labelled_photos(sources: Sequence[str | Path], per_source: int) -> list[tuple[Photo, str]]:
+    """At most ``per_source`` photos of each source, spread evenly, that lie in a folder of it; each
+    with its label, the number of the source and the folder.
+
+    Raises:
+        UsageError: a source does not exist.
+    """
+    return [
+        (photo, f"{number}/{label}")
+        for number, source in enumerate(sources)
+        for photo in spread_photos([source], per_source)
+        if (label := label_of(photo)) is not None
+    ]
+
+
 def decode_readable(photos: Iterable[Photo], limits: ImageSettings) -> Iterator[NDArray[np.uint8]]:
     """The pixels uint8 (H, W, 3), RGB, of those photos that can be decoded."""
     for photo in photos:

@@ -94,7 +94,11 @@ class Vocabulary:
         mean, projection = _whitening(sample, dim or min(MAX_DIM, sample.shape[1]))
         with threadpool_limits(1, "blas"):
             vectors = _unit((sample - mean) @ projection)
-        return cls(mean, projection, _kmeans(vectors, words).astype(np.float16))
+        return cls(
+            mean,
+            projection,
+            kmeans(vectors, words, _KMEANS_ITERATIONS, MAX_PER_WORD).astype(np.float16),
+        )
 
     @property
     def size(self) -> int:
@@ -239,13 +243,21 @@ def _whitening(sample: FloatArray, dim: int) -> tuple[FloatArray, FloatArray]:
     return mean.astype(np.float32), projection.astype(np.float32)
 
 
-def _kmeans(vectors: FloatArray, words: int) -> FloatArray:
-    """Centroids float32 (words, r) of vectors (N, r)."""
+def kmeans(
+    vectors: FloatArray, words: int, iterations: int, max_per_word: int, seed: int = 1234
+) -> FloatArray:
+    """Centroids float32 (words, r) of vectors (N, r); the same vectors give the same.
+
+    Args:
+        iterations: of Lloyd's algorithm.
+        max_per_word: vectors per word that are used at most, drawn by chance.
+        seed: of all that is drawn; 1234 is FAISS's own.
+    """
     import faiss
 
     parameters = faiss.ClusteringParameters()
-    parameters.niter, parameters.min_points_per_centroid = _KMEANS_ITERATIONS, 1
-    parameters.max_points_per_centroid = MAX_PER_WORD
+    parameters.niter, parameters.min_points_per_centroid = iterations, 1
+    parameters.max_points_per_centroid, parameters.seed = max_per_word, seed
     clustering = faiss.Clustering(vectors.shape[1], words, parameters)
     clustering.train(np.ascontiguousarray(vectors), faiss.IndexFlatL2(vectors.shape[1]))
     return np.asarray(faiss.vector_to_array(clustering.centroids)).reshape(words, -1)
