@@ -230,7 +230,7 @@ class AggregateSettings(Settings):
     max_features: int = Field(1000, ge=1)
     # Visual words over which residuals are summed.
     words: int = Field(32, ge=1, le=4096)
-    # Width that the sums are adapted to.
+    # Width that the sums are adapted to; the global descriptor is as much wider than the network's.
     adapted_dim: int = Field(768, ge=1)
 
 
@@ -336,7 +336,13 @@ class ModelSettings(Settings):
     @property
     def global_dim(self) -> int:
         """Width of the global descriptor."""
-        return self.global_head.dim if self.tower is None else self.tower.dim
+        return self.first_dim if self.tower is None else self.tower.dim
+
+    @property
+    def first_dim(self) -> int:
+        """Width of the global descriptor that a second tower's is joined with."""
+        adapted = 0 if self.aggregate is None else self.aggregate.adapted_dim
+        return self.global_head.dim + adapted
 
     @property
     def has_global(self) -> bool:
@@ -368,7 +374,7 @@ class ModelSettings(Settings):
         if self.tower is not None:
             if self.export is not None or self.local_only:
                 raise ValueError("tower goes with a network of ours that has a global head")
-            if self.tower.dim > self.global_head.dim + self.tower.adapted_dim:
+            if self.tower.dim > self.first_dim + self.tower.adapted_dim:
                 raise ValueError("tower.dim is more than both descriptors have")
         return self
 

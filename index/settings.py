@@ -16,6 +16,11 @@ from delg.errors import UsageError
 from delg.plain_values import parse_json
 from delg.settings import ExtractionSettings, ImageSettings, ModelSettings, Settings, parse
 
+# Types that the components of global descriptors are stored in.
+GlobalCodec = Literal["int8", "float16", "float32"]
+# Width from which the components of a unit vector that is spread over all of them fit in a byte: by
+# chance one in fifty million does not.
+_SPREAD_DIM = 512
 # Local features kept per photo by default.
 COMPACT_FEATURES = 380
 
@@ -27,6 +32,12 @@ class StoreSettings(Settings):
     # included, by the codebook that comes with the model. Where the model has none, and with
     # "int8", descriptors keep their direction to half a degree. "float32" keeps them exactly.
     local_codec: Literal["compact", "int8", "float16", "float32"] = "compact"
+    # Type that the components of global descriptors are stored in; see
+    # :mod:`index.storage.global_codec`. "auto" is float16 with "compact", else float32. With
+    # "compact", a new index takes "int8" in its place where the model joins its global descriptor
+    # with its local ones or a second tower's: as many bytes for twice as many components. These are
+    # spread, so that none lies beyond ±.248, where "int8" clips.
+    global_codec: Literal["auto", "int8", "float16", "float32"] = "auto"
     # Local features kept per photo, the best by score; None: 380 with "compact", else all.
     max_features: int | None = Field(None, ge=0)
     # Visual words kept per photo, of its best features, for the second shortlist, where the model
@@ -45,6 +56,21 @@ class StoreSettings(Settings):
     segment_seconds: float = Field(30.0, gt=0)
 
     @property
+    def global_type(self) -> GlobalCodec:
+        """What global descriptors are stored in."""
+        if self.global_codec != "auto":
+            return self.global_codec
+        return "float16" if self.local_codec == "compact" else "float32"
+
+    def of_model(self, model: ModelSettings | None) -> StoreSettings:
+        """With what depends on the model filled in; None: the model is not known."""
+        if model is None or self.local_codec != "compact" or self.global_codec != "auto":
+            return self
+        is_joint = model.aggregate is not None or model.tower is not None
+        fits = is_joint and model.global_dim >= _SPREAD_DIM
+        return self.model_copy(update={"global_codec": "int8"}) if fits else self
+
+    @property
     def kept_features(self) -> int:
         """Local features kept of each photo, at most."""
         if self.max_features is not None:
@@ -55,9 +81,10 @@ class StoreSettings(Settings):
 class ShortlistSettings(Settings):
     """The FAISS index over the global descriptors; can be changed later.
 
-    "flat" is exact; "fp16" and "sq8" take two bytes or one byte per component, and search
-    everything too; "ivf" searches a few lists of "sq8", "rabitq" a few lists of one bit per
-    component. Candidates of those that are not exact are ranked again by their stored descriptors.
+    "flat" is exact; "fp16" and "int8" take two bytes or one byte per component, and are exact
+    where they are stored so; "sq8" takes one byte too, in steps that are learnt. These search
+    everything; "ivf" searches a few lists of "sq8", "rabitq" a few lists of one bit per component.
+    Candidates of those that are not exact are ranked again by their stored descriptors.
     """
 
     deprecated_keys: ClassVar[dict[str, str]] = {
@@ -67,8 +94,9 @@ class ShortlistSettings(Settings):
     }
 
     # The FAISS index, see above; "auto" goes by the number of photos.
-    kind: Literal["auto", "flat", "fp16", "sq8", "ivf", "rabitq"] = "auto"
-    # Photos from which "auto" is "rabitq"; below it is "fp16", which is exact for a compact store.
+    kind: Literal["auto", "flat", "fp16", "int8", "sq8", "ivf", "rabitq"] = "auto"
+    # Photos from which "auto" is "rabitq"; below it is "int8" where they are stored so and not
+    # adapted, else "fp16": exact for a compact store.
     ivf_from: int = Field(200_000, ge=1)
     # Lists of an inverted file; None: four times the square root of the number of images.
     nlist: int | None = Field(None, ge=1)
@@ -291,7 +319,11 @@ class IndexSettings(Settings):
 
     def of_model(self, model: ModelSettings | None) -> IndexSettings:
         """With what depends on the model filled in; None: the model is not known."""
-        return self.model_copy(update={"verification": self.verification.of_model(model)})
+        sections = {
+            "store": self.store.of_model(model),
+            "verification": self.verification.of_model(model),
+        }
+        return self.model_copy(update=sections)
 
 
 def record(settings: IndexSettings) -> str:

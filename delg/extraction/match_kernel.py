@@ -9,10 +9,9 @@ of repeated structure. There is no codebook to learn, so two indexes always agre
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 
+from delg.extraction.rotation import random_rotation
 from delg.types import FloatArray
 
 # Wider descriptors are rotated at random and cut to this width, as the aggregate grows with d².
@@ -23,14 +22,6 @@ def aggregated_dim(local_dim: int) -> int:
     """Width of the aggregate of descriptors of width ``local_dim``."""
     width = min(local_dim, MAX_WIDTH)
     return width * (width + 1) // 2
-
-
-@cache
-def _rotation(dim: int) -> FloatArray:
-    """Orthonormal (dim, MAX_WIDTH), the same on every machine."""
-    drawn = np.random.default_rng(0).normal(size=(dim, MAX_WIDTH))
-    q, r = np.linalg.qr(drawn)
-    return (q * np.sign(np.diag(r))).astype(np.float32)
 
 
 def aggregate(descriptors: FloatArray) -> FloatArray | None:
@@ -45,7 +36,7 @@ def aggregate(descriptors: FloatArray) -> FloatArray | None:
     if not len(descriptors):
         return None
     if descriptors.shape[1] > MAX_WIDTH:
-        descriptors = descriptors @ _rotation(descriptors.shape[1])
+        descriptors = descriptors @ random_rotation(descriptors.shape[1], MAX_WIDTH)
     second = descriptors.T @ descriptors
     row, column = np.triu_indices(len(second))
     # Every pair off the diagonal stands in the matrix twice and here once.

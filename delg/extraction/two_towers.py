@@ -3,7 +3,8 @@
 The transformer sees the photo, or the query's box, squeezed into a square of its full side; what it
 pools is adapted by within-class whitening (:mod:`delg.network.within_class`). Both unit vectors are
 joined, the transformer's with more weight, and rotated to their main directions, which shortens
-them. The projection lies beside the model's settings, and was learnt by ``delg model fit-towers``
+them; then once more by chance, which spreads each over its components, so that a byte holds each.
+The projection lies beside the model's settings, and was learnt by ``delg model fit-towers``
 for the weights of the network: it says for which.
 """
 
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.extraction.rotation import random_rotation
 from delg.inference.tower import Tower
 from delg.network.learnt_arrays import read_learnt, write_learnt
 from delg.network.within_class import fit_within_class, main_axes, project
@@ -35,7 +37,7 @@ class TowerProjection:
     Attributes:
         mean: float32 (pooled_dim,).
         kernel: float32 (pooled_dim, adapted_dim); see :func:`delg.network.within_class.project`.
-        rotation: float32 (D + adapted_dim, dim), to the main directions of both, weighted.
+        rotation: float32 (D + adapted_dim, dim), of both, weighted.
         base: digest of the weights of the network that it was learnt for.
     """
 
@@ -65,7 +67,8 @@ class TowerProjection:
         mean, kernel = fit_within_class(pooled, labels, spec.adapted_dim, _SHRINKAGE)
         weights = np.repeat([1.0, _WEIGHT], [descriptors.shape[1], spec.adapted_dim])
         joined = _concatenate(descriptors, project(pooled, mean, kernel)) * weights
-        rotation = weights[:, None] * main_axes(joined.T @ joined, spec.dim)
+        axes = main_axes(joined.T @ joined, spec.dim) @ random_rotation(spec.dim, spec.dim)
+        rotation = weights[:, None] * axes
         return cls(mean, kernel, rotation.astype(np.float32), base)
 
     def join(self, descriptors: FloatArray, pooled: FloatArray) -> FloatArray:

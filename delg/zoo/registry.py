@@ -402,7 +402,7 @@ def base_of_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> str:
 def _load_second_tower(files: ModelFiles, values: dict[str, np.ndarray]) -> SecondTower | None:
     from delg.extraction.two_towers import SecondTower, TowerProjection
 
-    spec, dim = files.settings.tower, files.settings.global_head.dim
+    spec, dim = files.settings.tower, files.settings.first_dim
     if spec is None:
         return None
     projection = TowerProjection.load(files.projection, spec, dim, base_of_tower(files, values))

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from delg.files import file_sha256
 from delg.settings import parse
+from delg.types import FloatArray
 from eval.speed.synthetic import SIZE, photo
 from eval.speed.synthetic_vectors import CHUNK, Vectors
 from eval.speed.synthetic_words import Words
@@ -132,7 +133,7 @@ class SyntheticShards:
             part = slice(max(done - chunk * CHUNK, 0), CHUNK)
             ids = numbers[chunk * CHUNK :][part].tolist()
             descriptors = vectors.chunk(number * self._chunks + chunk)[part][: len(ids)]
-            writer.write(ids, descriptors.astype(np.float16))
+            writer.write(ids, descriptors)
 
 
 class _Writer:
@@ -155,7 +156,7 @@ class _Writer:
             for each in range(_POOL)
         ]
 
-    def write(self, numbers: list[int], descriptors: NDArray[np.float16]) -> None:
+    def write(self, numbers: list[int], descriptors: FloatArray) -> None:
         """Commit photos in one transaction, the ANN index is the caller's.
 
         Args:
@@ -175,7 +176,7 @@ class _Writer:
             put_images(db, rows, {row.id: int(row.id) + 1 for row in rows})
 
     def _write_segment(
-        self, segment: int, numbers: list[int], descriptors: NDArray[np.float16]
+        self, segment: int, numbers: list[int], descriptors: FloatArray
     ) -> SegmentRow:
         images = [
             EncodedImage(vector, self._records[number % _POOL], *SIZE)
@@ -183,7 +184,8 @@ class _Writer:
         ]
         path = segment_path(self._store.folder, segment)
         words = self._words.postings(len(images))
-        write_compact_segment(path, [str(n) for n in numbers], images, self._codebook, words)
+        ids, global_codec = [str(n) for n in numbers], self._store.settings.store.global_type
+        write_compact_segment(path, ids, images, self._codebook, global_codec, words)
         return SegmentRow(segment, len(images), path.stat().st_size, file_sha256(path))
 
 

@@ -314,13 +314,16 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+_OF_MODEL = (("store", "global_codec"), ("verification", "scales"), ("verification", "model_side"))
+
+
 def _changes(settings: dict[str, Any]) -> dict[str, Any]:
     from index import IndexSettings
 
     defaults = json.loads(IndexSettings().model_dump_json())
     # The model fills this in, not the user.
-    for key in ("scales", "model_side"):
-        defaults["verification"][key] = settings["verification"][key]
+    for section, key in _OF_MODEL:
+        defaults[section][key] = settings[section][key]
     changed: dict[str, Any] = {}
     for section, values in settings.items():
         default = defaults[section]

@@ -14,6 +14,7 @@ from index.selection import Selection
 from index.settings import IndexSettings
 from index.storage.ann_index import Rows
 from index.storage.catalog_tables import ImageRow
+from index.storage.global_codec import decode_global, encode_global
 from index.storage.region_index import BestRegion
 from index.storage.store import Store
 from index.storage.vocabulary import BinaryWords
@@ -185,10 +186,11 @@ class DescriptorsRequest:
     rows: Rows
 
     def answer(self, store: Store) -> np.ndarray:
-        """(n, D), float16 where that loses nothing, so that half as much travels."""
+        """(n, D), as they are stored if that loses nothing, so that less travels; see
+        :func:`index.storage.global_codec.decode_global`."""
         vectors = store.global_descriptors(self.rows)
-        halved = vectors.astype(np.float16)
-        return halved if np.array_equal(halved, vectors) else vectors
+        encoded = encode_global(vectors, store.compared_type)
+        return encoded if np.array_equal(decode_global(encoded), vectors) else vectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from index.search.in_turn import take_in_turn
 from index.search.requests import DescriptorsRequest
 from index.search.shard import Request, SearchContext, Shard, ShardLostError
 from index.storage.ann_index import Rows
+from index.storage.global_codec import decode_global
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ class Scatter:
         """Stored global descriptors as they are compared, float32 (len(images), D)."""
         descriptors = np.empty((len(images), self.context.dim), np.float32)
         for places, vectors in self.ask_about(images, DescriptorsRequest):
-            descriptors[places] = vectors
+            descriptors[places] = decode_global(vectors)
         return descriptors
 
 

@@ -23,7 +23,8 @@ from delg.errors import DelgError
 from delg.files import atomic_write
 from delg.forks import after_fork
 from delg.types import FloatArray
-from index.settings import ShortlistSettings
+from index.settings import GlobalCodec, ShortlistSettings
+from index.storage.global_codec import STEPS
 
 FILE = "global.faiss"
 # Mark of the descriptors' space, generation, number of images trained for, CRC-32 of everything
@@ -34,11 +35,22 @@ _LISTED = ("ivf", "rabitq")
 KIND_DESCRIPTIONS = {
     "flat": "exhaustive, exact (flat)",
     "fp16": "exhaustive, 2 bytes per component (fp16)",
+    "int8": "exhaustive, 1 byte per component (int8)",
     "sq8": "exhaustive, 1 byte per component (sq8)",
     "ivf": "inverted lists, 1 byte per component (ivf)",
     "rabitq": "inverted lists, 1 bit per component (rabitq)",
 }
 _TRAINED = ("sq8", *_LISTED)
+# The types of components of which a kind keeps all digits.
+_EXACT_FOR: dict[str, tuple[GlobalCodec, ...]] = {
+    "flat": ("int8", "float16", "float32"),
+    "fp16": ("int8", "float16"),
+    "int8": ("int8",),
+}
+_SCALAR_KINDS = {
+    faiss.ScalarQuantizer.QT_fp16: "fp16",
+    faiss.ScalarQuantizer.QT_8bit_uniform: "int8",
+}
 # An index is trained anew beyond this multiple of the images it was trained for; below enough of
 # them to know the descriptors' range, at every growth.
 _MAX_GROWTH, _ENOUGH_IMAGES = 2, 1000
@@ -70,11 +82,13 @@ def products(vectors: FloatArray, query: FloatArray) -> FloatArray:
 after_fork(lambda: faiss.omp_set_num_threads(1))
 
 
-def choose_kind(settings: ShortlistSettings, count: int) -> str:
-    """The kind of FAISS index for that many images."""
+def choose_kind(settings: ShortlistSettings, count: int, stored: GlobalCodec) -> str:
+    """The kind of FAISS index for that many images, whose descriptors came from that type."""
     if settings.kind != "auto":
         return settings.kind
-    return "rabitq" if count >= settings.ivf_from else "fp16"
+    if count >= settings.ivf_from:
+        return "rabitq"
+    return "int8" if stored == "int8" else "fp16"
 
 
 def choose_list_count(settings: ShortlistSettings, count: int) -> int:
@@ -88,7 +102,7 @@ class AnnIndex:
 
     Args:
         faiss_index: with ids.
-        kind: "flat", "fp16", "sq8", "ivf" or "rabitq".
+        kind: "flat", "fp16", "int8", "sq8", "ivf" or "rabitq".
         nprobe: lists searched, for the last two; see :meth:`set_nprobe`.
         trained_for: number of images whose descriptors it was trained to hold.
     """
@@ -105,7 +119,12 @@ class AnnIndex:
 
     @classmethod
     def train(
-        cls, dim: int, count: int, sample: Callable[[int], FloatArray], settings: ShortlistSettings
+        cls,
+        dim: int,
+        count: int,
+        sample: Callable[[int], FloatArray],
+        settings: ShortlistSettings,
+        stored: GlobalCodec = "float32",
     ) -> AnnIndex:
         """An empty index of the kind that suits ``count`` images, trained for them.
 
@@ -114,9 +133,12 @@ class AnnIndex:
             count: images that will be added.
             sample: called with a number, gives at most so many descriptors (N, D) to train on.
             settings: the kind and its parameters.
+            stored: the type that descriptors come from.
         """
         # With nothing to train on, the exact kind stands in; it is rebuilt when there is.
-        kind = choose_kind(settings, count) if count else "flat"
+        kind = choose_kind(settings, count, stored) if count else "flat"
+        if kind == "int8":
+            return cls(_index_of_bytes(dim), kind, settings.nprobe, 0)
         lists = choose_list_count(settings, count) if kind in _LISTED else 0
         description = {
             "flat": "IDMap2,Flat",
@@ -149,13 +171,13 @@ class AnnIndex:
         index = self._index if self.kind in _LISTED else self._index.index
         return int(index.sa_code_size()) + np.dtype(np.int64).itemsize
 
-    def is_exact(self, from_float16: bool = False) -> bool:
+    def is_exact(self, stored: GlobalCodec = "float32") -> bool:
         """Whether its similarities are those of the descriptors that were added.
 
         Args:
-            from_float16: the descriptors came from float16.
+            stored: the type that they came from.
         """
-        return self.kind == "flat" or (from_float16 and self.kind == "fp16")
+        return stored in _EXACT_FOR.get(self.kind, ())
 
     def candidate_count(self, count: int, settings: ShortlistSettings) -> int:
         """Candidates to rank again by their descriptors in order to find the ``count`` nearest."""
@@ -169,9 +191,10 @@ class AnnIndex:
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
-    def suits(self, settings: ShortlistSettings) -> bool:
-        """Whether a fresh build would choose this kind, and training has seen enough."""
-        if choose_kind(settings, len(self)) != self.kind:
+    def suits(self, settings: ShortlistSettings, stored: GlobalCodec = "float32") -> bool:
+        """Whether a fresh build of descriptors that come from that type would choose this kind, and
+        training has seen enough."""
+        if choose_kind(settings, len(self), stored) != self.kind:
             return False
         max_growth = _MAX_GROWTH if self._trained_for >= _ENOUGH_IMAGES else 1
         return self.kind not in _TRAINED or len(self) <= max_growth * self._trained_for
@@ -300,6 +323,18 @@ class AnnIndex:
         return cls(index, _kind_of(index), nprobe, trained_for), generation
 
 
+def _index_of_bytes(dim: int) -> Any:
+    """An empty index whose codes are the bytes of :mod:`index.storage.global_codec`."""
+    scalar = faiss.IndexScalarQuantizer(
+        dim, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+    )
+    # A code c stands for the middle of the c-th of 256 steps from the smallest value that it is
+    # trained on: whole steps lie in the middle of these.
+    ends = (np.array([0, 255], np.float32) - 128.5) / STEPS
+    scalar.train(np.repeat(ends[:, None], dim, axis=1))
+    return faiss.IndexIDMap2(scalar)
+
+
 def _list_parameters(kind: str) -> Any:
     return faiss.IVFRaBitQSearchParameters if kind == "rabitq" else faiss.SearchParametersIVF
 
@@ -323,5 +358,5 @@ def _kind_of(index: Any) -> str:
         return "rabitq" if isinstance(index, faiss.IndexIVFRaBitQ) else "ivf"
     inner = faiss.downcast_index(index.index)
     if isinstance(inner, faiss.IndexScalarQuantizer):
-        return "fp16" if inner.sq.qtype == faiss.ScalarQuantizer.QT_fp16 else "sq8"
+        return _SCALAR_KINDS.get(inner.sq.qtype, "sq8")
     return "flat"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from delg.types import Box, FloatArray
-from index.settings import ShortlistSettings
+from index.settings import GlobalCodec, ShortlistSettings
 from index.storage.ann_index import AnnIndex, Rows, products
 from index.storage.places import by_segment
 from index.storage.segments import Segment
@@ -61,18 +61,21 @@ class RegionIndex:
     Args:
         ann_index: whose ids are those of regions.
         settings: of the kind of FAISS index.
+        stored: the type that descriptors come from.
     """
 
-    def __init__(self, ann_index: AnnIndex, settings: ShortlistSettings) -> None:
-        self._ann_index, self._settings = ann_index, settings
+    def __init__(
+        self, ann_index: AnnIndex, settings: ShortlistSettings, stored: GlobalCodec
+    ) -> None:
+        self._ann_index, self._settings, self._stored = ann_index, settings, stored
 
     @classmethod
     def load(
-        cls, folder: Path, dim: int, settings: ShortlistSettings, space: str
+        cls, folder: Path, dim: int, settings: ShortlistSettings, stored: GlobalCodec, space: str
     ) -> tuple[RegionIndex, int] | None:
         """See :meth:`index.storage.ann_index.AnnIndex.load`."""
-        stored = AnnIndex.load(folder, dim, settings.nprobe, space, FILE)
-        return (cls(stored[0], settings), stored[1]) if stored else None
+        loaded = AnnIndex.load(folder, dim, settings.nprobe, space, FILE)
+        return (cls(loaded[0], settings, stored), loaded[1]) if loaded else None
 
     @classmethod
     def build(
@@ -82,6 +85,7 @@ class RegionIndex:
         segments: Mapping[int, Segment],
         adapt: Adapt,
         settings: ShortlistSettings,
+        stored: GlobalCodec,
     ) -> RegionIndex:
         """Of all photos that can be found."""
         parts = [
@@ -94,10 +98,10 @@ class RegionIndex:
         def sample(count: int) -> FloatArray:
             return vectors[np.random.default_rng(0).permutation(len(vectors))[:count]]
 
-        ann_index = AnnIndex.train(dim, len(keys), sample, settings)
+        ann_index = AnnIndex.train(dim, len(keys), sample, settings, stored)
         if len(keys):
             ann_index.add(vectors, keys)
-        return cls(ann_index, settings)
+        return cls(ann_index, settings, stored)
 
     def __len__(self) -> int:
         return len(self._ann_index)
@@ -105,7 +109,7 @@ class RegionIndex:
     @property
     def suits(self) -> bool:
         """Whether a fresh build would be of the same kind, and training has seen enough."""
-        return self._ann_index.suits(self._settings)
+        return self._ann_index.suits(self._settings, self._stored)
 
     def update(self, places: Places, segments: Mapping[int, Segment], adapt: Adapt) -> None:
         """Hold exactly the regions of those photos."""
@@ -153,9 +157,10 @@ class RegionIndex:
         np.maximum.at(best, places, similarities)
         return rows, best
 
-    def is_exact(self, from_float16: bool) -> bool:
+    @property
+    def is_exact(self) -> bool:
         """See :meth:`index.storage.ann_index.AnnIndex.is_exact`."""
-        return self._ann_index.is_exact(from_float16)
+        return self._ann_index.is_exact(self._stored)
 
 
 def place_of(keys: NDArray[np.int64]) -> tuple[Rows, NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from delg.files import file_sha256
 from delg.types import Box, FloatArray
 from index.selection import Selection
+from index.settings import GlobalCodec
 from index.storage.ann_index import AnnIndex, Rows, products
 from index.storage.inverted_file import InvertedFile
 from index.storage.opened_store import OpenedStore
@@ -124,7 +125,9 @@ class SearchableStore(OpenedStore):
         with self._regions_lock:
             if self._region_index is None:
                 spec = self.settings.shortlist
-                stored = RegionIndex.load(self.folder, self.search_dim, spec, self._space)
+                stored = RegionIndex.load(
+                    self.folder, self.search_dim, spec, self.compared_type, self._space
+                )
                 generation = -1
                 if stored is not None:
                     self._region_index, generation = stored
@@ -142,7 +145,9 @@ class SearchableStore(OpenedStore):
             if known.suits:
                 return known
         spec = self.settings.shortlist
-        return RegionIndex.build(self.search_dim, places, self.segments, self.adapt, spec)
+        return RegionIndex.build(
+            self.search_dim, places, self.segments, self.adapt, spec, self.compared_type
+        )
 
     def best_region(self, row: int, query: FloatArray) -> BestRegion | None:
         """The part of an image that is most similar to a global descriptor (search_dim,); None
@@ -191,7 +196,7 @@ class SearchableStore(OpenedStore):
         regions = self.region_index()
         if regions is None or not len(regions):
             return rows, similarities
-        read = None if regions.is_exact(self._is_float16) else self._region_descriptors
+        read = None if regions.is_exact else self._region_descriptors
         others, values = regions.nearest(vector, count, among, read)
         merged, places = np.unique(np.concatenate([rows, others]), return_inverse=True)
         best = np.full(len(merged), -np.inf, np.float32)
@@ -269,7 +274,7 @@ class SearchableStore(OpenedStore):
             self.ann_index.remove(removed)
         if len(added):
             self.ann_index.add(self.global_descriptors(added), added)
-        if not self.ann_index.suits(self.settings.shortlist):
+        if not self.ann_index.suits(self.settings.shortlist, self.compared_type):
             self.rebuild_ann_index()
 
     def rebuild_ann_index(self) -> None:
@@ -281,7 +286,9 @@ class SearchableStore(OpenedStore):
             chosen = np.random.default_rng(0).permutation(len(rows))[:count]
             return self.global_descriptors(rows[np.sort(chosen)])
 
-        self.ann_index = AnnIndex.train(self.search_dim, len(rows), sample, self.settings.shortlist)
+        self.ann_index = AnnIndex.train(
+            self.search_dim, len(rows), sample, self.settings.shortlist, self.compared_type
+        )
         # In parts, so that memory holds the index and not all descriptors as well.
         for start in range(0, len(rows), _ROWS_PER_STEP):
             part = rows[start : start + _ROWS_PER_STEP]
@@ -299,7 +306,7 @@ class SearchableStore(OpenedStore):
             selection: of the images.
         """
         excluded = self._rows(selection.without)
-        is_exact = self.ann_index.is_exact(self._is_float16)
+        is_exact = self.ann_index.is_exact(self.compared_type)
         candidates = count
         if not is_exact:
             candidates = self.ann_index.candidate_count(count, self.settings.shortlist)
@@ -317,10 +324,10 @@ class SearchableStore(OpenedStore):
         return rows[keep][:count], similarities[keep][:count]
 
     @property
-    def _is_float16(self) -> bool:
-        """Whether descriptors are compared as float16: compact segments keep them so; adapted ones
-        have more digits."""
-        return self.settings.store.local_codec == "compact" and self.adaptation is None
+    def compared_type(self) -> GlobalCodec:
+        """The type that descriptors come from as they are compared: that which segments keep them
+        in; adapted ones have more digits."""
+        return self.settings.store.global_type if self.adaptation is None else "float32"
 
     def similarities(self, vector: FloatArray, rows: Rows) -> FloatArray:
         """Similarities of images to a global descriptor, each as similar as its most similar part,

@@ -18,11 +18,12 @@ import numpy as np
 
 from delg.files import atomic_write, file_sha256
 from delg.types import FloatArray, ImageFeatures
-from index.settings import StoreSettings
+from index.settings import GlobalCodec, StoreSettings
 from index.storage.catalog_tables import SegmentRow
 from index.storage.codec import decode, encode
 from index.storage.feature_record import EXTRA_BYTES
 from index.storage.feature_selection import top_k
+from index.storage.global_codec import encode_global
 from index.storage.inverted_file import Postings
 from index.storage.product_quantizer import ProductQuantizer
 from index.storage.segments import (
@@ -136,8 +137,8 @@ class SegmentWriter:
         features: Sequence[ImageFeatures],
         words: Sequence[BinaryWords],
     ) -> None:
-        global_type = np.float16 if self._settings.local_codec == "compact" else np.float32
-        write_segment(path, ids, features, self._codec, global_type, self._postings(words))
+        global_codec = self._settings.global_type
+        write_segment(path, ids, features, self._codec, global_codec, self._postings(words))
 
     def _write_compact(
         self,
@@ -147,7 +148,8 @@ class SegmentWriter:
         words: Sequence[BinaryWords],
     ) -> None:
         assert self._codebook is not None
-        write_compact_segment(path, ids, images, self._codebook, self._postings(words))
+        global_codec, postings = self._settings.global_type, self._postings(words)
+        write_compact_segment(path, ids, images, self._codebook, global_codec, postings)
 
     def _postings(self, words: Sequence[BinaryWords]) -> Postings | None:
         return None if self._vocabulary is None else Postings.of(self._vocabulary, words)
@@ -184,7 +186,7 @@ def write_segment(
     ids: Sequence[str],
     features: Sequence[ImageFeatures],
     codec: str,
-    global_type: type[np.floating] = np.float32,
+    global_codec: GlobalCodec = "float32",
     postings: Postings | None = None,
 ) -> None:
     """Write a segment without codes.
@@ -194,7 +196,7 @@ def write_segment(
         ids: of the images.
         features: one for each id.
         codec: of the local descriptors, see :mod:`index.storage.codec`.
-        global_type: of the global descriptors.
+        global_codec: of the global descriptors, see :mod:`index.storage.global_codec`.
         postings: the words of the images.
 
     Raises:
@@ -205,8 +207,8 @@ def write_segment(
     features = [*features, *(part.features for _, part in regions)]
     local = [image.local for image in features]
     arrays = {
-        "global_descriptors": np.stack(
-            [image.global_descriptor.astype(global_type) for image in features]
+        "global_descriptors": encode_global(
+            np.stack([image.global_descriptor for image in features]), global_codec
         ),
         "descriptors": np.concatenate([encode(part.descriptors, codec) for part in local]),
         "keypoints": np.concatenate([part.keypoints for part in local]),
@@ -222,6 +224,7 @@ def write_compact_segment(
     ids: Sequence[str],
     images: Sequence[EncodedImage],
     quantizer: ProductQuantizer,
+    global_codec: GlobalCodec = "float16",
     postings: Postings | None = None,
 ) -> None:
     """Write a compact segment; all images are encoded by ``quantizer``. See
@@ -229,7 +232,9 @@ def write_compact_segment(
     places = [(n, x, y) for n, image in enumerate(images) for x, y, _ in image.regions]
     images = [*images, *(part for image in images for _, _, part in image.regions)]
     arrays = {
-        "global_descriptors": np.stack([image.global_descriptor for image in images]),
+        "global_descriptors": encode_global(
+            np.stack([image.global_descriptor for image in images]), global_codec
+        ),
         "records": np.concatenate([image.records for image in images]),
         "rotation": quantizer.rotation,
         "centroids": quantizer.centroids,

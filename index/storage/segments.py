@@ -4,13 +4,13 @@ Layout, for n photos with f local features in all:
 
     ids                 n UTF-8 strings, the image ids
     sizes               int32 (n, 2), width and height of the upright photo
-    global_descriptors  float32 (n, D), or float16
+    global_descriptors  float32, float16 or int8 (n, D), :mod:`index.storage.global_codec`
     offsets             int64 (n + 1): photo i owns local features offsets[i] … offsets[i + 1]
     descriptors         (f, d), encoded by :mod:`index.storage.codec`
     keypoints           float32 (f, 2), (x, y)
     scales, scores      float32 (f,)
 
-With the codec "compact" the global descriptors are float16, and in place of the last four:
+With the codec "compact", in place of the last four:
 
     records             uint8 (f, m + 5), one feature per row, :mod:`index.storage.feature_record`
     rotation, centroids float16 (d, r), (m, 256, r / m), of :mod:`index.storage.product_quantizer`
@@ -67,6 +67,7 @@ from index.storage.feature_record import (
     encode_records,
     invert_record_scales,
 )
+from index.storage.global_codec import decode_global
 from index.storage.inverted_file import Postings
 from index.storage.product_quantizer import CENTROIDS, ProductQuantizer
 from index.storage.vocabulary import BinaryWords, Vocabulary
@@ -76,6 +77,7 @@ from index.verification.matchable import MatchableFeatures
 FOLDER = "segments"
 _PER_IMAGE = ("sizes", "global_descriptors", "offsets")
 _LOCAL = ("descriptors", "keypoints", "scales", "scores")
+_GLOBAL_TYPES = (np.int8, np.float16, np.float32)
 _QUANTIZER = ("rotation", "centroids")
 _COMPACT = ("records", *_QUANTIZER)
 WORDS = ("word_counts", "words", "word_signs")
@@ -95,13 +97,13 @@ class EncodedImage:
     """A photo's features as a compact segment holds them.
 
     Attributes:
-        global_descriptor: float16 (D,).
+        global_descriptor: float32 (D,).
         records: uint8 (N, m + 5), see :mod:`index.storage.feature_record`.
         width, height: pixels of the upright photo.
         regions: x and y of each part of the photo that is stored, and its features.
     """
 
-    global_descriptor: NDArray[np.float16]
+    global_descriptor: FloatArray
     records: Records
     width: int
     height: int
@@ -113,7 +115,7 @@ class EncodedImage:
         size = features.width, features.height
         parts = [(p.x, p.y, cls.encode(p.features, quantizer)) for p in features.regions]
         return cls(
-            features.global_descriptor.astype(np.float16),
+            features.global_descriptor,
             encode_records(features.local, size, quantizer),
             *size,
             tuple(parts),
@@ -227,7 +229,7 @@ class Segment:
             self.sizes.shape == (images, 2)
             and self._global.ndim == 2
             and len(self._global) == images
-            and self._global.dtype.kind == "f"
+            and self._global.dtype in _GLOBAL_TYPES
             and offsets.shape == (images + 1,)
             and offsets[0] == 0
             and offsets[-1] == features
@@ -311,7 +313,7 @@ class Segment:
         places = np.asarray(positions, np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < len(self.sizes):
             raise SegmentError(f"{self.path}: has no photo {places.max()}")
-        return np.asarray(self._global[places], np.float32)
+        return decode_global(self._global[places])
 
     def local(self, position: int) -> LocalFeatures:
         """Local features of the photo at that position."""
@@ -396,5 +398,5 @@ class Segment:
         regions = tuple(
             (*self._origin(part), self.encoded(part, quantizer)) for part in self.regions(position)
         )
-        descriptor = np.array(self._global[position])
+        [descriptor] = self.global_descriptors([position])
         return EncodedImage(descriptor, records, *self.size(position), regions)

@@ -179,7 +179,7 @@ def test_a_student_comes_closer_to_its_teacher(
     done = run("data", "targets", "--config", config, "--out", targets, *teachers)
     assert (done.returncode, done.stdout[:16]) == (0, "targets of 24 ph")
     made = read_targets(Path(targets))
-    assert made.descriptors.shape[1] == 2 * 768
+    assert made.descriptors.shape[1] == 2 * 1536
     assert [name.split()[0] for name in made.teachers] == ["delg-lite"] * 2
     # Another teacher, which the student has yet to agree with; it has not seen one of the photos.
     other = Targets(made.ids[1:], unit(np.random.default_rng(3), 23, 64), ["other 0"])

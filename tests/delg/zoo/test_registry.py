@@ -23,7 +23,7 @@ from delg.zoo.registry import (
     shipped_models,
 )
 
-SHIPPED_BYTES = {"delg-lite": 26_000_000, "delg-lite-clip": 3_600_000}
+SHIPPED_BYTES = {"delg-lite": 28_500_000, "delg-lite-clip": 8_200_000}
 
 
 def weight_file(path: Path, value: float = 1.0) -> Path:
@@ -268,7 +268,7 @@ def test_the_default_model_loads(lite: Extractor) -> None:
     assert lite.name == "delg-lite"
     assert lite.settings == files.settings
     assert lite.fingerprint == files.fingerprint
-    assert lite.global_dim == files.settings.global_head.dim
+    assert lite.global_dim == files.settings.global_dim == 1536
     assert lite.local_dim == files.settings.local_head.dim
 
 

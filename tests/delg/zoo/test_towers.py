@@ -136,7 +136,7 @@ def test_the_fingerprint_covers_both_towers_and_what_joins_them(model, tmp_path,
     files = find_model(str(other))
     assert files.settings.tower is not None
     projection = TowerProjection.load(
-        files.projection, files.settings.tower, 768, load_model(str(other))._tower._projection.base
+        files.projection, files.settings.tower, 1536, load_model(str(other))._tower._projection.base
     )
     TowerProjection(
         projection.mean + 1, projection.kernel, projection.rotation, projection.base

@@ -139,7 +139,7 @@ def test_a_lost_shortlist_is_only_a_note(place, run, talk):
     assert (done.returncode, done.stdout) == (0, "i: no damage found\n")
     assert talk(done)[0].startswith("note: the stored shortlist is behind")
     done = run("index", "compact", "--index", "i", cwd=place)
-    assert done.stdout == "0 bytes freed; search index: exhaustive, 2 bytes per component (fp16)\n"
+    assert done.stdout == "0 bytes freed; search index: exhaustive, 1 byte per component (int8)\n"
     assert run("index", "check", "--index", "i", cwd=place).stderr == ""
 
 
@@ -149,7 +149,7 @@ def test_compacting_frees_space_and_changes_the_shortlist_for_good(place, run):
     (place / "sq8.yaml").write_text("shortlist: {kind: sq8}\nranking: {rerank: 7}\n")
     done = run("index", "compact", "--index", "i", "--config", "sq8.yaml", cwd=place)
     freed, words = done.stdout.split(" bytes freed; ")
-    assert int(freed.replace(",", "")) > 9_000  # 380 features of 21 bytes and 768 numbers of two
+    assert int(freed.replace(",", "")) > 9_000  # 380 features of 21 bytes and 1,536 numbers
     assert (done.returncode, words) == (0, "search index: exhaustive, 1 byte per component (sq8)\n")
     shown = run("index", "info", "--index", "i", cwd=place)
     assert '{"shortlist": {"kind": "sq8"}, "ranking": {"rerank": 7}}' in shown.stdout

@@ -29,7 +29,7 @@ def test_every_photo_of_the_gallery_finds_itself(real_photos, real_index):
     for name in ("cat", "moon", "rocket"):
         first = real_index.query(real_photos / f"{name}.jpg", k=1)[0]
         assert first.id == f"{name}.jpg" and first.verified
-        assert first.similarity == pytest.approx(1, abs=1e-4)
+        assert first.similarity == pytest.approx(1, abs=1e-3)
         check_transform(first.transform, np.eye(3), (first.width, first.height), 0.01)
 
 

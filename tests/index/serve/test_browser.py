@@ -244,7 +244,9 @@ def test_troubles_are_told_and_a_new_photo_mends_them(page, real, cat, tmp_path)
 def test_a_search_is_saved_shared_and_deleted(page, dotted, tmp_path):
     page.goto(dotted)
     page.fill("#token", TOKEN)
-    page.keyboard.press("Enter")
+    # A photo chosen before the page listens would not be searched.
+    with page.expect_navigation(wait_until="load"):
+        page.keyboard.press("Enter")
     photo = tmp_path / "q.png"
     photo.write_bytes(encoded(dots(3).pixels(), "PNG"))
     page.set_input_files("#image", photo)

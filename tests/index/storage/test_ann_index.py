@@ -232,10 +232,10 @@ def test_few_probes_give_fewer_and_never_a_row_that_is_not_there(vectors):
 
 
 def test_auto_searches_all_of_few_and_an_inverted_file_for_many():
-    options = ShortlistSettings(ivf_from=1000)
-    assert choose_kind(options, 0) == choose_kind(options, 999) == "fp16"
-    assert choose_kind(options, 1000) == "rabitq"
-    assert choose_kind(ShortlistSettings(kind="sq8"), 10**9) == "sq8"
+    options, stored = ShortlistSettings(ivf_from=1000), "float16"
+    assert choose_kind(options, 0, stored) == choose_kind(options, 999, stored) == "fp16"
+    assert choose_kind(options, 1000, stored) == "rabitq"
+    assert choose_kind(ShortlistSettings(kind="sq8"), 10**9, stored) == "sq8"
 
 
 def test_it_suits_until_a_fresh_build_would_choose_otherwise(vectors):
