@@ -38,7 +38,7 @@ class _SavedIndex:
         settings: it was built with.
         bytes: size of its file.
         seconds: to build it.
-        vectors: float16 (photos, D) on disk, as an image index stores them.
+        vectors: float16 (photos, D) on disk, as an index of two bytes per component stores them.
     """
 
     ann_index: AnnIndex

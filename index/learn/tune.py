@@ -19,7 +19,7 @@ from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from delg.errors import UsageError
 from delg.types import FloatArray, Progress
-from index.settings import GlobalCodec, ShortlistSettings
+from index.settings import ShortlistSettings
 from index.storage.ann_index import Rows, choose_list_count
 from index.storage.store import Store
 
@@ -127,8 +127,13 @@ def tune(
 
 def _kinds(store: Store, images: int) -> list[ShortlistSettings]:
     """Kinds of shortlist to measure, an exhaustive one first."""
-    exact: dict[GlobalCodec, Literal["int8", "fp16", "flat"]] = {"int8": "int8", "float16": "fp16"}
-    kinds = [ShortlistSettings(kind=exact.get(store.settings.store.global_type, "flat"))]
+    # Adapted descriptors are not spread over their components, so a byte would clip them.
+    if store.compared_type == "int8":
+        kinds = [ShortlistSettings(kind="int8")]
+    elif store.settings.store.global_type == "float32":
+        kinds = [ShortlistSettings(kind="flat")]
+    else:
+        kinds = [ShortlistSettings(kind="fp16")]
     if images >= _MIN_IMAGES:
         usual = choose_list_count(ShortlistSettings(), images)
         for kind, multiple in _INVERTED:

@@ -13,8 +13,10 @@ from delg.types import ImageFeatures, LocalFeatures
 from delg.zoo.registry import find_model
 from index import ImageIndex, IndexSettings
 from index.feature_spec import FeatureSpec
+from index.learn.tune import _kinds
 from index.search.requests import DescriptorsRequest
 from index.settings import ShortlistSettings, StoreSettings
+from index.storage.adaptation import Adaptation
 from index.storage.ann_index import AnnIndex, choose_kind
 from index.storage.catalog_tables import ImageRow
 from index.storage.global_codec import decode_global, encode_global
@@ -156,3 +158,22 @@ def test_what_travels_is_no_longer_than_what_is_stored(tmp_path: Path, codec):
     sent = DescriptorsRequest(rows).answer(store)
     assert sent.dtype == codec
     np.testing.assert_array_equal(decode_global(sent), store.global_descriptors(rows))
+
+
+def test_adapted_descriptors_are_compared_in_two_bytes(tmp_path: Path):
+    store = make_store(tmp_path / "a", "int8")
+    # Four components of unit length together, which a byte each would clip.
+    kernel = np.eye(DIM, 4, dtype=np.float16)
+    with store.lock():
+        store.set_adaptation(Adaptation(np.zeros(DIM, np.float32), kernel), {})
+    assert store.ann_index.kind == "fp16" and store.settings.store.global_type == "int8"
+    rows = store.searchable()
+    expected = store.global_descriptors(rows)[7]
+    assert np.abs(expected).max() > 0.25
+    assert store.nearest(expected, 1)[0].tolist() == [rows[7]]
+    # The comparison that others are measured against must not clip either.
+    assert [each.kind for each in _kinds(store, len(rows))] == ["fp16"]
+    with store.lock():
+        store.set_adaptation(None, {})
+    assert store.ann_index.kind == "int8"
+    assert [each.kind for each in _kinds(store, len(rows))] == ["int8"]
