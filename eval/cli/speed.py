@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from delg.cli.console import print_json, print_result, table
-from delg.cli.options import AsJson
+from delg.cli.options import DEFAULT_MODEL, AsJson
 from delg.errors import DelgError, UsageError
 
 if TYPE_CHECKING:
@@ -145,17 +145,21 @@ def sources(
         list[str],
         typer.Argument(metavar="SOURCE", help="Folders or URLs, mostly of the same photos."),
     ],
-    runs: Annotated[int, typer.Option(min=1, help="Builds from each.")] = 3,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model's name or folder; may be repeated.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Builds of each.")] = 3,
     html: Html = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare builds from different places, a disk and a bucket: photos per second, memory."""
+    """Compare builds from different places, or with different models: time, memory, bytes."""
     from eval.speed.harness import Measurements, machine_info
     from eval.speed.sources import compare_sources
 
+    models = model or [DEFAULT_MODEL]
     measurements = Measurements(machine=machine_info())
     with TemporaryDirectory() as folder:
-        measurements.rows.extend(compare_sources(places, Path(folder), runs))
+        measurements.rows.extend(compare_sources(places, models, Path(folder), runs))
     _show(measurements, html, as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,14 +110,23 @@ def test_numbers_of_shards_that_do_not_divide_the_largest_are_refused(run):
     assert done.returncode == 2 and "each must divide the largest, 3" in done.stderr
 
 
-def test_builds_from_two_places_are_compared(tmp_path, run):
+def test_builds_from_places_and_with_models_are_compared(tmp_path, run, model):
     gallery(tmp_path / "photos", 2)
-    done = run("eval", "speed", "sources", tmp_path / "photos", "--runs", 1, "--json")
+    other = str(shutil.copytree(model, tmp_path / "other"))
+    command = ("eval", "speed", "sources", tmp_path / "photos", "--runs", 1)
+    done = run(*command, "--model", model, "--model", other, "--json")
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
-    assert set(rows) == {"source_1", "source_1_memory"}
-    assert "2 photos" in rows["source_1"]["note"] and rows["source_1"]["median"] > 0
-    assert rows["source_1_memory"]["median"] > 50
+    assert set(rows) == {"source_1", "source_1_memory", "source_2", "source_2_memory"}
+    for number, name in enumerate((model, other), 1):
+        row = rows[f"source_{number}"]
+        assert f"photos, {name}: 2 photos; for each" in row["note"] and row["median"] > 0
+        assert rows[f"source_{number}_memory"]["median"] > 50
+    with ImageIndex.create(tmp_path / "two.index", model) as images:
+        images.add(tmp_path / "photos")
+        assert f"{images.info()['bytes'] / 2048:.0f}." in rows["source_1"]["note"]
+    done = run(*command, "--model", "delg-r50")
+    assert done.returncode == 1 and "delg-r50 has no weights" in done.stderr
     (tmp_path / "photos" / "broken.png").write_bytes(b"no photo")
     with pytest.raises(DelgError, match="1 photos failed"):
-        build(str(tmp_path / "photos"), tmp_path / "my.index")
+        build(str(tmp_path / "photos"), model, tmp_path / "my.index")
