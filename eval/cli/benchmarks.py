@@ -33,6 +33,7 @@ def add_commands(app: typer.Typer) -> None:
         "revisited": revisited,
         "folders": folders,
         "queries": queries,
+        "framed": framed,
         "gldv2-retrieval": gldv2_retrieval,
         "gldv2-recognition": gldv2_recognition,
         "met": met,
@@ -92,6 +93,26 @@ def queries(
     from eval.datasets.queries import read_queries
 
     evaluate(read_queries(gallery, photos, truth))
+
+
+def framed(
+    evaluate: Evaluate,
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="Folders of photos of different things.")
+    ],
+    textures: Annotated[
+        Path, typer.Option(help="Folder of other photos, which lend textures and backgrounds.")
+    ],
+    into: Annotated[Path, typer.Option(help="Folder to make the photos and truth.csv in.")],
+    sets: Annotated[
+        int, typer.Option(min=1, help="Sets of five pictures for each kind of surroundings.")
+    ] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn by chance.")] = 1,
+) -> None:
+    """Different pictures in equal frames, pages and shelves: made of your photos, and measured."""
+    from eval.datasets.framed import make_framed
+
+    evaluate(make_framed(pictures, textures, into, sets, seed))
 
 
 def gldv2_retrieval(

@@ -19,7 +19,7 @@ from delg.training.settings import AugmentSettings
 from index.calibrate.surroundings import KINDS, Pixels, surround
 
 # Pictures in each set of equal surroundings; the last is photographed, but not in the gallery.
-_SET = 5
+SET = 5
 # Of those in the gallery, so many are photographed.
 _PHOTOGRAPHED = 3
 # Width and height of the pictures of a set.
@@ -39,8 +39,8 @@ PHOTOGRAPH = AugmentSettings(
     noise=0.4,
     jpeg=0.7,
 )
-# Photos that lend textures and backgrounds, but are never pictures.
-_TEXTURES = 40
+# Photos that lend textures and backgrounds.
+TEXTURES = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,18 +58,24 @@ class Composite:
     in_gallery: bool
 
 
-def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Iterator[Composite]:
+def make_composites(
+    photos: Sequence[Pixels], sets: int, seed: int = 0, textures: Sequence[Pixels] = ()
+) -> Iterator[Composite]:
     """Sets of pictures in equal surroundings, photographs of them, and pictures without any.
 
     Args:
-        photos: uint8 (H, W, 3) each, of different things; some are used for textures alone.
+        photos: uint8 (H, W, 3) each, of different things.
         sets: for each kind of surroundings.
         seed: of all that is drawn by chance.
+        textures: photos that lend textures and backgrounds; where there are none, some of
+            ``photos`` do that alone.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(photos))
-    textures = [photos[number] for number in order[:_TEXTURES]]
-    pictures = iter(order[_TEXTURES:].tolist())
+    if not textures:
+        textures = [photos[number] for number in order[:TEXTURES]]
+        order = order[TEXTURES:]
+    pictures = iter(order.tolist())
 
     def photograph(scene: Pixels) -> Pixels:
         background = textures[int(rng.integers(len(textures)))]
@@ -77,8 +83,8 @@ def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Itera
 
     for kind in KINDS:
         for _ in range(sets):
-            own = list(islice(pictures, _SET))
-            if len(own) < _SET:
+            own = list(islice(pictures, SET))
+            if len(own) < SET:
                 return
             size = _SIZES[int(rng.integers(len(_SIZES)))]
             resized = [
@@ -89,7 +95,7 @@ def make_composites(photos: Sequence[Pixels], sets: int, seed: int = 0) -> Itera
             scenes = [surround(picture, kind, design, textures) for picture in resized]
             for number, scene in zip(own[:-1], scenes, strict=False):
                 yield Composite(scene, number, in_gallery=True)
-            for place in (*range(_PHOTOGRAPHED), _SET - 1):
+            for place in (*range(_PHOTOGRAPHED), SET - 1):
                 yield Composite(photograph(scenes[place]), own[place], in_gallery=False)
             other_kind = list(KINDS)[int(rng.integers(len(KINDS)))]
             elsewhere = surround(resized[-2], other_kind, int(rng.integers(1 << 31)), textures)
