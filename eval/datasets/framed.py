@@ -25,6 +25,8 @@ from index.learn.training_photos import decode_readable, spread_photos
 from index.visualize.draw_matches import encode_image
 
 GALLERY, QUERIES, TRUTH = "gallery", "queries", "truth.csv"
+# Photos of each source beyond those that the sets take, at most: they get no surroundings.
+_BARE = 30
 _JPEG_QUALITY = 92
 
 
@@ -50,7 +52,7 @@ def make_framed(
     except OSError as error:
         raise DelgError(f"{folder}: cannot be read: {error.strerror or error}") from None
     limits, needed = ImageSettings(), SET * sets * len(KINDS)
-    photos = list(decode_readable(spread_photos(pictures, needed + TEXTURES), limits))
+    photos = list(decode_readable(spread_photos(pictures, needed + _BARE), limits))
     others = list(decode_readable(spread_photos([textures], TEXTURES), limits))
     if len(photos) < needed or not others:
         raise UsageError(
