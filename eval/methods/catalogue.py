@@ -21,6 +21,7 @@ METHODS: dict[str, Overrides] = {
     "diffusion": {"neighbours": {"method": "diffusion"}},
     "all candidates verified": {"ranking": {"patience": 0}},
     "never deeper": {"ranking": {"deepen": 0}},
+    "no search in regions": {"regions": {"enabled": False}},
     "no second verification": {"reverification": {"candidates": 0}},
     "inliers alone decide": {"ranking": {"order": "inliers"}},
 }
