@@ -15,19 +15,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from delg.errors import DelgError, UsageError
-from delg.files import make_folder, write_bytes, write_text
+from delg.files import make_folder, write_text
 from delg.settings import ImageSettings
 from eval.benchmark import Benchmark
 from eval.datasets.queries import read_queries
+from index.calibrate.composite_files import save_composite
 from index.calibrate.composites import SET, TEXTURES, make_composites
 from index.calibrate.surroundings import KINDS
 from index.learn.training_photos import decode_readable, spread_photos
-from index.visualize.draw_matches import encode_image
 
 GALLERY, QUERIES, TRUTH = "gallery", "queries", "truth.csv"
 # Photos of each source beyond those that the sets take, at most: they get no surroundings.
 _BARE = 30
-_JPEG_QUALITY = 92
 
 
 def make_framed(
@@ -69,8 +68,7 @@ def make_framed(
             relevant[composite.picture] = name
         else:
             queries[name] = composite.picture
-        place = folder / (GALLERY if composite.in_gallery else QUERIES) / name
-        write_bytes(place, encode_image(composite.pixels, "JPEG", _JPEG_QUALITY))
+        save_composite(composite, folder / (GALLERY if composite.in_gallery else QUERIES) / name)
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
     rows.writerow(["query", "relevant"])

@@ -12,9 +12,9 @@ import numpy as np
 
 from delg.errors import UsageError
 from delg.extraction.extractor import Extractor
-from delg.files import write_bytes
 from delg.images.scan import Photo
 from delg.types import Failure, Progress
+from index.calibrate.composite_files import save_composite
 from index.calibrate.composites import make_composites
 from index.calibrate.fit import (
     LabelledPairs,
@@ -35,7 +35,6 @@ from index.learn.training_photos import (
 from index.storage.store import Store
 from index.verification.calibration import DEFAULT_CALIBRATION, Calibration
 from index.verification.matching import one_blas_thread
-from index.visualize.draw_matches import encode_image
 
 # Sets of equal surroundings, of each kind.
 _SETS = 6
@@ -49,7 +48,6 @@ _LABELLED_QUERIES = 120
 _LABELLED_WEIGHT = 0.05
 # Every third group of queries is held out, to measure on.
 _HELD_OUT = 3
-_JPEG_QUALITY = 92
 
 
 def learn_calibration(
@@ -175,7 +173,7 @@ def _write_composites(
     for number, composite in enumerate(make_composites(pictures, _SETS)):
         path = folder / f"{number}.jpg"
         photo = Photo(f"composites/{number}.jpg", path)
-        write_bytes(path, encode_image(composite.pixels, "JPEG", _JPEG_QUALITY))
+        save_composite(composite, path)
         (gallery if composite.in_gallery else queries).append(photo)
         shows[photo.id] = f"picture {composite.picture}"
     return gallery, queries, shows
