@@ -9,8 +9,6 @@ is. The models' calibrations are learnt from composites of the same kinds of sur
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from delg.files import make_folder, write_text
 from delg.settings import ImageSettings
 from eval.benchmark import Benchmark
 from eval.datasets.queries import read_queries
+from index.answers.marks import truth_csv
 from index.calibrate.composite_files import save_composite
 from index.calibrate.composites import SET, TEXTURES, make_composites
 from index.calibrate.surroundings import KINDS
@@ -69,9 +68,6 @@ def make_framed(
         else:
             queries[name] = composite.picture
         save_composite(composite, folder / (GALLERY if composite.in_gallery else QUERIES) / name)
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(["query", "relevant"])
-    rows.writerows((name, relevant.get(picture, "")) for name, picture in queries.items())
-    write_text(folder / TRUTH, table.getvalue())
+    pairs = ((name, relevant.get(picture, "")) for name, picture in queries.items())
+    write_text(folder / TRUTH, truth_csv(pairs))
     return read_queries(folder / GALLERY, folder / QUERIES, folder / TRUTH)

@@ -30,17 +30,18 @@ def sources(tmp_path_factory):
 
 
 def test_each_set_has_a_photographed_picture_that_the_gallery_lacks(sources, tmp_path):
-    made = make_framed([sources / "pictures"], sources / "textures", tmp_path / "made", 1, 4)
-    assert len(made.gallery) == 4 * len(KINDS) + EXTRA
-    assert len(made.queries) == 5 * len(KINDS) + EXTRA
-    right = [made.truth[query.id].relevant for query in made.queries]
+    pictures, textures = [sources / "pictures"], sources / "textures"
+    benchmark = make_framed(pictures, textures, tmp_path / "framed", 1, 4)
+    assert len(benchmark.gallery) == 4 * len(KINDS) + EXTRA
+    assert len(benchmark.queries) == 5 * len(KINDS) + EXTRA
+    right = [benchmark.truth[query.id].relevant for query in benchmark.queries]
     assert sum(not ids for ids in right) == len(KINDS)
     assert max(map(len, right)) == 1
     shown = [next(iter(ids)) for ids in right if ids]
     # The fourth of each set is photographed in other surroundings: all are looked for.
-    assert set(shown) == {photo.id for photo in made.gallery}
-    again = make_framed([sources / "pictures"], sources / "textures", tmp_path / "again", 1, 4)
-    for first, second in zip(made.queries, again.queries, strict=True):
+    assert set(shown) == {photo.id for photo in benchmark.gallery}
+    again = make_framed(pictures, textures, tmp_path / "again", 1, 4)
+    for first, second in zip(benchmark.queries, again.queries, strict=True):
         assert first.path.read_bytes() == second.path.read_bytes()
 
 
@@ -51,19 +52,19 @@ def test_nothing_is_made_where_something_lies_or_of_too_few_photos(sources, tmp_
     with pytest.raises(UsageError, match="full: is not empty"):
         make_framed(pictures, textures, tmp_path / "full", 1, 0)
     with pytest.raises(UsageError, match="--sets 2 takes 70 pictures"):
-        make_framed(pictures, textures, tmp_path / "made", 2, 0)
-    assert not (tmp_path / "made").exists()
+        make_framed(pictures, textures, tmp_path / "framed", 2, 0)
+    assert not (tmp_path / "framed").exists()
 
 
 def test_the_command_makes_and_measures_them(sources, tmp_path, model, run):
-    made = tmp_path / "made"
+    into = tmp_path / "framed"
     command = ("eval", "framed", sources / "pictures", "--textures", sources / "textures")
-    done = run(*command, "--into", made, "--sets", 1, "--model", model, "--json")
+    done = run(*command, "--into", into, "--sets", 1, "--model", model, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["queries"] == 5 * len(KINDS) + EXTRA
-    by_hand = ("--gallery", made / "gallery", "--queries", made / "queries")
+    by_hand = ("--gallery", into / "gallery", "--queries", into / "queries")
     again = run(
-        *("eval", "queries", *by_hand, "--truth", made / "truth.csv", "--model", model, "--json")
+        *("eval", "queries", *by_hand, "--truth", into / "truth.csv", "--model", model, "--json")
     )
     assert json.loads(again.stdout)["metrics"] == json.loads(done.stdout)["metrics"]
-    assert run(*command, "--into", made).returncode == 2
+    assert run(*command, "--into", into).returncode == 2

@@ -69,9 +69,9 @@ def test_faiss_finds_what_bytes_hold_without_another_look(tmp_path: Path):
         assert each.kind == "int8" and each.bytes_per_image == DIM + 8
         assert each.is_exact("int8") and not each.is_exact("float16") and not each.is_exact()
         for query in unit(10, seed=2):
-            found, similarities = each.search(query, 20)
+            nearest, similarities = each.search(query, 20)
             exact = stored @ query
-            assert found.tolist() == (3 * np.argsort(-exact)[:20]).tolist()
+            assert nearest.tolist() == (3 * np.argsort(-exact)[:20]).tolist()
             np.testing.assert_allclose(similarities, np.sort(exact)[::-1][:20], atol=1e-6)
 
 
