@@ -230,6 +230,8 @@ class AggregateSettings(Settings):
     max_features: int = Field(1000, ge=1)
     # Visual words over which residuals are summed.
     words: int = Field(32, ge=1, le=4096)
+    # Hidden channels of the attention that says how much each descriptor counts; 0: all alike.
+    attention_hidden: int = Field(0, ge=0, le=4096)
     # Width that the sums are adapted to; the global descriptor is as much wider than the network's.
     adapted_dim: int = Field(768, ge=1)
 

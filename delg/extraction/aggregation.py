@@ -45,7 +45,10 @@ class WordVectors:
 
 
 def sum_residuals(
-    descriptors: FloatArray, assignments: NDArray[np.integer], centroids: FloatArray
+    descriptors: FloatArray,
+    assignments: NDArray[np.integer],
+    centroids: FloatArray,
+    weights: FloatArray | None = None,
 ) -> WordVectors:
     """The sums of the residuals of each word.
 
@@ -53,9 +56,13 @@ def sum_residuals(
         descriptors: float32 (N, d).
         assignments: integers (N, a), the words of each descriptor; (N,) for one each.
         centroids: float32 (K, d).
+        weights: float32 (N,), how much each descriptor counts; None: alike.
     """
     words = assignments[:, None] if assignments.ndim == 1 else assignments
-    residuals = (descriptors[:, None] - centroids[words]).reshape(-1, centroids.shape[1])
+    residuals = descriptors[:, None] - centroids[words]
+    if weights is not None:
+        residuals *= weights[:, None, None]
+    residuals = residuals.reshape(-1, centroids.shape[1])
     return _sum_by_word(words.ravel().astype(np.int64), residuals)
 
 

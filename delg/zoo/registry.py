@@ -232,6 +232,8 @@ class ModelFiles:
             del definition["export"]
         if self.settings.aggregate is None:
             del definition["aggregate"]
+        elif not self.settings.aggregate.attention_hidden:
+            del definition["aggregate"]["attention_hidden"]
         tower = self.settings.tower
         if tower is None:
             del definition["tower"]

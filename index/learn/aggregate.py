@@ -8,17 +8,19 @@ what differs between the two comes to count less.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from delg.errors import ModelError, UsageError
 from delg.extraction.extractor import Extractor
-from delg.extraction.local_aggregate import Classes, LocalAggregate, aggregate
+from delg.extraction.local_aggregate import LocalAggregate, fit_adaptation
 from delg.images.decode import decode
 from delg.images.scan import Photo
 from delg.network.weights import read_weights, weights_digest
@@ -28,6 +30,7 @@ from delg.zoo.registry import SETTINGS_FILE, ModelFiles, load_network
 from index.calibrate.composites import PHOTOGRAPH
 from index.calibrate.surroundings import Pixels
 from index.learn.codebook import sample_features
+from index.learn.descriptor_views import DescriptorFile
 from index.learn.training_photos import (
     ProgressFactory,
     evenly_spaced,
@@ -53,16 +56,6 @@ class LearntAggregate:
     aggregate: LocalAggregate
     photos: int
     labelled: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Views:
-    """What the network gives for a photo and a photograph of it: descriptors float32 (2, D), sums
-    of residuals (2, K · d), and the photo's label."""
-
-    descriptors: FloatArray
-    aggregates: FloatArray
-    label: str | None
 
 
 def learn_aggregate(
@@ -94,21 +87,38 @@ def learn_aggregate(
     words = _learn_words(extractor, [*sources, *instances], spec.words, progress)
     without_label = [(photo, None) for photo in spread_photos(sources, _PHOTOS)]
     photos = [*without_label, *labelled_photos(instances, _PHOTOS)]
-    views = list(_extract_views(extractor, photos, words, progress))
-    if len(views) < MIN_PHOTOS:
-        raise UsageError(
-            f"there are {len(views)} photos that can be read; it takes {MIN_PHOTOS} or more, and "
-            "thousands are better"
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        shape = spec.max_features, words.shape[1]
+        file = DescriptorFile(Path(folder) / "descriptors.npy", 2 * len(photos), shape)
+        descriptors, labels = _extract_views(extractor, photos, file, progress)
+        if len(labels) < MIN_PHOTOS:
+            raise UsageError(
+                f"there are {len(labels)} photos that can be read; it takes {MIN_PHOTOS} or more, "
+                "and thousands are better"
+            )
+        views = file.views(_number_labels(labels))
+        classes, attention = views.classes(), None
+        aggregates = views.aggregate(words, attention)
+        if spec.attention_hidden:
+            # It imports TensorFlow.
+            from index.learn.descriptor_attention import train_descriptor_attention
+
+            adaptation = fit_adaptation(aggregates, classes, spec.adapted_dim)
+            with progress("attention") as report:
+                attention = train_descriptor_attention(
+                    views, words, adaptation, spec.attention_hidden, report
+                )
+            aggregates = views.aggregate(words, attention)
     learnt = LocalAggregate.fit(
         words,
-        np.concatenate([each.descriptors for each in views]),
-        np.concatenate([each.aggregates for each in views]),
-        _classes([each.label for each in views]),
+        attention,
+        descriptors,
+        aggregates,
+        classes,
         spec.adapted_dim,
         weights_digest(values),
     )
-    return LearntAggregate(learnt, len(views), sum(each.label is not None for each in views))
+    return LearntAggregate(learnt, len(labels), sum(label is not None for label in labels))
 
 
 def _learn_words(
@@ -136,27 +146,27 @@ def _sample_descriptors(features: ImageFeatures) -> FloatArray:
 def _extract_views(
     extractor: Extractor,
     photos: Sequence[tuple[Photo, str | None]],
-    words: FloatArray,
+    file: DescriptorFile,
     progress: ProgressFactory,
-) -> Iterator[_Views]:
-    """Those photos of which both views can be read."""
+) -> tuple[FloatArray, list[str | None]]:
+    """Of those photos of which both views can be read: global descriptors float32 (2 · N, D), and
+    labels. Their local descriptors go to the file."""
     items = ((photo, is_photograph) for photo, _ in photos for is_photograph in (False, True))
     read = partial(_decode_view, others=[photo for photo, _ in photos])
     features = extractor.extract_many(items, read)
-    failed = 0
+    descriptors: list[FloatArray] = []
+    labels: list[str | None] = []
     with progress("photos") as report:
         for done, (_, label) in enumerate(photos, 1):
             both = [next(features), next(features)]
             usable = [each for each in both if not isinstance(each, Failure)]
-            if len(usable) < len(both):
-                failed += 1
-            else:
-                yield _Views(
-                    np.stack([each.global_descriptor for each in usable]),
-                    np.stack([aggregate(each.local.descriptors, words) for each in usable]),
-                    label,
-                )
-            report(done, len(photos), failed)
+            if len(usable) == len(both):
+                labels.append(label)
+                for each in usable:
+                    descriptors.append(each.global_descriptor)
+                    file.append(each.local.descriptors)
+            report(done, len(photos), done - len(labels))
+    return np.array(descriptors), labels
 
 
 def _decode_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
@@ -172,10 +182,8 @@ def _decode_view(item: tuple[Photo, bool], others: Sequence[Photo]) -> Pixels:
     return view(enlarged, PHOTOGRAPH, rng, background).pixels
 
 
-def _classes(labels: Sequence[str | None]) -> Classes:
-    """Of two views of each photo; photographs have no label."""
+def _number_labels(labels: Sequence[str | None]) -> NDArray[np.int64]:
+    """The same number for the same label; −1 for none."""
     different = sorted({label for label in labels if label is not None})
     numbers = {label: number for number, label in enumerate(different)}
-    of_photos = np.array([-1 if label is None else numbers[label] for label in labels], np.int64)
-    both = np.stack([of_photos, np.full(len(labels), -1)], axis=1)
-    return Classes(np.repeat(np.arange(len(labels)), 2), both.ravel())
+    return np.array([-1 if label is None else numbers[label] for label in labels], np.int64)

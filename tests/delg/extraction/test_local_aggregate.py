@@ -9,6 +9,7 @@ import yaml
 
 from delg import load_model
 from delg.errors import ModelError
+from delg.extraction.descriptor_attention import DescriptorAttention
 from delg.extraction.local_aggregate import Classes, LocalAggregate, aggregate
 from delg.settings import AggregateSettings, ModelSettings
 from delg.zoo.registry import find_model
@@ -31,7 +32,26 @@ def test_each_words_residuals_have_the_same_length():
     assert not aggregate(points[:0], WORDS).any()
 
 
-def learn(labels: bool) -> tuple[LocalAggregate, np.ndarray, np.ndarray]:
+ATTENTION = DescriptorAttention(
+    np.array([[1, 0], [0, 1]], np.float32), np.array([-1, 0], np.float32), np.log([2, 1], dtype="f")
+)
+
+
+def test_descriptors_count_as_their_attention_says():
+    # 2 to the power of x - 1 where that is positive, else 1.
+    points = np.array([[11, 2], [3, 0], [0, 4]], np.float32)
+    np.testing.assert_allclose(ATTENTION.weigh(points), [2**10, 4, 1], rtol=1e-5)
+    # Word 0: 4 · (3, 0) + (0, 4) = (12, 4); the other word has one descriptor, whatever it weighs.
+    expected = ROOT * np.array([3 / np.sqrt(10), 1 / np.sqrt(10), 1 / np.sqrt(5), 2 / np.sqrt(5)])
+    np.testing.assert_allclose(aggregate(points, WORDS, ATTENTION), expected, rtol=1e-5)
+    assert not aggregate(points[:0], WORDS, ATTENTION).any()
+    # However far a descriptor lies, weights stay finite.
+    assert np.isfinite(ATTENTION.weigh(points * 1e6)).all()
+
+
+def learn(
+    labels: bool, attention: DescriptorAttention | None = None
+) -> tuple[LocalAggregate, np.ndarray, np.ndarray]:
     """From 60 things in two views, whose aggregates differ within a thing along one axis alone."""
     rng = np.random.default_rng(0)
     things = np.repeat(np.arange(60), 2)
@@ -39,7 +59,8 @@ def learn(labels: bool) -> tuple[LocalAggregate, np.ndarray, np.ndarray]:
     sums = np.repeat(rng.normal(size=(60, 4)), 2, axis=0).astype(np.float32)
     sums[:, 0] += rng.normal(0, 20, 120)
     known = things // 2 if labels else np.full(120, -1)
-    learnt = LocalAggregate.fit(WORDS, descriptors, sums, Classes(things, known), 4, "base")
+    classes = Classes(things, known)
+    learnt = LocalAggregate.fit(WORDS, attention, descriptors, sums, classes, 4, "base")
     return learnt, descriptors, sums
 
 
@@ -68,9 +89,12 @@ def test_a_photo_without_local_features_has_a_descriptor():
     np.testing.assert_allclose(joint, expected / np.linalg.norm(expected), atol=1e-6)
 
 
-def test_what_was_learnt_is_read_again_and_checked(tmp_path):
-    learnt, descriptors, _ = learn(True)
-    path, spec = tmp_path / "aggregate.h5", AggregateSettings(words=2, adapted_dim=4)
+@pytest.mark.parametrize("attention", [None, ATTENTION])
+def test_what_was_learnt_is_read_again_and_checked(tmp_path, attention):
+    learnt, descriptors, _ = learn(True, attention)
+    hidden = 0 if attention is None else 2
+    spec = AggregateSettings(words=2, adapted_dim=4, attention_hidden=hidden)
+    path = tmp_path / "aggregate.h5"
     learnt.save(path)
     read = LocalAggregate.load(path, spec, (5, 2), "base")
     points = np.array([[11, 2], [3, 0]], np.float32)
@@ -79,8 +103,10 @@ def test_what_was_learnt_is_read_again_and_checked(tmp_path):
     )
     with pytest.raises(ModelError, match=r"learnt for weights base .*delg model aggregate"):
         LocalAggregate.load(path, spec, (5, 2), "other")
-    with pytest.raises(ModelError, match="does not fit the settings"):
-        LocalAggregate.load(path, spec, (6, 2), "base")
+    other = spec.model_copy(update={"attention_hidden": 2 - hidden})
+    for wrong, dims in ((spec, (6, 2)), (other, (5, 2))):
+        with pytest.raises(ModelError, match="does not fit the settings"):
+            LocalAggregate.load(path, wrong, dims, "base")
     dataclasses.replace(learnt, mean=learnt.mean * np.nan).save(path)
     with pytest.raises(ModelError, match="damaged"):
         LocalAggregate.load(path, spec, (5, 2), "base")
@@ -102,9 +128,11 @@ def test_the_default_model_joins_its_two_descriptors(lite, coffee):
     learnt = lite._aggregate
     distances = ((alone.local.descriptors[:, None] - learnt.words) ** 2).sum(axis=2)
     nearest = distances.argmin(axis=1)
+    weights = learnt.attention.weigh(alone.local.descriptors)
+    assert weights.max() > 2 * weights.min()
     sums = np.zeros_like(learnt.words)
-    for word, descriptor in zip(nearest, alone.local.descriptors, strict=True):
-        sums[word] += descriptor - learnt.words[word]
+    for word, weight, descriptor in zip(nearest, weights, alone.local.descriptors, strict=True):
+        sums[word] += weight * (descriptor - learnt.words[word])
     lengths = np.linalg.norm(sums, axis=1)
     sums[lengths > 0] /= lengths[lengths > 0, None]
     adapted = (sums.ravel() / np.linalg.norm(sums) - learnt.mean) @ learnt.kernel
