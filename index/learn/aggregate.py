@@ -75,6 +75,7 @@ def learn_aggregate(
     Raises:
         ModelError: the model has no such section, or no weights.
         UsageError: a source does not exist, or there are too few photos.
+        DelgError: there is no room for their descriptors, 230 KB of temporary files for each view.
     """
     spec = files.settings.aggregate
     if spec is None:
@@ -89,7 +90,7 @@ def learn_aggregate(
     photos = [*without_label, *labelled_photos(instances, _PHOTOS)]
     with tempfile.TemporaryDirectory() as folder:
         shape = spec.max_features, words.shape[1]
-        file = DescriptorFile(Path(folder) / "descriptors.npy", 2 * len(photos), shape)
+        file = DescriptorFile(Path(folder) / "descriptors", shape)
         descriptors, labels = _extract_views(extractor, photos, file, progress)
         if len(labels) < MIN_PHOTOS:
             raise UsageError(

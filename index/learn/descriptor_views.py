@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from delg.errors import DelgError
 from delg.extraction.descriptor_attention import DescriptorAttention
 from delg.extraction.local_aggregate import Classes, aggregate
 from delg.types import FloatArray
@@ -71,23 +72,34 @@ class DescriptorFile:
 
     Args:
         path: to write.
-        views: at most so many.
         shape: n and d, of each.
+
+    Raises:
+        DelgError: it cannot be written.
     """
 
-    def __init__(self, path: Path, views: int, shape: tuple[int, int]) -> None:
-        self._stored = np.lib.format.open_memmap(
-            path, "w+", dtype=np.float16, shape=(views, *shape)
-        )
+    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+        self._path, self._shape = path, shape
         self._counts: list[int] = []
 
     def append(self, descriptors: FloatArray) -> None:
         """Those of the next view, (N, d); of more than n the first."""
-        kept = descriptors[: self._stored.shape[1]]
-        self._stored[len(self._counts), : len(kept)] = kept
-        self._counts.append(len(kept))
+        padded = np.zeros(self._shape, np.float16)
+        count = min(len(descriptors), len(padded))
+        padded[:count] = descriptors[:count]
+        # Not through a memory map, whose writes end the process where the disk is full.
+        try:
+            with self._path.open("ab") as file:
+                file.write(padded.tobytes())
+        except OSError as error:
+            raise DelgError(
+                f"{self._path}: cannot be written: {error.strerror or error}; TMPDIR chooses "
+                "another place"
+            ) from None
+        self._counts.append(count)
 
     def views(self, labels: NDArray[np.int64]) -> DescriptorViews:
         """All of them; two for each label."""
-        counts = np.array(self._counts, np.int64)
-        return DescriptorViews(self._stored[: len(counts)], counts, labels)
+        shape = len(self._counts), *self._shape
+        stored = np.memmap(self._path, np.float16, "r", shape=shape)
+        return DescriptorViews(stored, np.array(self._counts, np.int64), labels)

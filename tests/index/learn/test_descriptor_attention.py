@@ -1,8 +1,11 @@
 """What weighs local descriptors learns which of them tell photos apart."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from delg.errors import DelgError
 from delg.extraction.local_aggregate import fit_adaptation
 from index.learn import descriptor_attention
 from index.learn.descriptor_attention import train_descriptor_attention
@@ -27,7 +30,7 @@ def descriptors_of(photo: int, seed: int) -> np.ndarray:
 
 @pytest.fixture
 def views(tmp_path) -> DescriptorViews:
-    file = DescriptorFile(tmp_path / "d.npy", 2 * PHOTOS + 4, (OWN + COMMON, DIM))
+    file = DescriptorFile(tmp_path / "d", (OWN + COMMON, DIM))
     for photo in range(PHOTOS):
         for seed in (1, 2):
             file.append(descriptors_of(photo, seed))
@@ -71,7 +74,7 @@ def test_descriptors_are_drawn_of_both_views(views):
 
 
 def test_a_view_may_have_few_descriptors_or_more_than_are_kept(tmp_path):
-    file = DescriptorFile(tmp_path / "d.npy", 2, (OWN, DIM))
+    file = DescriptorFile(tmp_path / "d", (OWN, DIM))
     file.append(descriptors_of(0, 1))
     file.append(descriptors_of(0, 2)[:2])
     views = file.views(np.array([-1]))
@@ -80,3 +83,9 @@ def test_a_view_may_have_few_descriptors_or_more_than_are_kept(tmp_path):
     assert used.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]] and not drawn[1, 2:].any()
     assert views.classes().photos.tolist() == [0, 0]
     assert views.classes().labels.tolist() == [-1, -1]
+
+
+def test_a_full_disk_is_said():
+    file = DescriptorFile(Path("/dev/full"), (OWN, DIM))
+    with pytest.raises(DelgError, match="/dev/full: cannot be written: No space left"):
+        file.append(descriptors_of(0, 1))
