@@ -121,7 +121,8 @@ class SavedSearches:
         packed = zlib.compress(json.dumps(as_values(result)).encode())
         title = _as_title(title, query)
         search = SavedSearch(
-            secrets.token_urlsafe(_ID_BYTES), title, time.time(), query, params, len(result),
+            # In hex: one that began with a hyphen would be an option to the command.
+            secrets.token_hex(_ID_BYTES), title, time.time(), query, params, len(result),
             sum(hit.verified for hit in result),
             len(packed) + len(photo) + sum(len(data) for _, data in further),
             tuple(each for each, _ in further),

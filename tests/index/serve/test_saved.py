@@ -161,6 +161,7 @@ def test_programs_and_the_command_do_what_the_page_does(serve, place, run, tmp_p
     client = serve()
     saved = client.post("/api/searches?title=first&k=3", content=PHOTO)
     assert saved.status_code == 201 and saved.json()["hits"] == 3 and saved.json()["expires"]
+    assert saved.json()["id"].isalnum()
     address = f"/api/searches/{saved.json()['id']}"
     [listed] = client.get("/api/searches").json()["searches"]
     assert listed == saved.json()
