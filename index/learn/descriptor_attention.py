@@ -74,12 +74,14 @@ def train_descriptor_attention(
     keras.utils.set_random_seed(seed)
     layer = _WeighedAggregate(words, *adaptation, hidden)
     attention = [*layer.hidden.trainable_variables, *layer.weight.trainable_variables]
-    variables = [
-        (attention, _LEARNING_RATE),
-        (layer.adaptation.trainable_variables, _ADAPTATION_RATE),
+    parts = [
+        (variables, _optimizer(variables, rate))
+        for variables, rate in (
+            (attention, _LEARNING_RATE),
+            (layer.adaptation.trainable_variables, _ADAPTATION_RATE),
+        )
     ]
-    optimizers = [(of, _optimizer(of, rate)) for of, rate in variables]
-    none = tf.zeros((0, adaptation[1].shape[1])), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)
+    no_memory = tf.zeros((0, adaptation[1].shape[1])), tf.zeros(0, tf.int32), tf.zeros(0, tf.int32)
 
     @tf.function(jit_compile=False, autograph=False)
     def step(
@@ -91,9 +93,10 @@ def train_descriptor_attention(
     ) -> None:
         with tf.GradientTape(persistent=True) as tape:
             vectors = layer(descriptors, used, nearest)
-            loss, _ = infonce(vectors[::2], vectors[1::2], photos, labels, none, _TEMPERATURE)
-        for of, optimizer in optimizers:
-            optimizer.apply_gradients(zip(tape.gradient(loss, of), of, strict=True))
+            loss, _ = infonce(vectors[::2], vectors[1::2], photos, labels, no_memory, _TEMPERATURE)
+        for variables, optimizer in parts:
+            gradients = tape.gradient(loss, variables)
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     usable = np.flatnonzero(views.counts.reshape(-1, 2).min(axis=1))
     rng = np.random.default_rng(seed)

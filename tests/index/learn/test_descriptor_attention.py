@@ -21,11 +21,11 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def descriptors_of(photo: int, seed: int) -> np.ndarray:
     """In the first half of the numbers what the photo shows, the same in both views; in the second
     half what lies about, other in each."""
-    found = np.zeros((OWN + COMMON, DIM))
-    found[:OWN, : DIM // 2] = np.random.default_rng(photo).normal(size=(OWN, DIM // 2))
+    vectors = np.zeros((OWN + COMMON, DIM))
+    vectors[:OWN, : DIM // 2] = np.random.default_rng(photo).normal(size=(OWN, DIM // 2))
     rng = np.random.default_rng([photo, seed])
-    found[OWN:, DIM // 2 :] = rng.normal(size=(COMMON, DIM // 2))
-    return unit(found + rng.normal(0, 0.02, found.shape))
+    vectors[OWN:, DIM // 2 :] = rng.normal(size=(COMMON, DIM // 2))
+    return unit(vectors + rng.normal(0, 0.02, vectors.shape))
 
 
 @pytest.fixture
